@@ -1,0 +1,87 @@
+# make demo | test | bench | lint | wheel | clean
+# Each does its own set-up: only Python 3.10 to 3.13 (with its venv module) and make have to be there.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.edgepure-installed
+
+# uv from the PATH when it works (a shim may not), else a private one in .uv/.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
+UV_FILE := $(filter .uv/%,$(UV))
+
+SUPPORTED := -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint format wheel setup constraints clean distclean
+
+help:
+	@echo "make demo       export, attack, purify and classify the digits; writes out/report.html and out/report.json"
+	@echo "make test       ruff, mypy and the tests"
+	@echo "make bench      the speed table; writes out/bench.json"
+	@echo "make lint       ruff and mypy alone;  make format repairs what ruff can"
+	@echo "make wheel      dist/edgepure-*.whl"
+	@echo "make clean      remove results and caches;  make distclean removes the environments too"
+
+setup: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python samples/digits/demo.py --out out
+
+test: lint
+	$(BIN)/python -m pytest -n 2 -q $(PYTEST_ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: | $(UV_FILE)
+	$(UV) build --wheel --python "$(PYTHON)" --out-dir dist
+
+# An environment that is already there is kept when its Python fits; otherwise a new one is made, with $(PYTHON) where
+# that fits and with a Python that uv finds where it does not.
+$(STAMP): pyproject.toml constraints.txt | $(UV_FILE)
+	@$(BIN)/python $(SUPPORTED) 2>/dev/null || { \
+	  rm -rf $(VENV); \
+	  if $(PYTHON) $(SUPPORTED) 2>/dev/null; \
+	  then wanted=$$($(PYTHON) -c 'import sys; print(sys.executable)'); \
+	  else wanted='>=3.10,<3.14'; echo "$(PYTHON) is not Python 3.10 to 3.13: using another"; fi; \
+	  $(UV) venv --python "$$wanted" $(VENV); }
+	$(UV) pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.uv/bin/uv:
+	@$(PYTHON) -m venv .uv || { rm -rf .uv; \
+	  echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian, Ubuntu: apt install python3-venv) or uv." >&2; \
+	  exit 1; }
+	.uv/bin/python -m pip install --quiet uv
+
+# After a change of dependencies in pyproject.toml. What is pinned stays pinned: delete a line to let it move.
+# A marker is kept only where Python 3.10 needs an older version than the others do.
+constraints: | $(UV_FILE)
+	$(UV) pip compile --universal --python-version 3.10 --quiet --no-header --no-annotate \
+	  --extra dev --extra calibration --extra rtx pyproject.toml -o constraints.txt
+	awk -F ' ; ' '{ line[NR] = $$0; split($$1, part, "=="); name[NR] = part[1]; count[part[1]]++ } \
+	  END { print "# Versions that the tests ran with. Made by `make constraints`; applied by make and by the container image."; \
+	    for (i = 1; i <= NR; i++) { split(line[i], part, " ; "); \
+	    if (count[name[i]] < 2) print part[1]; \
+	    else print part[1] "; python_version " (part[2] ~ /< .3\.11/ ? "<" : ">=") " \"3.11\"" } }' \
+	  constraints.txt > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+
+clean:
+	rm -rf out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.uv/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) .uv

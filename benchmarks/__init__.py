@@ -1,0 +1,1 @@
+"""Speed, measured side by side with the peer in one run. `make bench` prints the table and writes out/bench.json."""

@@ -1,0 +1,111 @@
+"""`python -m benchmarks [--out out/bench.json] [--quick]`: the whole speed table in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+import edgepure
+
+from . import inflight, loop_cost
+
+
+#: Ten UNet calls with fresh noise in every row: the method with the most work around the network.
+DIGITS_PRESET = {"method": {"method": "uniform", "t_star": 100, "steps": 10, "sampler": "ddpm"}}
+
+
+def machine() -> dict[str, object]:
+    """What the numbers were measured on."""
+    import onnxruntime
+    import torch
+
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return {
+        "date": date.today().isoformat(),
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("out/bench.json"))
+    parser.add_argument("--work", type=Path, default=Path("out/bench"), help="where the exported networks are kept")
+    parser.add_argument("--quick", action="store_true", help="few repeats: to see that it runs, not to be quoted")
+    options = parser.parse_args()
+    repeats = 2 if options.quick else 7
+
+    from . import ddpm_unet, versus_pytorch
+
+    info = machine()
+    print(f"{info['cpu']}, {info['cores']} cores, torch {info['torch']}, onnxruntime {info['onnxruntime']}", flush=True)
+    results: dict[str, object] = {}
+    details: dict[str, object] = {"machine": info, "repeats": repeats}
+
+    def note(name: str, detail: dict[str, object], **values: float) -> None:
+        details[name] = detail
+        results.update(values)
+        print("  ".join(f"{key} {value:.3f}" for key, value in values.items()), flush=True)
+
+    with edgepure.load(edgepure.demo_bundle()) as digits:
+        images = np.load(edgepure.demo_bundle().parent / "digits_images.npz")["clean"]
+        cost = loop_cost.measure(digits, DIGITS_PRESET, images[0], repeats=8 * repeats)
+        note("loop_cost_digits", cost, loop_cost_digits=cost["loop_cost"])  # type: ignore[arg-type]
+        stream = np.resize(images, (256, *images.shape[1:]))
+        flight = inflight.measure(digits, stream, repeats)
+        note("inflight", flight, inflight_vs_padded=flight["inflight_vs_padded"],  # type: ignore[arg-type]
+             inflight_vs_equal=flight["inflight_vs_equal"])  # type: ignore[arg-type]  # fmt: skip
+    path, unet = ddpm_unet.build(options.work / "ddpm")
+    with edgepure.load(path) as ddpm:
+        cost = loop_cost.measure(ddpm, "heterogeneous", np.full(ddpm.image_shape, 0.5, np.float32), repeats)
+        note("loop_cost_ddpm", cost, loop_cost_ddpm=cost["loop_cost"])  # type: ignore[arg-type]
+        for batch in (1, 8):
+            peer = versus_pytorch.measure(ddpm, unet, batch, repeats)
+            note(f"versus_pytorch_b{batch}", peer, **{f"vs_eager_b{batch}": peer["vs_eager"],
+                 f"vs_channels_last_b{batch}": peer["vs_channels_last"]})  # type: ignore[arg-type]  # fmt: skip
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = options.out.with_suffix(".tmp")
+    temporary.write_text(json.dumps({**results, "details": details}, indent=1) + "\n")
+    temporary.replace(options.out)
+    print(table(results, details))
+    print(f"written to {options.out}")
+
+
+#: What each ratio has to reach, and what it compares.
+GOALS = {
+    "loop_cost_ddpm": ("<=", 1.03, "purification / (rows x bare UNet call), CIFAR-10 DDPM UNet, batch 1"),
+    "loop_cost_digits": ("<=", 1.10, "the same, digits UNet"),
+    "vs_eager_b1": (">=", 1.6, "PyTorch loop, default layout / edgepure, batch 1"),
+    "vs_channels_last_b1": (">=", 1.4, "PyTorch loop, channels_last / edgepure, batch 1"),
+    "vs_eager_b8": (">=", 1.1, "PyTorch loop, default layout / edgepure, batch 8"),
+    "vs_channels_last_b8": (">=", 1.1, "PyTorch loop, channels_last / edgepure, batch 8"),
+    "inflight_vs_padded": (">=", 1.6, "throughput of in-flight batching / padding each batch to its longest plan"),
+    "inflight_vs_equal": (">=", 0.9, "throughput of mixed plan lengths / equal ones"),
+}
+
+
+def table(results: dict[str, object], details: dict[str, object]) -> str:
+    """The table as Markdown, medians of ratios."""
+    lines = ["", "| measure | median | goal | what |", "|---|---|---|---|"]
+    for name, (sign, goal, what) in GOALS.items():
+        value = float(results[name])  # type: ignore[arg-type]
+        lines.append(f"| {name} | {value:.3f} | {sign} {goal} | {what} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""From a PyTorch module to one ONNX graph that any of our engines accepts, or a clear reason why not.
+
+What every graph of a bundle has: a dynamic batch axis on all inputs and outputs, the standard operator domain alone, no
+random operators (TensorRT ignores their seeds), and node names that lead back to module names.
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from edgepure.errors import ExportError
+
+from . import translations
+
+#: The portable opset: TensorRT 10.3 to 11 and ONNX Runtime from 1.17 on.
+OPSET = 20
+#: Readers of this IR version are as old as those of the opset.
+IR_VERSION = 9
+#: Name of the dynamic first axis.
+BATCH = "batch"
+
+RANDOM_OPERATORS = {
+    "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a graph; ``shape`` begins with `BATCH`."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported graph, its weights still in memory (shared with the module where possible)."""
+
+    name: str
+    model: ir.Model
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+
+
+def export_graph(
+    name: str, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], *, opset: int = OPSET
+) -> Graph:
+    """Trace a module to ONNX.
+
+    Args:
+        name: name of the graph, the root of its node names.
+        module: called with the inputs in order; exported in eval mode, without gradients.
+        inputs: example tensors by name, float32, batch of at least 2 (a batch of 1 would become a constant).
+        outputs: names of the outputs, in order.
+        opset: 20 is portable; 21 has GroupNormalization, for TensorRT from 10.9 on.
+
+    Raises:
+        ExportError: the module cannot be traced, or its graph breaks one of the rules in the module's text.
+    """
+    for key, tensor in inputs.items():
+        if tensor.shape[0] < 2:
+            raise ExportError(f"{name}: example input {key!r} has batch {tensor.shape[0]}; trace with 2 or more")
+    # The exporter merges inputs that are the same tensor object into one.
+    examples = tuple(tensor.detach().clone() for tensor in inputs.values())
+    with _evaluating(module), _quiet():
+        try:
+            program = torch.onnx.export(
+                module,
+                examples,
+                dynamo=True,
+                opset_version=opset,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=tuple({0: BATCH} for _ in examples),
+                custom_translation_table=translations.table(opset),
+                optimize=True,
+                verbose=False,
+            )
+        except ExportError:
+            raise
+        except Exception as error:  # the exporter wraps causes of every kind
+            raise ExportError(f"the {name} network cannot be traced to ONNX: {_cause(error)}") from error
+    assert program is not None
+    model = program.model
+    _check_operators(name, model)
+    _name_nodes(name, model)
+    _strip(name, model)
+    graph = Graph(
+        name,
+        model,
+        tuple(_spec(name, value) for value in model.graph.inputs),
+        tuple(_spec(name, value) for value in model.graph.outputs),
+        opset,
+    )
+    if [spec.name for spec in graph.inputs] != list(inputs):
+        found = [spec.name for spec in graph.inputs]
+        raise ExportError(f"{name}: the graph has the inputs {found} instead of {list(inputs)}; every input must be used")
+    return graph
+
+
+def check_file(path: Path) -> None:
+    """Run ONNX's own checker on a saved graph, external data included; ExportError with its first line."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # checker and shape inference raise classes of their own
+        raise ExportError(f"{path.name} is not a valid ONNX graph: {_first_line(error)}") from error
+
+
+def _check_operators(name: str, model: ir.Model) -> None:
+    if model.functions:
+        raise ExportError(f"{name}: the graph has local functions, which engines may not inline; simplify the module")
+    nodes = list(_nodes(model))
+    domains = sorted({node.domain for node in nodes} - {"", "ai.onnx"})
+    if domains:
+        raise ExportError(f"{name}: the graph needs custom operator domains {domains}; only standard ONNX is portable")
+    random = sorted({node.op_type for node in nodes} & RANDOM_OPERATORS)
+    if random:
+        raise ExportError(
+            f"{name}: the graph draws random numbers ({', '.join(random)}), but engines ignore their seeds; "
+            "make the noise an input of the module, and leave out dropout"
+        )
+
+
+def _spec(name: str, value: ir.Value) -> TensorSpec:
+    dims = list(value.shape) if value.shape is not None else []
+    first = dims[0] if dims else None
+    if not isinstance(first, ir.SymbolicDim) or first.value != BATCH:
+        raise ExportError(
+            f"{name}: the batch axis of {value.name!r} became {first}, not dynamic; "
+            "the module must not use the batch size as a number (write reshape(-1, ...) or flatten(1))"
+        )
+    if any(not isinstance(dim, int) for dim in dims[1:]):
+        raise ExportError(f"{name}: {value.name!r} has the shape {dims}; every axis but the batch must be fixed")
+    if value.dtype != ir.DataType.FLOAT:
+        raise ExportError(f"{name}: {value.name!r} is {value.dtype}, expected float32")
+    return TensorSpec(str(value.name), (BATCH, *[int(dim) for dim in dims[1:]]), "float32")
+
+
+def _name_nodes(name: str, model: ir.Model) -> None:
+    """Name each node ``<module path>/<operator>_<number>``."""
+    counts: Counter[str] = Counter()
+    path = name
+    for node in _nodes(model):
+        path = _module_of(node, path, name)
+        key = f"{path}/{node.op_type}"
+        node.name = f"{key}_{counts[key]}"
+        counts[key] += 1
+
+
+def _module_of(node: ir.Node, previous: str, root: str) -> str:
+    """Path of the module that a node comes from."""
+    if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
+        # A convolution that took in a batch norm carries the norm's scope; its weight keeps its own name.
+        weight = node.inputs[1]
+        if weight is not None and weight.is_initializer() and str(weight.name).endswith(".weight"):
+            return str(weight.name).removesuffix(".weight")
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+    if not scopes:  # a node of the optimiser's own: it stands with the one before it
+        return previous
+    modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
+    return modules[-1] if modules else root
+
+
+def _strip(name: str, model: ir.Model) -> None:
+    """Remove what tells of the exporting machine (stack traces with file paths) and date the file format back."""
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "edgepure", ""
+    model.doc_string = None
+    model.metadata_props.clear()
+    for graph in model.graphs():
+        graph.doc_string = None
+        graph.metadata_props.clear()
+        values = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
+        for node in graph:
+            node.doc_string = None
+            node.metadata_props.clear()
+            values.extend(node.outputs)
+        for value in values:
+            value.doc_string = None
+            value.metadata_props.clear()
+    model.graph.name = name
+
+
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+    for graph in model.graphs():
+        yield from graph
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients for a while; the training flags come back as they were."""
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of its internals in warnings and logs; what a user must know is raised."""
+    loggers = [logging.getLogger(n) for n in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, ExportError):
+        return str(error)
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip()[:300] if lines else type(error).__name__

@@ -1,0 +1,333 @@
+"""The UNet of guided-diffusion (Dhariwal & Nichol 2021) and improved-diffusion (Nichol & Dhariwal 2021).
+
+``GuidedDiffusionUNet(x [B, C, H, W] in [-1, 1], t [B]) -> [B, C, H, W]``, or [B, 2C, H, W] with ``learn_sigma``: epsilon
+(or x0) and the interpolation of the log variance. State-dict keys are the original ones, e.g. those of
+``256x256_diffusion_uncond.pt``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgepure.schedule import NoiseSchedule, ScheduleSpec
+
+from ..checkpoints import CheckpointError, load_weights, refuse_family
+from ..parametrisation import EpsilonModel, to_epsilon
+from .layers import downsample2, sinusoid, upsample2
+
+#: channel_mult where the flags leave it empty, per image size.
+DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    128: (1, 1, 2, 3, 4),
+    64: (1, 2, 3, 4),
+    32: (1, 2, 2, 2),  # improved-diffusion only
+}
+
+#: Flags of the original training scripts that say nothing about the network at inference.
+_WITHOUT_EFFECT = {"dropout", "use_checkpoint", "use_fp16", "timestep_respacing", "use_kl", "rescale_learned_sigmas"}
+
+
+@dataclass(frozen=True)
+class GuidedDiffusionConfig:
+    """The flags of the original scripts, with attention as downsampling factors (image_size / resolution)."""
+
+    image_size: int
+    num_channels: int = 128
+    num_res_blocks: int = 2
+    channel_mult: tuple[float, ...] = (1, 2, 3, 4)
+    attention_factors: tuple[int, ...] = (4, 8)
+    num_heads: int = 4
+    num_head_channels: int = -1
+    num_heads_upsample: int = -1
+    resblock_updown: bool = False
+    use_scale_shift_norm: bool = True
+    use_new_attention_order: bool = False
+    learn_sigma: bool = False
+    predict_xstart: bool = False
+    noise_schedule: str = "linear"
+    diffusion_steps: int = 1000
+    rescale_timesteps: bool = True
+    channels: int = 3
+
+    @classmethod
+    def from_flags(cls, flags: Mapping[str, Any]) -> GuidedDiffusionConfig:
+        """From the flags as the original scripts spell them; those that are left out have the scripts' defaults."""
+        given = {k: v for k, v in flags.items() if k not in _WITHOUT_EFFECT}
+        if given.pop("class_cond", False):
+            raise CheckpointError("class_cond is true: purification needs an unconditional diffusion model")
+        size = int(given.setdefault("image_size", 64))
+        mult = given.pop("channel_mult", "") or DEFAULT_CHANNEL_MULT.get(size)
+        if mult is None:
+            raise CheckpointError(f"image_size {size} has no usual channel_mult; give it in the flags, such as '1,2,2,2'")
+        given["channel_mult"] = tuple(float(m) if float(m) % 1 else int(float(m)) for m in _numbers(mult))
+        resolutions = _numbers(given.pop("attention_resolutions", "16,8"))
+        given["attention_factors"] = tuple(sorted(size // int(r) for r in resolutions))
+        unknown = sorted(set(given) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise CheckpointError(f"unknown guided-diffusion flags: {', '.join(unknown)}")
+        return cls(**given)
+
+    def heads(self, channels: int, upsampling: bool) -> int:
+        """Attention heads of a block with ``channels`` channels."""
+        if self.num_head_channels != -1:
+            return channels // self.num_head_channels
+        return self.num_heads_upsample if upsampling and self.num_heads_upsample != -1 else self.num_heads
+
+    def schedule(self) -> NoiseSchedule:
+        """The schedule it was trained with; a linear one keeps its total noise when the number of steps changes."""
+        scale = 1000 / self.diffusion_steps
+        if self.noise_schedule == "linear":
+            return NoiseSchedule.linear(self.diffusion_steps, scale * 1e-4, scale * 0.02)
+        if self.noise_schedule == "cosine":
+            return ScheduleSpec(kind="cosine", timesteps=self.diffusion_steps).build()
+        raise CheckpointError(f"noise_schedule {self.noise_schedule!r} is not known; expected linear or cosine")
+
+
+_ADM_256 = GuidedDiffusionConfig(
+    image_size=256, num_channels=256, channel_mult=(1, 1, 2, 2, 4, 4), attention_factors=(8, 16, 32),
+    num_head_channels=64, resblock_updown=True, learn_sigma=True,
+)  # fmt: skip
+_IDDPM = GuidedDiffusionConfig(
+    image_size=64, num_res_blocks=3, learn_sigma=True, noise_schedule="cosine", diffusion_steps=4000
+)
+#: Published unconditional checkpoints, with the flags of the READMEs of the two repositories.
+PRESETS: dict[str, GuidedDiffusionConfig] = {
+    "imagenet256-uncond": _ADM_256,  # 256x256_diffusion_uncond.pt
+    "lsun256": _ADM_256,  # lsun_bedroom.pt, lsun_cat.pt, lsun_horse.pt
+    "imagenet64-uncond": _IDDPM,  # imagenet64_uncond_100M_1500K.pt
+    "cifar10-uncond": replace(_IDDPM, image_size=32, channel_mult=(1, 2, 2, 2), attention_factors=(2, 4)),
+    "lsun-bedroom-100M": replace(
+        _IDDPM, image_size=256, num_res_blocks=2, channel_mult=(1, 1, 2, 2, 4, 4), attention_factors=(16,), num_heads=1,
+        use_scale_shift_norm=False, noise_schedule="linear", diffusion_steps=1000, rescale_timesteps=False,
+    ),  # lsun_uncond_100M_*.pt
+}  # fmt: skip
+
+
+class GuidedDiffusionUNet(nn.Module):
+    """The UNet. Levels go from full resolution downwards; every encoder block's output is joined in the decoder."""
+
+    def __init__(self, config: GuidedDiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        nc, levels = config.num_channels, len(config.channel_mult)
+        emb = 4 * nc
+        widths = [int(m * nc) for m in config.channel_mult]
+        self.time_embed = nn.Sequential(nn.Linear(nc, emb), nn.SiLU(), nn.Linear(emb, emb))
+
+        def res(c_in: int, c_out: int, resample: str = "") -> ResBlock:
+            return ResBlock(c_in, c_out, emb, config.use_scale_shift_norm, resample)
+
+        def attention(c: int, upsampling: bool = False) -> AttentionBlock:
+            return AttentionBlock(c, config.heads(c, upsampling), config.use_new_attention_order)
+
+        c = widths[0]
+        self.input_blocks = nn.ModuleList([Stage(nn.Conv2d(config.channels, c, 3, padding=1))])
+        saved = [c]
+        for level, width in enumerate(widths):
+            for _ in range(config.num_res_blocks):
+                block: list[nn.Module] = [res(c, width)]
+                c = width
+                if 2**level in config.attention_factors:
+                    block.append(attention(c))
+                self.input_blocks.append(Stage(*block))
+                saved.append(c)
+            if level < levels - 1:
+                self.input_blocks.append(Stage(res(c, c, "down") if config.resblock_updown else Downsample(c)))
+                saved.append(c)
+
+        self.middle_block = Stage(res(c, c), attention(c), res(c, c))
+
+        self.output_blocks = nn.ModuleList()
+        for level in reversed(range(levels)):
+            for i in range(config.num_res_blocks + 1):
+                block = [res(c + saved.pop(), widths[level])]
+                c = widths[level]
+                if 2**level in config.attention_factors:
+                    block.append(attention(c, upsampling=True))
+                if level > 0 and i == config.num_res_blocks:
+                    block.append(res(c, c, "up") if config.resblock_updown else Upsample(c))
+                self.output_blocks.append(Stage(*block))
+
+        outputs = config.channels * (2 if config.learn_sigma else 1)
+        self.out = nn.Sequential(nn.GroupNorm(32, c), nn.SiLU(), nn.Conv2d(c, outputs, 3, padding=1))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        embedding = sinusoid(t, self.config.num_channels, endpoint=False, sin_first=False)
+        # Every block starts with SiLU(embedding): do it once.
+        emb = F.silu(self.time_embed(embedding.to(x.dtype)))
+        h, saved = x, []
+        for block in self.input_blocks:
+            h = block(h, emb)
+            saved.append(h)
+        h = self.middle_block(h, emb)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, saved.pop()], dim=1), emb)
+        out: Tensor = self.out(h)
+        return out
+
+
+class Stage(nn.Sequential):
+    """A sequence in which residual blocks also get the embedding."""
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
+        for layer in self:
+            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+        return x
+
+
+class ResBlock(nn.Module):
+    """GroupNorm, SiLU, (resample,) conv; the embedding as scale and shift or as a sum; GroupNorm, SiLU, conv."""
+
+    def __init__(self, c_in: int, c_out: int, emb: int, scale_shift: bool, resample: str) -> None:
+        super().__init__()
+        self.scale_shift, self.resample = scale_shift, resample
+        # Identities keep the places, and so the keys, of the SiLU and the dropout of the original.
+        self.in_layers = nn.Sequential(nn.GroupNorm(32, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.Identity(), nn.Linear(emb, 2 * c_out if scale_shift else c_out))
+        self.out_layers = nn.Sequential(
+            nn.GroupNorm(32, c_out), nn.SiLU(), nn.Identity(), nn.Conv2d(c_out, c_out, 3, padding=1)
+        )
+        self.skip_connection = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        norm, act, conv = self.in_layers
+        h = act(norm(x))
+        if self.resample:
+            change = upsample2 if self.resample == "up" else downsample2
+            h, x = change(h), change(x)
+        h = conv(h)
+        e = self.emb_layers(emb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = e.chunk(2, dim=1)
+            h = self.out_layers[1:](self.out_layers[0](h) * (1 + scale) + shift)
+        else:
+            h = self.out_layers(h + e)
+        out: Tensor = self.skip_connection(x) + h
+        return out
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over all pixels. ``new_order``: q, k, v are split first and then the heads."""
+
+    def __init__(self, channels: int, heads: int, new_order: bool) -> None:
+        super().__init__()
+        if heads < 1 or channels % heads:
+            raise CheckpointError(f"{channels} channels cannot be split into {heads} attention heads; check the flags")
+        self.split = (3, heads, channels // heads) if new_order else (heads, 3, channels // heads)
+        self.qkv_dim = 1 if new_order else 2
+        self.norm = nn.GroupNorm(32, channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = nn.Conv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        qkv = self.qkv(self.norm(flat)).unflatten(1, self.split)  # [B, heads, 3, d, N], or [B, 3, heads, d, N]
+        q, k, v = (part.transpose(-1, -2) for part in qkv.unbind(self.qkv_dim))
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).flatten(1, 2)
+        return (flat + self.proj_out(h)).unflatten(2, x.shape[2:])
+
+
+class Downsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.op(x)
+        return out
+
+
+class Upsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(upsample2(x))
+        return out
+
+
+def infer_structure(state: Mapping[str, Tensor], source: str = "the state dict") -> dict[str, Any]:
+    """The fields of `GuidedDiffusionConfig` that keys and shapes tell.
+
+    They do not tell the image size, how attention splits into heads, or the noise schedule.
+    """
+    refuse_family(state, source, "guided-diffusion")
+    if "label_emb.weight" in state:
+        raise CheckpointError(f"{source} is class-conditional (label_emb): purification needs an unconditional model")
+    stem, end = state.get("input_blocks.0.0.weight"), state.get("out.2.weight")
+    parts: dict[int, set[str]] = {}
+    for key in state:
+        if m := re.match(r"output_blocks\.(\d+)\.(\d+\.\w+)\.", key):
+            parts.setdefault(int(m[1]), set()).add(m[2])
+    if stem is None or end is None or sorted(parts) != list(range(len(parts))) or not parts:
+        raise CheckpointError(f"{source} is not a complete guided-diffusion UNet; its first keys are {list(state)[:5]}")
+
+    def ends_level(names: set[str]) -> bool:
+        return sum(n.endswith(".in_layers") for n in names) == 2 or any(n.endswith(".conv") for n in names)
+
+    per_level = next((i + 1 for i in sorted(parts) if ends_level(parts[i])), len(parts))
+    starts = range(len(parts) - per_level, -1, -per_level)  # first output block of each level, full resolution first
+    nc, channels = int(stem.shape[0]), int(stem.shape[1])
+    if "time_embed.0.weight" in state:
+        nc = int(state["time_embed.0.weight"].shape[1])
+    first_res = "output_blocks.0.0"
+    widths = [int(state[f"output_blocks.{i}.0.out_layers.3.weight"].shape[0]) for i in starts]
+    outputs = state[f"{first_res}.out_layers.3.weight"].shape[0]
+    return {
+        "num_channels": nc,
+        "channels": channels,
+        "num_res_blocks": per_level - 1,
+        "channel_mult": tuple(w // nc if w % nc == 0 else w / nc for w in widths),
+        "attention_factors": tuple(2**n for n, i in enumerate(starts) if "1.qkv" in parts[i]),
+        "resblock_updown": any(sum(n.endswith(".in_layers") for n in names) == 2 for names in parts.values()),
+        "use_scale_shift_norm": state[f"{first_res}.emb_layers.1.weight"].shape[0] == 2 * outputs,
+        "learn_sigma": int(end.shape[0]) == 2 * channels,
+    }
+
+
+def infer_config(
+    state: Mapping[str, Tensor], source: str = "the state dict", given: Mapping[str, Any] | None = None
+) -> GuidedDiffusionConfig:
+    """The config from keys and shapes, completed by ``given`` fields or by the published preset of the same structure."""
+    structure = infer_structure(state, source)
+    if given and "image_size" in given and ("num_heads" in given or "num_head_channels" in given):
+        return GuidedDiffusionConfig(**{**structure, **given})
+    for preset in PRESETS.values():
+        if all(getattr(preset, k) == v for k, v in structure.items()):
+            return replace(preset, **(given or {}))
+    raise CheckpointError(
+        f"{source} is none of the published networks ({', '.join(PRESETS)}), and the keys do not tell everything: "
+        "give image_size and num_heads or num_head_channels, or all flags of its training script"
+    )
+
+
+def from_state_dict(
+    state: Mapping[str, Tensor], config: GuidedDiffusionConfig | None = None, source: str = "the state dict"
+) -> GuidedDiffusionUNet:
+    """The network with these weights (prefixes already taken off), in evaluation mode; config None: inferred."""
+    refuse_family(state, source, "guided-diffusion")
+    config = config or infer_config(state, source)
+    with torch.device("meta"):
+        network = GuidedDiffusionUNet(config)
+    return load_weights(network, state, source, "guided-diffusion")
+
+
+def epsilon_model(network: GuidedDiffusionUNet, runtime: NoiseSchedule | None = None) -> EpsilonModel:
+    """``network`` in the runtime's convention: on the runtime's schedule (None: linear VP, T = 1000), predicting epsilon."""
+    config = network.config
+    scale = 1000 / config.diffusion_steps if config.rescale_timesteps else 1.0
+    prediction = "x0" if config.predict_xstart else "epsilon"
+    return to_epsilon(network, prediction, config.schedule(), scale, runtime)  # type: ignore[arg-type]
+
+
+def _numbers(value: Any) -> tuple[Any, ...]:
+    return tuple(v for v in value.split(",") if v) if isinstance(value, str) else tuple(value)

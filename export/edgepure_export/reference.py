@@ -1,0 +1,219 @@
+"""The PyTorch reference: the same rows that the runtime executes, differentiable end to end.
+
+It says what an exported bundle must compute, and it is what white-box attacks differentiate. Every row is a checkpoint:
+the backward pass computes it again with the noise of the forward pass, so memory does not grow with the UNet's depth
+times the number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from edgepure.errors import ConfigError
+from edgepure.noise import NoiseSource
+from edgepure.planning import Planner
+from edgepure.presets import MaskSpec, Preset
+from edgepure.rows import NO_CLIP, Plan
+from edgepure.schedule import NoiseSchedule
+
+from .attention import RULES, MaskGradient, MaskModule
+from .noise_batches import Noise, SourceNoise, as_batch_noise
+from .step import LearnedStepModule, StepModule
+
+
+@dataclass(frozen=True)
+class Purification:
+    """What the reference computed for a batch with one preset, first vote.
+
+    Attributes:
+        purified: [B, C, H, W] in [0, 1].
+        logits: [B, N] of the purified images.
+        mask: [B, 1, H, W]; None for presets without a mask.
+        score_norms: [B]; None without SSNI.
+        plans: one per image.
+    """
+
+    purified: Tensor
+    logits: Tensor
+    mask: Tensor | None
+    score_norms: Tensor | None
+    plans: tuple[Plan, ...]
+
+
+class TorchReference:
+    """Executes plans with PyTorch.
+
+    Args:
+        unet: ``unet(x [B, C, H, W], t [B]) -> epsilon [B, C, H, W]``, or [B, 2C, H, W] with a learned variance. It is put
+            in eval mode.
+        schedule: of the diffusion model; `run_preset` needs it to compile plans.
+        classifier: images [B, C, H, W] in [0, 1] -> logits [B, N].
+        mask_module: computes attention masks; `MaskModule(classifier, blocks, size)`.
+        checkpointing: compute each row again in the backward pass. Without it a backward pass needs the activations of
+            all rows, and takes about a quarter less time.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        *,
+        schedule: NoiseSchedule | None = None,
+        classifier: nn.Module | None = None,
+        mask_module: MaskModule | None = None,
+        checkpointing: bool = True,
+    ) -> None:
+        self.unet = unet.eval()
+        self.schedule = schedule
+        self.classifier = classifier.eval() if classifier is not None else None
+        self.mask_module = mask_module.eval() if mask_module is not None else None
+        self.checkpointing = checkpointing
+        self._step, self._learned_step = StepModule(unet), LearnedStepModule(unet)
+        self._planners: dict[int, Planner] = {}
+
+    def run(self, ref: Tensor, plan: Plan | Sequence[Plan], noise: Noise, mask: Tensor | None = None) -> Tensor:
+        """Execute the rows.
+
+        Args:
+            ref: [B, C, H, W] in model range [-1, 1]; float32, or float64 with networks in float64.
+            plan: one plan for all images, or one per image; lengths may differ.
+            noise: see `Noise`. Row i of every image takes row i of it; images whose plan is over take nothing.
+            mask: [B, 1, H, W], 1 inside; None means ones.
+
+        Returns:
+            [B, C, H, W] in model range, not clipped (for a probe: the accumulated vector).
+        """
+        plans = [plan] * len(ref) if isinstance(plan, Plan) else list(plan)
+        if len(plans) != len(ref):
+            raise ConfigError(f"{len(plans)} plans were given for {len(ref)} images; give one, or one per image")
+        kinds = {p.learned_variance for p in plans if p.rows}
+        if len(kinds) > 1:
+            raise ConfigError("plans with and without learned variance cannot share a batch; run them apart")
+        learned = kinds == {True}
+        given = as_batch_noise(noise)
+        if mask is None:
+            mask = torch.ones_like(ref[:, :1])
+        starts = torch.tensor([float(p.start == "ref") for p in plans], dtype=ref.dtype, device=ref.device)
+        x = ref * starts.reshape(-1, 1, 1, 1)
+        tables = {id(p): coefficients(p, ref.dtype) for p in plans}
+        for row in range(max((len(p.rows) for p in plans), default=0)):
+            active = [i for i, p in enumerate(plans) if row < len(p.rows)]
+            coeffs = torch.stack([tables[id(plans[i])][row] for i in active]).to(ref.device)
+            draws = [given.row(row)]
+            if learned:
+                draws.append(given.out(row))
+            if len(active) == len(plans):
+                x = self._row(x, ref, mask, coeffs, draws)
+            else:
+                index = torch.tensor(active, device=ref.device)
+                chosen = [t.index_select(0, index) for t in (x, ref, mask, *draws)]
+                x = x.index_copy(0, index, self._row(chosen[0], chosen[1], chosen[2], coeffs, chosen[3:]))
+        if any(p.closing for p in plans):
+            std = torch.tensor([p.closing_std for p in plans], dtype=ref.dtype, device=ref.device)
+            x = x + std.reshape(-1, 1, 1, 1) * given.closing()
+        return x
+
+    def purify(
+        self,
+        x01: Tensor,
+        plan: Plan | Sequence[Plan],
+        noise: Noise,
+        mask: Tensor | MaskSpec | None = None,
+        mask_gradient: MaskGradient = "none",
+    ) -> Tensor:
+        """Purify images [B, C, H, W] in [0, 1] -> the same, clipped as the runtime does.
+
+        ``mask``: a tensor [B, 1, H, W], or how to compute it from the images. ``mask_gradient`` says whether gradients
+        flow through that computation (see `MaskGradient`).
+        """
+        if isinstance(mask, MaskSpec):
+            mask = self.mask(x01, mask, mask_gradient)
+        return (0.5 * self.run(2.0 * x01 - 1.0, plan, noise, mask) + 0.5).clamp(0.0, 1.0)
+
+    def mask(self, x01: Tensor, spec: MaskSpec, gradient: MaskGradient = "none") -> Tensor:
+        """The attention mask [B, 1, H, W] of images in [0, 1]."""
+        if self.mask_module is None:
+            raise ConfigError("the reference has no mask module; give it the classifier's blocks to tap")
+        full = torch.ones(len(x01), dtype=x01.dtype, device=x01.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and gradient != "none"):
+            _, mask, _ = self.mask_module(
+                x01,
+                full * (spec.threshold if spec.threshold is not None else 0.0),
+                full * (spec.area or 0.0),
+                full * RULES[spec.rule],
+                gradient,
+            )
+        result: Tensor = mask
+        return result
+
+    def score_norm(self, x01: Tensor, probe: Plan | Sequence[Plan], noise: Noise) -> Tensor:
+        """Euclidean norm [B] of the EPS vector that a probe plan leaves in x."""
+        return self.run(2.0 * x01 - 1.0, probe, noise).flatten(1).norm(dim=1)
+
+    def logits(self, x01: Tensor) -> Tensor:
+        """The plain classifier: [B, C, H, W] in [0, 1] -> [B, N]."""
+        if self.classifier is None:
+            raise ConfigError("the reference has no classifier")
+        result: Tensor = self.classifier(x01)
+        return result
+
+    def run_preset(
+        self,
+        x01: Tensor,
+        preset: Preset,
+        noise: NoiseSource,
+        *,
+        vote: int = 0,
+        first_image: int = 0,
+        mask_gradient: MaskGradient = "none",
+    ) -> Purification:
+        """Mask, score norm, plan, purification and logits of one vote, as the runtime does them with the same noise.
+
+        SSNI's choice of a plan has no gradient (plans are discrete); everything else is differentiable.
+        """
+        planner = self._planner(x01)
+        mask = None if preset.mask is None else self.mask(x01, preset.mask, mask_gradient)
+        norms: Tensor | None = None
+        plans = (planner.plan(preset),) * len(x01)
+        probe = planner.probe(preset)
+        if probe is not None:
+            with torch.no_grad():
+                probes = [probe] * len(x01)
+                source = SourceNoise(noise, probes, x01, probe=True, first_image=first_image)
+                norms = self.score_norm(x01, probes, source)
+            plans = tuple(planner.plan(preset, float(n)) for n in norms)
+        source = SourceNoise(noise, plans, x01, mask=mask, vote=vote, first_image=first_image)
+        purified = self.purify(x01, plans, source, mask)
+        return Purification(purified, self.logits(purified), mask, norms, plans)
+
+    def _planner(self, x01: Tensor) -> Planner:
+        if self.schedule is None:
+            raise ConfigError("the reference has no noise schedule to compile presets with")
+        elements = x01[0].numel()
+        return self._planners.setdefault(elements, Planner(self.schedule, elements))
+
+    def _row(self, x: Tensor, ref: Tensor, mask: Tensor, coeffs: Tensor, draws: Sequence[Tensor]) -> Tensor:
+        module = self._learned_step if len(draws) == 2 else self._step
+        inputs = (x, ref, draws[0], mask, coeffs, *draws[1:])
+        if self.checkpointing and torch.is_grad_enabled() and any(t.requires_grad for t in (x, ref, mask)):
+            # Nothing in a row is random: its noise is an argument.
+            result: Tensor = checkpoint(module, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return result
+        result = module(*inputs)
+        return result
+
+
+def coefficients(plan: Plan, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The coefficient table [rows, K]; float64 is computed from the rows and not from their float32 table."""
+    if dtype != torch.float64:
+        return torch.from_numpy(plan.coeffs.copy()).to(dtype)
+    table = np.array([[getattr(row, name) for name in plan.columns] for row in plan.rows], dtype=np.float64)
+    table = table.reshape(len(plan.rows), len(plan.columns))
+    clip = plan.columns.index("clip")
+    table[:, clip] = np.minimum(table[:, clip], NO_CLIP)
+    return torch.from_numpy(table)

@@ -1,0 +1,52 @@
+"""The commands of ``edgepure``, put together. Their modules import nothing heavy before they run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .bench import bench
+from .demo import demo
+from .doctor import doctor
+from .export import export
+from .images import classify, purify
+from .inspect import inspect
+from .plan import plan
+from .verify import verify
+
+app = typer.Typer(
+    name="edgepure",
+    help="Diffusion purification of images on edge devices. A bundle is a folder that `edgepure export` wrote; "
+    "`edgepure demo` brings one along.",
+    epilog="Exit codes: 0 done, 1 system error or defect, 2 wrong usage or parameters, 3 bundle, 4 images, 5 engine, "
+    "6 verification, 7 export, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+for command in (demo, export, verify, purify, classify, plan, inspect, bench, doctor):
+    app.command()(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(version("edgepure"))
+        except PackageNotFoundError:
+            typer.echo("not installed (running from a source folder)")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Diffusion purification of images on edge devices."""

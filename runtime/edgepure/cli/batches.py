@@ -1,0 +1,218 @@
+"""Images from the command line: names for the results, chunks so that memory stays flat, failures that do not stop the rest."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, ImageError
+from ..images import SUFFIXES, load_images
+from ..noise import NoiseSource, RowNoise
+from ..presets import Preset
+from ..purifier import Purifier
+from ..results import Failure, Result
+from ..rows import Plan
+
+#: Pixels of the images that are in memory at a time take at most about this many bytes.
+CHUNK_BYTES = 64 << 20
+MOST_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image that was named on the command line.
+
+    Attributes:
+        name: path, with the position in brackets for images of an array.
+        stem: what a file made of it is called, without suffix.
+        path: the file it comes from.
+        item: what `load_images` takes; an ImageError if it is known to be bad.
+    """
+
+    name: str
+    stem: str
+    path: Path
+    item: Any
+
+
+def find_sources(paths: Sequence[Path]) -> list[Source]:
+    """All images behind files, folders and arrays, in order. What cannot be read is a source that fails later."""
+    return [source for path in paths for source in _sources(path)]
+
+
+def output_names(sources: Sequence[Source]) -> list[str]:
+    """A ``.png`` name for each source. Files that differ only in their suffix keep it (``a.jpg.png``).
+
+    Raises:
+        ConfigError: two sources would get the same name.
+    """
+    stems = [source.stem for source in sources]
+    names = [
+        f"{source.path.name if stems.count(source.stem) > 1 and source.path.stem == source.stem else source.stem}.png"
+        for source in sources
+    ]
+    taken: dict[str, Source] = {}
+    for name, source in zip(names, sources, strict=True):
+        other = taken.setdefault(name, source)
+        if other is not source:
+            raise ConfigError(
+                f"{other.name} and {source.name} would both be written to {name}; run them one after another with "
+                "different folders"
+            )
+    return names
+
+
+def run_chunks(
+    purifier: Purifier,
+    preset: Preset,
+    sources: Sequence[Source],
+    *,
+    noise: NoiseSource | int | None,
+    resize: bool,
+    on_result: Callable[[int, Result], None],
+    on_share: Callable[[float], None],
+) -> list[Failure]:
+    """Purify and classify all sources, a chunk at a time.
+
+    Args:
+        noise: a seed or source; source i of the list is image i of the stream, whatever fails and however the
+            list is cut into chunks.
+        on_result: called with the position of a source and its result, in order within a chunk.
+        on_share: called with the share of the UNet calls that is done.
+
+    Returns:
+        The sources that could not be used.
+
+    Raises:
+        ImageError: there is no image at all.
+    """
+    if not sources:
+        raise ImageError("there is no image; give at least one file, folder or array")
+    failures: list[Failure] = []
+    expected = float(purifier.planner.unet_calls(preset))
+    counted = 0
+    size = chunk_size(purifier.image_shape, purifier.slots)
+    for first in range(0, len(sources), size):
+        chunk = sources[first : first + size]
+        loaded = load_images([s.item for s in chunk], purifier.bundle.manifest.image, resize=resize, on_error="collect")
+        failures += (Failure(chunk[f.index].name, for_command_line(f.reason)) for f in loaded.failures)
+        total = counted + expected * (len(sources) - first - len(loaded.failures))
+
+        def rows_done(rows: int, *, total: float = total) -> None:
+            nonlocal counted
+            counted += rows
+            on_share(counted / max(total, counted, 1.0))
+
+        if len(loaded):
+            positions = [first + index for index in loaded.indices]
+            names = [sources[position].name for position in positions]
+            source = _as_source(noise, positions)
+            results = purifier.run(loaded.images, preset, noise=source, names=names, on_rows=rows_done)
+            for position, result in zip(positions, results, strict=True):
+                on_result(position, result)
+            expected = sum(r.unet_calls for r in results) / len(results)  # with SSNI less than the plan says
+    return failures
+
+
+def chunk_size(shape: tuple[int, int, int], slots: int) -> int:
+    """Images that are in memory at a time."""
+    return max(slots, min(MOST_IMAGES, CHUNK_BYTES // (4 * int(np.prod(shape)))))
+
+
+def for_command_line(reason: str) -> str:
+    """A message of the Python interface in the words of the command line."""
+    return reason.replace("(resize=True)", "(--resize)")
+
+
+class _Numbered:
+    """A noise source whose image i is image ``positions[i]`` of the stream."""
+
+    def __init__(self, source: NoiseSource, positions: Sequence[int]) -> None:
+        self._source, self._positions = source, positions
+
+    @property
+    def seed(self) -> int | None:
+        return self._source.seed
+
+    def for_image(
+        self,
+        plan: Plan,
+        image: int,
+        vote: int,
+        mask: NDArray[np.float32] | None,
+        shape: tuple[int, ...],
+        *,
+        probe: bool = False,
+    ) -> RowNoise:
+        return self._source.for_image(plan, self._positions[image], vote, mask, shape, probe=probe)
+
+
+def _as_source(noise: NoiseSource | int | None, positions: Sequence[int]) -> NoiseSource:
+    from ..noise import noise_source
+
+    return _Numbered(noise_source(noise), positions)
+
+
+def _sources(path: Path) -> Iterator[Source]:
+    if path.suffix.lower() in (".npy", ".npz"):
+        try:
+            images = _read_array(path)
+        except ImageError as error:
+            yield Source(str(path), path.stem, path, error)
+            return
+        for i, image in enumerate(images):
+            yield Source(f"{path}[{i}]", f"{path.stem}_{i:05d}", path, image)
+    elif path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        for file in files:
+            yield Source(str(file), file.stem, file, file)
+        if not files:
+            yield Source(str(path), path.name, path, ImageError(f"the folder holds no image ({', '.join(SUFFIXES)})"))
+    else:
+        yield Source(str(path), path.stem, path, path)
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    """A batch of images, ``[N, ...]``, from ``.npy`` (mapped, not read) or ``.npz``. Nothing is unpickled."""
+    try:
+        found = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            array = found
+        else:
+            with found as archive:
+                array = archive[_key(archive.files)]
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError("there is no such file; check the path") from None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ImageError(f"it cannot be read as an array of numbers ({first_line(error)})") from None
+    if array.ndim in (2, 3):
+        array = array[None]
+    if array.ndim != 4:
+        raise ImageError(
+            f"it has the shape {list(array.shape)}, expected images: uint8 [N, H, W, C] or float [N, C, H, W] in [0, 1]"
+        )
+    if len(array) == 0:
+        raise ImageError("the batch is empty; give at least one image")
+    return array
+
+
+def _key(keys: Sequence[str]) -> str:
+    if len(keys) == 1:
+        return keys[0]
+    if "images" in keys:
+        return "images"
+    raise ImageError(f"it holds the arrays {', '.join(keys) or 'none'}; expected one, or one called `images`")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text."""
+    return re.split(r"[\r\n]", str(error).strip(), maxsplit=1)[0] or type(error).__name__

@@ -1,0 +1,71 @@
+"""``edgepure bench``: how fast a bundle is here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .guard import guard
+from .options import BundleArgument, DebugOption, JsonOption, PresetOption, ProviderOption, SetOption, ThreadsOption
+
+
+@guard
+def bench(
+    bundle: BundleArgument,
+    preset: PresetOption = None,
+    change: SetOption = [],  # noqa: B006 - typer copies it
+    batch: Annotated[str, typer.Option(metavar="N,N,...", help="Batch sizes.")] = "1,8",
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the medians are reported.")] = 5,
+    provider: ProviderOption = "cpu",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Measure a bundle on this machine: the bare UNet call, the step call, and what a purification adds to them.
+
+    "loop cost" is the time of a purification over (rows x bare UNet call); 1 would mean that everything around the
+    UNet costs nothing. Everything is timed side by side in the same rounds.
+
+    Examples:
+
+    \b
+      edgepure bench digits
+      edgepure bench digits --preset heterogeneous --batch 1,4,16 --repeats 9 --json
+    """
+    from ..measure import bench as run
+    from ..purifier import load
+    from .output import emit_json, say, size, table
+    from .presets import choose_preset
+    from .progress import Progress
+
+    sizes = _sizes(batch)
+    with Progress("opening the bundle"):
+        purifier = load(bundle, provider, threads=threads, slots=max(sizes))
+    with purifier, Progress("measuring") as bar:
+        manifest = purifier.bundle.manifest
+        name, chosen = choose_preset(manifest.presets, manifest.default_preset, preset, change)
+        found = run(purifier, chosen, batches=sizes, repeats=repeats, on_progress=bar.update)
+    if as_json:
+        emit_json({**found.to_dict(), "preset": name, "threads": threads})
+        return
+    say(f"{found.bundle}, preset {name}, {provider}: {found.unet_calls} UNet calls for one decision")
+    table(
+        ("batch", "UNet call", "step call", "loop cost", "images/s"),
+        (
+            (s.batch, f"{s.unet_ms:.3f} ms", f"{s.step_ms:.3f} ms", f"{s.loop_cost:.3f}", f"{s.images_per_second:.3g}")
+            for s in found.speeds
+        ),
+        right=("batch", "UNet call", "step call", "loop cost", "images/s"),
+    )
+    memory = "" if found.peak_memory_bytes is None else f"; peak memory {size(found.peak_memory_bytes)}"
+    say(f"medians of {found.repeats} rounds of {found.rows_timed} rows{memory}")
+
+
+def _sizes(text: str) -> list[int]:
+    from ..errors import ConfigError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 1 <= int(part) <= 4096 for part in parts):
+        raise ConfigError(f"--batch {text!r}: expected batch sizes from 1 to 4096, for example 1,8")
+    return [int(part) for part in parts]

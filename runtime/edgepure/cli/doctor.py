@@ -1,0 +1,68 @@
+"""``edgepure doctor``: what this machine can run bundles on, and what is missing."""
+
+from __future__ import annotations
+
+import typer
+
+from .guard import guard
+from .options import DebugOption, JsonOption
+
+
+@guard
+def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Show what this machine can run bundles on. Every engine is tried, not only looked up.
+
+    Exit code 5 if no engine works.
+
+    Examples:
+
+    \b
+      edgepure doctor
+      edgepure doctor --json > machine.json
+    """
+    from ..doctor import gather
+    from ..errors import ProviderError
+    from .output import emit_json, note, say, size, table
+    from .progress import Progress
+
+    with Progress("looking around"):
+        found = gather()
+    if as_json:
+        emit_json(found.to_dict())
+    else:
+        available = f", {size(found.memory_available)} free" if found.memory_available is not None else ""
+        facts = [
+            ("edgepure", found.edgepure),
+            ("python", f"{found.python} on {found.system}"),
+            ("numpy", found.numpy),
+            ("onnxruntime", found.onnxruntime or "not installed"),
+            ("cpu", f"{found.cpu}, {found.cores} cores usable"),
+            ("cpu features", " ".join(found.features) or "unknown"),
+            ("memory", f"{size(found.memory_total)}{available}" if found.memory_total is not None else "unknown"),
+            ("nvidia driver", found.nvidia_driver or "none"),
+            *(("gpu", name) for name in found.gpus),
+            ("jetson (L4T)", found.l4t or "no"),
+            (
+                "torch",
+                "installed" if found.torch else "not installed; only export needs it: pip install edgepure[export]",
+            ),
+            ("demo bundle", "packaged" if found.demo_bundle else "missing: install edgepure from a wheel"),
+        ]
+        table(("what", "found"), facts)
+        say("")
+        table(
+            ("engine", "state", "detail"),
+            (
+                (part.name, "works" if part.works else "no", part.detail or _module_version(part))
+                for part in (*found.providers, *found.modules)
+            ),
+        )
+        for line in found.advice():
+            say(f"\n{line}")
+    if not found:
+        note("error: no inference engine works on this machine; install one with `pip install edgepure[cpu]`")
+        raise typer.Exit(ProviderError.exit_code)
+
+
+def _module_version(part: object) -> str:
+    return str(getattr(part, "version", None) or "")

@@ -1,0 +1,72 @@
+"""From an exception to one sentence and an exit code. No command shows a traceback unless it is asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import NoReturn, ParamSpec
+
+import typer
+
+from ..errors import EdgepureError
+from . import INTERRUPTED
+from .output import emit_json, note
+
+P = ParamSpec("P")
+
+#: What is not one of our own errors: the system (disk, memory, rights), or a defect of edgepure.
+SYSTEM_ERROR = 1
+
+
+def guard(command: Callable[P, None]) -> Callable[P, None]:
+    """Wrap a command. Its parameters ``as_json`` and ``debug`` decide how an error is shown."""
+
+    @wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except typer.Exit:
+            raise
+        except BaseException as error:
+            if isinstance(error, (SystemExit, GeneratorExit)):
+                raise
+            if kwargs.get("debug"):
+                traceback.print_exc()
+            fail(error, as_json=bool(kwargs.get("as_json")))
+
+    return guarded
+
+
+def fail(error: BaseException, *, as_json: bool) -> NoReturn:
+    """Print one sentence for ``error`` to stderr (and an ``error`` object to stdout with --json), and exit."""
+    if isinstance(error, BrokenPipeError):  # the reader of a pipe has gone: nobody is left to read a message
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(SYSTEM_ERROR)
+    message, code = describe(error)
+    if as_json:
+        emit_json({"error": {"type": type(error).__name__, "message": message, "exit_code": code}})
+    note(f"error: {message}")
+    raise typer.Exit(code)
+
+
+def describe(error: BaseException) -> tuple[str, int]:
+    """The sentence for a user, and the exit code."""
+    if isinstance(error, EdgepureError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, 130
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; nothing was left half-written", SYSTEM_ERROR
+    if isinstance(error, MemoryError):
+        return "not enough memory; use fewer slots, smaller batches or fewer threads", SYSTEM_ERROR
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    return (
+        f"unexpected {type(error).__name__}: {first}; this is a defect of edgepure, please report it with the "
+        "traceback that the same command shows with --debug",
+        SYSTEM_ERROR,
+    )

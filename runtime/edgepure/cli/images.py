@@ -1,0 +1,277 @@
+"""``edgepure purify`` and ``edgepure classify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .guard import guard
+from .options import (
+    BundleArgument,
+    DebugOption,
+    ImagesArgument,
+    JsonOption,
+    PresetOption,
+    ProviderOption,
+    ResizeOption,
+    SeedOption,
+    SetOption,
+    SlotsOption,
+    ThreadsOption,
+    VotesOption,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..presets import Preset
+    from ..purifier import Purifier
+    from ..results import Failure, Result
+    from .batches import Source
+
+SEED_WARNING = (
+    "warning: --seed makes the noise predictable, and noise that an attacker can predict is no defence; "
+    "use it for tests and audits only"
+)
+
+
+@guard
+def purify(
+    bundle: BundleArgument,
+    images: ImagesArgument,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR|FILE.png", help="Folder for the purified images, or one PNG file.",
+                     show_default=False),
+    ],
+    preset: PresetOption = None,
+    change: SetOption = [],  # noqa: B006 - typer copies it
+    mask_out: Annotated[
+        Path | None,
+        typer.Option("--mask-out", metavar="DIR", help="Write the attention masks there (white: strong noise).",
+                     show_default=False),
+    ] = None,
+    seed: SeedOption = None,
+    resize: ResizeOption = False,
+    provider: ProviderOption = "cpu",
+    threads: ThreadsOption = None,
+    slots: SlotsOption = 8,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:  # fmt: skip
+    """Purify images once each and write them as PNG.
+
+    Good images are done even if others cannot be read; those are listed and the exit code is 4. Every file appears
+    whole or not at all.
+
+    Examples:
+
+    \b
+      edgepure purify digits attacked.png -o clean.png
+      edgepure purify digits photos/ extra.npy -o purified/ --preset heterogeneous --mask-out masks/
+    """
+    from ..images import save_image
+    from .batches import find_sources
+    from .output import table
+
+    sources = find_sources(images)
+    files = _targets(sources, output, mask_out)
+    session = _Session(bundle, preset, change, 1, None, seed, provider, threads, slots)
+    if mask_out is not None and session.preset.mask is None:
+        from ..errors import ConfigError
+
+        raise ConfigError(f"--mask-out: preset {session.name} has no mask")
+    written: list[dict[str, Any]] = []
+
+    def save(position: int, result: Result) -> None:
+        target = files[position]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_image(result.image, target)
+        entry = {**result.to_dict(), "file": str(target)}
+        if mask_out is not None and result.mask is not None:
+            mask_out.mkdir(parents=True, exist_ok=True)
+            save_image(result.mask, mask_out / target.name)
+            entry["mask_file"] = str(mask_out / target.name)
+        written.append(entry)
+
+    failures = session.run(sources, resize, save, "purifying")
+
+    def show() -> None:
+        table(
+            ("image", "purified", "label", "UNet calls", "ms"),
+            ((w["name"], w["file"], w["class_name"], w["unet_calls"], f"{1e3 * w['seconds']:.1f}") for w in written),
+            right=("UNet calls", "ms"),
+        )
+
+    session.finish(written, failures, as_json, show)
+
+
+@guard
+def classify(
+    bundle: BundleArgument,
+    images: ImagesArgument,
+    preset: PresetOption = None,
+    change: SetOption = [],  # noqa: B006 - typer copies it
+    votes: VotesOption = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(metavar="majority|mean", help="How votes decide: majority of the labels, or mean of the "
+                     "probabilities. Default: as the preset says.", show_default=False),
+    ] = None,
+    seed: SeedOption = None,
+    resize: ResizeOption = False,
+    provider: ProviderOption = "cpu",
+    threads: ThreadsOption = None,
+    slots: SlotsOption = 8,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:  # fmt: skip
+    """Purify images and classify what is left.
+
+    Good images are done even if others cannot be read; those are listed and the exit code is 4.
+
+    Examples:
+
+    \b
+      edgepure classify digits seven.png
+      edgepure classify digits photos/ --preset heterogeneous --votes 5 --rule majority --json
+    """
+    from .batches import find_sources
+
+    sources = find_sources(images)
+    session = _Session(bundle, preset, change, votes, rule, seed, provider, threads, slots)
+    done: list[dict[str, Any]] = []
+    failures = session.run(sources, resize, lambda position, result: done.append(result.to_dict()), "classifying")
+    session.finish(done, failures, as_json, lambda: _labels(done, session.purifier.classes))
+
+
+class _Session:
+    """What both commands share: the open bundle, the preset, the clock."""
+
+    def __init__(
+        self,
+        bundle: Path,
+        preset: str | None,
+        changes: list[str],
+        votes: int | None,
+        rule: str | None,
+        seed: int | None,
+        provider: str,
+        threads: int | None,
+        slots: int,
+    ) -> None:
+        from ..noise import noise_source
+        from ..purifier import load
+        from .output import note
+        from .presets import choose_preset
+        from .progress import Progress
+
+        self.noise = None if seed is None else noise_source(seed)  # a seed out of range is an error before any work
+        if seed is not None:
+            note(SEED_WARNING)
+        with Progress("opening the bundle"):
+            self.purifier: Purifier = load(bundle, provider, threads=threads, slots=slots)
+        manifest = self.purifier.bundle.manifest
+        extra = [f"votes.count={votes}"] if votes is not None else []
+        extra += [f"votes.rule={rule}"] if rule is not None else []
+        self.name, _ = choose_preset(manifest.presets, manifest.default_preset, preset, changes)
+        self.preset: Preset
+        _, self.preset = choose_preset(manifest.presets, manifest.default_preset, preset, [*changes, *extra])
+        self.purifier.plan(self.preset)  # a level outside the schedule is an error before any work
+        self._start = perf_counter()
+
+    def run(
+        self, sources: Sequence[Source], resize: bool, on_result: Callable[[int, Result], None], what: str
+    ) -> list[Failure]:
+        from .batches import run_chunks
+        from .progress import Progress
+
+        count = f"{len(sources)} images" if len(sources) > 1 else "1 image"
+        with Progress(f"{what} {count}") as bar:
+            return run_chunks(
+                self.purifier, self.preset, sources, noise=self.noise, resize=resize, on_result=on_result,
+                on_share=bar.update,
+            )  # fmt: skip
+
+    def finish(
+        self, results: list[dict[str, Any]], failures: list[Failure], as_json: bool, show: Callable[[], None]
+    ) -> None:
+        """Print the results, then the failures; exit 4 if there are any."""
+        from ..errors import ImageError
+        from .output import emit_json, note, say
+
+        seconds = perf_counter() - self._start
+        calls = sum(r["unet_calls"] for r in results)
+        if as_json:
+            emit_json(
+                {
+                    "bundle": self.purifier.bundle.manifest.name, "preset": self.name,
+                    "provider": self.purifier.provider, "results": results,
+                    "failures": [{"name": f.name, "reason": f.reason} for f in failures],
+                    "unet_calls": calls, "seconds": round(seconds, 6),
+                }
+            )  # fmt: skip
+        elif results:
+            show()
+            say(f"\n{len(results)} images, preset {self.name}: {calls} UNet calls in {seconds:.2f} s")
+        self.purifier.close()
+        if failures:
+            for failure in failures:
+                note(f"error: {failure.name}: {failure.reason}")
+            total = len(results) + len(failures)
+            note(f"{len(failures)} of {total} images could not be used; the other {len(results)} are done")
+            raise typer.Exit(ImageError.exit_code)
+
+
+def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:
+    from .output import number, table
+
+    columns = ["image", "label", "probability"]
+    plain = any(r["plain_label"] is not None for r in done)
+    if plain:
+        columns.append("unpurified")
+    levels = list(dict.fromkeys(level for r in done for level in r["levels"]))
+    extras = [key for key in ("score_norm", "mask_area") if any(r[key] is not None for r in done)]
+    columns += [*levels, *(e.replace("_", " ") for e in extras), "UNet calls", "ms"]
+    rows = []
+    for r in done:
+        row: list[object] = [r["name"], r["class_name"], f"{r['probability']:.3f}"]
+        if plain:
+            row.append("-" if r["plain_label"] is None else classes[r["plain_label"]])
+        row += [number(r["levels"].get(level), 4) for level in levels]
+        row += [number(r[key], 3) for key in extras]
+        rows.append([*row, r["unet_calls"], f"{1e3 * r['seconds']:.1f}"])
+    table(columns, rows, right=[c for c in columns if c not in ("image", "label", "unpurified")])
+
+
+def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> list[Path]:
+    """The file of each source. Nothing is written yet.
+
+    Raises:
+        ConfigError: two files in one, an input that would be overwritten, or a name that cannot be written.
+    """
+    from ..errors import ConfigError
+    from ..images import SUFFIXES
+    from .batches import output_names
+
+    if output.suffix.lower() == ".png" and not output.is_dir():
+        if len(sources) != 1:
+            raise ConfigError(f"-o {output} is one file, but there are {len(sources)} images; give a folder")
+        targets = [output]
+    else:
+        if output.suffix.lower() in SUFFIXES and not output.is_dir():
+            raise ConfigError(f"-o {output}: images are written as PNG, which loses nothing; give FILE.png or a folder")
+        if output.exists() and not output.is_dir():
+            raise ConfigError(f"-o {output} is a file; give FILE.png or a folder")
+        targets = [output / name for name in output_names(sources)]
+    if mask_out is not None and mask_out.resolve() == targets[0].parent.resolve():
+        raise ConfigError(f"--mask-out {mask_out}: choose another folder than that of the purified images")
+    taken = {source.path.resolve() for source in sources}
+    for target in targets:
+        for path in (target, *([mask_out / target.name] if mask_out is not None else [])):
+            if path.resolve() in taken:
+                raise ConfigError(f"{path} is an input and would be overwritten; choose another place with -o")
+    return targets

@@ -1,0 +1,149 @@
+"""``edgepure inspect``: what a bundle is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .guard import guard
+from .options import BundleArgument, DebugOption, JsonOption
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..manifest import GraphEntry, TensorEntry
+
+
+@guard
+def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Show what a bundle is made of: images, classes, schedule, graphs, presets and their UNet calls, provenance, hashes.
+
+    Examples:
+
+    \b
+      edgepure inspect digits
+      edgepure inspect digits --json | jq .presets
+    """
+    from ..bundle import Bundle
+    from .output import emit_json
+    from .progress import Progress
+
+    with Progress("checking the hashes"):
+        opened = Bundle.open(bundle)
+    costs = _costs(opened)
+    if as_json:
+        emit_json(
+            {
+                **opened.manifest.model_dump(mode="json"),
+                "path": str(opened.path),
+                "content_hash": opened.content_hash,
+                "unet_calls": {name: cost["unet_calls"] for name, cost in costs.items()},
+            }
+        )
+        return
+    _print(opened, costs)
+
+
+def _costs(bundle: Bundle) -> dict[str, dict[str, int]]:
+    """UNet calls of each preset: rows, votes, probes, and all of them for one decision."""
+    from ..planning import Planner
+
+    manifest = bundle.manifest
+    channels, height, width = manifest.image.shape
+    planner = Planner(manifest.schedule.build(), channels * height * width)
+    costs = {}
+    for name, preset in manifest.presets.items():
+        probe = planner.probe(preset)
+        costs[name] = {
+            "rows": planner.plan(preset).unet_calls,
+            "votes": preset.votes.count,
+            "probes": probe.unet_calls if probe is not None else 0,
+            "unet_calls": planner.unet_calls(preset),
+        }
+    return costs
+
+
+def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
+    from .output import say, size, table
+
+    manifest = bundle.manifest
+    total = sum(entry.bytes for entry in manifest.files.values())
+    schedule = manifest.schedule
+    attention = manifest.attention
+    made = manifest.provenance
+    facts = [
+        ("name", manifest.name),
+        ("folder", str(bundle.path)),
+        ("content hash", bundle.content_hash),
+        ("size", f"{size(total)} in {len(manifest.files)} files, all hashes match"),
+        ("image", f"{manifest.image.channels} x {manifest.image.height} x {manifest.image.width} (C x H x W)"),
+        ("classes", f"{len(manifest.classes)}: {_shortened(manifest.classes)}"),
+        ("schedule", _schedule(schedule.model_dump(exclude_none=True))),
+        ("variance", "learned" if manifest.learned_variance else "fixed"),
+        (
+            "attention",
+            "none: no mask graph"
+            if attention is None
+            else f"blocks {', '.join(attention.blocks)}; p = {attention.norm_p:g}; input {attention.input}",
+        ),
+        ("classifier", made.classifier),
+        ("diffusion", made.diffusion),
+        ("made", f"{made.created.isoformat()} with edgepure {made.edgepure_version}, torch {made.torch_version}, "
+                 f"onnx {made.onnx_version}"),
+    ]  # fmt: skip
+    table(("what", "value"), facts)
+    say("")
+    table(
+        ("graph", "file", "opset", "precision", "size", "inputs", "outputs", "parity"),
+        (_graph(bundle, name, entry) for name, entry in sorted(manifest.graphs.items())),
+        right=("opset", "size", "parity"),
+    )
+    say("")
+    table(
+        ("preset", "method", "UNet calls", "= rows", "x votes", "+ probes", "rule", "description"),
+        (
+            (
+                name + (" *" if name == manifest.default_preset else ""),
+                preset.method.method + (" + SSNI" if preset.ssni is not None else ""),
+                costs[name]["unet_calls"], costs[name]["rows"], costs[name]["votes"], costs[name]["probes"],
+                preset.votes.rule if preset.votes.count > 1 else "-", preset.description or "-",
+            )
+            for name, preset in sorted(manifest.presets.items())
+        ),
+        right=("UNet calls", "= rows", "x votes", "+ probes"),
+    )  # fmt: skip
+    say("* the default; with SSNI an image may need fewer calls than these\n")
+    if manifest.calibration:
+        table(("calibration", "value"), ((k, _shortened(v)) for k, v in sorted(manifest.calibration.items())))
+        say("")
+    table(
+        ("file", "bytes", "sha256"),
+        ((name, entry.bytes, entry.sha256) for name, entry in sorted(manifest.files.items())),
+        right=("bytes",),
+    )
+
+
+def _graph(bundle: Bundle, name: str, entry: GraphEntry) -> tuple[object, ...]:
+    from .output import size
+
+    manifest = bundle.manifest
+    parity = manifest.provenance.parity.get(name)
+    return (
+        name, entry.file, entry.opset, entry.precision, size(manifest.files[entry.file].bytes),
+        _tensors(entry.inputs), _tensors(entry.outputs), "-" if parity is None else f"{parity:.1e}",
+    )  # fmt: skip
+
+
+def _tensors(entries: tuple[TensorEntry, ...]) -> str:
+    return ", ".join(f"{e.name}[{','.join('B' if n == 'batch' else str(n) for n in e.shape)}]" for e in entries)
+
+
+def _schedule(values: dict[str, Any]) -> str:
+    kind = values.pop("kind")
+    if "betas" in values:
+        return f"{kind}, T = {values['timesteps']}"
+    ends = f", beta {values['beta_start']:g} to {values['beta_end']:g}" if kind != "cosine" else ""
+    return f"{kind}, T = {values['timesteps']}{ends}"
+
+
+def _shortened(value: Any, longest: int = 100) -> str:
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= longest else text[: longest - 3] + "..."

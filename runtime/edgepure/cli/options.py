@@ -1,0 +1,59 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.", show_default=False)]
+ImagesArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="IMAGES...",
+        help="Image files, folders of them, or arrays (.npy, .npz with one array or one called `images`).",
+        show_default=False,
+    ),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="A preset of the bundle, or a JSON file with one. Default: the bundle's own default.",
+        show_default=False,
+    ),
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one parameter: a key of the method (t_star=50) or of another part (mask.area=0.15, votes.count=5). "
+        "May be given several times.",
+        show_default=False,
+    ),
+]
+VotesOption = Annotated[
+    int | None,
+    typer.Option(help="Independent purifications of each image. Default: as the preset says.", show_default=False),
+]
+ProviderOption = Annotated[
+    str, typer.Option(help="Inference engine: cpu, cuda or tensorrt. One that is not active is an error.")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads of one call. Default: one per core.", show_default=False),
+]
+SlotsOption = Annotated[int, typer.Option(min=1, help="Images that share one UNet call at most.")]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Repeatable noise, for tests and audits only: an attacker who can predict the noise gets round the "
+        "defence. Default: fresh secret noise.",
+        show_default=False,
+    ),
+]
+ResizeOption = Annotated[bool, typer.Option("--resize", help="Resize images of another size instead of refusing them.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, and nothing else.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

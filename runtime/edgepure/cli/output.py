@@ -1,0 +1,84 @@
+"""Where words go: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Width of tables when stdout is a file or a pipe: nothing is cut off there.
+_WIDE = 240
+
+
+def stdout() -> Console:
+    """Rich's console for results; plain text when stdout is not a terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
+
+
+def emit_json(data: Any) -> None:
+    """Print one JSON document to stdout. Numbers that JSON does not know become null."""
+    sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Print one line of results to stdout, exactly as it is."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """Print one line to stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """Print a table to stdout. ``right``: the columns whose numbers are aligned to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    result = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in columns:
+        result.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    stdout().print(result)
+
+
+def verdict(passed: bool) -> Any:
+    """``ok`` in green or ``FAILED`` in red."""
+    from rich.text import Text
+
+    return Text("ok", style="green") if passed else Text("FAILED", style="bold red")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table; a dash for None."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def size(count: int) -> str:
+    """Bytes for people: ``2.3 MB``."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000.0:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000.0
+    return f"{value:.2f} GB"
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(data, dict):
+        return {str(key): _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return data

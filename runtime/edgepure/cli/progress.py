@@ -1,0 +1,96 @@
+"""Progress on stderr, for whatever takes longer than a second: a bar on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .output import note
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+#: Work that is done before this many seconds shows no progress.
+QUIET_SECONDS = 1.0
+#: Where stderr is a file or a pipe, one line in this many seconds.
+LINE_SECONDS = 5.0
+
+
+class Progress:
+    """What is going on, shown once it has taken a second; with a time estimate as soon as `update` has been called."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._start = perf_counter()
+        self._last_line = self._start + QUIET_SECONDS - LINE_SECONDS
+        self._bar: RichProgress | None = None
+        self._task: Any = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._timer = threading.Timer(QUIET_SECONDS, self._show)
+        self._timer.daemon = True
+
+    def update(self, share: float, what: str | None = None) -> None:
+        """``share`` in [0, 1] of the work is done; it goes on with ``what``."""
+        self.what = what or self.what
+        share = min(max(share, 0.0), 1.0)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=share, total=1.0, description=self.what)
+        elif not sys.stderr.isatty():
+            self._line(share)
+
+    def _show(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            if sys.stderr.isatty():
+                self._bar, self._task = _rich_bar(self.what)
+            else:
+                note(f"{self.what} ...")
+                self._last_line = perf_counter()
+
+    def _line(self, share: float) -> None:
+        now = perf_counter()
+        if now - self._last_line >= LINE_SECONDS and share > 0.0:
+            self._last_line = now
+            elapsed = now - self._start
+            note(f"{self.what}: {100 * share:.0f} %, about {duration(elapsed / share - elapsed)} left")
+
+    def __enter__(self) -> Progress:
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._closed = True
+            if self._bar is not None:
+                self._bar.stop()
+
+
+def _rich_bar(what: str) -> tuple[RichProgress, Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left:"),
+        TimeRemainingColumn(elapsed_when_finished=False), console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    task = bar.add_task(what, total=None)
+    bar.start()
+    return bar, task
+
+
+def duration(seconds: float) -> str:
+    """``3 min 20 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

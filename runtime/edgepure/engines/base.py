@@ -1,0 +1,106 @@
+"""What the rest of the runtime knows of an inference engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ImageError
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and dtype of a graph's input or output; a string in the shape is a dynamic axis."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+class Engine(ABC):
+    """A compiled graph: named arrays in, named arrays out.
+
+    The public half checks names and shapes once for all engines; an engine implements `_run`.
+    """
+
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    provider: str
+
+    def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, Float32]:
+        """Run the graph on arrays whose first axis is the batch. Returns new arrays.
+
+        Raises:
+            ImageError: an input is missing, unknown, or of another shape or dtype than the graph's.
+        """
+        if set(feeds) != set(self.inputs):
+            raise ImageError(f"the graph takes the inputs {sorted(self.inputs)}, got {sorted(feeds)}")
+        for name, spec in self.inputs.items():
+            array = feeds[name]
+            fits = len(array.shape) == len(spec.shape) and all(
+                isinstance(want, str) or want == have for want, have in zip(spec.shape, array.shape, strict=True)
+            )
+            if not fits or str(array.dtype) != spec.dtype:
+                raise ImageError(
+                    f"input {name!r}: expected {spec.dtype} {list(spec.shape)}, got {array.dtype} {list(array.shape)}"
+                )
+        return self._run({name: np.ascontiguousarray(array) for name, array in feeds.items()})
+
+    @abstractmethod
+    def _run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, Float32]: ...
+
+    def close(self) -> None:
+        """Give memory back; the engine cannot be used afterwards."""
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Stepper(ABC):
+    """Executes rows on a bank of slots. A slot holds the state of one image (x, ref, mask); the active slots are
+    always ``0 .. active-1``. State stays where the engine computes; only coefficients and noise enter the loop.
+
+    Attributes:
+        capacity: number of slots.
+        image_shape: ``(C, H, W)``.
+        coeffs: ``[capacity, K]`` float32, written by the caller before each step.
+        noise: ``[capacity, C, H, W]`` float32, likewise.
+        noise_out: the same for the second noise of the learned-variance variant, or None.
+    """
+
+    capacity: int
+    image_shape: tuple[int, int, int]
+    coeffs: Float32
+    noise: Float32
+    noise_out: Float32 | None
+
+    @abstractmethod
+    def admit(self, slot: int, x: Float32, ref: Float32, mask: Float32 | None) -> None:
+        """Put an image into a slot. ``x``, ``ref``: ``[C, H, W]`` in model range; ``mask``: ``[1, H, W]`` or None."""
+
+    @abstractmethod
+    def move(self, source: int, target: int) -> None:
+        """Copy a slot's state over another's, to keep the active slots contiguous."""
+
+    @abstractmethod
+    def step(self, active: int) -> None:
+        """Execute the row in ``coeffs`` with ``noise`` for the slots ``0 .. active-1``."""
+
+    @abstractmethod
+    def state(self, slot: int) -> Float32:
+        """A copy of ``x`` of a slot, ``[C, H, W]``."""
+
+    def close(self) -> None:
+        """Give memory back."""

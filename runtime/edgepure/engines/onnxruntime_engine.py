@@ -1,0 +1,172 @@
+"""ONNX Runtime as the engine: buffers bound once, no allocation in the loop, and no silent fallback.
+
+ONNX Runtime runs on the CPU without an error when the provider that was asked for cannot start. Here the session is
+asked what it really uses, and anything else than what was wanted is an error.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError, ProviderError
+from ..rows import COLUMNS, LEARNED_COLUMNS
+from .base import Engine, Float32, Stepper, TensorSpec
+
+#: Our name of a provider -> ONNX Runtime's name.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module, or ProviderError with the line that installs it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ProviderError(
+            f"onnxruntime cannot be imported ({error}); install it with `pip install edgepure[cpu]`, "
+            "or `pip install edgepure[cuda]` on an NVIDIA GPU"
+        ) from None
+    return onnxruntime
+
+
+def why_inactive(provider: str) -> str:
+    """What is probably missing when a GPU provider did not start."""
+    if ctypes.util.find_library("cuda") is None:
+        return "no NVIDIA driver (libcuda) was found on this machine"
+    return "its CUDA, cuDNN or TensorRT libraries did not load; `edgepure doctor` lists what was found"
+
+
+class OnnxRuntimeEngine(Engine):
+    """One ONNX graph in one session."""
+
+    def __init__(self, path: Path, provider: str = "cpu", threads: int | None = None) -> None:
+        """Open a graph.
+
+        Args:
+            path: the ``.onnx`` file; external data is looked up beside it.
+            provider: ``cpu``, ``cuda`` or ``tensorrt``.
+            threads: intra-op threads on the CPU; None lets ONNX Runtime choose (one per core).
+
+        Raises:
+            ProviderError: unknown, not installed or not active.
+            BundleError: the file is not an ONNX graph that this ONNX Runtime can run.
+        """
+        ort = import_onnxruntime()
+        if provider not in PROVIDERS:
+            raise ProviderError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
+        wanted = PROVIDERS[provider]
+        offered = list(ort.get_available_providers())
+        if wanted not in offered:
+            raise ProviderError(
+                f"provider {provider!r} is not part of the installed onnxruntime {ort.__version__} "
+                f"(it has {', '.join(offered)}); install `edgepure[cuda]` for NVIDIA GPUs, or pass provider='cpu'"
+            )
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self.session = ort.InferenceSession(str(path), options, providers=[wanted])
+        except Exception as error:  # ONNX Runtime raises many unrelated classes
+            if provider != "cpu":
+                raise ProviderError(f"provider {provider!r} did not start: {why_inactive(provider)}") from error
+            raise BundleError(
+                f"{path.name} cannot be run by onnxruntime {ort.__version__}: {_first_line(error)}"
+            ) from None
+        active = list(self.session.get_providers())
+        if not active or active[0] != wanted:
+            raise ProviderError(
+                f"asked for provider {provider!r}, but ONNX Runtime started {', '.join(active) or 'nothing'}: "
+                f"{why_inactive(provider)}. Pass provider='cpu' to run on the CPU on purpose"
+            )
+        self.provider = provider
+        self.inputs = {i.name: _spec(i) for i in self.session.get_inputs()}
+        self.outputs = {o.name: _spec(o) for o in self.session.get_outputs()}
+
+    def _run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, Float32]:
+        values = self.session.run(list(self.outputs), feeds)
+        return dict(zip(self.outputs, values, strict=True))
+
+    def close(self) -> None:
+        self.session = None
+
+
+class OnnxRuntimeStepper(Stepper):
+    """The fused `step` graph on preallocated buffers.
+
+    ``x`` lives in two buffers that swap their roles after each step, because a graph may read its input while it
+    writes its output. The bindings are made once for each number of active slots.
+    """
+
+    def __init__(self, engine: OnnxRuntimeEngine, capacity: int = 8) -> None:
+        shape = engine.inputs["x"].shape[1:]
+        channels, height, width = (int(n) for n in shape)
+        self.capacity, self.image_shape = capacity, (channels, height, width)
+        self._session = engine.session
+        self._learned = "noise_out" in engine.inputs
+        columns = len(COLUMNS) + (len(LEARNED_COLUMNS) if self._learned else 0)
+        self._x = [np.zeros((capacity, channels, height, width), np.float32) for _ in range(2)]
+        self._now = 0
+        self._ref = np.zeros_like(self._x[0])
+        self._mask = np.ones((capacity, 1, height, width), np.float32)
+        self.noise = np.zeros_like(self._x[0])
+        self.noise_out = np.zeros_like(self._x[0]) if self._learned else None
+        self.coeffs = np.zeros((capacity, columns), np.float32)
+        self._bindings: dict[tuple[int, int], Any] = {}
+
+    def admit(self, slot: int, x: Float32, ref: Float32, mask: Float32 | None) -> None:
+        self._x[self._now][slot], self._ref[slot] = x, ref
+        self._mask[slot] = 1.0 if mask is None else mask
+
+    def move(self, source: int, target: int) -> None:
+        for array in (self._x[self._now], self._ref, self._mask):
+            array[target] = array[source]
+
+    def step(self, active: int) -> None:
+        key = (active, self._now)
+        binding = self._bindings.get(key)
+        if binding is None:
+            binding = self._bindings[key] = self._bind(active)
+        self._session.run_with_iobinding(binding)
+        self._now = 1 - self._now
+
+    def state(self, slot: int) -> Float32:
+        x: Float32 = self._x[self._now][slot].copy()
+        return x
+
+    def close(self) -> None:
+        self._bindings.clear()
+        self._session = None
+
+    def _bind(self, active: int) -> Any:
+        binding = self._session.io_binding()
+        feeds = {
+            "x": self._x[self._now], "ref": self._ref, "mask": self._mask, "noise": self.noise, "coeffs": self.coeffs,
+        }  # fmt: skip
+        if self.noise_out is not None:
+            feeds["noise_out"] = self.noise_out
+        for name, array in feeds.items():
+            part = array[:active]
+            binding.bind_input(name, "cpu", 0, np.float32, part.shape, part.ctypes.data)
+        target = self._x[1 - self._now][:active]
+        binding.bind_output("x_next", "cpu", 0, np.float32, target.shape, target.ctypes.data)
+        return binding
+
+
+def _spec(node: Any) -> TensorSpec:
+    dtype = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(float16)": "float16"}.get(
+        node.type, node.type
+    )
+    return TensorSpec(node.name, tuple(d if d is not None else "?" for d in node.shape), dtype)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

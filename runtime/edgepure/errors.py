@@ -1,0 +1,49 @@
+"""The exceptions of the runtime, one class for each thing a user can put right.
+
+Every message says what was wrong, where, what was expected and what to do. Each class carries the exit code that the
+command line returns for it, so that scripts can tell a bad image from a bad bundle.
+"""
+
+from __future__ import annotations
+
+
+class EdgepureError(Exception):
+    """Base of everything that edgepure raises on purpose; its text is meant to be shown to a user as it is."""
+
+    exit_code = 1
+
+
+class ConfigError(EdgepureError, ValueError):
+    """A parameter of a method, schedule or preset is out of range or contradicts another (exit code 2)."""
+
+    exit_code = 2
+
+
+class BundleError(EdgepureError):
+    """A bundle is missing, damaged, of a newer format, or tries to reach outside its own folder (exit code 3)."""
+
+    exit_code = 3
+
+
+class ImageError(EdgepureError, ValueError):
+    """An image has the wrong size, channels, dtype or range, or cannot be read (exit code 4)."""
+
+    exit_code = 4
+
+
+class ProviderError(EdgepureError):
+    """The inference engine that was asked for is not active on this machine (exit code 5)."""
+
+    exit_code = 5
+
+
+class VerificationError(EdgepureError):
+    """Measured outputs differ from the recorded ones by more than the tolerance (exit code 6)."""
+
+    exit_code = 6
+
+
+class ExportError(EdgepureError):
+    """A model could not be turned into a bundle; nothing was written (exit code 7)."""
+
+    exit_code = 7

@@ -1,0 +1,127 @@
+"""One clear sentence out of a pydantic `ValidationError`: where in the document, what was found, what was expected."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+_LONGEST_VALUE = 80
+
+
+def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -> str:
+    """Describe the first fault.
+
+    Args:
+        error: what pydantic raised.
+        document: the plain data that was validated; the path is given as it is found there.
+        schema: the model's JSON schema, to name the keys that are known at that place.
+    """
+    faults = error.errors(include_url=False)
+    # an unknown key is most often the cause of the missing one beside it
+    fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
+    loc = fault["loc"]
+    more = "" if len(faults) == 1 else f" (and {len(faults) - 1} more)"
+    path = _path(loc, document)
+    if fault["type"] == "extra_forbidden":
+        known = sorted(_known_keys(schema, loc[:-1]))
+        close = get_close_matches(str(loc[-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"the known keys are {', '.join(known)}"
+        return f"unknown key {path}: {hint}{more}"
+    if fault["type"] == "missing":
+        return f"the key {path} is missing{more}"
+    message = fault["msg"]
+    if fault["type"] == "value_error":
+        message = message.removeprefix("Value error, ")
+        # the text of one of our own validators, which already says what it found
+        return f"{path}: {message}{more}" if path else f"{message}{more}"
+    if fault["type"].startswith("union_tag"):
+        tags = _known_tags(schema, loc)
+        key = str(fault["ctx"]["discriminator"]).strip("'")
+        return f"{path}.{key} is missing or unknown: expected one of {', '.join(sorted(tags))}{more}"
+    if message.startswith("Input should be "):
+        expected = "expected " + message.removeprefix("Input should be ")
+    else:  # "String should match ...", "Tuple should have at least ..."
+        expected = re.sub(r"^\w+ should ", "it must ", message)
+    if loc and loc[-1] == "[key]":
+        return f"unknown key {path}: {expected}{more}"
+    return f"{path or 'the document'} is {_shown(fault['input'])}: {expected}{more}"
+
+
+def _path(loc: Sequence[int | str], document: Any) -> str:
+    """The dotted path in the document. pydantic's path also has names of union members, which no file contains."""
+    parts: list[str] = []
+    here = document
+    for i, part in enumerate(loc):
+        in_list = isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if in_list or (isinstance(here, dict) and part in here):
+            parts.append(_part(part))
+            here = here[part]
+        elif i == len(loc) - 1 and isinstance(here, dict) and part != "[key]":
+            parts.append(_part(part))  # a missing key
+    return "".join(parts).removeprefix(".")
+
+
+def _part(part: int | str) -> str:
+    if isinstance(part, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", part):
+        return f".{part}"
+    return f"[{json.dumps(part, ensure_ascii=False)}]"
+
+
+def _known_keys(schema: dict[str, Any], loc: Sequence[int | str]) -> set[str]:
+    """The keys that the schema has at a place."""
+    return {key for node in _nodes(schema, loc) for key in node.get("properties", {})}
+
+
+def _known_tags(schema: dict[str, Any], loc: Sequence[int | str]) -> set[str]:
+    """The discriminating values of the union members at a place."""
+    values = (p for node in _nodes(schema, loc) for p in node.get("properties", {}).values())
+    return {str(p["const"]) for p in values if isinstance(p, dict) and "const" in p}
+
+
+def _nodes(schema: dict[str, Any], loc: Sequence[int | str]) -> list[dict[str, Any]]:
+    nodes = list(_expand(schema, schema, None))
+    for part in loc:
+        found: list[dict[str, Any]] = []
+        for node in nodes:
+            inner = [node.get("properties", {}).get(part), node.get("additionalProperties"), node.get("items")]
+            inner += node.get("patternProperties", {}).values()
+            found += [i for i in inner if isinstance(i, dict)][:1]
+        if found:
+            nodes = [n for f in found for n in _expand(f, schema, None)]
+        elif isinstance(part, str):  # the tag of a union member
+            nodes = [n for n in nodes if _has_tag(n, part)] or nodes
+    return nodes
+
+
+def _expand(node: dict[str, Any], schema: dict[str, Any], seen: frozenset[str] | None) -> Iterator[dict[str, Any]]:
+    """Follow references and unions to plain nodes."""
+    reference = node.get("$ref")
+    if reference is not None:
+        seen = seen or frozenset()
+        if reference not in seen:
+            yield from _expand(schema["$defs"][reference.rsplit("/", 1)[-1]], schema, seen | {reference})
+        return
+    members = node.get("anyOf") or node.get("oneOf")
+    if members is None:
+        yield node
+        return
+    for member in members:
+        yield from _expand(member, schema, seen)
+
+
+def _has_tag(node: dict[str, Any], tag: str) -> bool:
+    return any(isinstance(p, dict) and p.get("const") == tag for p in node.get("properties", {}).values())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    text = json.dumps(value, default=repr, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."

@@ -1,0 +1,142 @@
+"""In-flight batching: images at different timesteps, and with plans of different length, share every UNet call.
+
+A slot holds one image and its row pointer. Each tick executes the next row of all occupied slots as one batch; finished
+images leave, waiting ones enter. Nobody waits for the slowest.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from .engines.base import Float32, Stepper
+from .errors import EdgepureError
+from .noise import RowNoise
+from .rows import Plan
+
+
+@dataclass(eq=False)
+class Job:
+    """One plan to execute on one image.
+
+    Attributes:
+        plan: the rows.
+        noise: the noises of this purification.
+        ref: ``[C, H, W]`` float32 input in [-1, 1].
+        mask: ``[1, H, W]`` float32, 1 inside; None means ones.
+        tag: whatever the caller needs to know the job again.
+        seconds: filled in: time from entering a slot to leaving it.
+    """
+
+    plan: Plan
+    noise: RowNoise
+    ref: Float32
+    mask: Float32 | None = None
+    tag: Any = None
+    seconds: float = 0.0
+    _row: int = field(default=0, repr=False)
+    _entered: float = field(default=0.0, repr=False)
+
+
+#: Called with a finished job and its result ``[C, H, W]`` in model range; may return jobs to be done next.
+Done = Callable[[Job, Float32], "Iterable[Job] | None"]
+
+
+@dataclass
+class Counters:
+    """What a run did: `ticks` step-graph calls of `rows` rows in all; occupancy = rows / (ticks * capacity)."""
+
+    ticks: int = 0
+    rows: int = 0
+    jobs: int = 0
+
+
+class InFlight:
+    """Runs jobs through the slots of one stepper. Not thread-safe."""
+
+    def __init__(self, stepper: Stepper) -> None:
+        self._stepper = stepper
+        self.counters = Counters()
+
+    def run(self, jobs: Iterable[Job], done: Done, on_tick: Callable[[int], None] | None = None) -> None:
+        """Execute jobs until none is left.
+
+        Args:
+            jobs: taken one by one when a slot is free, so it may be a generator.
+            done: called for every finished job, in the order in which they finish.
+            on_tick: called after each tick with the number of rows just executed.
+
+        Raises:
+            EdgepureError: the model gave NaN or infinite values.
+        """
+        stepper = self._stepper
+        waiting: Iterator[Job] = iter(jobs)
+        urgent: deque[Job] = deque()  # follow-ups of finished jobs: they finish an image that is half done
+        active: list[Job] = []
+        exhausted = False
+        while True:
+            while len(active) < stepper.capacity and (urgent or not exhausted):
+                job = urgent.popleft() if urgent else next(waiting, None)
+                if job is None:
+                    exhausted = True
+                    break
+                self._check(job)
+                job._entered = perf_counter()
+                start = job.ref if job.plan.start == "ref" else np.zeros_like(job.ref)
+                if not job.plan.rows:
+                    urgent.extend(done(job, start.copy()) or ())
+                    continue
+                stepper.admit(len(active), start, job.ref, job.mask)
+                active.append(job)
+            if not active:
+                return
+            for slot, job in enumerate(active):
+                row = job._row
+                coeffs = job.plan.coeffs[row]
+                stepper.coeffs[slot, : len(coeffs)] = coeffs
+                stepper.coeffs[slot, len(coeffs) :] = 0.0
+                if job.plan.rows[row].draws:
+                    stepper.noise[slot] = job.noise.row(row)
+                if stepper.noise_out is not None and job.plan.rows[row].out_noise != 0.0:
+                    stepper.noise_out[slot] = job.noise.out(row)
+                job._row = row + 1
+            stepper.step(len(active))
+            self.counters.ticks += 1
+            self.counters.rows += len(active)
+            if on_tick is not None:
+                on_tick(len(active))
+            for slot in range(len(active) - 1, -1, -1):
+                job = active[slot]
+                if job._row < len(job.plan.rows):
+                    continue
+                result = self._finish(job, stepper.state(slot))
+                last = len(active) - 1
+                if slot != last:
+                    stepper.move(last, slot)
+                    active[slot] = active[last]
+                active.pop()
+                urgent.extend(done(job, result) or ())
+
+    def _finish(self, job: Job, x: Float32) -> Float32:
+        if job.plan.closing:
+            x = x + np.float32(job.plan.closing_std) * job.noise.closing()
+        if not np.isfinite(x).all():
+            raise EdgepureError(
+                f"the diffusion model gave NaN or infinite values (plan {job.plan.method}, {len(job.plan.rows)} UNet "
+                "calls); run `edgepure verify` on the bundle, and use an fp32 bundle if this one is fp16"
+            )
+        job.seconds = perf_counter() - job._entered
+        self.counters.jobs += 1
+        return x
+
+    def _check(self, job: Job) -> None:
+        if job.plan.learned_variance and self._stepper.noise_out is None:
+            raise EdgepureError(
+                "the plan uses the network's learned variance, but the step graph has none; "
+                "export the model with its 6 output channels, or choose variance 'fixed_small'"
+            )

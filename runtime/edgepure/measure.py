@@ -1,0 +1,235 @@
+"""Speed of a bundle on this machine, as medians, with what is compared run side by side in the same rounds."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from .engines.onnxruntime_engine import OnnxRuntimeEngine
+from .errors import ConfigError
+from .inflight import InFlight, Job
+from .noise import SeededNoise
+from .presets import Preset
+from .purifier import Purifier
+from .rows import Plan
+
+#: Anything that does the work to be timed.
+Work = Callable[[], object]
+#: Called with the share of the work that is done.
+BenchProgress = Callable[[float], None]
+
+#: A timed purification runs at most this many rows of its plan: a loop costs the same per row however long it is.
+MOST_ROWS = 50
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Seconds of each candidate in each round."""
+
+    times: Mapping[str, tuple[float, ...]] = field(repr=False)
+
+    def median(self, name: str) -> float:
+        """Median seconds of one candidate."""
+        return statistics.median(self.times[name])
+
+    def ratio(self, numerator: str, denominator: str) -> float:
+        """Median over the rounds of the ratio within a round: a busy moment of the machine hits both sides of it."""
+        pairs = zip(self.times[numerator], self.times[denominator], strict=True)
+        return statistics.median(above / below for above, below in pairs)
+
+
+def interleaved(
+    candidates: Mapping[str, Work], repeats: int, warmup: int = 1, on_progress: BenchProgress | None = None
+) -> SideBySide:
+    """Time candidates side by side: every round runs each of them once, in an order that alternates.
+
+    Raises:
+        ConfigError: no candidate, or less than one repeat.
+    """
+    if repeats < 1 or not candidates:
+        raise ConfigError(f"need at least one candidate and one repeat, got {len(candidates)} and {repeats}")
+    for _ in range(warmup):
+        for work in candidates.values():
+            work()
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    names = list(candidates)
+    for number in range(repeats):
+        for name in names if number % 2 == 0 else reversed(names):
+            start = perf_counter()
+            candidates[name]()
+            times[name].append(perf_counter() - start)
+        if on_progress is not None:
+            on_progress((number + 1) / repeats)
+    return SideBySide({name: tuple(values) for name, values in times.items()})
+
+
+def median_time(work: Work, repeats: int, warmup: int = 1) -> float:
+    """Median seconds of ``repeats`` runs of ``work``, after ``warmup`` runs that do not count."""
+    return interleaved({"work": work}, repeats, warmup).median("work")
+
+
+class BareUnet:
+    """The bare UNet graph on buffers that are bound once: the fastest call that the engine can make."""
+
+    def __init__(self, engine: OnnxRuntimeEngine, batch: int) -> None:
+        shape = (batch, *(int(n) for n in engine.inputs["x"].shape[1:]))
+        self._x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        self._t = np.zeros(batch, np.float32)
+        self._epsilon = np.empty(shape, np.float32)
+        self._session = engine.session
+        self._binding = engine.session.io_binding()
+        for name, array in (("x", self._x), ("t", self._t)):
+            self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        self._binding.bind_output(next(iter(engine.outputs)), "cpu", 0, np.float32, shape, self._epsilon.ctypes.data)
+
+    def __call__(self, t: float) -> None:
+        """One call at timestep ``t`` for the whole batch."""
+        self._t[:] = t
+        self._session.run_with_iobinding(self._binding)
+
+
+@dataclass(frozen=True)
+class BatchSpeed:
+    """Speed at one batch size.
+
+    Attributes:
+        batch: images that share every call.
+        unet_ms: one call of the bare UNet graph.
+        step_ms: one call of the step graph, noise and coefficients already in place.
+        loop_cost: time of a purification over (rows x bare UNet call): the price of everything around the UNet.
+        images_per_second: decisions of the preset a second, at the rate at which in-flight batching executed rows.
+    """
+
+    batch: int
+    unet_ms: float
+    step_ms: float
+    loop_cost: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What `bench` measured. Times are medians of ``repeats`` rounds."""
+
+    bundle: str
+    preset: str
+    provider: str
+    repeats: int
+    unet_calls: int
+    rows_timed: int
+    speeds: tuple[BatchSpeed, ...]
+    peak_memory_bytes: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def bench(
+    purifier: Purifier,
+    preset: str | Preset | None = None,
+    *,
+    batches: Sequence[int] = (1, 8),
+    repeats: int = 5,
+    on_progress: BenchProgress | None = None,
+) -> Bench:
+    """Measure the preset's plan (with SSNI: the plan of the full noise level) on random images.
+
+    Args:
+        purifier: the bundle on an engine; it needs as many slots as the largest batch.
+        preset: name or `Preset`; None: the bundle's default.
+        batches: batch sizes to measure.
+        repeats: rounds; every round times the bare calls, the step calls and the purification once.
+        on_progress: called with the share done.
+
+    Raises:
+        ConfigError: a batch size is out of range, or the bundle has no ``unet`` graph.
+    """
+    if not batches or min(batches) < 1 or max(batches) > purifier.slots:
+        raise ConfigError(
+            f"batch sizes {', '.join(map(str, batches)) or 'none'}: expected 1 to {purifier.slots}, the slots of the purifier"
+        )
+    if "unet" not in purifier.bundle.manifest.graphs:
+        raise ConfigError("this bundle has no bare `unet` graph to compare with; export it again")
+    chosen = purifier.preset(preset)
+    full = purifier.plan(chosen)
+    plan = replace(full, rows=full.rows[:MOST_ROWS])
+    calls = purifier.planner.unet_calls(chosen)
+
+    def progress(done: int) -> BenchProgress | None:
+        if on_progress is None:
+            return None
+        report = on_progress
+        return lambda share: report((done + share) / len(batches))
+
+    speeds = tuple(
+        _measure(purifier, plan, batch, calls, repeats, progress(done)) for done, batch in enumerate(batches)
+    )
+    return Bench(
+        bundle=purifier.bundle.manifest.name,
+        preset=preset if isinstance(preset, str) else purifier.bundle.manifest.default_preset if preset is None else "",
+        provider=purifier.provider,
+        repeats=repeats,
+        unet_calls=calls,
+        rows_timed=len(plan.rows),
+        speeds=speeds,
+        peak_memory_bytes=peak_memory(),
+    )
+
+
+def peak_memory() -> int | None:
+    """Largest resident size of this process so far, in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _measure(
+    purifier: Purifier, plan: Plan, batch: int, calls: int, repeats: int, on_progress: BenchProgress | None
+) -> BatchSpeed:
+    engine = purifier.engine("unet")
+    assert isinstance(engine, OnnxRuntimeEngine)
+    bare = BareUnet(engine, batch)
+    stepper = purifier.stepper("step_learned" if plan.learned_variance else "step")
+    shape, rows = purifier.image_shape, len(plan.rows)
+    rng = np.random.default_rng(0)
+    refs = rng.uniform(-1.0, 1.0, (batch, *shape)).astype(np.float32)
+    mask = np.zeros((1, *shape[1:]), np.float32)
+    mask[:, : shape[1] // 2] = 1.0
+    source = SeededNoise(0)
+
+    def bare_calls() -> None:
+        for row in range(rows):
+            bare(float(plan.coeffs[row, 0]))
+
+    def step_calls() -> None:
+        for slot, ref in enumerate(refs):
+            stepper.admit(slot, ref, ref, mask)
+        for row in range(rows):
+            stepper.coeffs[:batch, : plan.coeffs.shape[1]] = plan.coeffs[row]
+            stepper.step(batch)
+
+    def purification() -> None:
+        jobs = [Job(plan, source.for_image(plan, i, 0, mask, shape), ref, mask) for i, ref in enumerate(refs)]
+        InFlight(stepper).run(jobs, lambda job, x: None)
+
+    times = interleaved(
+        {"unet": bare_calls, "step": step_calls, "purification": purification}, repeats, on_progress=on_progress
+    )
+    seconds = times.median("purification")
+    return BatchSpeed(
+        batch=batch,
+        unet_ms=1e3 * times.median("unet") / rows,
+        step_ms=1e3 * times.median("step") / rows,
+        loop_cost=times.ratio("purification", "unet"),
+        images_per_second=batch * rows / seconds / calls,
+    )

@@ -1,0 +1,64 @@
+"""Expected perturbation score (EPS) of an image: the probe of SSNI (arXiv 2506.06027) and of EPS-AD (Zhang 2023).
+
+``EPS = mean over probes k of score(x_k, s_k)``, ``score = -eps / sigma(s)``, ``x_k`` the input noised to time s_k of
+the VP-SDE. The rows accumulate it in ``x``, which starts at zero; its Euclidean norm is the score norm of the image.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ..rows import Plan, RowBuilder
+from ..schedule import NoiseSchedule
+from .spec import MethodSpec
+
+
+class EpsSpec(MethodSpec):
+    """Which noise levels to probe.
+
+    ``probes = N`` probes s = 1/T .. N/T, the papers' choice (20 on CIFAR-10, 50 on ImageNet). ``levels`` gives them by
+    hand, in timesteps (s = level / T). ``perturb = False`` feeds the input as it is: no noise, no scaling.
+    """
+
+    method: Literal["eps"] = "eps"
+    probes: int = Field(20, ge=1, le=1000)
+    levels: tuple[Annotated[float, Field(gt=0.0)], ...] | None = None
+    perturb: bool = True
+    label: Literal["continuous", "index"] = Field(
+        "continuous",
+        description="network label: 999*s as score_sde, or the index s*T - 1 of discretely trained nets",
+    )
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> EpsSpec:
+        if self.levels is not None and not self.levels:
+            raise ValueError("`levels` is empty; name at least one timestep to probe")
+        return self
+
+    @property
+    def unet_calls(self) -> int:
+        """UNet calls of the probe."""
+        return len(self.levels) if self.levels is not None else self.probes
+
+
+def compile_eps(spec: EpsSpec, schedule: NoiseSchedule) -> Plan:
+    """Rows that leave the EPS vector in ``x``."""
+    levels = spec.levels if spec.levels is not None else tuple(float(k) for k in range(1, spec.probes + 1))
+    T = len(schedule)
+    builder = RowBuilder("eps")
+    for level in levels:
+        schedule.check(int(level) - 1, "probe level - 1 =")
+        s = level / T
+        alpha, sigma = schedule.sde.alpha_bar(s) ** 0.5, schedule.sde.sigma(s)
+        if spec.perturb:
+            builder.diffuse_ref(alpha, sigma, level, source="probe")
+        else:
+            builder.diffuse_ref(1.0, 0.0, level, source="probe")
+        label = (T - 1) * s if spec.label == "continuous" else level - 1.0
+        builder.call(
+            label, alpha=alpha, sigma=sigma, stage="probe", next_level=level,
+            out_x=1.0, out_eps=-1.0 / (sigma * len(levels)),
+        )  # fmt: skip
+    return builder.finish(start="zeros", levels={"probes": float(len(levels))})

@@ -1,0 +1,58 @@
+"""What every method's parameters have in common."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..errors import ConfigError
+
+#: Which of two readings: the paper's text, or the authors' published code.
+Variant = Literal["paper", "official"]
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Timestep = Annotated[int, Field(ge=0)]
+
+
+class MethodSpec(BaseModel):
+    """Parameters of one purification method. Unknown keys are errors, so a misspelt t never passes in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @property
+    def top_level(self) -> float:
+        """The strongest noise level of the method; SSNI scales it for each image."""
+        raise NotImplementedError
+
+    def scaled(self, factor: float, timesteps: int = 1000) -> MethodSpec | None:
+        """The same method with every noise level multiplied by ``factor`` in [0, ...); None if no noise is left.
+
+        The result always compiles for a schedule of ``timesteps`` (T) steps: levels are clipped to what the method can
+        start from. For a factor of at most 1 it never costs more UNet calls.
+        """
+        raise NotImplementedError
+
+
+def clip_bound(clip: bool) -> float:
+    """x0 is clipped to [-1, 1], or not at all."""
+    return 1.0 if clip else math.inf
+
+
+def scale_level(level: int, factor: float, maximum: int) -> int:
+    """A noise level times an SSNI factor, rounded half to even and clipped to the schedule."""
+    return min(max(round(level * factor), 0), maximum)
+
+
+def scale_steps(steps: int, old_level: int, new_level: int) -> int:
+    """Keep the spacing of the grid: a lower noise level needs proportionally fewer UNet calls."""
+    if new_level <= 0:
+        return 0
+    return max(1, min(new_level, math.ceil(steps * new_level / old_level)))
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)

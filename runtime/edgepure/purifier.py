@@ -1,0 +1,266 @@
+"""Purify and classify images with a bundle: the object that users hold."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from os import PathLike
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .engines.base import Engine, Stepper
+from .engines.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeStepper
+from .errors import ConfigError
+from .images import load_images
+from .inflight import Counters, InFlight, Job
+from .noise import NoiseSource, noise_source
+from .planning import Planner
+from .presets import MaskSpec, Preset, VoteSpec
+from .request import Progress, Request
+from .results import Failure, Results
+from .rows import Plan
+from .schedule import NoiseSchedule
+
+Float32 = NDArray[np.float32]
+
+
+def load(
+    path: str | PathLike[str],
+    provider: str = "cpu",
+    *,
+    threads: int | None = None,
+    slots: int = 8,
+    verify: bool = True,
+) -> Purifier:
+    """Open a bundle on an engine.
+
+    Args:
+        path: the bundle's directory.
+        provider: ``cpu``, ``cuda`` or ``tensorrt``. One that is not active is an error, never a fallback.
+        threads: CPU threads of one call; None: one per core.
+        slots: images that share a UNet call at most.
+        verify: check the SHA-256 of every file of the bundle (recommended; false only skips the hashes).
+
+    Raises:
+        BundleError: the bundle is missing, damaged, unsafe or of a newer format.
+        ProviderError: the provider is unknown or not active.
+    """
+    return Purifier(Bundle.open(path, verify=verify), provider, threads=threads, slots=slots)
+
+
+class Purifier:
+    """A bundle on an engine. Use `load` to make one, and ``with`` to give its memory back.
+
+    Its methods may be called from several threads; they run one after another.
+    """
+
+    def __init__(self, bundle: Bundle, provider: str = "cpu", *, threads: int | None = None, slots: int = 8) -> None:
+        if slots < 1:
+            raise ConfigError(f"slots {slots} must be at least 1: it is the number of images that share a UNet call")
+        self.bundle = bundle
+        self.provider = provider
+        self.slots = slots
+        self._threads = threads
+        manifest = bundle.manifest
+        self.image_shape = (manifest.image.channels, manifest.image.height, manifest.image.width)
+        self.classes = tuple(manifest.classes)
+        self.schedule: NoiseSchedule = manifest.schedule.build()
+        self.planner = Planner(self.schedule, int(np.prod(self.image_shape)))
+        self._engines: dict[str, Engine] = {}
+        self._steppers: dict[str, Stepper] = {}
+        self._lock = threading.RLock()
+        self.counters = Counters()
+        self.engine("classifier")  # a provider that is not active is an error now, not at the first image
+
+    # ---- what can be asked --------------------------------------------------------------------------------------
+
+    @property
+    def presets(self) -> Mapping[str, Preset]:
+        """The presets of the bundle by name."""
+        return self.bundle.manifest.presets
+
+    def preset(self, preset: str | Preset | Mapping[str, Any] | None = None, votes: int | None = None) -> Preset:
+        """A preset by name, from plain data, or the bundle's default; ``votes`` overrides its number of votes.
+
+        Raises:
+            ConfigError: no preset of that name, or parameters out of range.
+        """
+        if preset is None:
+            preset = self.bundle.manifest.default_preset
+        if isinstance(preset, str):
+            if preset not in self.presets:
+                raise ConfigError(f"no preset {preset!r} in this bundle; it has {', '.join(sorted(self.presets))}")
+            chosen = self.presets[preset]
+        else:
+            chosen = preset if isinstance(preset, Preset) else Preset.parse(dict(preset))
+        if votes is not None:
+            if votes < 1:
+                raise ConfigError(f"votes {votes} must be at least 1")
+            chosen = chosen.model_copy(update={"votes": VoteSpec(count=votes, rule=chosen.votes.rule)})
+        return chosen
+
+    def plan(self, preset: str | Preset | Mapping[str, Any] | None = None, score_norm: float | None = None) -> Plan:
+        """The rows that a preset runs; with SSNI, for an image with that score norm. Costs no UNet call."""
+        return self.planner.plan(self.preset(preset), score_norm)
+
+    # ---- what can be done ---------------------------------------------------------------------------------------
+
+    def classify(
+        self,
+        images: Any,
+        preset: str | Preset | Mapping[str, Any] | None = None,
+        *,
+        votes: int | None = None,
+        noise: NoiseSource | int | None = None,
+        resize: bool = False,
+        on_error: str = "raise",
+        on_progress: Progress | None = None,
+    ) -> Results:
+        """Purify images, then classify them.
+
+        Args:
+            images: uint8 HWC, float CHW in [0, 1], a batch of either, PIL images, paths, or a list of any of these.
+            preset: name, `Preset` or plain data; None: the bundle's default.
+            votes: independent purifications of each image; None: as the preset says.
+            noise: None draws fresh secret noise (the default, and the only safe choice for untrusted requests); an
+                int is a seed; or a `NoiseSource`. Image i of this call is image i of the stream.
+            resize: resize images of another size instead of refusing them.
+            on_error: ``raise``, or ``collect``: do the good images and list the bad ones in ``results.failures``.
+            on_progress: called with (images done, images in all).
+
+        Raises:
+            ImageError: an image has the wrong size, channels, dtype or range, or cannot be read.
+            ConfigError: the preset is unknown or its parameters are out of range.
+        """
+        loaded = load_images(images, self.bundle.manifest.image, resize=resize, on_error=on_error)
+        results = self.run(loaded.images, preset, votes=votes, noise=noise, names=loaded.names, on_progress=on_progress)
+        return Results(results, (Failure(f.name, f.reason) for f in loaded.failures))
+
+    def purify(
+        self,
+        images: Any,
+        preset: str | Preset | Mapping[str, Any] | None = None,
+        *,
+        noise: NoiseSource | int | None = None,
+        resize: bool = False,
+        on_error: str = "raise",
+        on_progress: Progress | None = None,
+    ) -> Results:
+        """Purify images once each; ``result.image`` is the purified image ``[C, H, W]`` in [0, 1].
+
+        The arguments and errors are those of `classify`; the purified image is classified as well.
+        """
+        return self.classify(
+            images, preset, votes=1, noise=noise, resize=resize, on_error=on_error, on_progress=on_progress
+        )
+
+    def logits(self, images: Float32) -> Float32:
+        """The plain classifier, without purification: ``[B, C, H, W]`` float32 in [0, 1] -> ``[B, N]``."""
+        parts = [images[i : i + 64] for i in range(0, len(images), 64)]
+        with self._lock:
+            engine = self.engine("classifier")
+            return np.concatenate([engine.run({"image": part})["logits"] for part in parts])
+
+    def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
+        """Logits ``[B, N]``, mask ``[B, 1, H, W]`` (0 or 1) and fused attention map ``[B, 1, H, W]`` of images
+        ``[B, C, H, W]`` float32 in [0, 1]."""
+        if "mask" not in self.bundle.manifest.graphs:
+            raise ConfigError("this bundle has no mask graph; export the classifier with blocks to tap")
+        full = np.ones(len(images), np.float32)
+        threshold = mask.threshold if mask.threshold is not None else 0.0
+        with self._lock:
+            return self.engine("mask").run(
+                {
+                    "image": images,
+                    "threshold": full * np.float32(threshold),
+                    "area": full * np.float32(mask.area or 0.0),
+                    "rule": full * np.float32(mask.rule == "softmax"),
+                }
+            )
+
+    def score_norms(
+        self,
+        images: Float32,
+        preset: str | Preset | Mapping[str, Any],
+        noise: NoiseSource | int | None = None,
+    ) -> NDArray[np.float64]:
+        """Score norms ``[B]`` of images ``[B, C, H, W]`` in [0, 1] with the probe of an SSNI preset."""
+        probe = self.planner.probe(self.preset(preset))
+        if probe is None:
+            raise ConfigError("the preset has no SSNI, so it has no probe to measure score norms with")
+        source, norms = noise_source(noise), np.zeros(len(images))
+
+        def done(job: Job, x: Float32) -> None:
+            norms[job.tag] = np.linalg.norm(x.astype(np.float64))
+
+        jobs = (
+            Job(
+                probe,
+                source.for_image(probe, i, 0, None, self.image_shape, probe=True),
+                2.0 * image - 1.0,
+                tag=i,
+            )
+            for i, image in enumerate(images)
+        )
+        with self._lock:
+            InFlight(self.stepper("step")).run(jobs, done)
+        return norms
+
+    def run(
+        self,
+        images: Float32,
+        preset: str | Preset | Mapping[str, Any] | None = None,
+        *,
+        votes: int | None = None,
+        noise: NoiseSource | int | None = None,
+        names: list[str] | None = None,
+        on_progress: Progress | None = None,
+        on_rows: Callable[[int], None] | None = None,
+    ) -> Results:
+        """`classify` for images that are already ``[B, C, H, W]`` float32 in [0, 1].
+
+        ``on_rows`` is called after every UNet call with the number of rows that it executed: a finer progress.
+        """
+        chosen = self.preset(preset, votes)
+        with self._lock:
+            return Request(self, images, chosen, noise_source(noise), names, on_progress).results(on_rows)
+
+    # ---- engines ------------------------------------------------------------------------------------------------
+
+    def engine(self, graph: str) -> Engine:
+        """The engine of one graph, opened at first use."""
+        if graph not in self._engines:
+            self._engines[graph] = OnnxRuntimeEngine(self.bundle.graph_path(graph), self.provider, self._threads)
+        return self._engines[graph]
+
+    def stepper(self, graph: str) -> Stepper:
+        """The bank of slots of a step graph, opened at first use."""
+        if graph not in self._steppers:
+            engine = self.engine(graph)
+            assert isinstance(engine, OnnxRuntimeEngine)
+            self._steppers[graph] = OnnxRuntimeStepper(engine, self.slots)
+        return self._steppers[graph]
+
+    def close(self) -> None:
+        """Give the memory of the engines back."""
+        for stepper in self._steppers.values():
+            stepper.close()
+        for engine in self._engines.values():
+            engine.close()
+        self._steppers.clear()
+        self._engines.clear()
+
+    def __enter__(self) -> Purifier:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Purifier({self.bundle.manifest.name!r}, provider={self.provider!r}, image_shape={self.image_shape})"

@@ -1,0 +1,156 @@
+"""One purification request: masks and probes on the way in, votes and labels on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ConfigError
+from .inflight import InFlight, Job
+from .noise import NoiseSource
+from .presets import Preset
+from .results import Result, Results, decide
+from .rows import Plan
+
+if TYPE_CHECKING:
+    from .purifier import Purifier
+
+Float32 = NDArray[np.float32]
+
+#: Called with (images finished, images in all).
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class ImageState:
+    """What is known of one image while it is being done."""
+
+    ref: Float32
+    mask: Float32 | None
+    plan: Plan | None = None
+    score_norm: float | None = None
+    plain_label: int | None = None
+    unet_calls: int = 0
+    started: float = 0.0
+    seconds: float = 0.0
+    purified: dict[int, Float32] = field(default_factory=dict)
+    logits: dict[int, Float32] = field(default_factory=dict)
+
+
+class Request:
+    """One call of `Purifier.run`."""
+
+    def __init__(
+        self,
+        purifier: Purifier,
+        images: Float32,
+        preset: Preset,
+        source: NoiseSource,
+        names: list[str] | None,
+        on_progress: Progress | None,
+    ) -> None:
+        self._purifier, self._images, self._preset, self._source = purifier, images, preset, source
+        self._names = names or [str(i) for i in range(len(images))]
+        self._progress = on_progress
+        self._chunk = max(purifier.slots, 16)
+        self._state: dict[int, ImageState] = {}
+        self._to_classify: list[tuple[int, int]] = []
+        self._results: dict[int, Result] = {}
+        self._probe = purifier.planner.probe(preset)
+
+    def results(self, on_rows: Callable[[int], None] | None = None) -> Results:
+        full = self._purifier.planner.plan(self._preset)
+        graph = "step_learned" if full.learned_variance else "step"
+        if graph not in self._purifier.bundle.manifest.graphs:
+            raise ConfigError(
+                f"the preset needs the graph {graph!r}, which this bundle does not have; "
+                "choose variance 'fixed_small' or export a learned-variance network"
+            )
+        inflight = InFlight(self._purifier.stepper(graph))
+        inflight.run(self._jobs(), self._done, on_rows)
+        self._classify()
+        self._purifier.counters = inflight.counters
+        return Results(self._results[i] for i in range(len(self._images)))
+
+    def _jobs(self) -> Iterator[Job]:
+        """Jobs in the order of the images; masks are computed for a chunk of images at a time."""
+        for start in range(0, len(self._images), self._chunk):
+            chunk = self._images[start : start + self._chunk]
+            masks: Float32 | None = None
+            plain: NDArray[np.int64] | None = None
+            if self._preset.mask is not None:
+                seen = self._purifier.attention(chunk, self._preset.mask)
+                masks, plain = seen["mask"], seen["logits"].argmax(axis=1)
+            for offset, image in enumerate(chunk):
+                index = start + offset
+                state = ImageState(2.0 * image - 1.0, None if masks is None else masks[offset])
+                if plain is not None:
+                    state.plain_label = int(plain[offset])
+                state.started = perf_counter()
+                self._state[index] = state
+                if self._probe is None:
+                    yield from self._votes(index, self._purifier.planner.plan(self._preset))
+                else:
+                    state.unet_calls = self._probe.unet_calls
+                    noise = self._source.for_image(self._probe, index, 0, None, self._purifier.image_shape, probe=True)
+                    yield Job(self._probe, noise, state.ref, None, tag=(index, -1))
+
+    def _votes(self, index: int, plan: Plan) -> Iterator[Job]:
+        state = self._state[index]
+        state.plan = plan
+        for vote in range(self._preset.votes.count):
+            noise = self._source.for_image(plan, index, vote, state.mask, self._purifier.image_shape)
+            yield Job(plan, noise, state.ref, state.mask, tag=(index, vote))
+
+    def _done(self, job: Job, x: Float32) -> Iterator[Job] | None:
+        index, vote = job.tag
+        state = self._state[index]
+        if vote < 0:
+            state.score_norm = float(np.linalg.norm(x.astype(np.float64)))
+            return self._votes(index, self._purifier.planner.plan(self._preset, state.score_norm))
+        state.unet_calls += job.plan.unet_calls
+        state.purified[vote] = np.clip(0.5 * x + 0.5, 0.0, 1.0)
+        self._to_classify.append((index, vote))
+        if len(self._to_classify) >= self._chunk:
+            self._classify()
+        return None
+
+    def _classify(self) -> None:
+        if not self._to_classify:
+            return
+        batch = np.stack([self._state[i].purified[v] for i, v in self._to_classify])
+        for (index, vote), row in zip(self._to_classify, self._purifier.logits(batch), strict=True):
+            state = self._state[index]
+            state.logits[vote] = row
+            if vote > 0:
+                del state.purified[vote]
+            if len(state.logits) == self._preset.votes.count:
+                self._finish(index, state)
+        self._to_classify.clear()
+
+    def _finish(self, index: int, state: ImageState) -> None:
+        logits = np.stack([state.logits[v] for v in sorted(state.logits)])
+        label, probabilities, vote_labels = decide(logits, self._preset.votes.rule)
+        assert state.plan is not None
+        self._results[index] = Result(
+            name=self._names[index],
+            label=label,
+            class_name=self._purifier.classes[label],
+            probabilities=probabilities,
+            vote_labels=vote_labels,
+            plain_label=state.plain_label,
+            levels=dict(state.plan.levels),
+            score_norm=state.score_norm,
+            mask=None if state.mask is None else state.mask[0] > 0.5,
+            unet_calls=state.unet_calls,
+            seconds=perf_counter() - state.started,
+            image=state.purified[0],
+        )
+        del self._state[index]
+        if self._progress is not None:
+            self._progress(len(self._results), len(self._images))

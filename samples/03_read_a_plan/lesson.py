@@ -1,0 +1,20 @@
+"""A purification is a table of rows, one UNet call each. Read it before you pay for it."""
+
+import edgepure
+from edgepure.demo import demo_bundle
+
+with edgepure.load(demo_bundle()) as purifier:
+    for name in sorted(purifier.presets):
+        print(f"{name}: {purifier.plan(name).unet_calls} UNet calls a purification")
+
+    plan = purifier.plan("heterogeneous")
+    print(f"\n{plan.method}, noise levels {dict(plan.levels)}")
+    for number, row in enumerate(plan.rows, start=1):
+        to = "clean" if row.next_level < 0 else f"{row.next_level:.0f}"
+        print(f"{number}: {row.stage:8} t = {row.t:3.0f} -> {to:5}  noise inside {row.std(1):.2f}, outside {row.std(0):.2f}")
+
+    # A noise level that cannot be is refused here, before any image is touched.
+    try:
+        purifier.plan({"method": {"method": "uniform", "t_star": 2000}})
+    except edgepure.EdgepureError as error:
+        print(f"\nrefused: {error}")

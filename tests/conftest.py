@@ -1,0 +1,34 @@
+"""Settings that every test shares. The markers themselves are declared in pyproject.toml."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# One OpenMP thread per pytest-xdist worker: two workers on two cores would otherwise start four threads.
+# This must run before NumPy or PyTorch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadline: how fast an example runs is a matter for benchmarks/, never for a test.
+settings.register_profile("edgepure", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+# EDGEPURE_HYPOTHESIS=explore looks for new counter-examples instead of repeating the same ones.
+settings.register_profile("explore", settings.get_profile("edgepure"), derandomize=False, max_examples=1000)
+settings.load_profile(os.environ.get("EDGEPURE_HYPOTHESIS", "edgepure"))
+
+# Discrete cards and data-centre cards; the integrated GPU of a Jetson (JetPack 5 and 6).
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/nvhost-gpu"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` on a machine without an NVIDIA device."""
+    if any(device.exists() for device in GPU_DEVICES):
+        return
+    skip = pytest.mark.skip(reason="needs an NVIDIA device")
+    for item in items:
+        if item.get_closest_marker("gpu") is not None:
+            item.add_marker(skip)

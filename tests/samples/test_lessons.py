@@ -1,0 +1,78 @@
+"""Every lesson in samples/ runs, command by command, and prints what its README says.
+
+``EDGEPURE_UPDATE_LESSONS=1 pytest tests/samples/test_lessons.py`` writes what they print into the READMEs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LESSONS = sorted(p for p in (ROOT / "samples").glob("[0-9][0-9]_*") if p.is_dir())
+#: Lessons that export a model, which takes some seconds.
+SLOW = {"06_export_your_own_model"}
+BLOCK = re.compile(r"^```(bash|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+pytestmark = pytest.mark.samples
+
+
+def commands(readme: str) -> list[tuple[str, re.Match[str] | None]]:
+    """The bash blocks of a README, each with the text block that follows it at once and shows its output."""
+    blocks = list(BLOCK.finditer(readme))
+    found: list[tuple[str, re.Match[str] | None]] = []
+    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+        if block[1] == "bash":
+            found.append((block[2], after if after is not None and after[1] == "text" else None))
+    return found
+
+
+@pytest.mark.parametrize(
+    "lesson",
+    [pytest.param(p, marks=pytest.mark.slow if p.name in SLOW else (), id=p.name) for p in LESSONS],
+)
+def test_lesson_prints_what_its_readme_says(lesson: Path, tmp_path: Path) -> None:
+    path = lesson / "README.md"
+    readme = path.read_text(encoding="utf-8")
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("runtime", "export", "calibration")),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "120",
+    }
+    found = commands(readme)
+    assert found, "a lesson without a command teaches nothing"
+    updated = readme
+    for command, shown in found:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if shown is not None and os.environ.get("EDGEPURE_UPDATE_LESSONS") == "1":
+            updated = updated.replace(shown[0], f"```text\n{done.stdout.strip()}\n```")
+        elif shown is not None:
+            assert done.stdout.strip() == shown[2].strip()
+    if updated != readme:
+        path.write_text(updated, encoding="utf-8")
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda p: p.name)
+def test_lesson_is_small_and_listed(lesson: Path) -> None:
+    scripts = list(lesson.glob("*.py"))
+    assert scripts
+    for script in scripts:
+        assert len(script.read_text(encoding="utf-8").splitlines()) < 60
+    index = (ROOT / "samples" / "README.md").read_text(encoding="utf-8")
+    assert f"({lesson.name}/README.md)" in index
+
+
+def test_lessons_are_numbered_without_a_gap() -> None:
+    assert [p.name[:2] for p in LESSONS] == [f"{n:02d}" for n in range(1, len(LESSONS) + 1)]
