@@ -15,7 +15,9 @@ from edgepure.noise import SeededNoise
 from .timing import BareUnet, rounds
 
 
-def measure(purifier: edgepure.Purifier, preset: str | Mapping[str, Any], image: np.ndarray, repeats: int) -> dict[str, object]:
+def measure(
+    purifier: edgepure.Purifier, preset: str | Mapping[str, Any], image: np.ndarray, repeats: int
+) -> dict[str, object]:
     """Batch 1. The purification draws its noise, runs every row and hands the image back."""
     plan = purifier.plan(preset)
     engine = purifier.engine("unet")

@@ -27,8 +27,7 @@ def measure(purifier: edgepure.Purifier, unet: torch.nn.Module, batch: int, repe
     def ours() -> None:
         source = SecretNoise()
         jobs = [
-            Job(plan, source.for_image(plan, i, 0, mask, purifier.image_shape), ref, mask)
-            for i, ref in enumerate(refs)
+            Job(plan, source.for_image(plan, i, 0, mask, purifier.image_shape), ref, mask) for i, ref in enumerate(refs)
         ]
         InFlight(stepper).run(jobs, lambda job, x: None)
 

@@ -86,7 +86,7 @@ def ddim(path: Path) -> Case:
     noises = {"initial": _sequence(d["noise"][:1], [float(grid[0])])}
     if float(d["eta"]) > 0.0:  # the last step adds no noise, though one is drawn
         noises["step"] = _sequence(d["noise"][1 : len(grid)], [float(t) for t in grid[:-1]])
-    expect = _calls(d["unet_t"], batch) + [Expect("z", 0, d["x_init"])]
+    expect = [*_calls(d["unet_t"], batch), Expect("z", 0, d["x_init"])]
     expect += [Expect("x", row, x) for row, x in enumerate(d["x_after"])] + [Expect("final", -1, d["final"])]
     net = path.with_name("tiny_eps_learnsigma.onnx")  # its epsilon channels only
     return Case(path.stem, net, [plan] * batch, d["x"], Recorded(noises), expect)
@@ -106,7 +106,7 @@ def _ddpm(path: Path, net: str, **spec: Any) -> Case:
     recorded = Recorded(noises)
     if plan.learned_variance:
         recorded.used.add(("step", t_star - 1))
-    expect = _calls(d["unet_t"], batch) + [Expect("z", 0, d["x_init"]), Expect("final", -1, d["final"])]
+    expect = [*_calls(d["unet_t"], batch), Expect("z", 0, d["x_init"]), Expect("final", -1, d["final"])]
     for position, row in enumerate(d["kept_steps"].tolist()):
         expect.append(Expect("x", row, d["x_after"][position]))
         if "pred_x0" in d:
@@ -134,7 +134,7 @@ def vp_sde(path: Path) -> Case:
     assert len(plan.rows) == len(d["unet_t"])
     net = "tiny_eps_learnsigma.onnx" if discrete else "tiny_eps.onnx"
     noises = {"initial": _sequence([d["noise_init"]]), "step": _sequence(d["dw_unit"])}
-    expect = _calls(d["unet_t"], batch) + [Expect("z", 0, d["x_init"]), Expect("final", -1, d["final"])]
+    expect = [*_calls(d["unet_t"], batch), Expect("z", 0, d["x_init"]), Expect("final", -1, d["final"])]
     for position, row in enumerate(d["kept_steps"].tolist()):
         expect.append(Expect("z", row, d["x_before"][position]))
         if row > 0:
@@ -161,7 +161,7 @@ def repaint(path: Path, root: Path | None = None) -> Case:
     reverse = [int(t) for kind, t in zip(d["event_kind"], d["event_t"], strict=True) if kind == "reverse"]
     recorded.used.update(("step", i) for i, t in enumerate(reverse) if t == 0)
     mask = 1.0 - d["keep_mask"]
-    expect = _calls(d["unet_t"], batch) + [Expect("z", 0, d["x_start"]), Expect("final", -1, d["final"])]
+    expect = [*_calls(d["unet_t"], batch), Expect("z", 0, d["x_start"]), Expect("final", -1, d["final"])]
     row = 0
     for event, kind in enumerate(d["event_kind"]):
         if kind == "reverse":
@@ -196,7 +196,7 @@ def gdmp_cifar(path: Path) -> Case:
         return ("step", float(level)) if level > 0 else None  # no noise is added at t = 0
 
     height, width = refs.shape[2:]
-    expect = _calls(d["t"], len(refs)) + [Expect("z", 0, d["unet_x_first"])]
+    expect = [*_calls(d["t"], len(refs)), Expect("z", 0, d["unet_x_first"])]
     expect += [Expect("x", row, x) for row, x in enumerate(d["x_after"])]
     return Case(
         path.stem, path.with_name(f"tiny_eps_{height}x{width}.onnx"), [plan] * len(refs), refs,
@@ -218,7 +218,7 @@ def gdmp_imagenet(path: Path) -> Case:
     recorded = Recorded(noises)
     recorded.used.add(("step", len(levels) - 1))  # drawn at the last step, multiplied by 0
     height, width = refs.shape[2:]
-    expect = _calls(d["unet_t"], len(refs)) + [Expect("final", -1, d["x_after"][-1])]
+    expect = [*_calls(d["unet_t"], len(refs)), Expect("final", -1, d["x_after"][-1])]
     for row, (x, x0) in enumerate(zip(d["x_after"], d["pred_x0"], strict=True)):
         expect += [Expect("x", row, x), Expect("x0", row, x0)]
     net = path.with_name(f"tiny_eps_learnsigma_{height}x{width}.onnx")
@@ -235,7 +235,7 @@ def eps_score(path: Path) -> Case:
     net = path.with_name("tiny_eps_learnsigma.onnx" if "imagenet" in path.stem else "tiny_eps.onnx")
     # without noise nothing averages the error of std(1/1000), 1.2e-4 of |eps| <= 66
     atol = 2e-3 if perturb else 1.3e-4 * float(np.abs(d["eps_vector"]).max())
-    expect = _calls(d["unet_t"], len(refs)) + [Expect("final", -1, d["eps_vector"], atol=atol)]
+    expect = [*_calls(d["unet_t"], len(refs)), Expect("final", -1, d["eps_vector"], atol=atol)]
     if "unet_x_first" in d:
         expect.append(Expect("z", 0, d["unet_x_first"]))
 
@@ -271,13 +271,11 @@ def ssni(path: Path) -> Case:
     """G6: SSNI by its authors' code: each image is purified along its own list of timesteps."""
     d = load(path)
     plans: list[Plan] = [
-        adaptive.official_plan(
-            SCHEDULE, int(t), steps=int(d["N"]), reweighting=_reweighting(path), bias=int(d["bias"])
-        )
+        adaptive.official_plan(SCHEDULE, int(t), steps=int(d["N"]), reweighting=_reweighting(path), bias=int(d["bias"]))
         for t in d["t_of_x"]
     ]
     refs = to_model_range(d["x01"])
-    expect = _calls(d["visited_t"], len(refs)) + [Expect("z", 0, d["noised"]), Expect("image", -1, d["x_clf"])]
+    expect = [*_calls(d["visited_t"], len(refs)), Expect("z", 0, d["noised"]), Expect("image", -1, d["x_clf"])]
     recorded = _PerImage(d["noise"], d["visited_t"])
     return Case(path.stem, path.with_name("tiny_eps.onnx"), plans, refs, recorded, expect)
 
@@ -304,7 +302,7 @@ def gnsp(path: Path) -> Case:
             return None  # drawn, but multiplied by 0
         return "step", float(name.rpartition("_t")[2])
 
-    expect = _calls(d["unet_t"], len(refs)) + [Expect("image", -1, d["x_clf"])]
+    expect = [*_calls(d["unet_t"], len(refs)), Expect("image", -1, d["x_clf"])]
     row = 0
     for number, (level, count) in enumerate(zip(levels, counts, strict=True)):
         expect.append(Expect("z", row, d["x_noised_per_round"][number]))

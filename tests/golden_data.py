@@ -72,7 +72,7 @@ class Recorded:
 def by_source(
     names: Sequence[str], noise: Array, find: Callable[[str], tuple[str, float | None] | None]
 ) -> dict[str, list[tuple[float | None, Array]]]:
-    """Sort recorded noises by our sources. ``find(name)`` gives (source, level), or None for one that is never added."""
+    """Sort recorded noises by our sources. ``find(name)`` gives (source, level); None: never added."""
     result: dict[str, list[tuple[float | None, Array]]] = {}
     for name, array in zip(names, noise, strict=True):
         found = find(str(name))
@@ -142,7 +142,7 @@ def torch_epsilon(path: Path) -> Any:
         def __init__(self) -> None:
             super().__init__()
             for name, array in initializers(path).items():
-                self.register_parameter(name, torch.nn.Parameter(torch.from_numpy(array.copy())))
+                self.register_buffer(name, torch.from_numpy(array.copy()))
 
         def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             angle = t[:, None] * self.freqs.reshape(1, -1)

@@ -2,11 +2,12 @@
 
 Imports nothing of edgepure. Images are ``[B, C, H, W]`` in [-1, 1], masks ``[B, 1, H, W]`` (1 inside). ``eps(x, t)`` is
 the network, ``draw(source)`` gives the next standard normal of a source (initial, known, jump, step, target, probe);
-a noise whose factor is zero is not drawn.
+a noise whose factor is zero is not drawn. ``Oracle.states`` keeps the state after every denoising step.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ class Oracle:
     def __init__(self, betas: Array, network: Network, draw: Draw) -> None:
         self.network, self.draw = network, draw
         self.bars = [float(a) for a in np.cumprod(1.0 - np.asarray(betas, dtype=np.float64))]
+        self.states: list[Array] = []
 
     def abar(self, t: int) -> float:
         return 1.0 if t == -1 else self.bars[t]
@@ -54,7 +56,7 @@ class Oracle:
             e = (x - math.sqrt(a) * x0) / math.sqrt(1.0 - a)
         std = eta * math.sqrt((1.0 - b) / (1.0 - a) * (1.0 - a / b))
         result = math.sqrt(b) * x0 + math.sqrt(max(1.0 - b - std * std, 0.0)) * e
-        return result + std * self.draw("step") if std > 0.0 else result
+        return self._stepped(result + std * self.draw("step") if std > 0.0 else result)
 
     def ancestral(
         self, x: Array, a: float, b: float, label: int, *, variance: str, clip: bool, floor: float, pull: Any = None
@@ -74,7 +76,7 @@ class Oracle:
             V = floor if last else {"fixed_small": small, "fixed_large": beta}[variance]
         z = self.draw("step") if not last or variance == "learned" else 0.0
         x = mean if pull is None else mean + pull(V)
-        return x if last else x + np.sqrt(V) * z
+        return self._stepped(x if last else x + np.sqrt(V) * z)
 
     # -- methods -------------------------------------------------------------------------------------------------
 
@@ -88,9 +90,7 @@ class Oracle:
             if sampler == "ddim":
                 x = self.ddim(x, t, t_next, eta, clip)
             else:
-                x = self.ancestral(
-                    x, self.abar(t), self.abar(t_next), t, variance=variance, clip=clip, floor=floor
-                )
+                x = self.ancestral(x, self.abar(t), self.abar(t_next), t, variance=variance, clip=clip, floor=floor)
         return x
 
     def vp_sde(self, ref: Array, t_star: int, step: float, discrete_label: bool) -> Array:
@@ -105,7 +105,7 @@ class Oracle:
             abar = math.exp(-9.95 * s * s - 0.1 * s)
             label = int(np.float32(1000.0) * (np.float32(1.0) - u)) if discrete_label else 999.0 * s
             score = -self.call(x, label)[0] / math.sqrt(1.0 - abar)
-            x = x + h * (0.5 * beta * x + beta * score) + math.sqrt(beta * h) * self.draw("step")
+            x = self._stepped(x + h * (0.5 * beta * x + beta * score) + math.sqrt(beta * h) * self.draw("step"))
             u = after
         return x
 
@@ -135,7 +135,7 @@ class Oracle:
     def heterogeneous_official(self, ref: Array, M: Array, grid: Sequence[int], t_s: float, U: int) -> Array:
         """The authors' loop: U Markov steps up, then DDIM straight down to the next timestep; ends at index 0."""
         x = self.q(ref, grid[0], "initial")
-        for t, t_next in zip(grid[:-1], grid[1:], strict=True):
+        for t, t_next in itertools.pairwise(grid):
             if t_next >= t_s:
                 x = M * x + (1.0 - M) * self.q(ref, t, "known")
                 for _ in range(U):
@@ -156,7 +156,7 @@ class Oracle:
 
         floor = self._first_variance(kept)
         x, first = noised(walk[0], "initial"), True
-        for k, k_next in zip(walk[:-1], walk[1:], strict=True):
+        for k, k_next in itertools.pairwise(walk):
             if k_next > k:
                 keep = abar(k + 1) / abar(k)
                 x = math.sqrt(keep) * x + math.sqrt(1.0 - keep) * self.draw("jump")
@@ -209,6 +209,10 @@ class Oracle:
             x = math.exp(log_mean) * ref + std * self.draw("probe") if perturb else ref
             total -= self.call(x, 999.0 * s if continuous_label else level - 1.0)[0] / std
         return total / len(levels)
+
+    def _stepped(self, x: Array) -> Array:
+        self.states.append(x)
+        return x
 
     def _first_variance(self, ascending: Sequence[int]) -> float:
         """The posterior variance is 0 at the first index; its clipped logarithm is that of the second."""

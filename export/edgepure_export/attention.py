@@ -22,6 +22,8 @@ from torch.nn import functional as F
 
 from edgepure.errors import ExportError
 
+from .taps import Taps, named_taps
+
 #: What gradient the mask has. ``soft``: the mask itself becomes a sigmoid; ``straight_through``: hard values, its gradient.
 MaskGradient = Literal["none", "soft", "straight_through"]
 
@@ -86,10 +88,10 @@ class AttentionHead(nn.Module):
         cut = area_cut(level.detach().flatten(2), count.flatten(2)).unsqueeze(3)
         by_area = (level >= cut) & (count >= 1.0)
 
-        is_softmax = rule > 0.5
-        by_threshold = torch.where(is_softmax, attention > threshold, attention >= threshold)
+        # Logic instead of torch.where: ONNX Runtime has no Where for booleans.
+        by_threshold = (attention > threshold) | ((attention >= threshold) & (rule <= 0.5))
         use_area = area > 0
-        mask = torch.where(use_area, by_area, by_threshold).to(attention.dtype)
+        mask = ((by_area & use_area) | (by_threshold & ~use_area)).to(attention.dtype)
         if gradient == "none":
             return mask, attention
 
@@ -172,14 +174,14 @@ class MaskModule(nn.Module):
 
     Args:
         classifier: images [B, C, H, W] in [0, 1] -> logits [B, N], preprocessing included.
-        blocks: names of the modules whose outputs are tapped, as in ``classifier.named_modules()``.
+        blocks: names of the modules whose outputs are tapped, as in ``classifier.named_modules()``, or `Taps`. For known
+            families of vision transformers the tokens [B, n, C] become maps by themselves.
         size_hw: height and width of the image.
         norm_p: see `AttentionHead`.
         input: what the tapped classifier sees. ``own``: the image. ``official``: ``((2 * image - 1) - mean) / std`` with
             ImageNet's mean and std, an oddity of the authors' code that its published masks have; it costs a second
             pass, because the logits are always those of the image itself.
-        transforms: per block name, how its output becomes a map [B, C, h, w]. Blocks that give tokens [B, N, C] need
-            one.
+        transforms: per block name, how its output becomes a map [B, C, h, w], where that needs help.
 
     Raises:
         ExportError: no blocks, or a name that is not a module of the classifier.
@@ -188,7 +190,7 @@ class MaskModule(nn.Module):
     def __init__(
         self,
         classifier: nn.Module,
-        blocks: Sequence[str],
+        blocks: Sequence[str] | Taps,
         size_hw: tuple[int, int],
         *,
         norm_p: float = 2.0,
@@ -197,13 +199,14 @@ class MaskModule(nn.Module):
         temperature: float = 0.05,
     ) -> None:
         super().__init__()
-        if not blocks:
+        names = blocks.names if isinstance(blocks, Taps) else tuple(blocks)
+        if not names:
             raise ExportError("the attention mask needs at least one block of the classifier to tap; `blocks` is empty")
         if input not in ("own", "official"):
             raise ExportError(f"mask input {input!r} is unknown; choose 'own' or 'official'")
         self.classifier = classifier
         self.head = AttentionHead(size_hw, norm_p, temperature)
-        self.blocks = tuple(blocks)
+        self.blocks = names
         self.input = input
         self._transforms = dict(transforms or {})
         self._taps: dict[str, Any] = {}
@@ -211,6 +214,7 @@ class MaskModule(nn.Module):
         for block in self.blocks:
             if block not in modules:
                 raise ExportError(_no_such_block(block, [name for name in modules if name]))
+        self._to_map = (blocks if isinstance(blocks, Taps) else named_taps(classifier, names)).to_map
         # Registered once: hooks that are added on every call leak, and slow each call down further.
         self._hooks = [modules[block].register_forward_hook(self._tap(block)) for block in self.blocks]
 
@@ -273,8 +277,11 @@ class MaskModule(nn.Module):
     def _map(self, block: str, output: Any) -> Tensor:
         if block in self._transforms:
             output = self._transforms[block](output)
-        elif isinstance(output, (tuple, list)) and output:
-            output = output[0]
+        else:
+            if isinstance(output, (tuple, list)) and output:
+                output = output[0]
+            if isinstance(output, Tensor):
+                output = self._to_map(output)
         if not isinstance(output, Tensor) or output.ndim != 4:
             got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ExportError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,9 +60,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
             from safetensors.torch import load_file
 
             return load_file(file)
-        with torch.serialization.safe_globals(_harmless_globals()):
+        with torch.serialization.safe_globals(_harmless_globals()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
             # mmap: of a training checkpoint (optimiser, raw weights, EMA) only the tensors in use cost memory.
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            # torch.load itself goes by the name where it is given a path that ends in .safetensors.
+            if zipfile.is_zipfile(file) and file.suffix != ".safetensors":
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            with file.open("rb") as stream:
+                return torch.load(stream, map_location="cpu", weights_only=True)
 
 
 def state_dict_from(content: Any, source: str, key: str | None = None) -> StateDict:
@@ -168,7 +174,9 @@ def refuse_family(state: Mapping[str, Any], source: str, family: str | None) -> 
     """Raise CheckpointError if the keys belong to another family than ``family`` (None: any)."""
     found = identify(state)
     if family is not None and found not in (None, family):
-        raise CheckpointError(f"{source} is a {found} checkpoint, not {family}; address it as {found}:{source}")
+        raise CheckpointError(
+            f"{source} is a checkpoint of the family {found}, not {family}; address it as {found}:{source}"
+        )
 
 
 def require_memory(needed: int, what: str) -> None:
@@ -266,8 +274,8 @@ def _no_room(file: Path) -> str:
 
 def _harmless_globals() -> list[Any]:
     """NumPy numbers, which training scripts leave in their checkpoints (best accuracy, learning rate)."""
-    core = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-    scalar = core.scalar  # type: ignore[attr-defined]
+    # The function that rebuilds a NumPy number; its module moved in NumPy 2, and files name either place.
+    scalar: Any = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
     return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
 

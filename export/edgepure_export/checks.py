@@ -19,6 +19,15 @@ WRONG_CORRELATION, DOUBTFUL_CORRELATION = 0.1, 0.5
 SCALE_RANGE = (0.2, 5.0)
 
 
+def check_placement(what: str, module: nn.Module) -> None:
+    """Export runs in float32 on the CPU, whatever the engine does later; ExportError if the weights are elsewhere."""
+    for name, parameter in module.named_parameters():
+        if parameter.device.type != "cpu":
+            raise ExportError(f"the {what} is on {parameter.device} (weight {name!r}); export a copy on the CPU: module.cpu()")
+        if parameter.dtype != torch.float32:
+            raise ExportError(f"the {what} has {parameter.dtype} weights ({name!r}); export it in float32: module.float()")
+
+
 def check_unet(unet: nn.Module, image: ImageSpec, timesteps: int, *, trained: bool = True) -> bool:
     """Check a diffusion network on noise.
 

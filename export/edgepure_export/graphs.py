@@ -76,7 +76,7 @@ def export_graph(
             raise ExportError(f"{name}: example input {key!r} has batch {tensor.shape[0]}; trace with 2 or more")
     # The exporter merges inputs that are the same tensor object into one.
     examples = tuple(tensor.detach().clone() for tensor in inputs.values())
-    with _evaluating(module), _quiet():
+    with evaluating(module), _quiet():
         try:
             program = torch.onnx.export(
                 module,
@@ -201,10 +201,11 @@ def _nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients for a while; the training flags come back as they were."""
-    training = [m for m in module.modules() if m.training]
-    module.eval()
+    training = [m for module in modules for m in module.modules() if m.training]
+    for m in training:
+        m.training = False
     try:
         with torch.no_grad():
             yield

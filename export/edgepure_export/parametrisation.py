@@ -3,13 +3,13 @@
 ``x_t`` [B, C, H, W] in model range [-1, 1], ``x_t = sqrt(alpha_bar_t) * x_0 + sqrt(1 - alpha_bar_t) * eps``; ``t`` [B]
 real-valued index of the runtime's schedule, by default the linear VP schedule with T = 1000.
 
-| prediction | network                         | eps                                                    |
-|------------|---------------------------------|--------------------------------------------------------|
-| epsilon    | ``network(x_t, label)``         | its output                                             |
-| v          | Salimans & Ho 2022, appendix D  | ``sqrt(alpha_bar) v + sqrt(1 - alpha_bar) x_t``        |
-| x0         | image                           | ``(x_t - sqrt(alpha_bar) x0) / sqrt(1 - alpha_bar)``   |
-| denoiser   | ``D(x_t / sqrt(alpha_bar), sigma)``, Karras et al. 2022 | ``(x_t - sqrt(alpha_bar) D) / sqrt(1 - alpha_bar)`` |
-| score      | ``s(x_t, s)``, Song et al. 2021, time ``s = t / (T - 1)`` | ``-std(s) * score``                    |
+| prediction | the network is called as                  | eps                                                  |
+|------------|-------------------------------------------|------------------------------------------------------|
+| epsilon    | ``e(x_t, label)``                         | ``e``                                                |
+| v          | ``v(x_t, label)``, Salimans & Ho 2022     | ``sqrt(alpha_bar) v + sqrt(1 - alpha_bar) x_t``      |
+| x0         | ``x0(x_t, label)``                        | ``(x_t - sqrt(alpha_bar) x0) / sqrt(1 - alpha_bar)`` |
+| denoiser   | ``D(x_t / sqrt(alpha_bar), sigma)``, EDM  | ``(x_t - sqrt(alpha_bar) D) / sqrt(1 - alpha_bar)``  |
+| score      | ``score(x_t, s)``, ``s = t / (T - 1)``    | ``-std(s) score``, Song et al. 2021                  |
 
 A network with learned-range variance has 2C output channels: the first C are converted, the last C (the interpolation
 ``v`` in [-1, 1] between the two log variances) follow unchanged; `EpsilonOnly` drops them.
@@ -59,7 +59,7 @@ class TimestepTable(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TimestepTable:
         exact = self.values
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.values = exact.to(self.values.device)
         return self
 
@@ -67,7 +67,7 @@ class TimestepTable(nn.Module):
 class NoiseLevels(nn.Module):
     """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at real-valued timesteps.
 
-    Interpolates the logarithm of sigma = sqrt((1 - alpha_bar) / alpha_bar), from which both follow without cancellation.
+    Interpolates the logarithm of sigma = sqrt((1 - alpha_bar) / alpha_bar); both follow from it without cancellation.
     """
 
     def __init__(self, schedule: NoiseSchedule) -> None:
@@ -143,7 +143,8 @@ class EpsilonFromDenoiser(EpsilonModel):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         signal, noise, sigma = self.levels(t)
         x0 = _as_tensor(self.network(x / signal, sigma.flatten()))
-        return (x - signal * x0) / noise
+        eps: Tensor = (x - signal * x0) / noise
+        return eps
 
 
 class EpsilonFromScore(EpsilonModel):
@@ -162,7 +163,8 @@ class EpsilonFromScore(EpsilonModel):
         s = t / self.last
         span = self.sde.beta_max - self.sde.beta_min
         std = torch.sqrt(-torch.expm1(-0.5 * s * s * span - s * self.sde.beta_min))
-        return -std[:, None, None, None] * _as_tensor(self.network(x, s))
+        eps: Tensor = -std[:, None, None, None] * _as_tensor(self.network(x, s))
+        return eps
 
 
 class EpsilonOnly(nn.Module):
@@ -218,7 +220,7 @@ def matching_labels(trained_with: NoiseSchedule, runtime: NoiseSchedule) -> Floa
     Levels beyond the trained ones take the nearest trained index.
     """
     index = np.arange(len(trained_with), dtype=np.float64)
-    return np.interp(log_sigma(runtime), log_sigma(trained_with), index)
+    return np.asarray(np.interp(log_sigma(runtime), log_sigma(trained_with), index), dtype=np.float64)
 
 
 def same_levels(a: NoiseSchedule, b: NoiseSchedule) -> bool:
@@ -228,8 +230,9 @@ def same_levels(a: NoiseSchedule, b: NoiseSchedule) -> bool:
 
 def log_sigma(schedule: NoiseSchedule) -> Float64:
     """[T] float64: logarithm of sqrt((1 - alpha_bar) / alpha_bar), increasing in t."""
-    log_alpha_bar = np.cumsum(np.log1p(-schedule.betas))
-    return 0.5 * (np.log(-np.expm1(log_alpha_bar)) - log_alpha_bar)
+    log_alpha_bar: Float64 = np.cumsum(np.log1p(-schedule.betas))
+    result: Float64 = 0.5 * (np.log(-np.expm1(log_alpha_bar)) - log_alpha_bar)
+    return result
 
 
 def _split(output: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:

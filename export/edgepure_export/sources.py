@@ -1,26 +1,69 @@
-"""Where networks come from: a text such as ``python:package.module:function`` becomes a PyTorch module.
+"""Where networks come from: a text such as ``timm:resnet50`` becomes a PyTorch module, ready for export.
 
-A source is ``scheme:rest``. Each scheme is a function that was registered with `classifier_scheme` or
-`diffusion_scheme`; the command line and the Python interface go through the same two resolvers. The scheme ``python``
-imports a module, so it runs that module's code: give it only code that you trust.
+A source is ``scheme:place`` or ``scheme:place?option=value&option=value``. Each scheme is a function that was registered
+with `classifier_scheme` or `diffusion_scheme`; the command line and the Python interface go through the same two
+resolvers. The scheme ``python`` imports a module, so it runs that module's code: give it only code that you trust. No
+other scheme runs code from files.
+
+Weights are never random in silence: only ``?weights=random`` makes them so, and the bundle's provenance says it.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from os import PathLike
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike, fspath
 from pathlib import Path
-from types import ModuleType
 from typing import TypeVar
 
 from edgepure.errors import ExportError
-from edgepure.schedule import ScheduleSpec
+from edgepure.schedule import NoiseSchedule, ScheduleSpec
 from torch import nn
+
+from .checkpoints import load_weights, read_checkpoint, state_dict_from
+from .python_source import load_module
+
+#: Value of the option ``weights`` that asks for untrained networks of the true architecture.
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class SourceText:
+    """A source as a user wrote it: ``scheme:place?option=value``."""
+
+    text: str
+    scheme: str
+    place: str
+    options: Mapping[str, str]
+
+    @property
+    def random(self) -> bool:
+        """True if the source asks for random weights."""
+        return self.options.get("weights") == RANDOM
+
+    def allow(self, *names: str) -> None:
+        """Refuse options that this scheme does not have."""
+        unknown = sorted(set(self.options) - set(names))
+        if unknown:
+            offered = ", ".join(names) or "none"
+            raise ExportError(f"{self.text!r} has the unknown option {unknown[0]!r}; {self.scheme}: has {offered}")
+
+    def choice(self, name: str, *values: str) -> str:
+        """The value of an option, one of ``values``; the first one if it is not given."""
+        value = self.options.get(name, values[0])
+        if value not in values:
+            raise ExportError(f"{self.text!r}: {name}={value} is unknown; choose {', '.join(values)}")
+        return value
+
+    def number(self, name: str) -> int | None:
+        """The value of an option as a positive whole number; None if it is not given."""
+        value = self.options.get(name)
+        if value is None:
+            return None
+        if not value.isdigit() or int(value) == 0:
+            raise ExportError(f"{self.text!r}: {name}={value} must be a positive whole number")
+        return int(value)
 
 
 @dataclass(frozen=True)
@@ -31,11 +74,17 @@ class ClassifierSource:
         model: the network, its preprocessing inside.
         origin: the text that it was resolved from, for the bundle's provenance.
         classes: names of the classes, where the source knows them.
+        network: the library's own module inside ``model``, into which weights are loaded; None: ``model`` itself.
+        untrained: the weights are random, as the source asked for.
+        preprocessing: what happens to an image before the network, for people.
     """
 
     model: nn.Module
     origin: str
     classes: tuple[str, ...] | None = None
+    network: nn.Module | None = None
+    untrained: bool = False
+    preprocessing: str = "none"
 
 
 @dataclass(frozen=True)
@@ -45,28 +94,43 @@ class DiffusionSource:
     Attributes:
         model: the network; with ``2C`` output channels it predicts a variance too.
         origin: the text that it was resolved from.
-        schedule: the noise schedule it was trained with, where the source knows it.
+        schedule: the noise schedule whose index ``t`` is, where the source knows it.
+        network: the family's own module inside ``model``.
+        image: channels, height and width of the images that it was trained on, where the source knows them.
+        untrained: the weights are random, as the source asked for.
+        description: one line for people.
     """
 
     model: nn.Module
     origin: str
     schedule: ScheduleSpec | None = None
+    network: nn.Module | None = None
+    image: tuple[int, int, int] | None = None
+    untrained: bool = False
+    description: str = ""
 
 
 S = TypeVar("S", ClassifierSource, DiffusionSource)
-#: Makes a source from what follows ``scheme:``.
-ClassifierResolver = Callable[[str], ClassifierSource]
-DiffusionResolver = Callable[[str], DiffusionSource]
+#: Makes a classifier from a source. The second argument is the image size of the diffusion model, (H, W), if known.
+ClassifierResolver = Callable[[SourceText, "tuple[int, int] | None"], ClassifierSource]
+#: Makes an epsilon-model whose timestep is the index of the given schedule.
+DiffusionResolver = Callable[[SourceText, NoiseSchedule], DiffusionSource]
 
-_CLASSIFIERS: dict[str, ClassifierResolver] = {}
-_DIFFUSIONS: dict[str, DiffusionResolver] = {}
+
+@dataclass
+class _Registry:
+    classifiers: dict[str, ClassifierResolver] = field(default_factory=dict)
+    diffusions: dict[str, DiffusionResolver] = field(default_factory=dict)
+
+
+_REGISTRY = _Registry()
 
 
 def classifier_scheme(scheme: str) -> Callable[[ClassifierResolver], ClassifierResolver]:
     """Decorator: register a resolver of classifiers for ``scheme:...``."""
 
     def register(resolver: ClassifierResolver) -> ClassifierResolver:
-        _CLASSIFIERS[scheme] = resolver
+        _REGISTRY.classifiers[scheme] = resolver
         return resolver
 
     return register
@@ -76,144 +140,120 @@ def diffusion_scheme(scheme: str) -> Callable[[DiffusionResolver], DiffusionReso
     """Decorator: register a resolver of diffusion models for ``scheme:...``."""
 
     def register(resolver: DiffusionResolver) -> DiffusionResolver:
-        _DIFFUSIONS[scheme] = resolver
+        _REGISTRY.diffusions[scheme] = resolver
         return resolver
 
     return register
 
 
-def resolve_classifier(source: str, weights: str | PathLike[str] | None = None) -> ClassifierSource:
+def resolve_classifier(
+    source: str, weights: str | PathLike[str] | None = None, image_size: tuple[int, int] | None = None
+) -> ClassifierSource:
     """Make a classifier.
 
     Args:
-        source: ``scheme:rest``, for example ``python:package.module:function``.
-        weights: a ``.safetensors`` file to load into it; every tensor must fit.
+        source: ``scheme:place?option=value``, for example ``timm:resnet50`` or ``python:package.module:function``.
+        weights: a ``.safetensors`` or ``.pt`` file to load into it, or ``random``; the same as ``?weights=``.
+        image_size: height and width of the images that it will get; a library's own preprocessing resizes from there.
 
     Raises:
-        ExportError: unknown scheme, nothing behind the source, no network, or weights that do not fit.
+        ExportError: unknown scheme or option, nothing behind the source, no network, or weights that do not fit.
     """
-    return _finished(_resolve(_CLASSIFIERS, "classifier", source), weights, "classifier")
+    _known_schemes()
+    parsed = parse_source(source, "classifier", tuple(_REGISTRY.classifiers), weights)
+    return _finished(_REGISTRY.classifiers[parsed.scheme](parsed, image_size))
 
 
-def resolve_diffusion(source: str, weights: str | PathLike[str] | None = None) -> DiffusionSource:
-    """Make an epsilon-model. Arguments and errors are those of `resolve_classifier`."""
-    return _finished(_resolve(_DIFFUSIONS, "diffusion model", source), weights, "diffusion model")
+def resolve_diffusion(
+    source: str, weights: str | PathLike[str] | None = None, schedule: NoiseSchedule | None = None
+) -> DiffusionSource:
+    """Make an epsilon-model.
+
+    Args:
+        source, weights: as `resolve_classifier`.
+        schedule: the schedule whose index the runtime sends as ``t``; None: linear VP with T = 1000. A network that was
+            trained with another one is called at its own index of the same noise level.
+    """
+    _known_schemes()
+    parsed = parse_source(source, "diffusion model", tuple(_REGISTRY.diffusions), weights)
+    return _finished(_REGISTRY.diffusions[parsed.scheme](parsed, schedule or NoiseSchedule.linear()))
+
+
+def parse_source(
+    text: str, what: str, schemes: tuple[str, ...], weights: str | PathLike[str] | None = None
+) -> SourceText:
+    """Take a source apart. ``weights`` stands for the option of that name."""
+    scheme, colon, rest = text.partition(":")
+    if not colon or not rest or scheme not in schemes:
+        raise ExportError(
+            f"{what} {text!r}: expected scheme:name with one of the schemes {', '.join(sorted(schemes))}; for example "
+            "python:package.module:function"
+        )
+    place, mark, query = rest, "", ""
+    if not Path(rest).exists():  # a file name may contain a question mark
+        place, mark, query = rest.partition("?")
+    options: dict[str, str] = {}
+    for part in query.split("&") if mark else ():
+        name, equals, value = part.partition("=")
+        if not equals or not name or not value or name in options:
+            raise ExportError(f"{what} {text!r}: expected ?option=value&option=value after the name, got {part!r}")
+        options[name] = value
+    if weights is not None:
+        if "weights" in options:
+            raise ExportError(f"{what} {text!r} names its weights, and so does the weights option; give them once")
+        options["weights"] = fspath(weights)
+    if not place:
+        raise ExportError(f"{what} {text!r}: there is no name after {scheme}:")
+    return SourceText(text, scheme, place, options)
+
+
+def load_file(network: nn.Module, file: str | PathLike[str], entry: str | None = None) -> None:
+    """Put the weights of a ``.safetensors`` or ``.pt`` file (``weights_only``) into a network, exactly: every key.
+
+    Args:
+        entry: the entry of the file to take, where it holds several sets of weights.
+
+    Raises:
+        CheckpointError: unreadable file, code in a pickle, or keys and shapes that do not fit; they are listed.
+    """
+    load_weights(network, state_dict_from(read_checkpoint(file), fspath(file), entry), fspath(file))
+
+
+def describe_file(text: SourceText, file: str | PathLike[str]) -> str:
+    """A source in the provenance: its scheme, the file's name and hash (its folder is nobody's business)."""
+    options = "&".join(f"{k}={Path(v).name}" for k, v in text.options.items())
+    with Path(file).open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    return f"{text.scheme}:{Path(file).name}{'?' if options else ''}{options} (sha256 {digest.hexdigest()})"
 
 
 @classifier_scheme("python")
-def _python_classifier(reference: str) -> ClassifierSource:
-    return ClassifierSource(load_module(reference), f"python:{reference}")
+def _python_classifier(source: SourceText, image_size: tuple[int, int] | None) -> ClassifierSource:
+    return ClassifierSource(_python_network(source), source.text)
 
 
 @diffusion_scheme("python")
-def _python_diffusion(reference: str) -> DiffusionSource:
-    return DiffusionSource(load_module(reference), f"python:{reference}")
+def _python_diffusion(source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
+    return DiffusionSource(_python_network(source), source.text)
 
 
-def load_module(reference: str) -> nn.Module:
-    """The network behind ``package.module:name`` or ``path/to/file.py:name``.
-
-    ``name`` is a module, or something to call without arguments that gives one: a function or an ``nn.Module`` class.
-    The working directory is searched too, as `python -m` does.
-
-    Raises:
-        ExportError: nothing there, the code fails, or it gives something else than a network.
-    """
-    place, colon, name = reference.rpartition(":")
-    if not colon or not place or not name:
-        raise ExportError(
-            f"python:{reference}: expected python:package.module:function or python:path/to/file.py:function"
-        )
-    module = _import_file(place) if place.endswith(".py") else _import_name(place)
-    if not hasattr(module, name):
-        offered = ", ".join(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
-        raise ExportError(f"python:{reference}: {place} has no {name!r}; it has {offered or 'nothing to call'}")
-    found = getattr(module, name)
-    if not isinstance(found, nn.Module):
-        if not callable(found):
-            raise ExportError(f"python:{reference} is a {type(found).__name__}, expected a network or a function")
-        try:
-            found = found()
-        except Exception as error:  # whatever the user's own code raises
-            raise ExportError(f"python:{reference} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(found, nn.Module):
-        raise ExportError(f"python:{reference} gave a {type(found).__name__}, expected a torch.nn.Module")
-    return found
+def _python_network(source: SourceText) -> nn.Module:
+    source.allow("weights")
+    if source.random:
+        raise ExportError(f"{source.text!r}: your own code decides about random weights; leave ?weights=random out")
+    network = load_module(source.place)
+    if "weights" in source.options:
+        load_file(network, source.options["weights"])
+    return network
 
 
-def _resolve(table: dict[str, Callable[[str], S]], what: str, source: str) -> S:
-    scheme, colon, rest = source.partition(":")
-    if not colon or scheme not in table:
-        raise ExportError(
-            f"{what} {source!r}: expected scheme:name, with the scheme {' or '.join(sorted(table))}; for example "
-            "python:package.module:function"
-        )
-    return table[scheme](rest)
+def _known_schemes() -> None:
+    """The schemes register themselves when their modules are imported."""
+    from . import classifier_sources, diffusers_source, diffusion_sources, transformers_source  # noqa: F401
 
 
-def _finished(source: S, weights: str | PathLike[str] | None, what: str) -> S:
-    if weights is not None:
-        _load_weights(source.model, Path(weights), what)
+def _finished(source: S) -> S:
     source.model.eval()
     return source
-
-
-def _load_weights(model: nn.Module, path: Path, what: str) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if path.suffix != ".safetensors":
-        raise ExportError(
-            f"weights {path}: expected a .safetensors file; other formats are pickles, which can run code when opened"
-        )
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise ExportError(f"weights {path}: there is no such file; check the path") from None
-    except (OSError, SafetensorError) as error:
-        raise ExportError(f"weights {path} cannot be read ({error}); the file is damaged or cut off") from None
-    try:
-        wrong = model.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise ExportError(f"weights {path} do not fit the {what}: {first}") from None
-    for problem, names in (("lack", wrong.missing_keys), ("hold the unknown", wrong.unexpected_keys)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ExportError(f"weights {path} {problem} {', '.join(names[:3])}{more}; are they of another {what}?")
-
-
-def _import_name(name: str) -> ModuleType:
-    with _search_first(Path.cwd()):
-        try:
-            return importlib.import_module(name)
-        except Exception as error:  # whatever the user's own code raises
-            raise ExportError(f"python:{name} cannot be imported: {type(error).__name__}: {error}") from error
-
-
-def _import_file(name: str) -> ModuleType:
-    path = Path(name).resolve()
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise ExportError(f"python:{name}: there is no such file; check the path")
-    module = importlib.util.module_from_spec(spec)
-    with _search_first(path.parent):
-        sys.modules[path.stem], before = module, sys.modules.get(path.stem)  # dataclasses look their module up
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # whatever the user's own code raises
-            if before is None:
-                del sys.modules[path.stem]
-            else:
-                sys.modules[path.stem] = before
-            raise ExportError(f"python:{name} cannot be imported: {type(error).__name__}: {error}") from error
-    return module
-
-
-@contextmanager
-def _search_first(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))

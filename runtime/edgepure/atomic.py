@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from os import PathLike
@@ -77,14 +78,17 @@ def write_npz(path: str | PathLike[str], arrays: Mapping[str, NDArray[Any]]) -> 
         TypeError: an array holds Python objects, which could only be pickled.
         EdgepureError: as `atomic_file`.
     """
-    for name, array in arrays.items():
-        if np.asarray(array).dtype.hasobject:
-            raise TypeError(
-                f"array {name!r} holds Python objects; they would be pickled, and bundles are never unpickled"
-            )
-    total = sum(np.asarray(a).nbytes for a in arrays.values())
-    with atomic_file(path, expected_bytes=total) as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    contiguous = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
+    for name, array in contiguous.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"array {name!r} holds Python objects, which could only be pickled; bundles hold numbers")
+    total = sum(array.nbytes for array in contiguous.values())
+    with atomic_file(path, expected_bytes=total) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in contiguous.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so that equal arrays give equal bytes
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 @contextmanager

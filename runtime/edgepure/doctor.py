@@ -21,7 +21,7 @@ from typing import Any
 
 #: A graph ``y = x + x`` for float32 ``x [2]``: opset 13, IR version 7, as an ONNX protobuf.
 TINY_GRAPH = bytes.fromhex(
-    "080712003a350a0e0a01780a017812017922034164641201675a0f0a0178120a0a08080112040a020802620f0a0179120a0a08080112040a02"
+    "08073a350a0e0a01780a017812017922034164641201675a0f0a0178120a0a08080112040a020802620f0a0179120a0a08080112040a02"
     "080242040a00100d"
 )
 #: CPU features that decide how fast a convolution runs, as Linux spells them.

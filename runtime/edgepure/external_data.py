@@ -94,6 +94,8 @@ def _scan(data: bytes | mmap.mmap) -> list[dict[str, str]]:
                 elif message == "entry" and field in strings:
                     strings[field] = bytes(data[start:position]).decode("utf-8")
         if message == "entry":
+            if strings[_KEY] in entries:  # engines differ in which of the two they take
+                raise ValueError(f"external data has the key {strings[_KEY]!r} twice")
             entries[strings[_KEY]] = strings[_VALUE]
     return [entries for entries in found if entries]
 

@@ -28,7 +28,7 @@ from .manifest import ImageSpec
 Float32 = NDArray[np.float32]
 
 #: Formats that are decoded. Others run more code than a picture should (EPS starts a PostScript interpreter).
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "MPO")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 #: Files of a folder that are taken as images.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 #: Files with more pixels are refused before they are decoded: a small file can unpack to gigabytes.
@@ -268,7 +268,7 @@ def _unit_range(array: NDArray[Any]) -> Float32:
             hint = "if it holds 0 to 255, divide it by 255"
         elif low >= -1.0 - RANGE_TOLERANCE and high <= 1.0 + RANGE_TOLERANCE:
             hint = "if it lies in [-1, 1], use (image + 1) / 2"
-        raise ImageError(f"the values lie in [{low:.6g}, {high:.6g}], expected [0, 1]; {hint}")
+        raise ImageError(f"the values range from {low:.6g} to {high:.6g}, expected [0, 1]; {hint}")
     return np.clip(chw.astype(np.float32), 0.0, 1.0)
 
 
@@ -313,7 +313,7 @@ def _decode(picture: Image.Image, spec: ImageSpec, resize: bool) -> Float32:
     # before Pillow 11, 16-bit gray PNGs have the 32-bit mode
     sixteen_bits = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
     try:
-        frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # MPO: a photo and its preview
+        frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # MPO: a JPEG with a preview
         if frames > 1:
             raise ImageError(f"it has {frames} frames, expected one; give the frames one by one")
         upright = ImageOps.exif_transpose(picture)

@@ -61,6 +61,7 @@ def check_relative_path(text: str) -> str:
     return text
 
 
+_CLOSED: dict[str, JsonValue] = {"additionalProperties": False}
 # The pattern is for the published schema; the validator gives better reasons.
 _PATH_SCHEMA: dict[str, JsonValue] = {"pattern": f"^{_SAFE_NAME.pattern}(/{_SAFE_NAME.pattern})*$", "maxLength": 200}
 RelativePath = Annotated[str, AfterValidator(check_relative_path), Field(json_schema_extra=_PATH_SCHEMA)]
@@ -104,10 +105,13 @@ class GraphEntry(_Entry):
 
 
 class AttentionEntry(_Entry):
-    """Where the attention map of the mask graph comes from: ``sum_c |A|^norm_p`` of these blocks of the classifier."""
+    """Where the attention map of the mask graph comes from: the activations ``A`` of these blocks of the classifier.
+
+    Per block, rule ``minmax`` takes ``sum_c A^2`` and rule ``softmax`` takes ``(sum_c |A|^norm_p)^(1/norm_p)``.
+    """
 
     blocks: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, description="module names")
-    norm_p: float = Field(2.0, gt=0.0)
+    norm_p: float = Field(2.0, ge=1.0, description="for the rule softmax")
     input: Literal["own", "official"] = Field(
         "own",
         description="own: the classifier's preprocessing; official: ImageNet mean and std applied to 2 * image - 1",
@@ -150,11 +154,11 @@ class Manifest(_Entry):
     graphs: dict[GraphName, GraphEntry]
     attention: AttentionEntry | None = Field(description="null: the bundle has no mask graph")
     learned_variance: bool = Field(description="true: the network predicts a variance, and step_learned exists")
-    presets: dict[PresetName, Preset] = Field(min_length=1)
+    presets: dict[PresetName, Preset] = Field(min_length=1, json_schema_extra=_CLOSED)
     default_preset: str
     calibration: dict[str, JsonValue] = Field(default_factory=dict)
     provenance: Provenance
-    files: dict[RelativePath, FileEntry] = Field(min_length=1, max_length=10_000)
+    files: dict[RelativePath, FileEntry] = Field(min_length=1, max_length=10_000, json_schema_extra=_CLOSED)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Manifest:

@@ -270,6 +270,6 @@ def noise_source(noise: NoiseSource | int | None) -> NoiseSource:
     """None: fresh secret noise. An int: that seed. A source: itself."""
     if noise is None:
         return SecretNoise()
-    if isinstance(noise, int):
-        return SeededNoise(noise)
+    if isinstance(noise, (int, np.integer)):
+        return SeededNoise(int(noise))
     return noise

@@ -80,7 +80,9 @@ def read_selftest(path: Path, manifest: Manifest) -> SelfTest:
                     raise _fault(f"{info.filename!r} is unknown or there twice")
                 with archive.open(info) as file:
                     arrays[key] = _read_array(file, key, expected[key], info.file_size)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except BundleError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy.lib.format raise many unrelated classes on damaged files
         raise _fault(f"it cannot be read ({error})") from None
     return _assemble(arrays, manifest)
 
@@ -152,6 +154,8 @@ def _assemble(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> SelfTest:
         for key in ("image", "purified"):
             if rest[key].min() < 0.0 or rest[key].max() > 1.0:
                 raise _fault(f"{prefix + key!r} has values outside [0, 1]")
+        if mask is not None and not np.isin(mask, (0.0, 1.0)).all():
+            raise _fault(f"{prefix + 'mask'!r} has values other than 0 and 1")
         pipelines[name] = PipelineVectors(seed=int(_take(arrays, prefix + "seed").item()), mask=mask, **rest)
     if arrays:
         raise _fault(f"{min(arrays)!r} does not belong to its preset")

@@ -11,7 +11,9 @@ with edgepure.load(demo_bundle()) as purifier:
     print(f"\n{plan.method}, noise levels {dict(plan.levels)}")
     for number, row in enumerate(plan.rows, start=1):
         to = "clean" if row.next_level < 0 else f"{row.next_level:.0f}"
-        print(f"{number}: {row.stage:8} t = {row.t:3.0f} -> {to:5}  noise inside {row.std(1):.2f}, outside {row.std(0):.2f}")
+        print(
+            f"{number}: {row.stage:8} t = {row.t:3.0f} -> {to:5}  noise inside {row.std(1):.2f}, outside {row.std(0):.2f}"
+        )
 
     # A noise level that cannot be is refused here, before any image is touched.
     try:

@@ -16,7 +16,9 @@ with edgepure.load(demo_bundle()) as purifier:
     noise = edgepure.SecretNoise()
     answered = purifier.classify(images, noise=noise)
     repeated = purifier.classify(images, noise=noise.seed)
-    print(f"audit, same answers and images: {all(np.array_equal(a.image, b.image) for a, b in zip(answered, repeated))}")
+    print(
+        f"audit, same answers and images: {all(np.array_equal(a.image, b.image) for a, b in zip(answered, repeated))}"
+    )
 
     # Noise belongs to (seed, image number, vote, row), so batch-mates change nothing but rounding.
     alone = purifier.purify(images[:1], noise=7)[0].image

@@ -20,4 +20,6 @@ with edgepure.load(demo_bundle(), slots=8) as purifier:
 
     counters = purifier.counters
     occupancy = counters.rows / (counters.ticks * purifier.slots)
-    print(f"{counters.rows} rows in {counters.ticks} calls of the step graph: {100 * occupancy:.0f} % of the slots were busy")
+    print(
+        f"{counters.rows} rows in {counters.ticks} calls of the step graph: {100 * occupancy:.0f} % of the slots were busy"
+    )

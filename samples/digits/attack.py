@@ -1,4 +1,8 @@
-"""Projected gradient descent (Madry et al. 2018), with expectation over transformation for randomised defences."""
+"""Projected gradient descent (Madry et al. 2018), with expectation over transformation, and the defence that it attacks.
+
+`PGD` attacks any differentiable classifier. `Defence` is a preset of the bundle as PyTorch computes it, purification and
+classification in one function: attacking it is the white-box attack.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from edgepure import Preset, SeededNoise
+from edgepure_export.reference import TorchReference
 
 #: Images [B, C, H, W] in [0, 1] -> logits [B, N], differentiable. A randomised defence draws new noise for every
 #: image of every call.
@@ -19,8 +26,9 @@ class PGD:
     """Untargeted PGD in the Linf ball of radius ``eps`` around images in [0, 1], from a random start in the ball.
 
     Every step follows the sign of the gradient of the cross-entropy, averaged over ``eot`` copies of the image that go
-    through the defence in one batch (expectation over transformation, Athalye et al. 2018). ``step_size``: None means
-    ``2.5 * eps / steps``. The last iterate is the result; nothing is selected afterwards.
+    through the defence side by side (expectation over transformation, Athalye et al. 2018). ``step_size``: None means
+    ``2.5 * eps / steps``. The last iterate is the result; nothing is selected afterwards. ``batch`` images are
+    differentiated at a time; it bounds the memory and changes nothing else.
     """
 
     eps: float
@@ -28,6 +36,7 @@ class PGD:
     eot: int = 1
     step_size: float | None = None
     seed: int = 0
+    batch: int = 64
 
     @property
     def step(self) -> float:
@@ -59,10 +68,34 @@ class PGD:
         return adversarial
 
     def gradient(self, logits: Logits, images: Tensor, labels: Tensor) -> Tensor:
-        """Gradient of the mean cross-entropy of ``eot`` copies of every image, ``[B, C, H, W]``."""
-        point = images.detach().requires_grad_(True)
-        copies = point.repeat(self.eot, 1, 1, 1)
-        # Summed, not averaged, over the batch: an image's gradient does not depend on its batch-mates.
-        loss = F.cross_entropy(logits(copies), labels.repeat(self.eot), reduction="sum") / self.eot
-        (gradient,) = torch.autograd.grad(loss, point)
-        return gradient
+        """Gradient of the mean cross-entropy over ``eot`` copies of every image: ``[B, C, H, W]``."""
+        parts = []
+        for some, truth in zip(images.split(self.batch), labels.split(self.batch), strict=True):
+            point = some.detach().requires_grad_(True)
+            answers = logits(point.repeat(self.eot, 1, 1, 1))
+            # Summed over the batch, not averaged: an image's gradient does not depend on its batch-mates.
+            loss = F.cross_entropy(answers, truth.repeat(self.eot), reduction="sum") / self.eot
+            parts.extend(torch.autograd.grad(loss, point))
+        return torch.cat(parts)
+
+
+class Defence:
+    """A preset as one differentiable function: images -> logits after one purification, with new noise at every call.
+
+    All rows that are deployed are differentiated, and the backward pass uses the noise of the forward pass. What has no
+    gradient: the attention mask, which is 0 or 1 (it is computed anew at every step, from the image as it is then), and
+    SSNI's noise level, which is rounded.
+    """
+
+    GRADIENT = (
+        "exact, of the cross-entropy, through every deployed row and the classifier; mask and SSNI level detached"
+    )
+
+    def __init__(self, twin: TorchReference, preset: Preset, seed: int) -> None:
+        self._twin, self._preset, self._seed = twin, preset, seed
+        self._calls = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self._calls += 1
+        noise = SeededNoise((self._seed << 32) + self._calls)
+        return self._twin.run_preset(images, self._preset, noise).logits

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-CLASSIFIER_STEPS, CLASSIFIER_BATCH = 2000, 64
-UNET_STEPS, UNET_BATCH = 8000, 128
+CLASSIFIER_STEPS, CLASSIFIER_BATCH = 1200, 64
+UNET_STEPS, UNET_BATCH = 5000, 128
 LOW_T, LOW_T_SHARE = 400.0, 0.6  # purification lives below t = 400: 60 % of the timesteps are drawn there
 
 console = Console()
@@ -86,13 +86,13 @@ def cosine_with_warmup(optimizer: torch.optim.Optimizer, steps: int, warmup: int
 
 
 def train_classifier(subset: Subset, steps: int) -> DigitsClassifier:
-    """Plain training on slightly moved digits: no adversarial examples, so the classifier is easy to fool."""
+    """Plain training on barely moved digits: no adversarial examples, so the classifier is easy to fool."""
     model = DigitsClassifier().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)
     schedule = cosine_with_warmup(optimizer, steps, warmup=50)
     stream = track(batches(subset, CLASSIFIER_BATCH, steps), "classifier", total=steps, console=console)
     for pixels, labels in stream:
-        images = augment(pixels, degrees=8, scale=0.08, shift=1.0)
+        images = augment(pixels, degrees=3, scale=0.03, shift=0.35)
         loss = F.cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -203,7 +203,9 @@ def main(
     validate: Annotated[bool, typer.Option(help="Leave the validation images out and report on them.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
-    speedup: Annotated[int, typer.Option(min=1, help="Divide the steps by this, for a quick look (worse weights).")] = 1,
+    speedup: Annotated[
+        int, typer.Option(min=1, help="Divide the steps by this, for a quick look (worse weights).")
+    ] = 1,
 ) -> None:
     """Train the classifier and the UNet of the digits sample."""
     torch.set_num_threads(threads)

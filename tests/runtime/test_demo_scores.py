@@ -73,7 +73,7 @@ def test_protocol_sentence_names_everything() -> None:
     protocol = Protocol(
         images="128 test images",
         decision="majority of 5 purifications",
-        seed=7,
+        seeds={"noise": 7, "attack": 8},
         attack="PGD-EOT",
         norm="Linf",
         eps=0.05,
@@ -87,7 +87,7 @@ def test_protocol_sentence_names_everything() -> None:
     )
     assert protocol.sentence() == (
         "PGD-EOT, Linf, eps 0.05, 15 steps of 0.0125, random start; EOT 3; on the whole pipeline; gradient: exact; "
-        "128 test images; majority of 5 purifications; seed 7. Mask detached."
+        "128 test images; majority of 5 purifications; seeds: noise 7, attack 8. Mask detached."
     )
     assert protocol.to_dict()["eot"] == 3
 

@@ -72,9 +72,7 @@ def test_uniform(seed: int, grid: set[int], eta: float, clip: bool, sampler: Any
 
 @given(seed=seeds, t_star=st.integers(1, 60), step=st.sampled_from([1e-3, 2.5e-3]), discrete=st.booleans())
 def test_vp_sde(seed: int, t_star: int, step: float, discrete: bool) -> None:
-    spec = UniformSpec(
-        t_star=t_star, sampler="sde", sde_step=step, sde_label="discrete" if discrete else "continuous"
-    )
+    spec = UniformSpec(t_star=t_star, sampler="sde", sde_step=step, sde_label="discrete" if discrete else "continuous")
     agree(compiled(spec), lambda o, x, m: o.vp_sde(x, t_star, step, discrete), seed)
 
 
@@ -118,9 +116,7 @@ def test_heterogeneous_official(seed: int, ddim_steps: int, strength_l: float, s
     seed=seeds, t_T=st.integers(1, 14), n_sample=st.integers(1, 2), length=st.integers(1, 4),
     repeats=st.integers(1, 3), variance=st.sampled_from(["fixed_small", "fixed_large", "learned"]), clip=st.booleans(),
 )  # fmt: skip
-def test_repaint(
-    seed: int, t_T: int, n_sample: int, length: int, repeats: int, variance: Any, clip: bool
-) -> None:
+def test_repaint(seed: int, t_T: int, n_sample: int, length: int, repeats: int, variance: Any, clip: bool) -> None:
     walk = repaint_walk(t_T, n_sample, length, repeats)
     assert jump_times(t_T, n_sample, length, repeats) == walk
     spec = RepaintSpec(
@@ -128,9 +124,7 @@ def test_repaint(
         clip=clip,
     )  # fmt: skip
     kept = grids.respaced(T, "50")[::-1]
-    agree(
-        compiled(spec), lambda o, x, m: o.repaint(x, m, kept, walk, variance=variance, clip=clip), seed, atol=2e-5
-    )
+    agree(compiled(spec), lambda o, x, m: o.repaint(x, m, kept, walk, variance=variance, clip=clip), seed, atol=2e-5)
 
 
 @given(

@@ -42,7 +42,10 @@ def test_unet_calls_count_the_probe_once_and_the_rows_per_vote(planner: Planner)
     [
         ({"method": {"method": "uniform", "tstar": 10}}, "tstar"),
         ({"method": {"method": "unifrom"}}, "unifrom"),
-        ({"method": {"method": "heterogeneous", "t_l": 100, "t_s": 100}, "mask": {"area": 0.5}}, "t_s 100 must be below"),
+        (
+            {"method": {"method": "heterogeneous", "t_l": 100, "t_s": 100}, "mask": {"area": 0.5}},
+            "t_s 100 must be below",
+        ),
         ({"method": {"method": "heterogeneous"}}, "needs a `mask`"),
         ({"method": UNIFORM, "mask": {"threshold": 1.5}}, "mask.threshold"),
         ({"method": UNIFORM, "mask": {"threshold": 0.5, "area": 0.5}}, "not both"),

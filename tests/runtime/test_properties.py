@@ -12,107 +12,21 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from analytic import SHAPE, NoiseBook, execute, images, masks, network
-from edgepure import adaptive, grids
-from edgepure.adaptive import SsniSpec
+from edgepure import grids
 from edgepure.engines.numpy_stepper import execute_row
 from edgepure.errors import ConfigError
 from edgepure.methods import (
-    EpsSpec,
     GdmpSpec,
     GnspSpec,
     HeterogeneousSpec,
     MethodSpec,
     RepaintSpec,
     UniformSpec,
-    compile_plan,
 )
-from edgepure.methods.heterogeneous import paper_rows
 from edgepure.noise import SeededNoise
-from edgepure.rows import NO_CLIP, Plan
-from edgepure.schedule import NoiseSchedule, ScheduleSpec
+from edgepure.rows import NO_CLIP, RowBuilder
+from method_strategies import SCHEDULE, T, compiled, compiles, heterogeneous, methods, probes
 from oracles import Oracle
-
-SCHEDULE = NoiseSchedule.linear()
-T = len(SCHEDULE)
-
-variances = st.sampled_from(["fixed_small", "fixed_large", "learned"])
-clips = st.booleans()
-
-
-def compiled(spec: MethodSpec, schedule: NoiseSchedule = SCHEDULE) -> Plan:
-    return compile_plan(spec, schedule, image_elements=math.prod(SHAPE))
-
-
-@st.composite
-def uniform(draw: st.DrawFn) -> UniformSpec:
-    t_star = draw(st.integers(1, 400))
-    kind = draw(st.sampled_from(["every", "steps", "respacing", "timesteps", "sde"]))
-    extra: dict[str, Any] = {}
-    if kind == "steps":
-        extra["steps"] = draw(st.integers(1, min(t_star, 12)))
-    elif kind == "respacing":
-        extra["respacing"] = draw(st.sampled_from(["ddim10", "25", "10,10,5"]))
-    elif kind == "timesteps":
-        chosen = draw(st.sets(st.integers(0, t_star - 1), min_size=1, max_size=8))
-        extra["timesteps"] = tuple(sorted(chosen, reverse=True))
-    elif kind == "every":
-        t_star = min(t_star, 30)
-    sampler = "sde" if kind == "sde" else draw(st.sampled_from(["ddpm", "ddim"]))
-    return UniformSpec(
-        t_star=min(t_star, 40) if sampler == "sde" else t_star, sampler=sampler,
-        eta=draw(st.sampled_from([0.0, 0.5, 1.0])), clip=draw(clips), variance=draw(variances), **extra,
-    )  # fmt: skip
-
-
-@st.composite
-def heterogeneous(draw: st.DrawFn) -> HeterogeneousSpec:
-    t_s = draw(st.integers(0, 300))
-    variant = draw(st.sampled_from(["paper", "official"]))
-    resample = draw(st.sampled_from(["none", "single"] + (["multi"] if variant == "paper" else [])))
-    return HeterogeneousSpec(
-        t_l=draw(st.integers(t_s + 1, 500)), t_s=t_s, variant=variant, resample=resample, U=draw(st.integers(0, 5)),
-        ddim_steps=draw(st.sampled_from([None, None, 10, 50])), stage1_steps=draw(st.integers(1, 6)),
-        stage2_steps=draw(st.integers(1, 6)), eta=draw(st.sampled_from([0.0, 1.0])),
-        clip=draw(st.sampled_from([None, True, False])),
-    )  # fmt: skip
-
-
-@st.composite
-def gdmp(draw: st.DrawFn) -> GdmpSpec:
-    variance = draw(variances)
-    return GdmpSpec(
-        purify_steps=draw(st.integers(1, 15)), rounds=draw(st.integers(1, 3)), variance=variance,
-        variant=draw(st.sampled_from(["paper", "official"])), guidance=draw(st.sampled_from(["mse", "none"])),
-        target="clean" if variance == "learned" else draw(st.sampled_from(["noised", "clean"])),
-        respacing=draw(st.sampled_from([None, "20", "ddim25"])), clip=draw(clips), elements=3072, guide_scale=1.0,
-    )  # fmt: skip
-
-
-@st.composite
-def gnsp(draw: st.DrawFn) -> GnspSpec:
-    levels = draw(st.lists(st.integers(1, 200), min_size=1, max_size=4))
-    steps = [draw(st.integers(1, min(level, 12))) for level in levels]
-    return GnspSpec(
-        max_timesteps=tuple(levels), num_denoising_steps=tuple(steps), sampler=draw(st.sampled_from(["ddpm", "ddim"]))
-    )
-
-
-repaint = st.builds(
-    RepaintSpec, respacing=st.sampled_from(["50", "ddim20", "20"]), t_T=st.integers(1, 20), n_sample=st.integers(1, 2),
-    jump_length=st.integers(1, 5), jump_n_sample=st.integers(1, 3), variance=variances, clip=clips,
-)  # fmt: skip
-methods = st.one_of(uniform(), heterogeneous(), gdmp(), gnsp(), repaint)
-probes = st.builds(EpsSpec, probes=st.integers(1, 10), perturb=st.booleans())
-
-
-def compiles(spec: MethodSpec) -> Plan:
-    """The plan, or a rejected example: some of the drawn parameters contradict each other."""
-    try:
-        return compiled(spec)
-    except ConfigError:
-        assume(False)
-        raise
-
 
 # ---- noise ------------------------------------------------------------------------------------------------------
 
@@ -288,90 +202,9 @@ def test_network_never_sees_two_noise_levels(spec: HeterogeneousSpec) -> None:
 
 
 def test_different_levels_before_one_call_are_refused() -> None:
-    from edgepure.rows import RowBuilder
-
     builder = RowBuilder("broken").diffuse_ref(0.9, math.sqrt(1 - 0.81), 10).inject_outside(0.8, 0.6, 20)
     with pytest.raises(ConfigError, match="different levels"):
         builder.call(10, alpha=0.9, sigma=0.4, out_x0=1.0)
-
-
-# ---- SSNI -------------------------------------------------------------------------------------------------------
-
-statistics = st.sampled_from(
-    [
-        {"reweighting": "sigmoid", "mu": 160.0, "tau": 12.0},
-        {"reweighting": "linear", "xi_min": 100.0, "xi_max": 220.0},
-    ]
-)
-
-
-@given(
-    data=statistics, norms=st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), t_star=st.integers(1, 999),
-    bias=st.floats(-20, 50), minimum=st.floats(0, 1), levels=st.integers(1, 1000),
-)  # fmt: skip
-def test_ssni_is_monotone_and_clipped(
-    data: dict[str, Any], norms: tuple[float, float], t_star: int, bias: float, minimum: float, levels: int
-) -> None:
-    assume(data["reweighting"] == "linear" or t_star + bias >= 0)
-    ssni = SsniSpec(**data, bias=bias, minimum=minimum, levels=levels)
-    low, high = (ssni.factor(n, t_star, T - 1) for n in sorted(norms))
-    assert low <= high
-    assert 0.0 <= low
-    assert high * t_star <= (T - 1) * (1 + 1e-12)
-    assert low >= min(minimum, (T - 1) / t_star)
-
-
-@given(spec=methods, data=statistics, norm=st.floats(0, 1e5))
-def test_ssni_composes_with_every_method(spec: MethodSpec, data: dict[str, Any], norm: float) -> None:
-    full = compiles(spec)
-    own = adaptive.adapted(spec, SsniSpec(**data), norm, SCHEDULE)
-    if own is not None:
-        plan = compiled(own)
-        assert plan.rows
-        if own.top_level <= spec.top_level:
-            assert plan.unet_calls <= full.unet_calls
-
-
-def test_ssni_refuses_a_norm_that_is_not_a_number() -> None:
-    with pytest.raises(ConfigError, match="nan"):
-        SsniSpec(mu=1.0, tau=1.0).factor(math.nan, 100, 999)
-
-
-@settings(max_examples=300)
-@given(spec=methods, factor=st.floats(0.0, 8.0))
-def test_scaled_specs_compile_and_cost_no_more(spec: MethodSpec, factor: float) -> None:
-    full = compiles(spec)
-    scaled = spec.scaled(factor, T)
-    if scaled is None:
-        assert round(spec.top_level * factor) <= 1
-        return
-    plan = compiled(scaled)
-    assert type(scaled)(**scaled.model_dump()) == scaled, "a scaled spec passes its own validation"
-    assert plan.rows
-    if factor <= 1.0:
-        assert plan.unet_calls <= full.unet_calls
-        assert scaled.top_level <= spec.top_level
-
-
-@given(spec=methods, factor=st.floats(0.0, 8.0), timesteps=st.sampled_from([100, 250, 4000]))
-def test_scaling_respects_the_schedule_of_the_model(spec: MethodSpec, factor: float, timesteps: int) -> None:
-    schedule = NoiseSchedule.linear(timesteps)
-    try:
-        compiled(spec, schedule)
-    except ConfigError:
-        assume(False)
-    scaled = spec.scaled(factor, timesteps)
-    if scaled is not None:
-        compiled(scaled, schedule)
-
-
-@given(spec=methods)
-def test_factor_one_changes_nothing(spec: MethodSpec) -> None:
-    plan = compiles(spec)
-    scaled = spec.scaled(1.0, T)
-    assert scaled is not None
-    assert compiled(scaled).unet_calls <= plan.unet_calls
-    assert compiled(scaled).rows[0].t == plan.rows[0].t
 
 
 # ---- batches ----------------------------------------------------------------------------------------------------
@@ -402,70 +235,3 @@ def test_an_image_does_not_depend_on_its_batch_mates(
     together = execute(plans, refs, noise, mask, capacity=capacity, order=shuffled, epsilon=epsilon)
     again = execute(plans, refs, noise, mask, capacity=1, epsilon=epsilon)
     assert np.array_equal(together, again)
-
-
-# ---- errors -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("spec", "number"),
-    [
-        (UniformSpec(t_star=1001), "1001"),
-        (UniformSpec(t_star=100, timesteps=(500, 100)), "500"),
-        (UniformSpec(t_star=2000, timesteps=(1500,)), "2000"),
-        (UniformSpec(t_star=50, steps=60), "60"),
-        (UniformSpec(t_star=50, respacing="1001"), "1001"),
-        (UniformSpec(t_star=2000, sampler="sde"), "2000"),
-        (HeterogeneousSpec(t_l=1000, t_s=10), "1000"),
-        (HeterogeneousSpec(t_l=998, t_s=10, U=7), "998"),
-        (HeterogeneousSpec(t_l=300, t_s=250, ddim_steps=5), "5"),
-        (HeterogeneousSpec(t_l=300, t_s=50, ddim_steps=5, variant="official"), "5"),
-        (HeterogeneousSpec(t_l=200, t_s=100, ddim_steps=2000), "2000"),
-        (RepaintSpec(respacing="50", t_T=51), "51"),
-        (GdmpSpec(purify_steps=1000), "1000"),
-        (GdmpSpec(purify_steps=30, respacing="20"), "30"),
-        (GdmpSpec(purify_steps=1, target="clean", respacing="1"), "'1'"),
-        (GnspSpec(max_timesteps=(10, 1200), num_denoising_steps=(10, 10)), "1199"),
-        (GnspSpec(max_timesteps=(10,), num_denoising_steps=(11,)), "11"),
-        (EpsSpec(levels=(5.0, 1100.0)), "1099"),
-    ],
-)
-def test_plans_that_exceed_the_schedule_name_the_number(spec: MethodSpec, number: str) -> None:
-    with pytest.raises(ConfigError, match=number):
-        compiled(spec)
-
-
-def test_sde_needs_a_linear_schedule() -> None:
-    cosine = ScheduleSpec(kind="cosine").build()
-    with pytest.raises(ConfigError, match="cosine"):
-        compiled(UniformSpec(t_star=10, sampler="sde"), cosine)
-    with pytest.raises(ConfigError, match="cosine"):
-        compiled(EpsSpec(probes=2), cosine)
-
-
-def test_low_level_rows_check_the_schedule_too() -> None:
-    with pytest.raises(ConfigError, match="1003"):
-        paper_rows(SCHEDULE, [998], [10], resample="single", U=5, eta=0.0, clip=1.0)
-
-
-# ---- grids ------------------------------------------------------------------------------------------------------
-
-
-@given(t_star=st.integers(1, 1000), steps=st.integers(1, 1000))
-def test_even_grid(t_star: int, steps: int) -> None:
-    assume(steps <= t_star)
-    grid = grids.even(t_star, steps)
-    assert len(grid) == steps
-    assert grid[0] == t_star - 1
-    assert all(a > b for a, b in zip(grid, grid[1:], strict=False))
-    assert grid[-1] >= 0
-
-
-@given(low=st.integers(0, 500), width=st.integers(1, 500), steps=st.integers(1, 500))
-def test_grid_between(low: int, width: int, steps: int) -> None:
-    assume(steps <= width)
-    grid = grids.between(low + width, low, steps)
-    assert len(grid) == steps
-    assert grid[0] == low + width
-    assert grid[-1] > low
-    assert all(a > b for a, b in zip(grid, grid[1:], strict=False))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -147,7 +147,7 @@ class UNetBlock(nn.Module):
             self.proj = nn.Conv2d(c_out, c_out, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv0(F.silu(self.norm0(x)))
+        h: Tensor = self.conv0(F.silu(self.norm0(x)))
         e = self.affine(emb)[:, :, None, None]
         if self.style.adaptive_scale:
             scale, shift = e.chunk(2, dim=1)
@@ -161,10 +161,10 @@ class UNetBlock(nn.Module):
 
     def _attend(self, qkv: Tensor) -> Tensor:
         # Channels are laid out as [heads, channel, (q, k, v)].
-        parts = qkv.flatten(2).unflatten(1, (self.heads, -1, 3)).unbind(3)
+        parts = torch.unflatten(qkv.flatten(2), 1, (self.heads, -1, 3)).unbind(3)
         q, k, v = (p.transpose(-1, -2) for p in parts)
         h = F.scaled_dot_product_attention(q, k, v)
-        return h.transpose(-1, -2).flatten(1, 2).unflatten(2, qkv.shape[2:])
+        return torch.unflatten(h.transpose(-1, -2).flatten(1, 2), 2, qkv.shape[2:])
 
 
 class ResampledConv(nn.Module):
@@ -174,7 +174,7 @@ class ResampledConv(nn.Module):
         super().__init__()
         self.resample, self.taps = resample, tuple(float(k) for k in taps)
         shape = (c_out, c_in, kernel, kernel)
-        self.weight = nn.Parameter(torch.randn(shape) / math.sqrt(c_in * kernel**2)) if kernel else None
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(shape))) if kernel else None
         self.bias = nn.Parameter(torch.zeros(c_out)) if kernel else None
         if resample:
             self.register_buffer("resample_filter", fir_kernel(self.taps)[None, None])
@@ -191,7 +191,7 @@ class ResidualInput(nn.Module):
     def __init__(self, c_in: int, c_out: int, taps: Sequence[int]) -> None:
         super().__init__()
         self.taps = tuple(float(k) for k in taps)
-        self.weight = nn.Parameter(torch.randn(c_out, c_in, 3, 3) / math.sqrt(9 * c_in))
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(c_out, c_in, 3, 3)))
         self.bias = nn.Parameter(torch.zeros(c_out))
         self.register_buffer("resample_filter", fir_kernel(self.taps)[None, None])
 
@@ -207,14 +207,16 @@ class FourierFeatures(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.register_buffer("freqs", 16.0 * torch.randn(channels // 2))
+        self.register_buffer("freqs", nn.init.normal_(torch.empty(channels // 2), std=16.0))
 
     def forward(self, label: Tensor) -> Tensor:
         angles = label.to(torch.float32)[:, None] * (2.0 * math.pi * self.freqs.to(torch.float32))
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def _encoder(config: EdmUNetConfig, style: _BlockStyle, first: int | None = None) -> tuple[nn.ModuleDict, int, list[int]]:
+def _encoder(
+    config: EdmUNetConfig, style: _BlockStyle, first: int | None = None
+) -> tuple[nn.ModuleDict, int, list[int]]:
     """Modules, channels at their end, channels of what they save."""
     enc, saved, pyramid = nn.ModuleDict(), list[int](), config.in_channels
     c = first or config.model_channels
@@ -258,8 +260,8 @@ def _decoder(
     return dec, c
 
 
-def _decode(blocks: object, h: Tensor, saved: list[Tensor], emb: Tensor) -> Tensor:
-    for block in blocks:  # type: ignore[attr-defined]
+def _decode(blocks: Iterable[nn.Module], h: Tensor, saved: list[Tensor], emb: Tensor) -> Tensor:
+    for block in blocks:
         if block.c_in != h.shape[1]:
             h = torch.cat([h, saved.pop()], dim=1)
         h = block(h, emb)
@@ -279,11 +281,12 @@ def infer_config(
     if any("_aux_skip." in k or "_aux_up." in k for k in state):
         raise CheckpointError(f"{source} has skip connections from the image pyramid, which are not supported")
     sizes = sorted({int(m[1]) for k in state if (m := re.match(r"enc\.(\d+)x\1_", k))}, reverse=True)
-    needed = ["map_layer0.weight", *(f"enc.{s}x{s}_block0.conv1.weight" for s in sizes)]
+    song = "out_conv.weight" not in state
+    last = f"dec.{sizes[0]}x{sizes[0]}_aux_conv.weight" if song and sizes else "out_conv.weight"
+    needed = ["map_layer0.weight", last, *(f"enc.{s}x{s}_block0.conv1.weight" for s in sizes)]
     stem = state.get(f"enc.{sizes[0]}x{sizes[0]}_conv.weight") if sizes else None
     if stem is None or any(k not in state for k in needed):
         raise CheckpointError(f"{source} is not a complete EDM network; its first keys are {list(state)[:5]}")
-    song = "out_conv.weight" not in state
     emb, noise = state["map_layer0.weight"].shape
     widths = [int(state[f"enc.{s}x{s}_block0.conv1.weight"].shape[0]) for s in sizes]
     fourier = state.get("map_noise.freqs")
@@ -297,7 +300,7 @@ def infer_config(
     return (SongUNet if song else DhariwalUNet), EdmUNetConfig(
         img_resolution=sizes[0],
         in_channels=int(stem.shape[1]),
-        out_channels=int(state["out_conv.weight"].shape[0] if not song else _aux_conv(state, sizes[0], source).shape[0]),
+        out_channels=int(state[last].shape[0]),
         augment_dim=int(state["map_augment.weight"].shape[1]) if "map_augment.weight" in state else 0,
         model_channels=channels,
         channel_mult=tuple(w // channels for w in widths),
@@ -309,10 +312,3 @@ def infer_config(
         encoder_type="residual" if any("_aux_residual." in k for k in state) else "standard",
         resample_filter=taps,
     )
-
-
-def _aux_conv(state: Mapping[str, Tensor], size: int, source: str) -> Tensor:
-    key = f"dec.{size}x{size}_aux_conv.weight"
-    if key not in state:
-        raise CheckpointError(f"{source} is not a complete EDM network: {key} is missing")
-    return state[key]

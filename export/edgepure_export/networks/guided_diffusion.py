@@ -1,7 +1,7 @@
 """The UNet of guided-diffusion (Dhariwal & Nichol 2021) and improved-diffusion (Nichol & Dhariwal 2021).
 
-``GuidedDiffusionUNet(x [B, C, H, W] in [-1, 1], t [B]) -> [B, C, H, W]``, or [B, 2C, H, W] with ``learn_sigma``: epsilon
-(or x0) and the interpolation of the log variance. State-dict keys are the original ones, e.g. those of
+``GuidedDiffusionUNet(x [B, C, H, W] in [-1, 1], t [B]) -> [B, C, H, W]``, or [B, 2C, H, W] with ``learn_sigma``:
+epsilon (or x0) and the interpolation of the log variance. State-dict keys are the original ones, e.g. those of
 ``256x256_diffusion_uncond.pt``.
 """
 
@@ -33,6 +33,11 @@ DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
 
 #: Flags of the original training scripts that say nothing about the network at inference.
 _WITHOUT_EFFECT = {"dropout", "use_checkpoint", "use_fp16", "timestep_respacing", "use_kl", "rescale_learned_sigmas"}
+#: Flags that neither keys nor shapes tell.
+_UNTOLD = (
+    "image_size", "num_heads", "num_head_channels", "num_heads_upsample", "use_new_attention_order",
+    "predict_xstart", "noise_schedule", "diffusion_steps", "rescale_timesteps",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,14 @@ class GuidedDiffusionConfig:
         size = int(given.setdefault("image_size", 64))
         mult = given.pop("channel_mult", "") or DEFAULT_CHANNEL_MULT.get(size)
         if mult is None:
-            raise CheckpointError(f"image_size {size} has no usual channel_mult; give it in the flags, such as '1,2,2,2'")
+            raise CheckpointError(
+                f"image_size {size} has no usual channel_mult; add one to the flags, such as '1,2,2,2'"
+            )
         given["channel_mult"] = tuple(float(m) if float(m) % 1 else int(float(m)) for m in _numbers(mult))
         resolutions = _numbers(given.pop("attention_resolutions", "16,8"))
-        given["attention_factors"] = tuple(sorted(size // int(r) for r in resolutions))
+        # A resolution that the network does not reach has no effect; the middle block always has attention.
+        factors = {size // int(r) for r in resolutions} & {2**n for n in range(len(given["channel_mult"]))}
+        given["attention_factors"] = tuple(sorted(factors))
         unknown = sorted(set(given) - set(cls.__dataclass_fields__))
         if unknown:
             raise CheckpointError(f"unknown guided-diffusion flags: {', '.join(unknown)}")
@@ -221,18 +230,21 @@ class AttentionBlock(nn.Module):
         super().__init__()
         if heads < 1 or channels % heads:
             raise CheckpointError(f"{channels} channels cannot be split into {heads} attention heads; check the flags")
-        self.split = (3, heads, channels // heads) if new_order else (heads, 3, channels // heads)
-        self.qkv_dim = 1 if new_order else 2
+        self.heads, self.new_order = heads, new_order
         self.norm = nn.GroupNorm(32, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)
-        qkv = self.qkv(self.norm(flat)).unflatten(1, self.split)  # [B, heads, 3, d, N], or [B, 3, heads, d, N]
-        q, k, v = (part.transpose(-1, -2) for part in qkv.unbind(self.qkv_dim))
-        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).flatten(1, 2)
-        return (flat + self.proj_out(h)).unflatten(2, x.shape[2:])
+        qkv = self.qkv(self.norm(flat))
+        if self.new_order:
+            parts = [torch.unflatten(p, 1, (self.heads, -1)) for p in qkv.chunk(3, dim=1)]
+        else:
+            parts = list(torch.unflatten(qkv, 1, (self.heads, -1)).chunk(3, dim=2))
+        q, k, v = (p.transpose(2, 3) for p in parts)  # [B, heads, N, d]
+        h = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
+        return torch.unflatten(flat + self.proj_out(h), 2, x.shape[2:])
 
 
 class Downsample(nn.Module):
@@ -297,13 +309,19 @@ def infer_structure(state: Mapping[str, Tensor], source: str = "the state dict")
 def infer_config(
     state: Mapping[str, Tensor], source: str = "the state dict", given: Mapping[str, Any] | None = None
 ) -> GuidedDiffusionConfig:
-    """The config from keys and shapes, completed by ``given`` fields or by the published preset of the same structure."""
+    """The config from keys and shapes, completed by ``given`` fields or the published preset of the same structure."""
+    given = {k: v for k, v in (given or {}).items() if k not in _WITHOUT_EFFECT}
+    if unknown := sorted(set(given) - set(_UNTOLD)):
+        raise CheckpointError(
+            f"flags {', '.join(unknown)} need the other flags too: give all flags of the training script (num_channels "
+            f"among them), or only what the keys of {source} do not tell: {', '.join(_UNTOLD)}"
+        )
     structure = infer_structure(state, source)
-    if given and "image_size" in given and ("num_heads" in given or "num_head_channels" in given):
+    if "image_size" in given and ("num_heads" in given or "num_head_channels" in given):
         return GuidedDiffusionConfig(**{**structure, **given})
     for preset in PRESETS.values():
         if all(getattr(preset, k) == v for k, v in structure.items()):
-            return replace(preset, **(given or {}))
+            return replace(preset, **given)
     raise CheckpointError(
         f"{source} is none of the published networks ({', '.join(PRESETS)}), and the keys do not tell everything: "
         "give image_size and num_heads or num_head_channels, or all flags of its training script"
@@ -322,11 +340,10 @@ def from_state_dict(
 
 
 def epsilon_model(network: GuidedDiffusionUNet, runtime: NoiseSchedule | None = None) -> EpsilonModel:
-    """``network`` in the runtime's convention: on the runtime's schedule (None: linear VP, T = 1000), predicting epsilon."""
+    """``network`` in the runtime's convention: epsilon at an index of its schedule (None: linear VP, T = 1000)."""
     config = network.config
     scale = 1000 / config.diffusion_steps if config.rescale_timesteps else 1.0
-    prediction = "x0" if config.predict_xstart else "epsilon"
-    return to_epsilon(network, prediction, config.schedule(), scale, runtime)  # type: ignore[arg-type]
+    return to_epsilon(network, "x0" if config.predict_xstart else "epsilon", config.schedule(), scale, runtime)
 
 
 def _numbers(value: Any) -> tuple[Any, ...]:

@@ -49,7 +49,7 @@ def downsample2(x: Tensor, taps: Sequence[float] = (1.0, 1.0)) -> Tensor:
 
 
 def blur(x: Tensor, taps: Sequence[float], padding: int) -> Tensor:
-    """The filter alone, after ``padding`` zeros on every side: [B, C, H, W] -> [B, C, H + 2 padding + 1 - len(taps), ...]."""
+    """The filter alone, after ``padding`` zeros on every side: H becomes H + 2 padding + 1 - len(taps)."""
     return F.conv2d(x, _per_channel(fir_kernel(taps).to(x), x), padding=padding, groups=x.shape[1])
 
 

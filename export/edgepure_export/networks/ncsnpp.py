@@ -1,8 +1,8 @@
 """The NCSN++ / DDPM++ network of score_sde (Song et al. 2021, appendix H), in its VP configurations.
 
-``NCSNpp(x [B, C, H, W] in [-1, 1], t [B]) -> [B, C, H, W]``: epsilon at label ``t`` = 0 .. 999, real-valued. The score is
-``-NCSNpp(x, 999 s) / std(s)``. State-dict keys are the original ones, ``all_modules.<i>.<name>`` and the unused buffer
-``sigmas``. A training checkpoint counts by its EMA, a *list* in parameter order (`state_from_checkpoint`).
+``NCSNpp(x [B, C, H, W] in [-1, 1], t [B]) -> [B, C, H, W]``: epsilon at label ``t`` = 0 .. 999, real-valued. The score
+is ``-NCSNpp(x, 999 s) / std(s)``. State-dict keys are the original ones, ``all_modules.<i>.<name>`` and the unused
+buffer ``sigmas``. A training checkpoint counts by its EMA, a *list* in parameter order (`state_from_checkpoint`).
 """
 
 from __future__ import annotations
@@ -211,9 +211,9 @@ class AttentionBlock(nn.Module):
         self.NIN_0, self.NIN_1, self.NIN_2, self.NIN_3 = (PixelLinear(channels) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = self.GroupNorm_0(x).flatten(2).transpose(1, 2)  # [B, N, C]
+        pixels = self.GroupNorm_0(x).flatten(2).transpose(1, 2)[:, None]  # [B, 1 head, N, C]
         h = F.scaled_dot_product_attention(self.NIN_0(pixels), self.NIN_1(pixels), self.NIN_2(pixels))
-        return _sum(x, self.NIN_3(h).transpose(1, 2).unflatten(2, x.shape[2:]), self.rescale)
+        return _sum(x, torch.unflatten(self.NIN_3(h.squeeze(1)).transpose(1, 2), 2, x.shape[2:]), self.rescale)
 
 
 class PixelLinear(nn.Module):
@@ -221,7 +221,8 @@ class PixelLinear(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.W = nn.Parameter(torch.randn(channels, channels) / math.sqrt(channels))
+        self.W = nn.Parameter(torch.empty(channels, channels))
+        nn.init.xavier_uniform_(self.W)
         self.b = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -235,14 +236,12 @@ class ResidualInput(nn.Module):
         super().__init__()
         self.fir = fir
         # The original names it differently with and without the filter.
-        conv = nn.Conv2d(c_in, c_out, 3, stride=2)
-        self.add_module("Conv_0" if fir is None else "Conv2d_0", conv)
+        self.name = "Conv_0" if fir is None else "Conv2d_0"
+        self.add_module(self.name, nn.Conv2d(c_in, c_out, 3, stride=2))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fir is None:
-            out: Tensor = self.Conv_0(F.pad(x, (0, 1, 0, 1)))
-        else:
-            out = self.Conv2d_0(blur(x, self.fir, padding=len(self.fir) // 2))
+        x = F.pad(x, (0, 1, 0, 1)) if self.fir is None else blur(x, self.fir, padding=len(self.fir) // 2)
+        out: Tensor = self.get_submodule(self.name)(x)
         return out
 
 
@@ -254,9 +253,7 @@ def _sum(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
     return (x + h) * math.sqrt(0.5) if rescale else x + h
 
 
-def infer_config(
-    state: Mapping[str, Tensor], source: str = "the state dict", image_size: int = 32
-) -> NCSNppConfig:
+def infer_config(state: Mapping[str, Tensor], source: str = "the state dict", image_size: int = 32) -> NCSNppConfig:
     """The config from keys and shapes. They do not tell the image size, and a FIR filter only with residual input."""
     refuse_family(state, source, "score-sde")
     names: dict[int, set[str]] = {}
@@ -296,7 +293,9 @@ def infer_config(
     )
 
 
-def state_from_checkpoint(content: Any, source: str, config: NCSNppConfig | None = None) -> tuple[StateDict, NCSNppConfig]:
+def state_from_checkpoint(
+    content: Any, source: str, config: NCSNppConfig | None = None
+) -> tuple[StateDict, NCSNppConfig]:
     """State dict and config from what a score_sde file holds.
 
     A training checkpoint ``{optimizer, model, ema, step}`` gives its EMA weights: ``ema["shadow_params"]`` is a list in
@@ -312,16 +311,16 @@ def state_from_checkpoint(content: Any, source: str, config: NCSNppConfig | None
     ema = content.get("ema")
     shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
     if not isinstance(shadow, Sequence) or not all(isinstance(p, Tensor) for p in shadow):
-        raise CheckpointError(f"{source} is a score_sde training checkpoint without ema.shadow_params; the EMA is needed")
+        raise CheckpointError(f"{source} is a score_sde training checkpoint without ema.shadow_params, which is needed")
     if config is None and not model:
-        raise CheckpointError(f"{source} has an EMA list but no `model` to tell the shape of the network; name a preset")
+        raise CheckpointError(f"{source} has an EMA list but no `model` to tell the network's shape; name a preset")
     config = config or infer_config(model, source)
     with torch.device("meta"):
         parameters = dict(NCSNpp(config).named_parameters())
     if len(parameters) != len(shadow):
         raise CheckpointError(
-            f"{source} has {len(shadow)} EMA tensors, but the network has {len(parameters)} parameters; name the preset "
-            f"or config of this checkpoint (presets: {', '.join(PRESETS)})"
+            f"{source} has {len(shadow)} EMA tensors, but the network has {len(parameters)} parameters; name the "
+            f"preset or config of this checkpoint (presets: {', '.join(PRESETS)})"
         )
     state = dict(zip(parameters, shadow, strict=True))
     return {"sigmas": model.get("sigmas", _sigmas(config)), **state}, config
@@ -337,7 +336,7 @@ def from_checkpoint(content: Any, source: str, config: NCSNppConfig | None = Non
 
 def epsilon_model(network: NCSNpp, runtime: NoiseSchedule | None = None) -> EpsilonModel:
     """``network`` in the runtime's convention: label = index, as every purifier in the literature calls it."""
-    return to_epsilon(network, "epsilon", runtime=runtime)
+    return to_epsilon(network, "epsilon", NoiseSchedule.linear(), runtime=runtime)
 
 
 def _sigmas(config: NCSNppConfig) -> Tensor:

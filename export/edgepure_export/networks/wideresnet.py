@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import CheckpointError, load_weights
+from ..checkpoints import CheckpointError, load_weights, refuse_family
 
 Activation = Literal["relu", "silu"]
 
@@ -34,8 +34,8 @@ DM_NORMALISATION = {
 class WideResNetConfig:
     """Shape of a WideResNet.
 
-    ``depth`` = 6 n + 4 layers, ``widen_factor`` times 16, 32 and 64 channels. ``bias_last``, ``sub_block1``: variants of
-    the Standard naming (TRADES checkpoints carry a ``sub_block1`` that the forward pass never uses).
+    ``depth`` = 6 n + 4 layers, ``widen_factor`` times 16, 32 and 64 channels. ``bias_last``, ``sub_block1``: variants
+    of the Standard naming (TRADES checkpoints carry a ``sub_block1`` that the forward pass never uses).
     ``activation``, ``mean``, ``std``, ``stored_normalisation``: of the DeepMind naming, the last one if the file holds
     mean and std as buffers.
     """
@@ -63,7 +63,7 @@ class WideResNetConfig:
 
 
 class WideResNet(nn.Module):
-    """RobustBench's "Standard" WideResNet, e.g. WRN-28-10. Attention taps: `block{1,2,3}.layer.<last>.relu2`, `relu`."""
+    """RobustBench's "Standard" WideResNet, e.g. WRN-28-10. Taps: `block{1,2,3}.layer.<last>.relu2` and `relu`."""
 
     def __init__(self, config: WideResNetConfig) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class _StandardBlock(nn.Module):
 
 
 class DMWideResNet(nn.Module):
-    """DeepMind's WideResNet, e.g. WRN-70-16 with SiLU. Attention taps: `layer.{0,1,2}.block.<last>.relu_1`, `relu`."""
+    """DeepMind's WideResNet, e.g. WRN-70-16 with SiLU. Taps: `layer.{0,1,2}.block.<last>.relu_1` and `relu`."""
 
     mean: Tensor
     std: Tensor
@@ -189,6 +189,7 @@ def infer_config(
     The keys do not tell the activation and the normalisation of a DeepMind network: RobustBench's all use SiLU, and the
     normalisation of CIFAR-10 or CIFAR-100 follows from the number of classes. Pass them for anything else.
     """
+    refuse_family(state, source, "robustbench-wrn")
     standard = "block1.layer.0.conv1.weight" in state
     if not standard and "layer.0.block.0.conv_0.weight" not in state:
         raise CheckpointError(

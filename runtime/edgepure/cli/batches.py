@@ -19,6 +19,7 @@ from ..presets import Preset
 from ..purifier import Purifier
 from ..results import Failure, Result
 from ..rows import Plan
+from .guard import for_command_line
 
 #: Pixels of the images that are in memory at a time take at most about this many bytes.
 CHUNK_BYTES = 64 << 20
@@ -124,11 +125,6 @@ def run_chunks(
 def chunk_size(shape: tuple[int, int, int], slots: int) -> int:
     """Images that are in memory at a time."""
     return max(slots, min(MOST_IMAGES, CHUNK_BYTES // (4 * int(np.prod(shape)))))
-
-
-def for_command_line(reason: str) -> str:
-    """A message of the Python interface in the words of the command line."""
-    return reason.replace("(resize=True)", "(--resize)")
 
 
 class _Numbered:

@@ -33,18 +33,18 @@ def bench(
       edgepure bench digits
       edgepure bench digits --preset heterogeneous --batch 1,4,16 --repeats 9 --json
     """
+    from ..bundle import Bundle
     from ..measure import bench as run
-    from ..purifier import load
+    from ..purifier import Purifier
     from .output import emit_json, say, size, table
     from .presets import choose_preset
     from .progress import Progress
 
     sizes = _sizes(batch)
     with Progress("opening the bundle"):
-        purifier = load(bundle, provider, threads=threads, slots=max(sizes))
-    with purifier, Progress("measuring") as bar:
-        manifest = purifier.bundle.manifest
-        name, chosen = choose_preset(manifest.presets, manifest.default_preset, preset, change)
+        opened = Bundle.open(bundle)
+    name, chosen = choose_preset(opened.manifest.presets, opened.manifest.default_preset, preset, change)
+    with Progress("measuring") as bar, Purifier(opened, provider, threads=threads, slots=max(sizes)) as purifier:
         found = run(purifier, chosen, batches=sizes, repeats=repeats, on_progress=bar.update)
     if as_json:
         emit_json({**found.to_dict(), "preset": name, "threads": threads})

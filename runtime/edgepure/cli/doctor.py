@@ -53,8 +53,8 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
         table(
             ("engine", "state", "detail"),
             (
-                (part.name, "works" if part.works else "no", part.detail or _module_version(part))
-                for part in (*found.providers, *found.modules)
+                *((p.name, "works" if p.works else "no", p.detail) for p in found.providers),
+                *((f"{m.name} (module)", "works" if m.works else "no", m.detail or m.version) for m in found.modules),
             ),
         )
         for line in found.advice():
@@ -63,6 +63,3 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
         note("error: no inference engine works on this machine; install one with `pip install edgepure[cpu]`")
         raise typer.Exit(ProviderError.exit_code)
 
-
-def _module_version(part: object) -> str:
-    return str(getattr(part, "version", None) or "")

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import ConfigError
 from .guard import guard
-from .options import DebugOption, JsonOption
+from .options import DebugOption, JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
-    pass
+    from types import ModuleType
+
+    from ..presets import Preset
+
+#: Images of --images that are used at most.
+MOST_SAMPLES = 64
 
 
 @guard
@@ -34,8 +43,8 @@ def export(
     ] = None,
     presets: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="Presets by name. Default: DiffPure's and, with --blocks, the "
-                     "heterogeneous method's published settings.", show_default=False),
+        typer.Option(metavar="FILE.json", help="Presets by name. Default: uniform noise with 10 DDIM calls and, "
+                     "with --blocks, the heterogeneous method.", show_default=False),
     ] = None,
     default_preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Default: the first preset.", show_default=False)
@@ -61,6 +70,12 @@ def export(
         typer.Option("--images", metavar="FILE.npy|DIR", help="Real images for the parity check and the self-test. "
                      "Default: random ones only.", show_default=False),
     ] = None,
+    any_network: Annotated[
+        bool,
+        typer.Option("--any-network", help="Export even if the UNet does not predict noise as noise (untrained "
+                     "networks, to measure speed)."),
+    ] = False,
+    threads: ThreadsOption = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the bundle. Default: that of its folder.", show_default=False)
     ] = None,
@@ -79,15 +94,110 @@ def export(
           --diffusion python:samples/digits/models.py:load_unet --image 1x16x16 \\
           --blocks stem,block1,block2,block3 --out digits
     """
-    from ..errors import ConfigError
+    from .output import emit_json, say, size, table
     from .plan import parse_image_size, parse_schedule
+    from .progress import Progress
 
     shape = parse_image_size(image)
-    spec = parse_schedule(schedule)
-    chosen = _presets(presets, masked=blocks is not None)
-    if default_preset is not None and default_preset not in chosen:
-        raise ConfigError(f"--default-preset {default_preset!r} is not among the presets ({', '.join(chosen)})")
-    raise NotImplementedError((shape, spec))
+    options: dict[str, Any] = {
+        "image_size": shape[1:],
+        "channels": shape[0],
+        "schedule": parse_schedule(schedule) if schedule is not None else None,
+        "blocks": _names(blocks),
+        "classes": _class_names(classes),
+        "presets": _read_presets(presets),
+        "default_preset": default_preset,
+        "sample_images": _read_images(sample_images, shape),
+        "check_epsilon": not any_network,
+        "name": name,
+        "threads": threads,
+        "overwrite": overwrite,
+    }
+    # whatever PyTorch prints must not end up between the results
+    with Progress("importing PyTorch") as bar, redirect_stdout(sys.stderr):
+        sources, writer = _import_exporter()
+        bar.update(0.0, "loading the networks")
+        source = sources.resolve_classifier(classifier, classifier_weights)
+        model = sources.resolve_diffusion(diffusion, diffusion_weights)
+        options["classes"] = options["classes"] or source.classes
+        options["schedule"] = options["schedule"] or model.schedule
+        writer.export_bundle(
+            source.model,
+            model.model,
+            out,
+            **options,
+            classifier_source=source.origin,
+            diffusion_source=model.origin,
+            on_progress=lambda stage, share: bar.update(share, stage),
+        )
+    from ..bundle import Bundle
+
+    manifest = Bundle.open(out, verify=False).manifest
+    total = sum(entry.bytes for entry in manifest.files.values())
+    parity = dict(sorted(manifest.provenance.parity.items()))
+    if as_json:
+        emit_json(
+            {
+                "bundle": str(out), "name": manifest.name, "bytes": total, "parity": parity,
+                "presets": sorted(manifest.presets), "default_preset": manifest.default_preset,
+            }
+        )  # fmt: skip
+        return
+    say(f"{out}: {len(manifest.files)} files, {size(total)}, presets {', '.join(sorted(manifest.presets))}")
+    table(("graph", "largest difference to PyTorch"), ((k, f"{v:.1e}") for k, v in parity.items()))
+    say(f"\nnext: edgepure verify {out}")
 
 
-def _presets(path: Path | None, *, masked: bool) -> dict[str, Any]: ...
+def _import_exporter() -> tuple[ModuleType, ModuleType]:
+    """edgepure_export's sources and bundle writer, or one sentence about what is not installed."""
+    from ..errors import ExportError
+
+    try:
+        return import_module("edgepure_export.sources"), import_module("edgepure_export.bundle_writer")
+    except ImportError as error:
+        raise ExportError(
+            f"export needs PyTorch and ONNX, and {error.name or error} cannot be imported; install them with "
+            "`pip install edgepure[export]`"
+        ) from error
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise ConfigError(f"{text!r}: expected names separated by commas")
+    return names
+
+
+def _class_names(text: str | None) -> tuple[str, ...] | None:
+    """Names separated by commas, or the lines of a text file."""
+    if text is None or not Path(text).is_file():
+        return _names(text)
+    try:
+        lines = Path(text).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"class names {text} cannot be read: {error}") from None
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _read_presets(path: Path | None) -> dict[str, Preset] | None:
+    from .presets import parse_preset, read_json
+
+    if path is None:
+        return None
+    data = read_json(path, "presets")
+    if not isinstance(data, dict) or not data:
+        raise ConfigError(f"presets file {path}: expected an object with a preset under each name")
+    return {name: parse_preset(preset, f"presets file {path}, preset {name!r}") for name, preset in data.items()}
+
+
+def _read_images(path: Path | None, shape: tuple[int, int, int]) -> Any:
+    if path is None:
+        return None
+    from ..images import load_images
+    from ..manifest import ImageSpec
+    from .batches import find_sources
+
+    items = [source.item for source in find_sources([path])[:MOST_SAMPLES]]
+    return load_images(items, ImageSpec(channels=shape[0], height=shape[1], width=shape[2])).images

@@ -19,6 +19,14 @@ P = ParamSpec("P")
 
 #: What is not one of our own errors: the system (disk, memory, rights), or a defect of edgepure.
 SYSTEM_ERROR = 1
+#: What the messages of the Python interface ask for, and the option that does it here.
+OPTIONS = {
+    "(resize=True)": "(--resize)",
+    "pass provider='cpu'": "give --provider cpu",
+    "Pass provider='cpu'": "Give --provider cpu",
+    "pass check_epsilon=False": "give --any-network",
+    "ask to overwrite it": "give --overwrite",
+}
 
 
 def guard(command: Callable[P, None]) -> Callable[P, None]:
@@ -53,10 +61,17 @@ def fail(error: BaseException, *, as_json: bool) -> NoReturn:
     raise typer.Exit(code)
 
 
+def for_command_line(message: str) -> str:
+    """A message of the Python interface in the words of the command line."""
+    for python, option in OPTIONS.items():
+        message = message.replace(python, option)
+    return message
+
+
 def describe(error: BaseException) -> tuple[str, int]:
     """The sentence for a user, and the exit code."""
     if isinstance(error, EdgepureError):
-        return str(error), error.exit_code
+        return for_command_line(str(error)), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, 130
     if isinstance(error, OSError):

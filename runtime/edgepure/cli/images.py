@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import ConfigError, EdgepureError, ImageError
 from .guard import guard
 from .options import (
     BundleArgument,
@@ -27,8 +28,6 @@ from .options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..presets import Preset
-    from ..purifier import Purifier
     from ..results import Failure, Result
     from .batches import Source
 
@@ -79,21 +78,15 @@ def purify(
 
     sources = find_sources(images)
     files = _targets(sources, output, mask_out)
-    session = _Session(bundle, preset, change, 1, None, seed, provider, threads, slots)
-    if mask_out is not None and session.preset.mask is None:
-        from ..errors import ConfigError
-
-        raise ConfigError(f"--mask-out: preset {session.name} has no mask")
+    session = _Session(bundle, preset, change, 1, None, seed, provider, threads, slots, masked=mask_out is not None)
     written: list[dict[str, Any]] = []
 
     def save(position: int, result: Result) -> None:
         target = files[position]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_image(result.image, target)
+        _write(save_image, result.image, target)
         entry = {**result.to_dict(), "file": str(target)}
         if mask_out is not None and result.mask is not None:
-            mask_out.mkdir(parents=True, exist_ok=True)
-            save_image(result.mask, mask_out / target.name)
+            _write(save_image, result.mask, mask_out / target.name)
             entry["mask_file"] = str(mask_out / target.name)
         written.append(entry)
 
@@ -162,25 +155,34 @@ class _Session:
         provider: str,
         threads: int | None,
         slots: int,
+        *,
+        masked: bool = False,
     ) -> None:
+        from ..bundle import Bundle
         from ..noise import noise_source
-        from ..purifier import load
+        from ..planning import Planner
+        from ..purifier import Purifier
         from .output import note
         from .presets import choose_preset
         from .progress import Progress
 
-        self.noise = None if seed is None else noise_source(seed)  # a seed out of range is an error before any work
+        # Everything that can be wrong without an engine is checked before one is opened.
+        self.noise = None if seed is None else noise_source(seed)
         if seed is not None:
             note(SEED_WARNING)
         with Progress("opening the bundle"):
-            self.purifier: Purifier = load(bundle, provider, threads=threads, slots=slots)
-        manifest = self.purifier.bundle.manifest
+            opened = Bundle.open(bundle)
+        manifest = opened.manifest
         extra = [f"votes.count={votes}"] if votes is not None else []
         extra += [f"votes.rule={rule}"] if rule is not None else []
         self.name, _ = choose_preset(manifest.presets, manifest.default_preset, preset, changes)
-        self.preset: Preset
         _, self.preset = choose_preset(manifest.presets, manifest.default_preset, preset, [*changes, *extra])
-        self.purifier.plan(self.preset)  # a level outside the schedule is an error before any work
+        channels, height, width = manifest.image.shape
+        Planner(manifest.schedule.build(), channels * height * width).unet_calls(self.preset)
+        if masked and self.preset.mask is None:
+            raise ConfigError(f"--mask-out: preset {self.name} has no mask")
+        with Progress(f"starting the engine {provider!r}"):
+            self.purifier = Purifier(opened, provider, threads=threads, slots=slots)
         self._start = perf_counter()
 
     def run(
@@ -200,7 +202,6 @@ class _Session:
         self, results: list[dict[str, Any]], failures: list[Failure], as_json: bool, show: Callable[[], None]
     ) -> None:
         """Print the results, then the failures; exit 4 if there are any."""
-        from ..errors import ImageError
         from .output import emit_json, note, say
 
         seconds = perf_counter() - self._start
@@ -247,13 +248,20 @@ def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:
     table(columns, rows, right=[c for c in columns if c not in ("image", "label", "unpurified")])
 
 
+def _write(save: Callable[[Any, Path], None], image: Any, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save(image, target)
+    except OSError as error:
+        raise EdgepureError(f"cannot write {target}: {error.strerror or error}; it was not half-written") from error
+
+
 def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> list[Path]:
     """The file of each source. Nothing is written yet.
 
     Raises:
         ConfigError: two files in one, an input that would be overwritten, or a name that cannot be written.
     """
-    from ..errors import ConfigError
     from ..images import SUFFIXES
     from .batches import output_names
 

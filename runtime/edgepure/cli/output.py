@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 #: Width of tables when stdout is a file or a pipe: nothing is cut off there.
-_WIDE = 240
+_WIDE = 10_000
 
 
 def stdout() -> Console:

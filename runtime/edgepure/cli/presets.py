@@ -12,9 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError
 from ..faults import first_fault
-from ..methods import AnyMethod
 from ..presets import Preset
 
+#: What --method may be.
+METHODS = ("uniform", "heterogeneous", "repaint", "gdmp", "gnsp")
 #: Parts of a preset that a dotted key of --set may name; a key without a dot belongs to the method.
 PARTS = ("method", "mask", "ssni", "votes")
 
@@ -46,16 +47,17 @@ def choose_preset(
 
 def method_preset(method: str, changes: Sequence[str]) -> Preset:
     """The preset ``--method NAME --set ...`` describes. A mask that was not given gets an area that no row depends on."""
+    if method not in METHODS:
+        raise ConfigError(f"no method {method!r}; choose one of {', '.join(METHODS)}")
     data = apply_changes({"method": {"method": method}}, changes)
-    spec = check(TypeAdapter(AnyMethod), data["method"], "method")
-    if spec.method in ("heterogeneous", "repaint"):
+    if method in ("heterogeneous", "repaint"):
         data.setdefault("mask", {"area": 0.5})
     return parse_preset(data)
 
 
-def parse_preset(data: Any) -> Preset:
+def parse_preset(data: Any, what: str = "preset") -> Preset:
     """A preset from plain data; the error names the key, what came and what was expected."""
-    preset: Preset = check(TypeAdapter(Preset), data, "preset")
+    preset: Preset = check(TypeAdapter(Preset), data, what)
     return preset
 
 

@@ -24,8 +24,8 @@ class Progress:
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self._start = perf_counter()
-        self._last_line = self._start + QUIET_SECONDS - LINE_SECONDS
+        self._last_line = perf_counter()
+        self._first: tuple[float, float] | None = None  # share and time of the first update
         self._bar: RichProgress | None = None
         self._task: Any = None
         self._lock = threading.Lock()
@@ -37,6 +37,8 @@ class Progress:
         """``share`` in [0, 1] of the work is done; it goes on with ``what``."""
         self.what = what or self.what
         share = min(max(share, 0.0), 1.0)
+        if self._first is None:
+            self._first = share, perf_counter()
         if self._bar is not None:
             self._bar.update(self._task, completed=share, total=1.0, description=self.what)
         elif not sys.stderr.isatty():
@@ -54,10 +56,14 @@ class Progress:
 
     def _line(self, share: float) -> None:
         now = perf_counter()
-        if now - self._last_line >= LINE_SECONDS and share > 0.0:
-            self._last_line = now
-            elapsed = now - self._start
-            note(f"{self.what}: {100 * share:.0f} %, about {duration(elapsed / share - elapsed)} left")
+        if self._first is None or now - self._last_line < LINE_SECONDS:
+            return
+        self._last_line = now
+        begun, start = self._first
+        left = ""
+        if share > begun:
+            left = f", about {duration((now - start) * (1.0 - share) / (share - begun))} left"
+        note(f"{self.what}: {100 * share:.0f} %{left}")
 
     def __enter__(self) -> Progress:
         self._timer.start()

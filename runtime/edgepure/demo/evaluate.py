@@ -20,7 +20,7 @@ from .scores import Score
 Float32 = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
-#: Called with (what is being done, images finished, images in all).
+#: Called with (what is being done, decisions made, decisions in all).
 StageProgress = Callable[[str, int, int], None]
 
 
@@ -91,16 +91,19 @@ def evaluate_methods(
 ) -> dict[str, MethodRun]:
     """Every named preset on clean and attacked images, ``[N, C, H, W]`` float32 in [0, 1]."""
     runs: dict[str, MethodRun] = {}
-    for name in names:
-        done: list[Evaluation] = []
-        for shift, images in enumerate((clean, attacked)):
+    rounds = [(name, shift) for name in names for shift in (0, 1)]
+    of = len(rounds) * len(labels)
+    done: list[Evaluation] = []
+    for number, (name, shift) in enumerate(rounds):
 
-            def progress(finished: int, of: int, *, label: str = name, before: int = shift) -> None:
-                if on_progress is not None:
-                    on_progress(label, before * of + finished, 2 * of)
+        def progress(finished: int, _: int, *, what: str = name, before: int = number * len(labels)) -> None:
+            if on_progress is not None:
+                on_progress(what, before + finished, of)
 
-            done.append(evaluate(purifier, images, labels, name, seed=seed + shift, on_progress=progress))
-        runs[name] = MethodRun(*done)
+        images = attacked if shift else clean
+        done.append(evaluate(purifier, images, labels, name, seed=seed + shift, on_progress=progress))
+        if shift:
+            runs[name] = MethodRun(clean=done[-2], attacked=done[-1])
     return runs
 
 

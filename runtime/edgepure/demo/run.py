@@ -39,7 +39,7 @@ def run_demo(
         bundle: another bundle of the digits sample; None: the packaged one.
         provider: engine (see `edgepure.load`).
         threads: CPU threads of one call; None: one per core.
-        on_progress: called with (what is being done, images finished, images in all).
+        on_progress: called with (the method at work, decisions made, decisions in all).
 
     Returns:
         What the report says.
@@ -88,11 +88,11 @@ def run_demo(
         },
         methods=methods,
         protocols={
-            "clean": Protocol(images=drawn, decision=decision, seed=SEED),
+            "clean": Protocol(images=drawn, decision=decision, seeds={"noise": SEED, **made["seeds"]}),
             "attacked": Protocol(
                 images=drawn,
                 decision=decision,
-                seed=made["seed"],
+                seeds={"noise": SEED + 1, **made["seeds"]},
                 note="The attack was made beforehand and comes with the package; it does not know of the defence.",
                 **{k: made[k] for k in ("attack", "norm", "eps", "steps", "step_size", "random_start")},
                 **{k: made[k] for k in ("gradient", "target")},

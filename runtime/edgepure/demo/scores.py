@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
@@ -77,7 +77,7 @@ def _at_least(k: int, n: int, p: float) -> float:
     return min(1.0, math.fsum(terms))
 
 
-def _bisect(below: Any) -> float:
+def _bisect(below: Callable[[float], bool]) -> float:
     """The p in (0, 1) where ``below`` turns from true to false, to 1e-12."""
     low, high = 0.0, 1.0
     for _ in range(40):
@@ -93,7 +93,7 @@ class Protocol:
     Attributes:
         images: which images, in words, with their number.
         decision: the rule that turns purifications into one answer.
-        seed: of the noise of the evaluation, and of the attack where it has one.
+        seeds: of what was drawn: ``noise`` of the purifications, ``attack``, ``subset`` of the images.
         attack, norm, eps, steps, step_size, random_start, eot: the attack; None where there is none.
         gradient: which gradient the attack follows, and where it is cut.
         target: what was attacked.
@@ -102,7 +102,7 @@ class Protocol:
 
     images: str
     decision: str
-    seed: int | None = None
+    seeds: Mapping[str, int] = field(default_factory=dict)
     attack: str | None = None
     norm: str | None = None
     eps: float | None = None
@@ -131,6 +131,6 @@ class Protocol:
         if self.gradient:
             parts.append(f"gradient: {self.gradient}")
         parts += [self.images, self.decision]
-        if self.seed is not None:
-            parts.append(f"seed {self.seed}")
+        if self.seeds:
+            parts.append("seeds: " + ", ".join(f"{what} {seed}" for what, seed in self.seeds.items()))
         return "; ".join(parts) + "." + (f" {self.note}" if self.note else "")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..errors import EdgepureError
 from ..rows import COLUMNS, LEARNED_COLUMNS
 from .base import Float32, Stepper
 
@@ -72,7 +73,12 @@ def execute_row(
     eps = output[:, :channels]
     x0 = np.clip((z - c["sigma"] * eps) / c["alpha"], -c["clip"], c["clip"])
     result = c["out_x"] * x + c["out_z"] * z + c["out_x0"] * x0 + c["out_eps"] * eps + c["out_ref"] * ref
-    if "out_noise" in c and output.shape[1] == 2 * channels and noise_out is not None:
+    if coeffs[:, len(COLUMNS) :].any():
+        if output.shape[1] != 2 * channels or noise_out is None:
+            raise EdgepureError(
+                f"the plan uses the network's learned variance, but the network gives {output.shape[1]} channels for "
+                f"{channels} of the image instead of {2 * channels}; choose variance 'fixed_small'"
+            )
         f = 0.5 * (output[:, channels:] + 1.0)
         log_var = f * c["log_var_max"] + (1.0 - f) * c["log_var_min"]
         result = result + c["out_noise"] * np.exp(0.5 * log_var) * noise_out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def test_trajectory(path: Path) -> None:
 def test_jump_schedule(entry: dict) -> None:
     times = jump_times(**entry["params"])
     assert times == entry["times"]
-    pairs = list(zip(times, times[1:], strict=False))
+    pairs = list(itertools.pairwise(times))
     assert sum(b < a for a, b in pairs) == entry["n_reverse"]
     assert sum(b > a for a, b in pairs) == entry["n_forward"]
 

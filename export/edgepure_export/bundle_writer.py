@@ -1,0 +1,387 @@
+"""Write a bundle: export every graph, prove parity, record the self-test. All of it appears at once, or nothing does."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgepure.atomic import atomic_directory, write_npz
+from edgepure.bundle import Bundle, hash_files, write_manifest
+from edgepure.errors import ExportError
+from edgepure.manifest import (
+    SELFTEST_FILE,
+    AttentionEntry,
+    GraphEntry,
+    GraphName,
+    ImageSpec,
+    Manifest,
+    Provenance,
+    TensorEntry,
+    graph_signature,
+)
+from edgepure.methods import HeterogeneousSpec, UniformSpec
+from edgepure.noise import SeededNoise
+from edgepure.planning import Planner
+from edgepure.presets import MaskSpec, Preset
+from edgepure.schedule import NoiseSchedule, ScheduleSpec, schedule_from
+
+from . import parity
+from .attention import BlockTransform, MaskModule
+from .cases import Cases
+from .checks import check_classifier, check_placement, check_unet
+from .graphs import OPSET, Graph, check_file, evaluating, export_graph
+from .reference import TorchReference
+from .step import LearnedStepModule, StepModule, UnetModule
+from .taps import Taps
+from .weights_pool import WeightsPool
+
+#: Called with (what is being done, share of the work that is done).
+ExportProgress = Callable[[str, float], None]
+
+#: Seed of the recorded purifications, and how many images they have.
+SELFTEST_SEED, SELFTEST_BATCH = 20240301, 2
+
+
+class ClassifierModule(nn.Module):
+    """The classifier alone: image [B, C, H, W] in [0, 1] -> logits [B, N]."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(image)
+        return logits
+
+
+@dataclass
+class _Part:
+    """One graph to export."""
+
+    name: GraphName
+    module: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def select(self, case: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs of a case in the order of the module's arguments."""
+        return {key: case[key] for key in self.inputs}
+
+
+def export_bundle(
+    classifier: nn.Module,
+    unet: nn.Module,
+    out: str | PathLike[str],
+    *,
+    image_size: int | tuple[int, int],
+    channels: int = 3,
+    schedule: NoiseSchedule | ScheduleSpec | Mapping[str, Any] | None = None,
+    blocks: Sequence[str] | Taps | None = None,
+    classes: Sequence[str] | None = None,
+    presets: Mapping[str, Preset | Mapping[str, Any]] | None = None,
+    default_preset: str | None = None,
+    sample_images: Any = None,
+    norm_p: float = 2.0,
+    mask_input: Literal["own", "official"] = "own",
+    block_transforms: Mapping[str, BlockTransform] | None = None,
+    learned_variance: bool | None = None,
+    tolerance: float | Mapping[str, float] = parity.DEFAULT_TOLERANCE,
+    check_epsilon: bool = True,
+    selftest_calls: int = 100,
+    calibration: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    classifier_source: str | None = None,
+    diffusion_source: str | None = None,
+    opset: int = OPSET,
+    threads: int | None = None,
+    overwrite: bool = False,
+    on_progress: ExportProgress | None = None,
+) -> Path:
+    """Export a classifier and a diffusion model to a bundle.
+
+    Args:
+        classifier: images [B, C, H, W] float32 in [0, 1] -> logits [B, N]; its own preprocessing inside.
+        unet: ``unet(x [B, C, H, W] in model range, t [B] float) -> epsilon [B, C, H, W]``, or [B, 2C, H, W] with a
+            learned-range variance. `edgepure_export.parametrisation` converts other networks.
+        out: the directory to make.
+        image_size: height and width, or one number for both.
+        channels: 1 for gray, 3 for RGB.
+        schedule: noise schedule of the diffusion model; None: linear VP with T = 1000.
+        blocks: modules of the classifier to tap for the attention mask; None: no mask graph.
+        classes: names of the classes; None: their numbers.
+        presets: by name, `Preset` or plain data; None: a DDIM of 10 calls, and a heterogeneous one if there are blocks.
+        default_preset: None: the first one.
+        sample_images: [B, C, H, W] in [0, 1], for parity and self-test; None: smooth random ones.
+        norm_p, mask_input, block_transforms: see `MaskModule`.
+        learned_variance: None: as the network's output channels say. False: use only its epsilon.
+        tolerance: of the parity check (`edgepure_export.parity.DEFAULT_TOLERANCE`), one number or one per graph.
+        check_epsilon: refuse a network that does not predict noise as noise; False for untrained networks.
+        selftest_calls: presets with more UNet calls than this get no recorded purification, because PyTorch has to run
+            all of them.
+        calibration: numbers that belong to this bundle, for example score norms.
+        name: of the bundle; None: the directory's name.
+        classifier_source, diffusion_source: where the networks come from, for the provenance.
+        opset: see `export_graph`.
+        threads: CPU threads of the parity check; None: one per core.
+        overwrite: replace a bundle that is already there.
+        on_progress: called with (what is being done, share done).
+
+    Returns:
+        The directory of the finished bundle.
+
+    Raises:
+        ExportError: a network is not what it should be, cannot be exported, or differs from its graph by more than the
+            tolerance. ConfigError: a preset or the schedule is wrong. EdgepureError: the target exists, or cannot be
+            written. In every case, Ctrl-C included, nothing is left behind.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    image = ImageSpec(channels=channels, height=height, width=width)
+    noise = schedule_from(dict(schedule) if isinstance(schedule, Mapping) else schedule)
+    parsed = _presets(presets, noise, has_blocks=blocks is not None)
+    if default_preset is not None and default_preset not in parsed:
+        raise ExportError(f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)})")
+    report = on_progress or (lambda stage, share: None)
+    target = Path(out)
+    with atomic_directory(target, overwrite) as folder, evaluating(classifier, unet):
+        report("checking the networks", 0.0)
+        check_placement("classifier", classifier)
+        check_placement("diffusion network", unet)
+        cases = Cases(image, noise, parsed, sample_images)
+        count = check_classifier(classifier, cases.images(2), None if classes is None else len(classes))
+        predicts_variance = check_unet(unet, image, len(noise), trained=check_epsilon)
+        learned = predicts_variance if learned_variance is None else learned_variance
+        if learned and not predicts_variance:
+            raise ExportError(f"learned_variance needs a network with {2 * channels} output channels, this has {channels}")
+        _check_presets(parsed, noise, image, learned)
+        with _tapped(classifier, blocks, image, norm_p, mask_input, block_transforms) as mask_module:
+            parts = _parts(classifier, unet, mask_module, learned)
+            graphs = _export(parts, cases, folder, image, count, opset, report)
+            results, vectors = _compare(parts, cases, folder, tolerance, threads, report)
+            reference = TorchReference(
+                unet, schedule=noise, classifier=classifier, mask_module=mask_module, checkpointing=False
+            )
+            attention = None
+            if mask_module is not None:
+                attention = AttentionEntry(blocks=mask_module.blocks, norm_p=norm_p, input=mask_input)
+            vectors.update(_pipelines(reference, parsed, cases.images(SELFTEST_BATCH), selftest_calls, report))
+        report("writing", 0.99)
+        write_npz(folder / SELFTEST_FILE, vectors)
+        manifest = Manifest.from_data(
+            {
+                "name": name or target.resolve().name,
+                "image": image,
+                "classes": tuple(classes) if classes is not None else tuple(str(i) for i in range(count)),
+                "schedule": noise.spec,
+                "graphs": {key: _entry(graph) for key, graph in graphs.items()},
+                "attention": attention,
+                "learned_variance": learned,
+                "presets": parsed,
+                "default_preset": default_preset or next(iter(parsed)),
+                "calibration": dict(calibration or {}),
+                "provenance": _provenance(classifier, unet, classifier_source, diffusion_source, results),
+                "files": hash_files(folder),
+            }
+        )
+        write_manifest(folder, manifest)
+        Bundle.open(folder).selftest()  # whatever a reader would refuse is refused now
+    report("done", 1.0)
+    return target
+
+
+@contextmanager
+def _tapped(
+    classifier: nn.Module,
+    blocks: Sequence[str] | Taps | None,
+    image: ImageSpec,
+    norm_p: float,
+    mask_input: Literal["own", "official"],
+    transforms: Mapping[str, BlockTransform] | None,
+) -> Iterator[MaskModule | None]:
+    """The mask module for a while; afterwards the caller's classifier has no hooks of ours."""
+    if blocks is None:
+        yield None
+        return
+    size = (image.height, image.width)
+    module = MaskModule(classifier, blocks, size, norm_p=norm_p, input=mask_input, transforms=transforms)
+    try:
+        zeros = torch.zeros(2)
+        with torch.no_grad():
+            module.eval()(torch.zeros((2, *image.shape)), zeros, zeros, zeros)  # a block that gives no map says so now
+        yield module
+    finally:
+        module.close()
+
+
+def _export(
+    parts: Sequence[_Part],
+    cases: Cases,
+    folder: Path,
+    image: ImageSpec,
+    classes: int,
+    opset: int,
+    report: ExportProgress,
+) -> dict[GraphName, Graph]:
+    graphs: dict[GraphName, Graph] = {}
+    with WeightsPool(folder) as pool:
+        for done, part in enumerate(parts):
+            report(f"exporting {part.name}", 0.02 + 0.68 * done / len(parts))
+            graph = export_graph(part.name, part.module, part.select(cases.of(part.name)[0]), part.outputs, opset=opset)
+            graphs[part.name] = _in_order(graph, image, classes)
+            pool.save(graph.model, f"{part.name}.onnx")
+    return graphs
+
+
+def _compare(
+    parts: Sequence[_Part],
+    cases: Cases,
+    folder: Path,
+    tolerance: float | Mapping[str, float],
+    threads: int | None,
+    report: ExportProgress,
+) -> tuple[dict[str, parity.GraphParity], dict[str, NDArray[Any]]]:
+    """Parity of each graph, and the vectors of its first case."""
+    results: dict[str, parity.GraphParity] = {}
+    vectors: dict[str, NDArray[Any]] = {}
+    for done, part in enumerate(parts):
+        report(f"comparing {part.name} with PyTorch", 0.7 + 0.2 * done / len(parts))
+        path = folder / f"{part.name}.onnx"
+        check_file(path)
+        mine = [part.select(case) for case in cases.of(part.name)]
+        allowed = tolerance.get(part.name, parity.DEFAULT_TOLERANCE) if isinstance(tolerance, Mapping) else tolerance
+        result = parity.measure(
+            part.name, path, part.module, mine, part.outputs, tolerance=allowed, threads=threads
+        )
+        parity.require(result)
+        results[part.name] = result
+        outputs = parity.run_module(part.module, mine[0], part.outputs)
+        vectors.update({f"{part.name}/in/{key}": tensor.numpy() for key, tensor in mine[0].items()})
+        vectors.update({f"{part.name}/out/{key}": value for key, value in outputs.items()})
+    return results, vectors
+
+
+def _presets(
+    presets: Mapping[str, Preset | Mapping[str, Any]] | None, schedule: NoiseSchedule, has_blocks: bool
+) -> dict[str, Preset]:
+    if presets is None:
+        scale = len(schedule) / 1000.0
+        t_star, t_l = max(2, round(100 * scale)), max(4, round(200 * scale))
+        ddim = UniformSpec(t_star=t_star, steps=min(10, t_star), sampler="ddim")
+        chosen = {"uniform": Preset(method=ddim, description="the whole image, DDIM")}
+        if has_blocks:
+            two_levels = HeterogeneousSpec(t_l=t_l, t_s=t_l // 2)
+            chosen["heterogeneous"] = Preset(
+                method=two_levels, mask=MaskSpec(area=0.15), description="strong noise where the classifier looks"
+            )
+        return chosen
+    parsed = {key: p if isinstance(p, Preset) else Preset.parse(dict(p)) for key, p in presets.items()}
+    if not parsed:
+        raise ExportError("`presets` is empty; give at least one, or None for the defaults")
+    return parsed
+
+
+def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image: ImageSpec, learned: bool) -> None:
+    """Compile every plan now: a timestep out of range must not be found on the device."""
+    planner = Planner(schedule, int(np.prod(image.shape)))
+    for key, preset in presets.items():
+        if planner.plan(preset).learned_variance and not learned:
+            raise ExportError(
+                f"preset {key!r} uses the network's learned variance, but this export has none; choose variance 'fixed_small'"
+            )
+        planner.probe(preset)
+
+
+def _parts(classifier: nn.Module, unet: nn.Module, mask: MaskModule | None, learned: bool) -> list[_Part]:
+    state = ("x", "ref", "noise", "mask", "coeffs")
+    parts = [_Part("classifier", ClassifierModule(classifier), ("image",), ("logits",))]
+    if mask is not None:
+        settings = ("image", "threshold", "area", "rule")
+        parts.append(_Part("mask", mask, settings, ("logits", "mask", "attention")))
+    parts.append(_Part("step", StepModule(unet), state, ("x_next",)))
+    if learned:
+        parts.append(_Part("step_learned", LearnedStepModule(unet), (*state, "noise_out"), ("x_next",)))
+    parts.append(_Part("unet", UnetModule(unet), ("x", "t"), ("epsilon",)))
+    return parts
+
+
+def _in_order(graph: Graph, image: ImageSpec, classes: int) -> Graph:
+    """Put the inputs into the order of the bundle format, and check the signature."""
+    inputs, outputs = graph_signature(graph.name, image, classes)  # type: ignore[arg-type]
+    by_name = {str(value.name): value for value in graph.model.graph.inputs}
+    if set(by_name) != {entry.name for entry in inputs}:
+        raise ExportError(f"{graph.name}: the graph has the inputs {sorted(by_name)}")
+    graph.model.graph.inputs[:] = [by_name[entry.name] for entry in inputs]
+    specs = {spec.name: spec for spec in graph.inputs}
+    ordered = Graph(graph.name, graph.model, tuple(specs[e.name] for e in inputs), graph.outputs, graph.opset)
+    for found, expected in ((_tensors(ordered.inputs), inputs), (_tensors(ordered.outputs), outputs)):
+        if found != expected:
+            raise ExportError(f"{graph.name}: the graph has {found}, the bundle format asks for {expected}")
+    return ordered
+
+
+def _tensors(specs: Sequence[Any]) -> tuple[TensorEntry, ...]:
+    return tuple(TensorEntry(name=s.name, shape=s.shape) for s in specs)
+
+
+def _entry(graph: Graph) -> GraphEntry:
+    return GraphEntry(
+        file=f"{graph.name}.onnx", opset=graph.opset, inputs=_tensors(graph.inputs), outputs=_tensors(graph.outputs)
+    )
+
+
+def _pipelines(
+    reference: TorchReference, presets: Mapping[str, Preset], images: Tensor, most_calls: int, report: ExportProgress
+) -> dict[str, NDArray[Any]]:
+    """One vote of every preset with seeded noise, by the PyTorch reference."""
+    arrays: dict[str, NDArray[Any]] = {}
+    assert reference.schedule is not None
+    planner = Planner(reference.schedule, images[0].numel())
+    for done, (key, preset) in enumerate(presets.items()):
+        probe = planner.probe(preset)
+        calls = planner.plan(preset).unet_calls + (0 if probe is None else probe.unet_calls)
+        if calls > most_calls:
+            continue
+        report(f"recording {key}", 0.9 + 0.09 * done / len(presets))
+        with torch.no_grad():
+            done_batch = reference.run_preset(images, preset, SeededNoise(SELFTEST_SEED))
+        prefix = f"pipeline/{key}/"
+        arrays[prefix + "image"] = images.numpy()
+        arrays[prefix + "seed"] = np.array(SELFTEST_SEED, dtype=np.int64)
+        arrays[prefix + "purified"] = done_batch.purified.numpy()
+        arrays[prefix + "logits"] = done_batch.logits.numpy()
+        if done_batch.mask is not None:
+            arrays[prefix + "mask"] = done_batch.mask.numpy()
+    return arrays
+
+
+def _provenance(
+    classifier: nn.Module,
+    unet: nn.Module,
+    classifier_source: str | None,
+    diffusion_source: str | None,
+    results: Mapping[str, parity.GraphParity],
+) -> Provenance:
+    try:
+        version = importlib.metadata.version("edgepure")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        version = "unknown"
+    return Provenance(
+        created=date.today(),
+        edgepure_version=version,
+        torch_version=str(torch.__version__),
+        onnx_version=str(onnx.__version__),
+        classifier=classifier_source or type(classifier).__name__,
+        diffusion=diffusion_source or type(unet).__name__,
+        parity={key: result.max_abs for key, result in results.items()},
+    )

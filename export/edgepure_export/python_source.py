@@ -1,0 +1,84 @@
+"""The scheme ``python``: a network from the user's own code.
+
+``python:package.module:function`` or ``python:path/to/file.py:function``. It imports the module, so it runs its code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from edgepure.errors import ExportError
+from torch import nn
+
+
+def load_module(reference: str) -> nn.Module:
+    """The network behind ``package.module:name`` or ``path/to/file.py:name``.
+
+    ``name`` is a module, or something to call without arguments that gives one: a function or an ``nn.Module`` class.
+    The working directory is searched too, as `python -m` does.
+
+    Raises:
+        ExportError: nothing there, the code fails, or it gives something else than a network.
+    """
+    place, colon, name = reference.rpartition(":")
+    if not colon or not place or not name:
+        raise ExportError(
+            f"python:{reference}: expected python:package.module:function or python:path/to/file.py:function"
+        )
+    module = _import_file(place) if place.endswith(".py") else _import_name(place)
+    if not hasattr(module, name):
+        offered = ", ".join(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
+        raise ExportError(f"python:{reference}: {place} has no {name!r}; it has {offered or 'nothing to call'}")
+    found = getattr(module, name)
+    if not isinstance(found, nn.Module):
+        if not callable(found):
+            raise ExportError(f"python:{reference} is a {type(found).__name__}, expected a network or a function")
+        try:
+            found = found()
+        except Exception as error:  # whatever the user's own code raises
+            raise ExportError(f"python:{reference} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(found, nn.Module):
+        raise ExportError(f"python:{reference} gave a {type(found).__name__}, expected a torch.nn.Module")
+    return found
+
+
+def _import_name(name: str) -> ModuleType:
+    with _search_first(Path.cwd()):
+        try:
+            return importlib.import_module(name)
+        except Exception as error:  # whatever the user's own code raises
+            raise ExportError(f"python:{name} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _import_file(name: str) -> ModuleType:
+    path = Path(name).resolve()
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ExportError(f"python:{name}: there is no such file; check the path")
+    module = importlib.util.module_from_spec(spec)
+    with _search_first(path.parent):
+        sys.modules[path.stem], before = module, sys.modules.get(path.stem)  # dataclasses look their module up
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever the user's own code raises
+            if before is None:
+                del sys.modules[path.stem]
+            else:
+                sys.modules[path.stem] = before
+            raise ExportError(f"python:{name} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+@contextmanager
+def _search_first(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

@@ -1,0 +1,189 @@
+"""The whole road: export, self-test, attack, purify and classify, attack through the defence, report.
+
+    python samples/digits/demo.py --out out
+
+takes about five minutes on two CPU cores and writes out/bundle, out/report.html and out/report.json.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from attack import PGD, Defence
+from build_bundle import TRANSFER, build, reference
+from data import Images, Labels, load_digits_split
+from demo_report import DemoRun, Settings, make_report
+from models import WEIGHTS, load_classifier, load_unet
+from rich.console import Console
+
+import edgepure
+from edgepure.cli.progress import Progress, duration
+from edgepure.demo.evaluate import default_first, evaluate, evaluate_methods, plain_labels
+from edgepure.errors import VerificationError
+from edgepure.verification import verify
+from edgepure_export.reference import TorchReference
+
+#: The attack through the whole defence; against the plain classifier the same without EOT.
+WHITEBOX = PGD(eps=0.05, steps=15, eot=3, seed=2)
+PLAIN_WHITEBOX = PGD(eps=0.05, steps=15, seed=2)
+#: The methods that the white-box attack looks at closely, on this many images; the others get half as many.
+MAIN = ("uniform", "heterogeneous", "uniform-ssni", "heterogeneous-ssni")
+WHITEBOX_IMAGES, QUICK_WHITEBOX_IMAGES, QUICK_IMAGES = 128, 16, 60
+#: Seeds: of the drawn subset, of the noise of the evaluation, of the attacker's own noise (he does not know the other).
+SUBSET_SEED, NOISE_SEED, ATTACKER_SEED = 20250301, 41, 77
+
+console = Console(highlight=False)
+
+
+@dataclass
+class Clock:
+    """Announces the stages of the demonstration and keeps their times."""
+
+    total: int
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        """Time a stage; its progress goes to stderr."""
+        console.print(f"[bold]{len(self.timings) + 1}/{self.total} {name}[/bold]")
+        start = perf_counter()
+        with Progress(name) as bar:
+            yield bar
+        self.timings[name] = perf_counter() - start
+        console.print(f"    took {duration(self.timings[name])}")
+
+
+def drawn(count: int, of: int) -> Labels:
+    """Indices of ``count`` images drawn at random, ascending; always the same ones."""
+    return np.sort(np.random.RandomState(SUBSET_SEED).permutation(of)[:count]).astype(np.int64)
+
+
+def seconds_of_a_step(twin: TorchReference, run: DemoRun, name: str) -> float:
+    """Seconds that one step of the white-box attack takes on all images of its subset."""
+    index = run.whitebox_index[name]
+    some = index[: WHITEBOX.batch]
+    defence = Defence(twin, run.presets[name], ATTACKER_SEED)
+    start = perf_counter()
+    WHITEBOX.gradient(defence, torch.from_numpy(run.clean[some]), torch.from_numpy(run.labels[some]))
+    return (perf_counter() - start) * len(index) / len(some)
+
+
+def attack_classifier(attack: PGD, twin: TorchReference, images: Images, labels: Labels, bar: Progress) -> Images:
+    """Attack the plain classifier."""
+    adversarial = attack(
+        twin.logits, torch.from_numpy(images), torch.from_numpy(labels), lambda step: bar.update(step / attack.steps)
+    )
+    return adversarial.numpy()
+
+
+def attack_defences(run: DemoRun, purifier: edgepure.Purifier, twin: TorchReference, bar: Progress) -> None:
+    """Attack every preset through the PyTorch twin and let the exported graphs answer."""
+    costs = {name: WHITEBOX.steps * seconds_of_a_step(twin, run, name) for name in run.names}
+    console.print(
+        f"    about {duration(sum(costs.values()))}: {WHITEBOX.steps} steps of EOT {WHITEBOX.eot} on each method"
+    )
+    spent = 0.0
+    for name in run.names:
+        index = run.whitebox_index[name]
+
+        def progress(step: int, *, what: str = name, before: float = spent) -> None:
+            share = (before + costs[what] * step / WHITEBOX.steps) / sum(costs.values())
+            bar.update(share, f"attacking {what}")
+
+        images, labels = torch.from_numpy(run.clean[index]), torch.from_numpy(run.labels[index])
+        adversarial = WHITEBOX(Defence(twin, run.presets[name], ATTACKER_SEED), images, labels, progress).numpy()
+        run.adversarial[name] = adversarial
+        run.whitebox[name] = evaluate(purifier, adversarial, run.labels[index], name, seed=NOISE_SEED + 2)
+        spent += costs[name]
+
+
+def twin_agreement(run: DemoRun, twin: TorchReference, name: str, count: int = 64) -> str:
+    """Does the engine answer the attacked images as PyTorch does, with the same noise?"""
+    found = run.methods[name].attacked.results[:count]
+    with torch.no_grad():
+        images = torch.from_numpy(run.attacked[: len(found)])
+        same = twin.run_preset(images, run.presets[name], edgepure.SeededNoise(NOISE_SEED + 1))
+    difference = np.abs(np.stack([r.image for r in found]) - same.purified.numpy()).max()
+    flipped = sum(r.vote_labels[0] != int(label) for r, label in zip(found, same.logits.argmax(1), strict=True))
+    return (
+        f"{len(found)} attacked images, {name}: purified images differ by at most {difference:.1e}, {flipped} answers"
+    )
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the bundle and the report.")] = Path("out"),
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer images: a look, not a measurement.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: one per core.")] = None,
+    weights: Annotated[Path, typer.Option(help="Folder with the two safetensors files.")] = WEIGHTS,
+) -> None:
+    """Export, attack, purify and classify the digits, and write a report."""
+    threads = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    console.print(f"The digits, end to end: about {'two' if quick else 'five'} minutes on two cores.")
+    clock = Clock(total=6)
+    test = load_digits_split().test
+    chosen = drawn(QUICK_IMAGES if quick else len(test), len(test))
+    clean, labels = test.images[chosen], test.labels[chosen]
+    classifier = load_classifier(weights)
+    twin = reference(classifier, load_unet(weights))
+
+    with clock.stage("export to ONNX") as bar:
+        bundle = build(out / "bundle", weights, on_progress=lambda what, share: bar.update(share, what))
+    with clock.stage("self-test") as bar:
+        verification = verify(bundle, threads=threads, on_progress=lambda what, share: bar.update(share, what))
+        console.print(f"    {verification}")
+        if not verification:
+            raise VerificationError(str(verification))
+    with clock.stage("attack the classifier") as bar:
+        attacked = attack_classifier(TRANSFER, twin, clean, labels, bar)
+        whitebox_plain = attack_classifier(PLAIN_WHITEBOX, twin, clean, labels, bar)
+
+    with edgepure.load(bundle, threads=threads, slots=32) as purifier:
+        names = default_first(purifier)
+        settings = Settings(
+            TRANSFER, PLAIN_WHITEBOX, WHITEBOX, NOISE_SEED, ATTACKER_SEED, SUBSET_SEED, len(test), quick
+        )
+        presets = {name: purifier.preset(name) for name in names}
+        run = DemoRun(settings, clean, attacked, labels, names, presets, verification)
+        for name in names:
+            count = QUICK_WHITEBOX_IMAGES if quick else WHITEBOX_IMAGES // (1 if name in MAIN else 2)
+            run.whitebox_index[name] = drawn(count, len(labels))
+        run.plain = {
+            "clean": plain_labels(purifier, clean),
+            "attacked": plain_labels(purifier, attacked),
+            "whitebox": plain_labels(purifier, whitebox_plain),
+        }
+        for parity, difference in purifier.bundle.manifest.provenance.parity.items():
+            console.print(f"    {parity}: largest difference to PyTorch {difference:.1e}")
+        with clock.stage("purify and classify") as bar:
+            run.methods = evaluate_methods(
+                purifier, names, clean, attacked, labels, seed=NOISE_SEED,
+                on_progress=lambda what, done, of: bar.update(done / of, f"running {what}"),
+            )  # fmt: skip
+            run.agreement = twin_agreement(run, twin, names[0])
+            console.print(f"    PyTorch and ONNX Runtime, {run.agreement}")
+        with clock.stage("attack through the defence") as bar:
+            attack_defences(run, purifier, twin, bar)
+        with clock.stage("report"):
+            report = make_report(run, purifier, clock.timings)
+            paths = report.write(out)
+    for method in report.methods:
+        assert method.attacked is not None and method.whitebox is not None
+        console.print(
+            f"  {method.name:24} {method.unet_calls:5.1f} UNet calls   clean {method.clean.fraction:6.1%}   "
+            f"attacked {method.attacked.fraction:6.1%}   white-box {method.whitebox.fraction:6.1%}"
+        )
+    console.print(f"written: {', '.join(str(path) for path in paths)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,111 @@
+"""The purification presets of the digits bundle, and the SSNI statistics that complete two of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepure import Purifier
+
+DEFAULT = "heterogeneous"
+VOTES = {"count": 5, "rule": "majority"}
+MASK = {"rule": "minmax", "area": 0.3}
+
+UNIFORM = {"method": "uniform", "t_star": 100, "steps": 3, "sampler": "ddpm"}
+HETEROGENEOUS = {
+    "method": "heterogeneous", "t_l": 200, "t_s": 100, "stage1_steps": 2, "stage2_steps": 2, "resample": "single",
+    "U": 3, "eta": 1.0,
+}  # fmt: skip
+
+#: Noise levels at which SSNI looks at an image: two UNet calls.
+PROBE = {"levels": [10, 20]}
+#: Seed of the noise of the measurement.
+SEED = 11
+
+#: Everything but SSNI, which needs statistics.
+FIXED: dict[str, dict[str, Any]] = {
+    "heterogeneous": {
+        "method": HETEROGENEOUS,
+        "mask": MASK,
+        "description": "strong noise where the classifier looks, weaker noise elsewhere",
+    },
+    "heterogeneous-official": {
+        "method": {**HETEROGENEOUS, "variant": "official", "clip": True},
+        "mask": MASK,
+        "description": "the same, as in the authors' code: resampling costs no extra call",
+    },
+    "uniform": {"method": UNIFORM, "description": "DiffPure: the same noise everywhere"},
+    "repaint": {
+        "method": {
+            "method": "repaint", "respacing": "20", "t_T": 4, "jump_length": 1, "jump_n_sample": 2,
+        },
+        "mask": MASK,
+        "description": "inpainting inside the mask with repeated steps",
+    },
+    "gdmp": {
+        "method": {
+            "method": "gdmp", "respacing": "40", "purify_steps": 4, "rounds": 2, "guide_scale": 200.0,
+            "variance": "fixed_small",
+        },
+        "description": "denoising guided towards the input, two rounds",
+    },
+    "gnsp": {
+        "method": {
+            "method": "gnsp", "max_timesteps": [30, 60, 120], "num_denoising_steps": [1, 2, 3], "clip": True,
+        },
+        "description": "three rounds with growing noise",
+    },
+}  # fmt: skip
+
+
+def with_votes(preset: dict[str, Any]) -> dict[str, Any]:
+    """The preset with the decision rule of this sample."""
+    return {**preset, "votes": VOTES}
+
+
+def fixed_presets() -> dict[str, dict[str, Any]]:
+    """All presets without SSNI, the default one first."""
+    return {name: with_votes(preset) for name, preset in FIXED.items()}
+
+
+def probing_preset() -> dict[str, Any]:
+    """A preset that serves to measure score norms: its statistics are not used by the probe."""
+    return {"method": UNIFORM, "ssni": {"mu": 1.0, "tau": 1.0, "probe": PROBE}}
+
+
+def score_norm_statistics(purifier: Purifier, images: npt.NDArray[np.float32]) -> dict[str, float]:
+    """Mean, standard deviation, minimum and maximum of the score norms of clean images ``[N, 1, 16, 16]`` in [0, 1],
+    measured with the exported graphs."""
+    norms = purifier.score_norms(images, probing_preset(), noise=SEED)
+    return {
+        "images": len(images),
+        "mean": round(float(norms.mean()), 3),
+        "std": round(float(norms.std(ddof=1)), 3),
+        "min": round(float(norms.min()), 3),
+        "max": round(float(norms.max()), 3),
+    }
+
+
+def ssni_presets(statistics: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """SSNI on the two main methods: a sigmoid around the mean score norm of clean images, as wide as its spread.
+
+    A typical clean image gets half the noise level and half the UNet calls, an attacked one all of it.
+    """
+    ssni = {
+        "reweighting": "sigmoid",
+        "probe": PROBE,
+        "mu": statistics["mean"],
+        "tau": statistics["std"],
+        "minimum": 0.4,  # an attacker who imitates a clean score norm still meets this much noise
+        "levels": 16,
+    }
+    uniform = {"method": UNIFORM, "ssni": ssni, "description": "uniform, its noise level chosen for each image"}
+    heterogeneous = {
+        "method": HETEROGENEOUS,
+        "mask": MASK,
+        "ssni": ssni,
+        "description": "heterogeneous, its noise levels chosen for each image",
+    }
+    return {"heterogeneous-ssni": with_votes(heterogeneous), "uniform-ssni": with_votes(uniform)}
