@@ -165,20 +165,16 @@ def unet_model() -> onnx.ModelProto:
 
 def step_model() -> onnx.ModelProto:
     g = _Graph()
-    one = g.constant(1.0)
     flat = {n: g("Gather", "coeffs", g.constant(i, np.int64), axis=1) for i, n in enumerate(COLUMNS)}
     c = {name: _per_image(g, vector) for name, vector in flat.items()}
-    outside = g("Sub", one, "mask")
-    w = g("Add", g("Mul", c["w_in"], "mask"), g("Mul", c["w_out"], outside))
-    v = g("Sub", one, w)
-    owed = g("Mul", g("Mul", c["jump_a"], v), c["carry_s"])
-    known = g("Mul", g("Mul", c["jump_a"], w), c["known_s"])
-    variance = g("Sum", *(g("Mul", s, s) for s in (owed, known, c["jump_s"])))
-    kept = g("Add", g("Mul", v, "x"), g("Mul", g("Mul", w, c["known_a"]), "ref"))
-    z = g("Add", g("Mul", c["jump_a"], kept), g("Mul", g("Sqrt", variance), "noise"))
+
+    def weighted(name: str, value: str) -> str:
+        return g("Mul", g("Add", c[f"{name}_base"], g("Mul", c[f"{name}_mask"], "mask")), value)
+
+    z = g("Sum", weighted("x", "x"), weighted("ref", "ref"), weighted("noise", "noise"))
     eps = _epsilon_nodes(g, z, flat["t"])
-    x0 = g("Div", g("Sub", z, g("Mul", c["sigma"], eps)), c["alpha"])
-    x0 = g("Max", g("Min", x0, c["clip"]), g("Neg", c["clip"]))
+    x0 = g("Add", g("Mul", c["x0_z"], z), g("Mul", c["x0_eps"], eps))
+    x0 = g("Min", g("Max", x0, c["x0_min"]), c["x0_max"])
     parts = {"out_x": "x", "out_z": z, "out_x0": x0, "out_eps": eps, "out_ref": "ref"}
     g("Sum", *(g("Mul", c[name], value) for name, value in parts.items()), out="x_next")
     return g.model("step")

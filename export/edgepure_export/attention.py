@@ -24,7 +24,7 @@ from edgepure.errors import ExportError
 
 from .taps import Taps, named_taps
 
-#: What gradient the mask has. ``soft``: the mask itself becomes a sigmoid; ``straight_through``: hard values, its gradient.
+#: Gradient of the mask. ``soft``: the mask itself becomes a sigmoid; ``straight_through``: hard values, that gradient.
 MaskGradient = Literal["none", "soft", "straight_through"]
 
 #: Codes of the rules in the graph input ``rule``.
@@ -112,7 +112,7 @@ class AttentionHead(nn.Module):
         return attention, torch.where(is_softmax, log_softmax, fused)
 
     def minmax_map(self, activations: Sequence[Tensor]) -> Tensor:
-        """[B, 1, H, W] in [0, 1]: the authors' fusion. A block whose map is constant over an image (0/0) adds nothing."""
+        """[B, 1, H, W] in [0, 1], the authors' fusion. A block that is constant over an image (0/0) adds nothing."""
         maps = self._resize([(a * a).sum(1, keepdim=True) for a in activations])
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
         span = high - low
@@ -124,7 +124,7 @@ class AttentionHead(nn.Module):
     def log_softmax_maps(self, activations: Sequence[Tensor]) -> Tensor:
         """[B, blocks, H, W]: logarithm of the spatial softmax of each block (the paper's rule)."""
         maps = self._resize([self._norm(a) for a in activations])
-        return F.log_softmax(maps.flatten(2), dim=2).unflatten(2, self.size_hw)
+        return F.log_softmax(maps.flatten(2), dim=2).reshape(maps.shape)
 
     def _norm(self, a: Tensor) -> Tensor:
         """L^p norm over the channels, [B, 1, h, w], with gradient 0 where the activations are all 0."""
@@ -174,13 +174,13 @@ class MaskModule(nn.Module):
 
     Args:
         classifier: images [B, C, H, W] in [0, 1] -> logits [B, N], preprocessing included.
-        blocks: names of the modules whose outputs are tapped, as in ``classifier.named_modules()``, or `Taps`. For known
-            families of vision transformers the tokens [B, n, C] become maps by themselves.
+        blocks: names of the modules whose outputs are tapped, as in ``classifier.named_modules()``, or `Taps`. The
+            tokens [B, n, C] of known vision transformers become maps by themselves.
         size_hw: height and width of the image.
         norm_p: see `AttentionHead`.
-        input: what the tapped classifier sees. ``own``: the image. ``official``: ``((2 * image - 1) - mean) / std`` with
-            ImageNet's mean and std, an oddity of the authors' code that its published masks have; it costs a second
-            pass, because the logits are always those of the image itself.
+        input: what the tapped classifier sees. ``own``: the image. ``official``: ``((2 * image - 1) - mean) / std``
+            with ImageNet's mean and std, an oddity of the authors' code that its published masks have; it costs a
+            second pass, because the logits are always those of the image itself.
         transforms: per block name, how its output becomes a map [B, C, h, w], where that needs help.
 
     Raises:
@@ -240,7 +240,7 @@ class MaskModule(nn.Module):
 
     @staticmethod
     def official_input(image: Tensor) -> Tensor:
-        """What the authors' code shows the tapped classifier: images in [-1, 1], normalised as if they were in [0, 1]."""
+        """What the authors' code shows the tapped classifier: [-1, 1] normalised as if it were [0, 1]."""
         if image.shape[1] != len(IMAGENET_MEAN):
             raise ExportError(
                 f"mask input 'official' normalises 3 colour channels, but the images have {image.shape[1]}; use 'own'"

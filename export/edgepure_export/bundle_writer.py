@@ -1,11 +1,10 @@
-"""Write a bundle: export every graph, prove parity, record the self-test. All of it appears at once, or nothing does."""
+"""Write a bundle: export every graph, prove parity, record the self-test. It appears whole, or not at all."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from os import PathLike
 from pathlib import Path
@@ -19,17 +18,13 @@ from torch import Tensor, nn
 
 from edgepure.atomic import atomic_directory, write_npz
 from edgepure.bundle import Bundle, hash_files, write_manifest
-from edgepure.errors import ExportError
+from edgepure.errors import ConfigError, ExportError
 from edgepure.manifest import (
     SELFTEST_FILE,
     AttentionEntry,
-    GraphEntry,
-    GraphName,
     ImageSpec,
     Manifest,
     Provenance,
-    TensorEntry,
-    graph_signature,
 )
 from edgepure.methods import HeterogeneousSpec, UniformSpec
 from edgepure.noise import SeededNoise
@@ -39,45 +34,15 @@ from edgepure.schedule import NoiseSchedule, ScheduleSpec, schedule_from
 
 from . import parity
 from .attention import BlockTransform, MaskModule
+from .bundle_graphs import ExportProgress, bundle_parts, compare_parts, export_parts, graph_entry
 from .cases import Cases
 from .checks import check_classifier, check_placement, check_unet
-from .graphs import OPSET, Graph, check_file, evaluating, export_graph
+from .graphs import OPSET, evaluating
 from .reference import TorchReference
-from .step import LearnedStepModule, StepModule, UnetModule
 from .taps import Taps
-from .weights_pool import WeightsPool
-
-#: Called with (what is being done, share of the work that is done).
-ExportProgress = Callable[[str, float], None]
 
 #: Seed of the recorded purifications, and how many images they have.
 SELFTEST_SEED, SELFTEST_BATCH = 20240301, 2
-
-
-class ClassifierModule(nn.Module):
-    """The classifier alone: image [B, C, H, W] in [0, 1] -> logits [B, N]."""
-
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(image)
-        return logits
-
-
-@dataclass
-class _Part:
-    """One graph to export."""
-
-    name: GraphName
-    module: nn.Module
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    def select(self, case: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The inputs of a case in the order of the module's arguments."""
-        return {key: case[key] for key in self.inputs}
 
 
 def export_bundle(
@@ -163,12 +128,14 @@ def export_bundle(
         predicts_variance = check_unet(unet, image, len(noise), trained=check_epsilon)
         learned = predicts_variance if learned_variance is None else learned_variance
         if learned and not predicts_variance:
-            raise ExportError(f"learned_variance needs a network with {2 * channels} output channels, this has {channels}")
+            raise ExportError(
+                f"learned_variance needs a network with {2 * channels} output channels, this has {channels}"
+            )
         _check_presets(parsed, noise, image, learned)
         with _tapped(classifier, blocks, image, norm_p, mask_input, block_transforms) as mask_module:
-            parts = _parts(classifier, unet, mask_module, learned)
-            graphs = _export(parts, cases, folder, image, count, opset, report)
-            results, vectors = _compare(parts, cases, folder, tolerance, threads, report)
+            parts = bundle_parts(classifier, unet, mask_module, learned)
+            graphs = export_parts(parts, cases, folder, image, count, opset, report)
+            results, vectors = compare_parts(parts, cases, folder, tolerance, threads, report)
             reference = TorchReference(
                 unet, schedule=noise, classifier=classifier, mask_module=mask_module, checkpointing=False
             )
@@ -184,7 +151,7 @@ def export_bundle(
                 "image": image,
                 "classes": tuple(classes) if classes is not None else tuple(str(i) for i in range(count)),
                 "schedule": noise.spec,
-                "graphs": {key: _entry(graph) for key, graph in graphs.items()},
+                "graphs": {key: graph_entry(graph) for key, graph in graphs.items()},
                 "attention": attention,
                 "learned_variance": learned,
                 "presets": parsed,
@@ -224,53 +191,6 @@ def _tapped(
         module.close()
 
 
-def _export(
-    parts: Sequence[_Part],
-    cases: Cases,
-    folder: Path,
-    image: ImageSpec,
-    classes: int,
-    opset: int,
-    report: ExportProgress,
-) -> dict[GraphName, Graph]:
-    graphs: dict[GraphName, Graph] = {}
-    with WeightsPool(folder) as pool:
-        for done, part in enumerate(parts):
-            report(f"exporting {part.name}", 0.02 + 0.68 * done / len(parts))
-            graph = export_graph(part.name, part.module, part.select(cases.of(part.name)[0]), part.outputs, opset=opset)
-            graphs[part.name] = _in_order(graph, image, classes)
-            pool.save(graph.model, f"{part.name}.onnx")
-    return graphs
-
-
-def _compare(
-    parts: Sequence[_Part],
-    cases: Cases,
-    folder: Path,
-    tolerance: float | Mapping[str, float],
-    threads: int | None,
-    report: ExportProgress,
-) -> tuple[dict[str, parity.GraphParity], dict[str, NDArray[Any]]]:
-    """Parity of each graph, and the vectors of its first case."""
-    results: dict[str, parity.GraphParity] = {}
-    vectors: dict[str, NDArray[Any]] = {}
-    for done, part in enumerate(parts):
-        report(f"comparing {part.name} with PyTorch", 0.7 + 0.2 * done / len(parts))
-        path = folder / f"{part.name}.onnx"
-        check_file(path)
-        mine = [part.select(case) for case in cases.of(part.name)]
-        allowed = tolerance.get(part.name, parity.DEFAULT_TOLERANCE) if isinstance(tolerance, Mapping) else tolerance
-        result = parity.measure(
-            part.name, path, part.module, mine, part.outputs, tolerance=allowed, threads=threads
-        )
-        parity.require(result)
-        results[part.name] = result
-        outputs = parity.run_module(part.module, mine[0], part.outputs)
-        vectors.update({f"{part.name}/in/{key}": tensor.numpy() for key, tensor in mine[0].items()})
-        vectors.update({f"{part.name}/out/{key}": value for key, value in outputs.items()})
-    return results, vectors
-
-
 def _presets(
     presets: Mapping[str, Preset | Mapping[str, Any]] | None, schedule: NoiseSchedule, has_blocks: bool
 ) -> dict[str, Preset]:
@@ -285,10 +205,16 @@ def _presets(
                 method=two_levels, mask=MaskSpec(area=0.15), description="strong noise where the classifier looks"
             )
         return chosen
-    parsed = {key: p if isinstance(p, Preset) else Preset.parse(dict(p)) for key, p in presets.items()}
-    if not parsed:
+    if not presets:
         raise ExportError("`presets` is empty; give at least one, or None for the defaults")
-    return parsed
+    return {key: preset if isinstance(preset, Preset) else _parse(key, preset) for key, preset in presets.items()}
+
+
+def _parse(name: str, data: Mapping[str, Any]) -> Preset:
+    try:
+        return Preset.parse(dict(data))
+    except ConfigError as error:
+        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}") from None
 
 
 def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image: ImageSpec, learned: bool) -> None:
@@ -297,47 +223,10 @@ def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image
     for key, preset in presets.items():
         if planner.plan(preset).learned_variance and not learned:
             raise ExportError(
-                f"preset {key!r} uses the network's learned variance, but this export has none; choose variance 'fixed_small'"
+                f"preset {key!r} uses the network's learned variance, but this export has none; "
+                "choose variance 'fixed_small'"
             )
         planner.probe(preset)
-
-
-def _parts(classifier: nn.Module, unet: nn.Module, mask: MaskModule | None, learned: bool) -> list[_Part]:
-    state = ("x", "ref", "noise", "mask", "coeffs")
-    parts = [_Part("classifier", ClassifierModule(classifier), ("image",), ("logits",))]
-    if mask is not None:
-        settings = ("image", "threshold", "area", "rule")
-        parts.append(_Part("mask", mask, settings, ("logits", "mask", "attention")))
-    parts.append(_Part("step", StepModule(unet), state, ("x_next",)))
-    if learned:
-        parts.append(_Part("step_learned", LearnedStepModule(unet), (*state, "noise_out"), ("x_next",)))
-    parts.append(_Part("unet", UnetModule(unet), ("x", "t"), ("epsilon",)))
-    return parts
-
-
-def _in_order(graph: Graph, image: ImageSpec, classes: int) -> Graph:
-    """Put the inputs into the order of the bundle format, and check the signature."""
-    inputs, outputs = graph_signature(graph.name, image, classes)  # type: ignore[arg-type]
-    by_name = {str(value.name): value for value in graph.model.graph.inputs}
-    if set(by_name) != {entry.name for entry in inputs}:
-        raise ExportError(f"{graph.name}: the graph has the inputs {sorted(by_name)}")
-    graph.model.graph.inputs[:] = [by_name[entry.name] for entry in inputs]
-    specs = {spec.name: spec for spec in graph.inputs}
-    ordered = Graph(graph.name, graph.model, tuple(specs[e.name] for e in inputs), graph.outputs, graph.opset)
-    for found, expected in ((_tensors(ordered.inputs), inputs), (_tensors(ordered.outputs), outputs)):
-        if found != expected:
-            raise ExportError(f"{graph.name}: the graph has {found}, the bundle format asks for {expected}")
-    return ordered
-
-
-def _tensors(specs: Sequence[Any]) -> tuple[TensorEntry, ...]:
-    return tuple(TensorEntry(name=s.name, shape=s.shape) for s in specs)
-
-
-def _entry(graph: Graph) -> GraphEntry:
-    return GraphEntry(
-        file=f"{graph.name}.onnx", opset=graph.opset, inputs=_tensors(graph.inputs), outputs=_tensors(graph.outputs)
-    )
 
 
 def _pipelines(

@@ -1,4 +1,4 @@
-"""Inputs of every graph for the parity check and the self-test: random ones, real ones, and every row of the presets."""
+"""Inputs of every graph for the parity check and the self-test: random, real, and rows of the presets' plans."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def sample_batch(images: Any, image: ImageSpec, count: int) -> Tensor:
         return torch.nn.functional.interpolate(coarse, size, mode="bilinear", align_corners=False)
     batch = torch.as_tensor(np.asarray(images))
     if batch.ndim != 4 or tuple(batch.shape[1:]) != image.shape or len(batch) == 0:
-        raise ExportError(f"sample images have the shape {list(batch.shape)}, expected [B, {', '.join(map(str, image.shape))}]")
+        raise ExportError(
+            f"sample images have the shape {list(batch.shape)}, expected [B, {', '.join(map(str, image.shape))}]"
+        )
     batch = batch.to(torch.float32)
     if not bool(((batch >= 0.0) & (batch <= 1.0)).all()):
         raise ExportError(
@@ -151,15 +153,16 @@ class Cases:
 
 
 def general_plan(schedule: NoiseSchedule) -> Plan:
-    """A plan that uses every column: heterogeneous injection, jumps, clipping, carried noise, and a pull to the input."""
+    """A plan that uses every column: injection outside the mask, jumps, clip, carried noise, pull to the input."""
     last = len(schedule) - 1
     builder = RowBuilder("parity")
     levels = [round(share * last) for share in (0.5, 0.2, 0.05)]
     top = levels[0]
     builder.diffuse_ref(schedule.sqrt_alpha_bar(top), schedule.sigma(top), top)
-    for level in levels:
+    for number, level in enumerate(levels):
         up = min(level + 3, last)
-        builder.inject_outside(schedule.sqrt_alpha_bar(level), schedule.sigma(level), level)
+        if number < 2:
+            builder.inject_outside(schedule.sqrt_alpha_bar(level), schedule.sigma(level), level)
         builder.jump(*schedule.jump(level, up), up)
         builder.call(
             up + 0.25, alpha=schedule.sqrt_alpha_bar(up), sigma=schedule.sigma(up), clip=1.0,

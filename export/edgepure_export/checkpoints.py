@@ -55,6 +55,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     except OSError as error:
         raise CheckpointError(f"checkpoint {file} cannot be read: {error.strerror}") from error
     _refuse_by_content(file, head)
+    # torch.load itself goes by the name where it is given a path that ends in .safetensors.
+    mapped = zipfile.is_zipfile(file) and file.suffix != ".safetensors"
+    if not mapped:
+        require_memory(file.stat().st_size, f"the contents of {file}")
     with _as_sentences(file):
         if head[8:9] == b"{":
             from safetensors.torch import load_file
@@ -63,8 +67,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
         with torch.serialization.safe_globals(_harmless_globals()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             # mmap: of a training checkpoint (optimiser, raw weights, EMA) only the tensors in use cost memory.
-            # torch.load itself goes by the name where it is given a path that ends in .safetensors.
-            if zipfile.is_zipfile(file) and file.suffix != ".safetensors":
+            if mapped:
                 return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
             with file.open("rb") as stream:
                 return torch.load(stream, map_location="cpu", weights_only=True)

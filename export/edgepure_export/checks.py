@@ -23,9 +23,13 @@ def check_placement(what: str, module: nn.Module) -> None:
     """Export runs in float32 on the CPU, whatever the engine does later; ExportError if the weights are elsewhere."""
     for name, parameter in module.named_parameters():
         if parameter.device.type != "cpu":
-            raise ExportError(f"the {what} is on {parameter.device} (weight {name!r}); export a copy on the CPU: module.cpu()")
+            raise ExportError(
+                f"the {what} is on {parameter.device} (weight {name!r}); export a copy on the CPU: module.cpu()"
+            )
         if parameter.dtype != torch.float32:
-            raise ExportError(f"the {what} has {parameter.dtype} weights ({name!r}); export it in float32: module.float()")
+            raise ExportError(
+                f"the {what} has {parameter.dtype} weights ({name!r}); export it in float32: module.float()"
+            )
 
 
 def check_unet(unet: nn.Module, image: ImageSpec, timesteps: int, *, trained: bool = True) -> bool:
@@ -93,14 +97,18 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
             raise
         except Exception as error:  # any user code
             raise ExportError(
-                f"the classifier fails on images {list(images.shape)} in [0, 1]: {type(error).__name__}: {_line(error)}; "
+                f"the classifier fails on images {list(images.shape)}: {type(error).__name__}: {_line(error)}; "
                 "its preprocessing (resizing included) must be part of the module"
             ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ExportError(f"the classifier gives {got} for {len(images)} images, expected logits [{len(images)}, classes]")
+        raise ExportError(
+            f"the classifier gives {got} for {len(images)} images, expected logits [{len(images)}, classes]"
+        )
     if not bool(torch.isfinite(logits).all()):
-        raise ExportError("the classifier gives NaN or infinite logits for ordinary images in [0, 1]; check its weights")
+        raise ExportError(
+            "the classifier gives NaN or infinite logits for ordinary images in [0, 1]; check its weights"
+        )
     if logits.shape[1] < 2:
         raise ExportError("the classifier has one output; purified classification needs at least 2 classes")
     if classes is not None and classes != logits.shape[1]:
@@ -117,7 +125,9 @@ def _check_output(output: Any, x: Tensor) -> bool:
         )
     expected = f"epsilon [4, {channels}, {size[0]}, {size[1]}], or {2 * channels} channels with a learned variance"
     if output.ndim != 4 or len(output) != len(x) or list(output.shape[2:]) != size:
-        raise ExportError(f"the diffusion network gives {list(output.shape)} for x {list(x.shape)}, expected {expected}")
+        raise ExportError(
+            f"the diffusion network gives {list(output.shape)} for x {list(x.shape)}, expected {expected}"
+        )
     if output.shape[1] not in (channels, 2 * channels):
         raise ExportError(f"the diffusion network gives {output.shape[1]} channels, expected {expected}")
     if not bool(torch.isfinite(output).all()):

@@ -108,7 +108,9 @@ def export_graph(
     )
     if [spec.name for spec in graph.inputs] != list(inputs):
         found = [spec.name for spec in graph.inputs]
-        raise ExportError(f"{name}: the graph has the inputs {found} instead of {list(inputs)}; every input must be used")
+        raise ExportError(
+            f"{name}: the graph has the inputs {found} instead of {list(inputs)}; every input must be used"
+        )
     return graph
 
 
@@ -147,7 +149,7 @@ def _spec(name: str, value: ir.Value) -> TensorSpec:
         raise ExportError(f"{name}: {value.name!r} has the shape {dims}; every axis but the batch must be fixed")
     if value.dtype != ir.DataType.FLOAT:
         raise ExportError(f"{name}: {value.name!r} is {value.dtype}, expected float32")
-    return TensorSpec(str(value.name), (BATCH, *[int(dim) for dim in dims[1:]]), "float32")
+    return TensorSpec(str(value.name), (BATCH, *[dim for dim in dims[1:] if isinstance(dim, int)]), "float32")
 
 
 def _name_nodes(name: str, model: ir.Model) -> None:
@@ -231,10 +233,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> str:
+    """The innermost cause in one sentence; the exporter's usual complaints in words that say what to change."""
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, ExportError):
         return str(error)
+    text = str(error)
+    if "inferred a static shape" in text or "Constraints violated" in text:
+        return "it uses the batch size of the example as a number; write reshape(-1, ...) or flatten(1) in its place"
+    if "data-dependent" in text:
+        return "its forward pass decides by the values of a tensor (an `if` or a size that depends on data)"
     return f"{type(error).__name__}: {_first_line(error)}"
 
 

@@ -1,10 +1,10 @@
-"""Noise for a batch of purifications as PyTorch tensors: recorded once, used in the forward pass and again in backward."""
+"""Noise for a batch of purifications as PyTorch tensors: the same in the forward pass and in the backward pass."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from edgepure.noise import NoiseSource, RowNoise
 from edgepure.rows import Plan
 
 
+@runtime_checkable
 class BatchNoise(Protocol):
     """The noises of a batch; every tensor is [B, C, H, W]. A row asked for twice gives the same tensor twice."""
 
@@ -122,9 +123,7 @@ def as_batch_noise(noise: Noise) -> BatchNoise:
     """Whatever `Noise` allows, as the protocol."""
     if isinstance(noise, Tensor):
         return RecordedNoise(noise)
-    if hasattr(noise, "row"):
-        return noise
-    return _FunctionNoise(noise)
+    return noise if isinstance(noise, BatchNoise) else _FunctionNoise(noise)
 
 
 class _FunctionNoise:
@@ -138,4 +137,6 @@ class _FunctionNoise:
         raise ConfigError("a noise function gives the merged noise only; use RecordedNoise for learned variance")
 
     def closing(self) -> Tensor:
-        raise ConfigError("a noise function gives the merged noise only; use RecordedNoise for a plan with closing noise")
+        raise ConfigError(
+            "a noise function gives the merged noise only; use RecordedNoise for a plan with closing noise"
+        )

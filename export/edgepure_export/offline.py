@@ -17,7 +17,9 @@ _OFFLINE = {
     "OfflineModeIsEnabled", "ProxyError", "ReadTimeout", "URLError", "gaierror",
 }  # fmt: skip
 #: The hub knows no such name, or does not give it to this user.
-_UNKNOWN = {"EntryNotFoundError", "GatedRepoError", "HFValidationError", "RepositoryNotFoundError", "RevisionNotFoundError"}
+_UNKNOWN = {
+    "EntryNotFoundError", "GatedRepoError", "HFValidationError", "RepositoryNotFoundError", "RevisionNotFoundError",
+}  # fmt: skip
 
 
 @contextmanager
@@ -63,8 +65,10 @@ def _is_network(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED):
         return True
     text = str(error)
-    return "offline" in text.lower() or "couldn't connect" in text or (
-        "not a valid model identifier" in text and os.environ.get("HF_HUB_OFFLINE") == "1"
+    return (
+        "offline" in text.lower()
+        or "couldn't connect" in text
+        or ("not a valid model identifier" in text and os.environ.get("HF_HUB_OFFLINE") == "1")
     )
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from edgepure.errors import ExportError
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from edgepure.errors import ExportError
 
 Filter = Literal["bilinear", "bicubic", "nearest"]
 
@@ -78,9 +79,7 @@ class Resize(nn.Module):
     ) -> None:
         super().__init__()
         kept = crop or target
-        matrices = [
-            _centre(_matrix(n, m, filter, antialias), k) for n, m, k in zip(source, target, kept, strict=True)
-        ]
+        matrices = [_centre(_matrix(n, m, filter, antialias), k) for n, m, k in zip(source, target, kept, strict=True)]
         self.register_buffer("rows", matrices[0].contiguous(), persistent=False)
         self.register_buffer("columns", matrices[1].t().contiguous(), persistent=False)
         self.overshoots = filter == "bicubic" and source != target
@@ -162,7 +161,7 @@ def _matrix(source: int, target: int, filter: Filter, antialias: bool) -> Tensor
 
 
 def _centre(matrix: Tensor, kept: int) -> Tensor:
-    start = int(round((matrix.shape[0] - kept) / 2.0))
+    start = round((matrix.shape[0] - kept) / 2.0)
     return matrix[start : start + kept]
 
 

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from edgepure.errors import ExportError
 from torch import nn
+
+from edgepure.errors import ExportError
 
 
 def load_module(reference: str) -> nn.Module:

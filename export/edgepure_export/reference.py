@@ -19,7 +19,7 @@ from edgepure.errors import ConfigError
 from edgepure.noise import NoiseSource
 from edgepure.planning import Planner
 from edgepure.presets import MaskSpec, Preset
-from edgepure.rows import NO_CLIP, Plan
+from edgepure.rows import Plan
 from edgepure.schedule import NoiseSchedule
 
 from .attention import RULES, MaskGradient, MaskModule
@@ -50,8 +50,8 @@ class TorchReference:
     """Executes plans with PyTorch.
 
     Args:
-        unet: ``unet(x [B, C, H, W], t [B]) -> epsilon [B, C, H, W]``, or [B, 2C, H, W] with a learned variance. It is put
-            in eval mode.
+        unet: ``unet(x [B, C, H, W], t [B]) -> epsilon [B, C, H, W]``, or [B, 2C, H, W] with a learned variance. All
+            networks are put in eval mode.
         schedule: of the diffusion model; `run_preset` needs it to compile plans.
         classifier: images [B, C, H, W] in [0, 1] -> logits [B, N].
         mask_module: computes attention masks; `MaskModule(classifier, blocks, size)`.
@@ -153,7 +153,8 @@ class TorchReference:
 
     def score_norm(self, x01: Tensor, probe: Plan | Sequence[Plan], noise: Noise) -> Tensor:
         """Euclidean norm [B] of the EPS vector that a probe plan leaves in x."""
-        return self.run(2.0 * x01 - 1.0, probe, noise).flatten(1).norm(dim=1)
+        norms: Tensor = torch.linalg.vector_norm(self.run(2.0 * x01 - 1.0, probe, noise).flatten(1), dim=1)
+        return norms
 
     def logits(self, x01: Tensor) -> Tensor:
         """The plain classifier: [B, C, H, W] in [0, 1] -> [B, N]."""
@@ -212,8 +213,6 @@ def coefficients(plan: Plan, dtype: torch.dtype = torch.float32) -> Tensor:
     """The coefficient table [rows, K]; float64 is computed from the rows and not from their float32 table."""
     if dtype != torch.float64:
         return torch.from_numpy(plan.coeffs.copy()).to(dtype)
-    table = np.array([[getattr(row, name) for name in plan.columns] for row in plan.rows], dtype=np.float64)
-    table = table.reshape(len(plan.rows), len(plan.columns))
-    clip = plan.columns.index("clip")
-    table[:, clip] = np.minimum(table[:, clip], NO_CLIP)
-    return torch.from_numpy(table)
+    rows = [row.columns() for row in plan.rows]
+    table = np.array([[row[name] for name in plan.columns] for row in rows], dtype=np.float64)
+    return torch.from_numpy(table.reshape(len(plan.rows), len(plan.columns)))

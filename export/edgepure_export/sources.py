@@ -1,9 +1,9 @@
 """Where networks come from: a text such as ``timm:resnet50`` becomes a PyTorch module, ready for export.
 
-A source is ``scheme:place`` or ``scheme:place?option=value&option=value``. Each scheme is a function that was registered
-with `classifier_scheme` or `diffusion_scheme`; the command line and the Python interface go through the same two
-resolvers. The scheme ``python`` imports a module, so it runs that module's code: give it only code that you trust. No
-other scheme runs code from files.
+A source is ``scheme:place`` or ``scheme:place?option=value&option=value``. Each scheme is a function, registered with
+`classifier_scheme` or `diffusion_scheme`; the command line and the Python interface go through the same two resolvers.
+The scheme ``python`` imports a module, so it runs that module's code: give it only code that you trust. No other scheme
+runs code from files.
 
 Weights are never random in silence: only ``?weights=random`` makes them so, and the bundle's provenance says it.
 """
@@ -17,9 +17,10 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TypeVar
 
+from torch import nn
+
 from edgepure.errors import ExportError
 from edgepure.schedule import NoiseSchedule, ScheduleSpec
-from torch import nn
 
 from .checkpoints import load_weights, read_checkpoint, state_dict_from
 from .python_source import load_module

@@ -7,7 +7,11 @@ from torch import Tensor, nn
 
 from edgepure.rows import COLUMNS, LEARNED_COLUMNS
 
-_INDEX = {name: i for i, name in enumerate(COLUMNS + LEARNED_COLUMNS)}
+#: How the columns are split: what stands together is used together, as the factors of one weighted sum.
+_Z = ("x_base", "x_mask", "ref_base", "ref_mask", "noise_base", "noise_mask")
+_X0 = ("x0_z", "x0_eps", "x0_min", "x0_max")
+_OUT = ("out_x", "out_z", "out_x0", "out_eps", "out_ref")
+assert ("t", *_Z, *_X0, *_OUT) == COLUMNS
 
 
 class UnetModule(nn.Module):
@@ -31,27 +35,24 @@ class StepModule(nn.Module):
 
     def forward(self, x: Tensor, ref: Tensor, noise: Tensor, mask: Tensor, coeffs: Tensor) -> Tensor:
         """x, ref, noise [B, C, H, W]; mask [B, 1, H, W] in [0, 1]; coeffs [B, 16] (`COLUMNS`) -> x' [B, C, H, W]."""
-        return self._row(x, ref, mask, noise, coeffs, COLUMNS)[0]
+        return self._row(x, ref, mask, noise, coeffs)[0]
 
     def _row(
-        self, x: Tensor, ref: Tensor, mask: Tensor, noise: Tensor, coeffs: Tensor, columns: tuple[str, ...]
+        self, x: Tensor, ref: Tensor, mask: Tensor, noise: Tensor, coeffs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """x', z, the network's whole output, and the columns as [B, 1, 1, 1]."""
-        # One Split for all columns: on small images every graph node counts.
-        c = dict(zip(columns, coeffs[:, :, None, None].split(1, dim=1), strict=True))
-        known = c["jump_a"] * (c["w_out"] + (c["w_in"] - c["w_out"]) * mask)
-        unknown = c["jump_a"] - known
-        carried, injected = unknown * c["carry_s"], known * c["known_s"]
-        std = _sqrt(carried * carried + injected * injected + c["jump_s"] * c["jump_s"])
-        z = unknown * x + known * c["known_a"] * ref + std * noise
+        """x', z, the network's whole output, and the single columns [B, 1, 1, 1] by name."""
+        learned = LEARNED_COLUMNS[: coeffs.shape[1] - len(COLUMNS)]
+        sizes = [1, len(_Z), *(1 for _ in _X0), len(_OUT), *(1 for _ in learned)]
+        columns = torch.split(coeffs[:, :, None, None], sizes, dim=1)
+        c = dict(zip(("t", "z", *_X0, "out", *learned), columns, strict=True))
 
-        output: Tensor = self.unet(z, coeffs[:, _INDEX["t"]])
+        base, inside = torch.split(c["z"].reshape(-1, len(_Z) // 2, 2, 1), 1, dim=2)
+        z = _weighted_sum([x, ref, noise], base + inside * mask)
+        output: Tensor = self.unet(z, coeffs[:, 0])
         eps = output if output.shape[1] == x.shape[1] else output[:, : x.shape[1]]
-        x0 = (z - c["sigma"] * eps) / c["alpha"]
-        x0 = torch.minimum(torch.maximum(x0, -c["clip"]), c["clip"])
-        after = (
-            c["out_x"] * x + c["out_z"] * z + c["out_x0"] * x0 + c["out_eps"] * eps + c["out_ref"] * ref
-        )
+        x0 = torch.maximum(c["x0_z"] * z + c["x0_eps"] * eps, c["x0_min"])
+        x0 = torch.minimum(x0, c["x0_max"])
+        after = _weighted_sum([x, z, x0, eps, ref], c["out"])
         return after, z, output, c
 
 
@@ -62,16 +63,21 @@ class LearnedStepModule(StepModule):
         self, x: Tensor, ref: Tensor, noise: Tensor, mask: Tensor, coeffs: Tensor, noise_out: Tensor
     ) -> Tensor:
         """As `StepModule`, with coeffs [B, 21] (`COLUMNS + LEARNED_COLUMNS`) and noise_out [B, C, H, W]."""
-        after, z, output, c = self._row(x, ref, mask, noise, coeffs, COLUMNS + LEARNED_COLUMNS)
+        after, z, output, c = self._row(x, ref, mask, noise, coeffs)
         f = 0.5 * (output[:, x.shape[1] :] + 1.0)
         log_var = c["log_var_min"] + f * (c["log_var_max"] - c["log_var_min"])
         after = after + c["out_noise"] * torch.exp(0.5 * log_var) * noise_out
         return after + torch.exp(log_var) * (c["var_z"] * z + c["var_ref"] * ref)
 
 
-def _sqrt(value: Tensor) -> Tensor:
-    """Square root whose gradient at 0 is 0 and not NaN; a plain one in an exported graph, which has no gradient."""
-    if torch.compiler.is_exporting():
-        return value.sqrt()
-    positive = value > 0
-    return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)
+def _weighted_sum(images: list[Tensor], factors: Tensor) -> Tensor:
+    """``sum_i factors[:, i] * images[i]``: images [B, C, H, W], factors [B, n, 1, 1] or [B, n, H, W] -> [B, C, H, W].
+
+    One product and one sum of a stack: on small images a step costs what its number of graph nodes costs. (A matrix
+    product would be one node, but engines may round its inputs to TF32.)
+    """
+    stack = torch.cat(images, dim=1)
+    channels = images[0].shape[1]
+    if channels == 1:
+        return (stack * factors).sum(1, keepdim=True)
+    return (stack.unflatten(1, (len(images), channels)) * factors.unsqueeze(2)).sum(1)

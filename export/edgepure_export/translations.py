@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
+
+#: The operators of the exporter's own translations; it converts them to the opset that was asked for.
+op: Any = opset18
 
 #: GroupNormalization is an operator from opset 21 on.
 FIRST_GROUP_NORM_OPSET = 21

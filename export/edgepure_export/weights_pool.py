@@ -32,11 +32,6 @@ class WeightsPool:
         self._file = open(directory / file_name, "xb")  # noqa: SIM115 - closed in close()
         self._end = 0
 
-    @property
-    def bytes(self) -> int:
-        """Size of the file so far."""
-        return self._end
-
     def add(self, content: bytes | memoryview) -> int:
         """Store the bytes unless they are there already; returns their offset in the file."""
         digest = hashlib.sha256(content).digest()
@@ -65,7 +60,7 @@ class WeightsPool:
                     self.add(tensor.tobytes()),
                     tensor.nbytes,
                     tensor.dtype,
-                    shape=ir.Shape(tensor.shape),
+                    shape=ir.Shape(tensor.shape.numpy()),
                     name=str(value.name),
                     base_dir=self.directory,
                 )
@@ -73,6 +68,11 @@ class WeightsPool:
         path = self.directory / file_name
         ir.save(model, path)
         return path
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far."""
+        return self._end
 
     def close(self) -> None:
         """Finish the file."""

@@ -64,6 +64,7 @@ class Environment:
         gpus: names and memory as nvidia-smi gives them.
         l4t: first line of /etc/nv_tegra_release on a Jetson.
         torch: installed or not; it is never imported, because the runtime does not need it.
+        demo_bundle: folder of the digits bundle that comes with the package; None if the installation lacks it.
     """
 
     edgepure: str
@@ -82,7 +83,7 @@ class Environment:
     l4t: str | None
     modules: tuple[ModuleStatus, ...]
     torch: bool
-    demo_bundle: bool
+    demo_bundle: str | None
 
     def __bool__(self) -> bool:
         """True if at least one engine works."""
@@ -121,7 +122,7 @@ def gather() -> Environment:
         l4t=l4t,
         modules=tuple(_modules(gpu=driver is not None, jetson=l4t is not None)),
         torch=importlib.util.find_spec("torch") is not None,
-        demo_bundle=(Path(__file__).resolve().parent / "data" / "digits" / "bundle.json").is_file(),
+        demo_bundle=_demo_bundle(),
     )
 
 
@@ -205,6 +206,11 @@ def _nvidia() -> tuple[str | None, tuple[str, ...]]:
     if text is not None:
         return text, ()
     return ("libcuda without nvidia-smi", ()) if ctypes.util.find_library("cuda") else (None, ())
+
+
+def _demo_bundle() -> str | None:
+    folder = Path(__file__).resolve().parent / "data" / "digits"
+    return str(folder) if (folder / "bundle.json").is_file() else None
 
 
 def _onnxruntime_version() -> str | None:

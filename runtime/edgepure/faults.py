@@ -42,7 +42,8 @@ def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -
     if fault["type"].startswith("union_tag"):
         tags = _known_tags(schema, loc)
         key = str(fault["ctx"]["discriminator"]).strip("'")
-        return f"{path}.{key} is missing or unknown: expected one of {', '.join(sorted(tags))}{more}"
+        found = f"is {fault['ctx']['tag']!r}" if "tag" in fault["ctx"] else "is missing"
+        return f"{path}.{key} {found}: expected one of {', '.join(sorted(tags))}{more}"
     if message.startswith("Input should be "):
         expected = "expected " + message.removeprefix("Input should be ")
     else:  # "String should match ...", "Tuple should have at least ..."

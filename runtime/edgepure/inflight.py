@@ -96,15 +96,7 @@ class InFlight:
             if not active:
                 return
             for slot, job in enumerate(active):
-                row = job._row
-                coeffs = job.plan.coeffs[row]
-                stepper.coeffs[slot, : len(coeffs)] = coeffs
-                stepper.coeffs[slot, len(coeffs) :] = 0.0
-                if job.plan.rows[row].draws:
-                    stepper.noise[slot] = job.noise.row(row)
-                if stepper.noise_out is not None and job.plan.rows[row].out_noise != 0.0:
-                    stepper.noise_out[slot] = job.noise.out(row)
-                job._row = row + 1
+                _load_row(stepper, slot, job)
             stepper.step(len(active))
             self.counters.ticks += 1
             self.counters.rows += len(active)
@@ -140,3 +132,20 @@ class InFlight:
                 "the plan uses the network's learned variance, but the step graph has none; "
                 "export the model with its 6 output channels, or choose variance 'fixed_small'"
             )
+
+
+def _load_row(stepper: Stepper, slot: int, job: Job) -> None:
+    """Write the next row of a job to its slot. This runs once per row and image: for small images it is the loop."""
+    number, plan = job._row, job.plan
+    job._row = number + 1
+    coeffs, wanted = plan.coeffs[number], stepper.coeffs[slot]
+    if len(coeffs) == len(wanted):
+        wanted[:] = coeffs
+    else:  # a row of an ordinary plan on the learned-variance graph
+        wanted[: len(coeffs)] = coeffs
+        wanted[len(coeffs) :] = 0.0
+    row = plan.rows[number]
+    if row.draws:
+        stepper.noise[slot] = job.noise.row(number)
+    if row.out_noise != 0.0 and stepper.noise_out is not None:
+        stepper.noise_out[slot] = job.noise.out(number)

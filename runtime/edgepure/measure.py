@@ -153,7 +153,8 @@ def bench(
     """
     if not batches or min(batches) < 1 or max(batches) > purifier.slots:
         raise ConfigError(
-            f"batch sizes {', '.join(map(str, batches)) or 'none'}: expected 1 to {purifier.slots}, the slots of the purifier"
+            f"batch sizes {', '.join(map(str, batches)) or 'none'}: expected 1 to {purifier.slots}, the slots of the "
+            "purifier"
         )
     if "unet" not in purifier.bundle.manifest.graphs:
         raise ConfigError("this bundle has no bare `unet` graph to compare with; export it again")

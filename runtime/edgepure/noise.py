@@ -35,7 +35,7 @@ Float32 = NDArray[np.float32]
 UInt32 = NDArray[np.uint32]
 UInt64 = NDArray[np.uint64]
 
-_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASK32 = np.uint64(0xFFFFFFFF)
 _SHIFT32 = np.uint64(32)
@@ -53,20 +53,26 @@ class Stream(IntEnum):
     PROBE = 3
 
 
-def philox4x32(counter: tuple[UInt64, UInt64, UInt64, UInt64], key: tuple[int, int]) -> tuple[UInt64, ...]:
-    """Philox 4x32 with 10 rounds, vectorised over broadcastable counter arrays (uint64 holding 32-bit words)."""
-    c0, c1, c2, c3 = counter
+def philox4x32(counter: UInt64, key: tuple[int, int]) -> UInt64:
+    """Philox 4x32 with 10 rounds, vectorised: ``[4, ...]`` words of the counters -> ``[4, ...]`` random words.
+
+    Words are 32 bits wide and held in uint64. Even and odd words are worked on as one array each, because for small
+    images the number of NumPy calls is what costs.
+    """
+    even, odd = counter[0::2], counter[1::2]
+    keys = np.empty((2,) + (1,) * (counter.ndim - 1), np.uint64)
+    multipliers = _MULTIPLIERS.reshape(keys.shape)
     k0, k1 = key
     for _ in range(10):
-        p0, p1 = c0 * _M0, c2 * _M1
-        c0, c1, c2, c3 = (
-            (p1 >> _SHIFT32) ^ c1 ^ np.uint64(k0),
-            p1 & _MASK32,
-            (p0 >> _SHIFT32) ^ c3 ^ np.uint64(k1),
-            p0 & _MASK32,
-        )
+        product = even * multipliers
+        keys[0], keys[1] = k0, k1
+        # c0' = high(c2 * M1) ^ c1 ^ k0 and c2' = high(c0 * M0) ^ c3 ^ k1: the halves cross over
+        even = (product >> _SHIFT32)[::-1] ^ odd ^ keys
+        odd = (product & _MASK32)[::-1]
         k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
-    return c0, c1, c2, c3
+    result = np.empty_like(counter)
+    result[0::2], result[1::2] = even, odd
+    return result
 
 
 def normals(seed: int, image: int, stream: Stream, vote: int, rows: Sequence[int], elements: int) -> Float32:
@@ -75,20 +81,19 @@ def normals(seed: int, image: int, stream: Stream, vote: int, rows: Sequence[int
     Computed in float64 and rounded once, so that another implementation agrees to 1e-6.
     """
     blocks = -(-elements // 4)
-    block = np.arange(blocks, dtype=np.uint64)[None, :]
-    row = np.asarray(rows, dtype=np.uint64)[:, None]
-    fixed = (np.uint64(image & 0xFFFFFFFF), np.uint64((int(stream) << 24) | (vote & 0xFFFFFF)))
-    c0 = np.broadcast_to(block, (len(rows), blocks))
-    c1 = np.broadcast_to(row, (len(rows), blocks))
-    c2, c3 = (np.broadcast_to(v, (len(rows), blocks)) for v in fixed)
-    words = philox4x32((c0, c1, c2, c3), (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
-    uniform = [(w.astype(np.float64) + 0.5) * 2.0**-32 for w in words]
+    counter = np.empty((4, len(rows), blocks), np.uint64)
+    counter[0] = np.arange(blocks, dtype=np.uint64)
+    counter[1] = np.asarray(rows, dtype=np.uint64)[:, None]
+    counter[2] = image & 0xFFFFFFFF
+    counter[3] = (int(stream) << 24) | (vote & 0xFFFFFF)
+    uniform = philox4x32(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)).astype(np.float64)
+    uniform += 0.5
+    uniform *= 2.0**-32
+    radius = np.sqrt(-2.0 * np.log(uniform[0::2]))
+    angle = (2.0 * np.pi) * uniform[1::2]
     out = np.empty((len(rows), blocks, 4), dtype=np.float32)
-    for pair in (0, 2):
-        radius = np.sqrt(-2.0 * np.log(uniform[pair]))
-        angle = (2.0 * np.pi) * uniform[pair + 1]
-        out[:, :, pair] = radius * np.cos(angle)
-        out[:, :, pair + 1] = radius * np.sin(angle)
+    out[:, :, 0::2] = np.moveaxis(radius * np.cos(angle), 0, -1)
+    out[:, :, 1::2] = np.moveaxis(radius * np.sin(angle), 0, -1)
     return out.reshape(len(rows), blocks * 4)[:, :elements]
 
 

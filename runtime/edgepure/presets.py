@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .adaptive import SsniSpec
 from .errors import ConfigError
+from .faults import first_fault
 from .methods import AnyMethod
 
 
@@ -64,13 +65,4 @@ class Preset(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(f"preset: {explain(error)}") from None
-
-
-def explain(error: ValidationError) -> str:
-    """One sentence for the first fault that pydantic found: where, what came, what was expected."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the whole entry"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    got = "" if isinstance(first.get("input"), dict) else f", got {first.get('input')!r}"
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}{got}{more}"
+            raise ConfigError(f"preset: {first_fault(error, data, cls.model_json_schema())}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any
@@ -137,7 +137,15 @@ class Purifier:
             ConfigError: the preset is unknown or its parameters are out of range.
         """
         loaded = load_images(images, self.bundle.manifest.image, resize=resize, on_error=on_error)
-        results = self.run(loaded.images, preset, votes=votes, noise=noise, names=loaded.names, on_progress=on_progress)
+        results = self.run(
+            loaded.images,
+            preset,
+            votes=votes,
+            noise=noise,
+            names=loaded.names,
+            ids=loaded.indices,
+            on_progress=on_progress,
+        )
         return Results(results, (Failure(f.name, f.reason) for f in loaded.failures))
 
     def purify(
@@ -217,7 +225,8 @@ class Purifier:
         *,
         votes: int | None = None,
         noise: NoiseSource | int | None = None,
-        names: list[str] | None = None,
+        names: Sequence[str] | None = None,
+        ids: Sequence[int] | None = None,
         on_progress: Progress | None = None,
         on_rows: Callable[[int], None] | None = None,
     ) -> Results:
@@ -227,7 +236,7 @@ class Purifier:
         """
         chosen = self.preset(preset, votes)
         with self._lock:
-            return Request(self, images, chosen, noise_source(noise), names, on_progress).results(on_rows)
+            return Request(self, images, chosen, noise_source(noise), names, ids, on_progress).results(on_rows)
 
     # ---- engines ------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -51,11 +51,13 @@ class Request:
         images: Float32,
         preset: Preset,
         source: NoiseSource,
-        names: list[str] | None,
+        names: Sequence[str] | None,
+        ids: Sequence[int] | None,
         on_progress: Progress | None,
     ) -> None:
         self._purifier, self._images, self._preset, self._source = purifier, images, preset, source
-        self._names = names or [str(i) for i in range(len(images))]
+        self._ids = ids if ids is not None else range(len(images))
+        self._names = names if names is not None else [str(i) for i in self._ids]
         self._progress = on_progress
         self._chunk = max(purifier.slots, 16)
         self._state: dict[int, ImageState] = {}
@@ -97,14 +99,16 @@ class Request:
                     yield from self._votes(index, self._purifier.planner.plan(self._preset))
                 else:
                     state.unet_calls = self._probe.unet_calls
-                    noise = self._source.for_image(self._probe, index, 0, None, self._purifier.image_shape, probe=True)
+                    noise = self._source.for_image(
+                        self._probe, self._ids[index], 0, None, self._purifier.image_shape, probe=True
+                    )
                     yield Job(self._probe, noise, state.ref, None, tag=(index, -1))
 
     def _votes(self, index: int, plan: Plan) -> Iterator[Job]:
         state = self._state[index]
         state.plan = plan
         for vote in range(self._preset.votes.count):
-            noise = self._source.for_image(plan, index, vote, state.mask, self._purifier.image_shape)
+            noise = self._source.for_image(plan, self._ids[index], vote, state.mask, self._purifier.image_shape)
             yield Job(plan, noise, state.ref, state.mask, tag=(index, vote))
 
     def _done(self, job: Job, x: Float32) -> Iterator[Job] | None:

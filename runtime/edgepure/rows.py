@@ -32,19 +32,25 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError
 
-#: Columns of the coefficient tensor of the `step` graph, in order.
+#: Columns of the coefficient tensor of the `step` graph, in order: the row with everything worked out that does not
+#: depend on a pixel. ``base`` is the factor outside the mask, ``mask`` what the inside adds to it::
+#:
+#:     z  = (x_base + x_mask * mask) * x + (ref_base + ref_mask * mask) * ref + (noise_base + noise_mask * mask) * n
+#:     x0 = clip(x0_z * z + x0_eps * eps, x0_min, x0_max)
+#:
+#: The graph has no square root and few nodes, which on small images is what a step costs.
 COLUMNS: tuple[str, ...] = (
     "t",
-    "w_in",
-    "w_out",
-    "known_a",
-    "known_s",
-    "carry_s",
-    "jump_a",
-    "jump_s",
-    "sigma",
-    "alpha",
-    "clip",
+    "x_base",
+    "x_mask",
+    "ref_base",
+    "ref_mask",
+    "noise_base",
+    "noise_mask",
+    "x0_z",
+    "x0_eps",
+    "x0_min",
+    "x0_max",
     "out_x",
     "out_z",
     "out_x0",
@@ -78,7 +84,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Row:
-    """One UNet call. The fields before ``stage`` are the columns of the coefficient table (see the module's text)."""
+    """One UNet call in the words of the papers; the fields before ``stage`` are the symbols of the module's text."""
 
     t: float
     w_in: float = 0.0
@@ -112,6 +118,26 @@ class Row:
         return math.sqrt(
             (self.jump_a * (1.0 - w) * self.carry_s) ** 2 + (self.jump_a * w * self.known_s) ** 2 + self.jump_s**2
         )
+
+    def columns(self) -> dict[str, float]:
+        """The row as the step graph takes it: every column of `COLUMNS` and `LEARNED_COLUMNS`, in float64."""
+        x = {w: self.jump_a * (1.0 - w) for w in (self.w_in, self.w_out)}
+        ref = {w: self.jump_a * w * self.known_a for w in (self.w_in, self.w_out)}
+        bound = min(self.clip, NO_CLIP)
+        return {
+            "t": self.t,
+            "x_base": x[self.w_out],
+            "x_mask": x[self.w_in] - x[self.w_out],
+            "ref_base": ref[self.w_out],
+            "ref_mask": ref[self.w_in] - ref[self.w_out],
+            "noise_base": self.std(0.0),
+            "noise_mask": self.std(1.0) - self.std(0.0),
+            "x0_z": 1.0 / self.alpha,
+            "x0_eps": -self.sigma / self.alpha,
+            "x0_min": -bound,
+            "x0_max": bound,
+            **{name: getattr(self, name) for name in (*COLUMNS[11:], *LEARNED_COLUMNS)},
+        }
 
 
 @dataclass(frozen=True)
@@ -171,10 +197,9 @@ class Plan:
     def coeffs(self) -> NDArray[np.float32]:
         """``[rows, K]`` float32, read-only: the coefficient table, cast once from float64."""
         names = self.columns
-        table = np.array([[getattr(r, n) for n in names] for r in self.rows], dtype=np.float64)
-        table = table.reshape(len(self.rows), len(names))
-        table[:, names.index("clip")] = np.minimum(table[:, names.index("clip")], NO_CLIP)
-        result = table.astype(np.float32)
+        rows = [row.columns() for row in self.rows]
+        table = np.array([[row[n] for n in names] for row in rows], dtype=np.float64)
+        result = table.reshape(len(self.rows), len(names)).astype(np.float32)
         result.setflags(write=False)
         return result
 

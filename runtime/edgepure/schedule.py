@@ -125,10 +125,15 @@ class NoiseSchedule:
         ratio = self.alpha_bar(end) / self.alpha_bar(start)
         return math.sqrt(ratio), math.sqrt(max(1.0 - ratio, 0.0))
 
+    @property
+    def has_sde(self) -> bool:
+        """True if the schedule is the discretisation of a VP-SDE with linear beta(s)."""
+        return self.spec.kind in ("linear", "vp_sde")
+
     @cached_property
     def sde(self) -> VPSDE:
         """The continuous VP-SDE whose discretisation this schedule is (linear and vp_sde kinds only)."""
-        if self.spec.kind not in ("linear", "vp_sde"):
+        if not self.has_sde:
             raise ConfigError(
                 f"a {self.spec.kind!r} schedule has no VP-SDE with linear beta(s); use the sampler 'ddpm' or 'ddim'"
             )

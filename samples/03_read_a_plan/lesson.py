@@ -5,15 +5,14 @@ from edgepure.demo import demo_bundle
 
 with edgepure.load(demo_bundle()) as purifier:
     for name in sorted(purifier.presets):
-        print(f"{name}: {purifier.plan(name).unet_calls} UNet calls a purification")
+        print(f"{name:24} {purifier.plan(name).unet_calls} UNet calls a purification")
 
     plan = purifier.plan("heterogeneous")
     print(f"\n{plan.method}, noise levels {dict(plan.levels)}")
     for number, row in enumerate(plan.rows, start=1):
         to = "clean" if row.next_level < 0 else f"{row.next_level:.0f}"
-        print(
-            f"{number}: {row.stage:8} t = {row.t:3.0f} -> {to:5}  noise inside {row.std(1):.2f}, outside {row.std(0):.2f}"
-        )
+        noise = f"new noise inside the mask {row.std(1):.2f}, outside {row.std(0):.2f}"
+        print(f"{number}: {row.stage:8} t = {row.t:3.0f} -> {to:5}  {noise}")
 
     # A noise level that cannot be is refused here, before any image is touched.
     try:

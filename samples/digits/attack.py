@@ -1,7 +1,7 @@
-"""Projected gradient descent (Madry et al. 2018), with expectation over transformation, and the defence that it attacks.
+"""Projected gradient descent (Madry et al. 2018) with expectation over transformation, and the defence to attack.
 
-`PGD` attacks any differentiable classifier. `Defence` is a preset of the bundle as PyTorch computes it, purification and
-classification in one function: attacking it is the white-box attack.
+`PGD` attacks any differentiable classifier. `Defence` is a preset of the bundle as PyTorch computes it, purification
+and classification in one function: attacking it is the white-box attack.
 """
 
 from __future__ import annotations

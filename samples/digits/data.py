@@ -37,7 +37,7 @@ class Subset:
 class DigitsSplit:
     """Three disjoint subsets. `test` (360, 36 a class) is held back: nothing is trained or tuned on it.
 
-    `validation` (150, 15 a class) is for tuning the recipe, `train` is the rest (1287); a final training may use both.
+    `validation` (150, 15 a class) is for tuning the recipe, `train` is the rest (1287); the final training uses both.
     """
 
     train: Subset
@@ -48,10 +48,10 @@ class DigitsSplit:
 def to_images(pixels: npt.NDArray[np.uint8]) -> Images:
     """Turn uint8 [N, 8, 8] pixels in 0..16 into float32 [N, 1, 16, 16] images in [0, 1].
 
-    Pixels are divided by 16 and resized by two with bilinear interpolation at half-pixel centres, clamped at the border:
-    output 2k blends inputs k-1 and k by 1/4 and 3/4, output 2k+1 blends inputs k and k+1 by 3/4 and 1/4, in rows and in
-    columns (`interpolate(mode="bilinear", align_corners=False)` in PyTorch). All results are multiples of 1/256, so
-    float32 holds them exactly.
+    Pixels are divided by 16 and resized by two with bilinear interpolation at half-pixel centres, clamped at the
+    border: output 2k blends inputs k-1 and k by 1/4 and 3/4, output 2k+1 blends inputs k and k+1 by 3/4 and 1/4, in
+    rows and in columns (`interpolate(mode="bilinear", align_corners=False)` in PyTorch). All results are multiples
+    of 1/256, so float32 holds them exactly. Raises ValueError on any other shape.
     """
     if pixels.ndim != 3 or pixels.shape[1:] != (8, 8):
         raise ValueError(f"digits must be [N, 8, 8] pixels, got shape {pixels.shape}")

@@ -22,9 +22,9 @@ from edgepure.verification import Verification
 class Settings:
     """What the demonstration was asked to do.
 
-    ``transfer`` and ``plain_whitebox`` attack the classifier alone, ``whitebox`` the whole defence. ``noise_seed`` is of
-    the purifications, ``attacker_seed`` of the noise that the white-box attacker draws himself (he does not know the
-    other), ``subset_seed`` of the images that were drawn. ``test_images``: how many there are in all.
+    ``transfer`` and ``plain_whitebox`` attack the classifier alone, ``whitebox`` the whole defence. ``noise_seed`` is
+    of the purifications, ``attacker_seed`` of the noise that the white-box attacker draws himself (he does not know
+    the other), ``subset_seed`` of the images that were drawn. ``test_images``: how many there are in all.
     """
 
     transfer: PGD
@@ -41,8 +41,9 @@ class Settings:
 class DemoRun:
     """Everything that was computed. Images are ``[N, 1, 16, 16]`` float32 in [0, 1], labels ``[N]`` int64.
 
-    ``plain`` holds the answers of the classifier alone by column; ``whitebox_index``, ``adversarial`` and ``whitebox`` are
-    by method: which images were attacked through the defence, what the attack made of them, what was answered.
+    ``plain`` holds the answers of the classifier alone by column; ``whitebox_index``, ``adversarial`` and ``whitebox``
+    are by method: which images were attacked through the defence, what the attack made of them, what was answered.
+    ``stronger`` is the white-box score of the first method with twice the radius.
     """
 
     settings: Settings
@@ -58,6 +59,7 @@ class DemoRun:
     adversarial: dict[str, Images] = field(default_factory=dict)
     whitebox: dict[str, Evaluation] = field(default_factory=dict)
     agreement: str = ""
+    stronger: Score | None = None
 
 
 def make_report(run: DemoRun, purifier: Purifier, timings: Mapping[str, float]) -> DemoReport:
@@ -88,7 +90,7 @@ def make_report(run: DemoRun, purifier: Purifier, timings: Mapping[str, float]) 
             "PyTorch and ONNX Runtime with the same noise": run.agreement,
             **({"score norms": norms} if isinstance(norms, dict) else {}),
         },
-        notes=("A quick run: fewer images than a measurement needs.",) if run.settings.quick else (),
+        notes=_notes(run, default),
     )
 
 
@@ -110,8 +112,8 @@ def _protocols(run: DemoRun, default: str) -> dict[str, Protocol]:
         ),
         "whitebox": Protocol(
             images=_subset(run),
-            decision=f"{votes.rule} of {votes.count} purifications by the exported graphs, with noise that the attacker "
-            "does not know",
+            decision=f"{votes.rule} of {votes.count} purifications by the exported graphs, their noise unknown "
+            "to the attacker",
             seeds={
                 "noise": settings.noise_seed + 2,
                 "attack": settings.whitebox.seed,
@@ -131,6 +133,18 @@ def _protocols(run: DemoRun, default: str) -> dict[str, Protocol]:
             **_attack(settings.plain_whitebox),
         ),
     }
+
+
+def _notes(run: DemoRun, default: str) -> list[str]:
+    notes = ["A quick run: fewer images than a measurement needs."] if run.settings.quick else []
+    if run.stronger is not None:
+        low, high = run.stronger.interval
+        notes.append(
+            f"Every defence ends somewhere. The same white-box attack on {default} with twice the radius, Linf eps "
+            f"{2 * run.settings.whitebox.eps:g}: {100 * run.stronger.fraction:.1f} % ({100 * low:.1f} to {100 * high:.1f}) "
+            f"of {run.stronger.images} images."
+        )
+    return notes
 
 
 def _subset(run: DemoRun) -> str:
@@ -170,8 +184,8 @@ def _galleries(run: DemoRun, purifier: Purifier, default: str) -> tuple[Gallery,
         ),
         attack_gallery(
             "Attacked through the defence",
-            "The first of every class again, now attacked through purification and classifier together, so with another "
-            "perturbation (smaller, see the footnotes). The answer below 'adversarial' is that of the plain classifier.",
+            "The first of every class among those that were attacked through purification and classifier together (a "
+            "smaller perturbation, see the footnotes). The answer below 'adversarial' is the plain classifier's.",
             classes, clean, adversarial, truth, run.plain["clean"][index], plain_labels(purifier, adversarial),
             run.whitebox[default].results, one_of_each_class(truth),
         ),

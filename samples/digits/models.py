@@ -1,4 +1,4 @@
-"""The two networks of the digits sample: a residual classifier and an epsilon-prediction UNet, both for 16 x 16 images."""
+"""The networks of the digits sample: a residual classifier and an epsilon-prediction UNet for 16 x 16 images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch norm and a shortcut; the output has passed a ReLU, so it is never negative."""
+    """Two 3 x 3 convolutions with batch norm and a shortcut; the output is never negative (it has passed a ReLU)."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class ResidualBlock(nn.Module):
 class DigitsClassifier(nn.Module):
     """Classify digits: images [B, 1, 16, 16] in [0, 1] -> logits [B, 10].
 
-    The mean and standard deviation of the training images are applied inside. `TAPS` names the blocks whose outputs feed
-    the attention mask; all four are non-negative: `stem` [B, 16, 16, 16], `block1` [B, 16, 16, 16],
+    The mean and standard deviation of the training images are applied inside. `TAPS` names the blocks whose outputs
+    feed the attention mask; all four are non-negative: `stem` [B, 16, 16, 16], `block1` [B, 16, 16, 16],
     `block2` [B, 32, 8, 8], `block3` [B, 64, 4, 4].
     """
 
@@ -61,7 +61,7 @@ class DigitsClassifier(nn.Module):
 
 
 class TimeResidualBlock(nn.Module):
-    """GroupNorm, SiLU, 3 x 3 convolution, twice, with a shortcut; `shift` [B, C] carries the timestep in between."""
+    """GroupNorm, SiLU, 3 x 3 convolution, twice, with a shortcut; `shift` [B, C] brings the timestep in between."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
@@ -94,16 +94,19 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(self.norm(x)).reshape(-1, 3, self.heads, channels // self.heads, height * width)
         query, key, value = qkv.transpose(3, 4).unbind(1)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return x + self.out(mixed.transpose(2, 3).reshape(-1, channels, height, width))
+        update: Tensor = self.out(mixed.transpose(2, 3).reshape(-1, channels, height, width))
+        return x + update
 
 
 class DigitsUNet(nn.Module):
     """Predict the noise in a noisy digit: x [B, 1, 16, 16] around [-1, 1], t [B] float -> epsilon [B, 1, 16, 16].
 
     `t` is the real-valued index 0..999 of the linear VP schedule (beta 1e-4..0.02, T = 1000); `t = 999 * s` of the
-    continuous VP-SDE works too. The first convolution halves the image at once, so all of the work happens at 8 x 8 and
-    4 x 4: on maps this small an operation costs about the same whatever its width, so few and wide ones are cheapest.
+    continuous VP-SDE works too. The first convolution halves the image at once, so all of the work happens at 8 x 8
+    and 4 x 4: on maps this small a few wide operations are cheaper than many narrow ones.
     """
+
+    frequencies: Tensor
 
     def __init__(self, channels: int = 48, time_channels: int = 64) -> None:
         super().__init__()

@@ -13,14 +13,14 @@ DEFAULT = "heterogeneous"
 VOTES = {"count": 5, "rule": "majority"}
 MASK = {"rule": "minmax", "area": 0.3}
 
-UNIFORM = {"method": "uniform", "t_star": 100, "steps": 3, "sampler": "ddpm"}
+UNIFORM = {"method": "uniform", "t_star": 120, "steps": 3, "sampler": "ddpm"}
 HETEROGENEOUS = {
     "method": "heterogeneous", "t_l": 200, "t_s": 100, "stage1_steps": 2, "stage2_steps": 2, "resample": "single",
     "U": 3, "eta": 1.0,
 }  # fmt: skip
 
-#: Noise levels at which SSNI looks at an image: two UNet calls.
-PROBE = {"levels": [10, 20]}
+#: Noise level at which SSNI looks at an image: one UNet call.
+PROBE = {"levels": [10]}
 #: Seed of the noise of the measurement.
 SEED = 11
 
@@ -32,7 +32,7 @@ FIXED: dict[str, dict[str, Any]] = {
         "description": "strong noise where the classifier looks, weaker noise elsewhere",
     },
     "heterogeneous-official": {
-        "method": {**HETEROGENEOUS, "variant": "official", "clip": True},
+        "method": {**HETEROGENEOUS, "variant": "official"},
         "mask": MASK,
         "description": "the same, as in the authors' code: resampling costs no extra call",
     },
@@ -41,7 +41,7 @@ FIXED: dict[str, dict[str, Any]] = {
         "method": {
             "method": "repaint", "respacing": "20", "t_T": 4, "jump_length": 1, "jump_n_sample": 2,
         },
-        "mask": MASK,
+        "mask": {"rule": "minmax", "area": 0.6},  # what lies outside is never purified: keep that small
         "description": "inpainting inside the mask with repeated steps",
     },
     "gdmp": {

@@ -30,7 +30,7 @@ Exporter = Callable[[tuple[tuple[int, ...], ...], tuple[int, int], float], Any]
 
 
 class HeadOnly(nn.Module):
-    """The head with the activations as one graph input: a graph has a fixed number of inputs, a golden any of blocks."""
+    """The head with the activations as one graph input, because goldens have any number of blocks."""
 
     def __init__(self, head: AttentionHead, shapes: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ def test_soft_and_straight_through(setting: dict[str, float]) -> None:
 
 
 def test_bad_parameters() -> None:
-    with pytest.raises(ExportError, match="norm_p 0.5"):
+    with pytest.raises(ExportError, match=r"norm_p 0\.5"):
         AttentionHead((4, 4), norm_p=0.5)
     with pytest.raises(ExportError, match="temperature"):
         AttentionHead((4, 4), temperature=0.0)

@@ -162,6 +162,17 @@ def test_weights_larger_than_the_memory(monkeypatch: pytest.MonkeyPatch) -> None
     load_weights(small(), net.state_dict(), "a.pt")
 
 
+@pytest.mark.parametrize("kind", ["legacy", "safetensors"])
+def test_file_that_must_be_read_whole_is_refused_before(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WRITERS[kind](dict(small().state_dict()), tmp_path / "a.pt")
+    monkeypatch.setattr(checkpoints, "available_memory", lambda: 100)
+    with pytest.raises(CheckpointError, match=r"the contents of .*a\.pt need .* GiB of memory") as error:
+        read_checkpoint(tmp_path / "a.pt")
+    one_sentence(error)
+
+
 def test_available_memory_is_measured() -> None:
     free = checkpoints.available_memory()
     assert free is None or 1 << 20 < free < 1 << 50

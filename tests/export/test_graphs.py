@@ -59,7 +59,11 @@ def test_node_names_lead_to_modules(tiny_bundle: Path) -> None:
         "classifier": {name for name, _ in tiny_models.TinyClassifier().named_modules()},
         "unet": {name for name, _ in tiny_models.TinyUNet().named_modules()},
     }
-    for graph, root, own in (("classifier", "classifier", set()), ("step", "unet", {"step"}), ("mask", "classifier", {"head"})):
+    for graph, root, own in (
+        ("classifier", "classifier", set()),
+        ("step", "unet", {"step"}),
+        ("mask", "classifier", {"head"}),
+    ):
         seen = set()
         for node in onnx.load(tiny_bundle / f"{graph}.onnx", load_external_data=False).graph.node:
             path, operator = node.name.rsplit("/", 1)
@@ -131,12 +135,10 @@ def test_the_same_tensor_twice_stays_two_inputs() -> None:
 
 UNSUITABLE: list[tuple[Callable[..., Any], str]] = [
     (lambda x, y: x + torch.randn_like(y), "draws random numbers"),
-    (lambda x, y: nn.functional.dropout(x, 0.5, training=True) + y, "draws random numbers"),
-    (lambda x, y: (x + y).sum(0), "'out0'.*batch|batch axis of 'out0'"),
-    (lambda x, y: (x + y).reshape(3, 20), "batch"),
+    (lambda x, y: (x + y).sum(0), "the batch axis of 'out0' became 4"),
+    (lambda x, y: (x + y).reshape(3, 20), "uses the batch size of the example as a number"),
     (lambda x, y: (x + y).to(torch.float64), "DOUBLE, expected float32"),
-    (lambda x, y: x if float(x.sum()) > 0 else y, "cannot be traced to ONNX"),
-    (lambda x, y: torch.nonzero(x + y)[:, 0].float(), "batch|fixed"),
+    (lambda x, y: x if float(x.sum()) > 0 else y, "decides by the values of a tensor"),
     (lambda x, y: 1 / 0, "ZeroDivisionError"),
 ]
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 import tiny_models
 from edgepure.errors import ExportError
-from edgepure_export.cases import Cases, general_plan, sample_batch
-from edgepure_export.parity import GraphParity, OutputParity, ParityReport, mask_flips, measure, require
 from edgepure.manifest import ImageSpec
 from edgepure.presets import Preset
 from edgepure.rows import COLUMNS
 from edgepure.schedule import NoiseSchedule
+from edgepure_export.cases import Cases, general_plan, sample_batch
+from edgepure_export.parity import GraphParity, OutputParity, ParityReport, mask_flips, measure, require
 from edgepure_export.step import UnetModule
 
 IMAGE = ImageSpec(channels=3, height=8, width=8)
@@ -109,9 +109,8 @@ def test_cases_mix_plans_and_batch_sizes() -> None:
     timesteps = torch.cat([case["coeffs"] for case in made.of("step_learned")])[:, 0].tolist()
     assert {39.0, 19.0} <= set(timesteps)
     table = general_plan(NoiseSchedule.linear()).coeffs
-    varied = [name for i, name in enumerate(COLUMNS) if np.abs(table[:, i]).max() > 0]
-    assert set(COLUMNS) - set(varied) == {"w_in"}  # the inside is known only at the start
-    assert table[0, COLUMNS.index("w_out")] == 1.0
+    for i, name in enumerate(COLUMNS):
+        assert np.abs(table[:, i]).max() > 0, f"no row uses {name}"
 
 
 def test_sample_images() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgepure.errors import ExportError
-from edgepure.schedule import ScheduleSpec
+from edgepure.schedule import NoiseSchedule, ScheduleSpec
 from edgepure_export import sources
-from edgepure_export.sources import DiffusionSource, diffusion_scheme, resolve_classifier, resolve_diffusion
+from edgepure_export.sources import (
+    DiffusionSource,
+    SourceText,
+    diffusion_scheme,
+    resolve_classifier,
+    resolve_diffusion,
+)
 
 MODULE = """
 from torch import nn
@@ -39,7 +46,7 @@ def text():
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A file of a user with networks in it, and a module beside it that it imports."""
     (tmp_path / "own_helper_module.py").write_text("")
     path = tmp_path / "own_networks_of_a_test.py"
@@ -94,39 +101,55 @@ def test_weights_are_loaded_and_must_fit(file: Path, tmp_path: Path) -> None:
     text = f"python:{file}:make"
     good = {"head.weight": torch.full((2, 3), 7.0), "head.bias": torch.ones(2)}
     bad = {
-        "lack head.bias": {"head.weight": good["head.weight"]},
-        "unknown tail.weight": {**good, "tail.weight": torch.ones(1)},
-        "do not fit.*size mismatch": {**good, "head.bias": torch.ones(4)},
+        "head.bias": {"head.weight": good["head.weight"]},
+        "tail.weight": {**good, "tail.weight": torch.ones(1)},
+        r"head\.bias": {**good, "head.bias": torch.ones(4)},
     }
     save_file(good, tmp_path / "good.safetensors")
-    model = resolve_classifier(text, tmp_path / "good.safetensors").model
-    assert torch.equal(model.state_dict()["head.weight"], good["head.weight"])
+    for source in (text, f"{text}?weights={tmp_path / 'good.safetensors'}"):
+        model = resolve_classifier(source, tmp_path / "good.safetensors" if source == text else None).model
+        assert torch.equal(model.state_dict()["head.weight"], good["head.weight"])
     for words, tensors in bad.items():
         save_file(tensors, tmp_path / "bad.safetensors")
         with pytest.raises(ExportError, match=words):
             resolve_classifier(text, tmp_path / "bad.safetensors")
 
 
-def test_damaged_missing_and_pickled_weights_are_refused(file: Path, tmp_path: Path) -> None:
-    text = f"python:{file}:make"
+@pytest.mark.parametrize("name", ["torn.safetensors", "none.safetensors", "evil.pt"])
+def test_damaged_missing_and_pickled_weights_are_refused(name: str, file: Path, tmp_path: Path) -> None:
     (tmp_path / "torn.safetensors").write_bytes(b"\x08\x00\x00")
-    torch.save({"head.bias": torch.ones(2)}, tmp_path / "weights.pt")
-    for name, words in (("torn.safetensors", "cut off"), ("none.safetensors", "no such file"), ("weights.pt", "pickles")):
-        with pytest.raises(ExportError, match=words):
-            resolve_diffusion(text, tmp_path / name)
+    torch.save({"head.bias": sys.exit}, tmp_path / "evil.pt")  # opening it the unsafe way would look sys.exit up
+    with pytest.raises(ExportError, match=name):
+        resolve_diffusion(f"python:{file}:make", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "python:own_networks_of_a_test:make?weights=random",
+        "python:own_networks_of_a_test:make?depth=3",
+        "python:own_networks_of_a_test:make?weights",
+        "python:own_networks_of_a_test:make?weights=a&weights=b",
+    ],
+)
+def test_options_that_a_scheme_does_not_have_are_refused(text: str, file: Path) -> None:
+    with pytest.raises(ExportError, match=r"weights|option"):
+        resolve_classifier(text)
 
 
 def test_other_schemes_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_DIFFUSIONS", dict(sources._DIFFUSIONS))
+    monkeypatch.setattr(sources._REGISTRY, "diffusions", dict(sources._REGISTRY.diffusions))
 
     @diffusion_scheme("mine")
-    def mine(rest: str) -> DiffusionSource:
-        return DiffusionSource(nn.Conv2d(1, int(rest), 1), f"mine:{rest}", ScheduleSpec(kind="cosine"))
+    def mine(source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
+        network = nn.Conv2d(1, int(source.place), 1)
+        return DiffusionSource(network, source.text, schedule.spec)
 
-    found = resolve_diffusion("mine:3")
-    assert found.schedule == ScheduleSpec(kind="cosine")
+    cosine = ScheduleSpec(kind="cosine")
+    found = resolve_diffusion("mine:3", schedule=cosine.build())
+    assert found.schedule == cosine
     assert isinstance(found.model, nn.Conv2d) and found.model.out_channels == 3
-    with pytest.raises(ExportError, match="mine or python"):
+    with pytest.raises(ExportError, match="mine"):
         resolve_diffusion("other:3")
     with pytest.raises(ExportError, match="scheme"):
         resolve_classifier("mine:3")

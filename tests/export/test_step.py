@@ -22,8 +22,10 @@ def random_case(batch: int, learned: bool, seed: int) -> dict[str, Tensor]:
     names = COLUMNS + LEARNED_COLUMNS if learned else COLUMNS
     case["coeffs"] = torch.rand((batch, len(names)), generator=generator) + 0.2
     case["coeffs"][:, 0] *= 500.0
-    case["coeffs"][-1, names.index("clip")] = NO_CLIP
-    case["coeffs"][-1, 1:6] = 0.0  # std = jump_s alone
+    case["coeffs"][:, names.index("x0_min")] *= -1.0
+    case["coeffs"][-1, names.index("x0_min")] = -NO_CLIP
+    case["coeffs"][-1, names.index("x0_max")] = NO_CLIP
+    case["coeffs"][-1, 1:5] = 0.0  # noise alone
     if learned:
         case["coeffs"][:, len(COLUMNS) : len(COLUMNS) + 2] *= -4.0
         case["noise_out"] = torch.randn(shape, generator=generator)
@@ -64,9 +66,8 @@ def test_plain_step_of_a_learned_network_uses_epsilon_alone() -> None:
 
 
 def test_gradients_where_there_is_no_noise() -> None:
-    """std = 0: the derivative of the square root is infinite there, the gradient must still be a number."""
     case = random_case(2, False, 0)
-    case["coeffs"][:, [COLUMNS.index(name) for name in ("carry_s", "known_s", "jump_s")]] = 0.0
+    case["coeffs"][:, [COLUMNS.index(name) for name in ("noise_base", "noise_mask")]] = 0.0
     leaves = {name: case[name].requires_grad_() for name in ("x", "ref", "noise", "mask", "coeffs")}
     StepModule(tiny_models.TinyUNet())(*case.values()).square().sum().backward()
     for name, leaf in leaves.items():

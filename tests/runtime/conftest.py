@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from tiny_bundle import make_tiny_bundle
 
 

@@ -31,12 +31,12 @@ def test_every_key_is_explained(model: type[BaseModel]) -> None:
 
 
 def test_columns_are_listed_in_order() -> None:
-    rows = re.findall(r"^\| (`t` .*|`sigma` .*) \|$", TEXT, re.MULTILINE)
+    rows = re.findall(r"^\| (`t` .*|`x0_eps` .*) \|$", TEXT, re.MULTILINE)
     assert re.findall(r"`(\w+)`", " ".join(rows)) == list(COLUMNS)
     assert ", ".join(f"`{c}`" for c in LEARNED_COLUMNS) in TEXT
     assert f"`coeffs [B,{len(COLUMNS)}]`" in TEXT
     assert f"`coeffs [B,{len(COLUMNS) + len(LEARNED_COLUMNS)}]`" in TEXT
-    assert f'"no clipping" is {NO_CLIP:.0e}'.replace("e+", "e") in TEXT
+    assert f'"no clipping" is -1e30 and {NO_CLIP:.0e}'.replace("e+", "e") in TEXT
 
 
 def test_graph_signatures_are_those_of_the_table() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_process import command, environment, run
 from PIL import Image
-from tiny_bundle import IMAGE, images, reference_purification
 
 import edgepure
+from cli_process import command, environment, run
 from edgepure.planning import Planner
 from edgepure.presets import Preset
+from tiny_bundle import IMAGE, images, reference_purification
 
 COMMANDS = ("demo", "export", "verify", "purify", "classify", "plan", "inspect", "bench", "doctor")
 
@@ -57,7 +57,12 @@ def test_every_help_has_a_worked_example_and_json(name: str) -> None:
 
 
 def test_wrong_usage_is_exit_code_2(tiny_bundle: Path) -> None:
-    for arguments in (["verfy", tiny_bundle], ["verify"], ["plan", "--no-such-option"], ["bench", tiny_bundle, "--repeats", "0"]):
+    for arguments in (
+        ["verfy", tiny_bundle],
+        ["verify"],
+        ["plan", "--no-such-option"],
+        ["bench", tiny_bundle, "--repeats", "0"],
+    ):
         done = run(*arguments)
         assert done.code == 2
         assert done.stdout == ""
@@ -91,7 +96,9 @@ def test_plan_counts_votes_and_probes(tiny_bundle: Path) -> None:
 
 
 def test_plan_for_a_score_norm(tiny_bundle: Path) -> None:
-    rows = {norm: run("plan", tiny_bundle, "--preset", "adaptive", "--score-norm", norm, "--json").json for norm in (15, 60)}
+    rows = {
+        norm: run("plan", tiny_bundle, "--preset", "adaptive", "--score-norm", norm, "--json").json for norm in (15, 60)
+    }
     assert rows[15]["levels"]["t_star"] == 10 and rows[60]["levels"]["t_star"] == 40
     assert rows[15]["unet_calls"] < rows[60]["unet_calls"]
     run("plan", tiny_bundle, "--preset", "uniform", "--score-norm", "15").fails(2, "--score-norm", "SSNI")
@@ -207,8 +214,10 @@ def test_classify_agrees_with_python(tiny_bundle: Path, photos: Path) -> None:
 
 def test_classify_table_has_what_the_method_knows(tiny_bundle: Path, photos: Path) -> None:
     for preset, words in (
-        ("uniform", ["t_star"]), ("heterogeneous", ["t_l", "t_s", "mask area", "unpurified"]), ("adaptive", ["score norm"]),
-    ):  # fmt: skip
+        ("uniform", ["t_star"]),
+        ("heterogeneous", ["t_l", "t_s", "mask area", "unpurified"]),
+        ("adaptive", ["score norm"]),
+    ):
         done = run("classify", tiny_bundle, photos, "--preset", preset)
         assert done.code == 0
         head = done.stdout.splitlines()[0]
@@ -225,12 +234,16 @@ def test_arrays_are_images_too(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_presets_can_be_changed_and_brought_along(tiny_bundle: Path, photos: Path, tmp_path: Path) -> None:
-    changed = run("classify", tiny_bundle, photos / "photo0.png", "--set", "t_star=10", "--set", "steps=2", "--json").json
+    changed = run(
+        "classify", tiny_bundle, photos / "photo0.png", "--set", "t_star=10", "--set", "steps=2", "--json"
+    ).json
     assert changed["results"][0]["levels"] == {"t_star": 10}
     assert changed["results"][0]["unet_calls"] == 2
     own = tmp_path / "own.json"
     own.write_text('{"method": {"method": "heterogeneous", "t_l": 50, "t_s": 20}, "mask": {"threshold": 0.5}}')
-    brought = run("classify", tiny_bundle, photos / "photo0.png", "--preset", own, "--set", "mask.area=0.4", "--json").json
+    brought = run(
+        "classify", tiny_bundle, photos / "photo0.png", "--preset", own, "--set", "mask.area=0.4", "--json"
+    ).json
     assert brought["preset"] == "own (mask.area=0.4)"
     assert brought["results"][0]["levels"] == {"t_l": 50, "t_s": 20}
 
@@ -238,7 +251,10 @@ def test_presets_can_be_changed_and_brought_along(tiny_bundle: Path, photos: Pat
 def test_resize_is_only_done_when_asked_for(tiny_bundle: Path, tmp_path: Path) -> None:
     Image.new("L", (20, 24), 200).save(tmp_path / "big.png")
     run("classify", tiny_bundle, tmp_path / "big.png").fails(4, "20 x 24", "16 x 16", "--resize")
-    assert run("classify", tiny_bundle, tmp_path / "big.png", "--resize", "--json").json["results"][0]["class_name"] == "bright"
+    assert (
+        run("classify", tiny_bundle, tmp_path / "big.png", "--resize", "--json").json["results"][0]["class_name"]
+        == "bright"
+    )
 
 
 # ---- bench, doctor, version ------------------------------------------------------------------------------------------
@@ -247,7 +263,9 @@ def test_resize_is_only_done_when_asked_for(tiny_bundle: Path, tmp_path: Path) -
 def test_bench_measures_every_batch(tiny_bundle: Path) -> None:
     found = run("bench", tiny_bundle, "--preset", "heterogeneous", "--batch", "1,3", "--repeats", "2", "--json").json
     assert [s["batch"] for s in found["speeds"]] == [1, 3]
-    assert all(s[key] > 0.0 for s in found["speeds"] for key in ("unet_ms", "step_ms", "loop_cost", "images_per_second"))
+    assert all(
+        s[key] > 0.0 for s in found["speeds"] for key in ("unet_ms", "step_ms", "loop_cost", "images_per_second")
+    )
     assert (found["unet_calls"], found["rows_timed"], found["threads"]) == (6, 6, 1)
     assert found["peak_memory_bytes"] > 1 << 20
     run("bench", tiny_bundle, "--batch", "1,0").fails(2, "--batch", "1,8")
@@ -258,7 +276,9 @@ def test_version_and_closed_pipes(tiny_bundle: Path) -> None:
     # the reader of the pipe is gone before anything is written
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(command("plan", tiny_bundle), stdout=write, stderr=subprocess.PIPE, env=environment(), text=True)
+    done = subprocess.run(
+        command("plan", tiny_bundle), stdout=write, stderr=subprocess.PIPE, env=environment(), text=True
+    )
     os.close(write)
     assert done.returncode == 1
     assert done.stderr == ""

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_process import command, environment, run
 from PIL import Image
+
+from cli_process import command, environment, run
 from tiny_bundle import images, mask_model, rehash
 
 Damage = Callable[[Path], None]
@@ -82,7 +83,9 @@ DAMAGES: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "unknown parameter": (
         lambda b: edit(b, lambda d: d["presets"]["uniform"]["method"].update(tstar=5)), ("tstar", "t_star")
     ),
-    "path that escapes": (lambda b: edit(b, lambda d: rename_key(d["files"], "weights.bin", "../weights.bin")), ("..",)),
+    "path that escapes": (
+        lambda b: edit(b, lambda d: rename_key(d["files"], "weights.bin", "../weights.bin")), ("../weights.bin", "'..'")
+    ),
     "absolute path": (lambda b: edit(b, lambda d: d["graphs"]["unet"].update(file="/etc/passwd")), ("absolute",)),
     "symlink out": (escape_by_symlink, ("weights.bin", "symlink", "leaves the bundle")),
     "external data out": (escape_by_external_data, ("step.onnx", "not a file of the bundle")),
@@ -102,13 +105,16 @@ def test_a_damaged_bundle_is_refused(name: str, own_bundle: Path, photo: Path, t
 
 def test_every_command_that_opens_a_bundle_refuses_a_damaged_one(own_bundle: Path, photo: Path) -> None:
     os.truncate(own_bundle / "weights.bin", 1000)
-    for arguments in (["verify", own_bundle], ["classify", own_bundle, photo], ["bench", own_bundle], ["plan", own_bundle]):
+    for arguments in (
+        ["verify", own_bundle],
+        ["classify", own_bundle, photo],
+        ["bench", own_bundle],
+        ["plan", own_bundle],
+    ):
         run(*arguments).fails(3, "cut off")
     found = run("inspect", own_bundle, "--json")
     sentence = found.fails(3, "cut off")
-    assert found.json == {
-        "error": {"type": "BundleError", "message": sentence.removeprefix("error: "), "exit_code": 3}
-    }
+    assert found.json == {"error": {"type": "BundleError", "message": sentence.removeprefix("error: "), "exit_code": 3}}
 
 
 def test_a_graph_that_is_not_onnx_is_refused_by_the_engine(own_bundle: Path, photo: Path) -> None:
@@ -132,8 +138,8 @@ IMAGES: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {
     "size": (np.zeros((1, 1, 16, 20), np.float32), ("[1, 16, 20]", "1, 16, 16", "resize")),
     "channels": (np.zeros((2, 3, 16, 16), np.float32), ("[3, 16, 16]", "expected", "[1, 16, 16]")),
     "dtype": (np.zeros((1, 1, 16, 16), np.int64), ("int64", "uint8")),
-    "range": (np.full((1, 1, 16, 16), 200.0, np.float32), ("[200, 200]", "[0, 1]", "divide it by 255")),
-    "model range": (np.full((1, 1, 16, 16), -1.0, np.float32), ("[-1, -1]", "[0, 1]", "(image + 1) / 2")),
+    "range": (np.full((1, 1, 16, 16), 200.0, np.float32), ("200", "[0, 1]", "divide it by 255")),
+    "model range": (np.full((1, 1, 16, 16), -1.0, np.float32), ("-1", "[0, 1]", "(image + 1) / 2")),
     "nan": (with_pixel(float("nan")), ("NaN", "row 3", "column 4")),
     "inf": (with_pixel(float("inf")), ("infinite", "row 3", "column 4")),
     "empty batch": (np.zeros((0, 1, 16, 16), np.float32), ("empty", "at least one image")),
@@ -243,7 +249,9 @@ def test_outputs_never_meet_inputs_or_each_other(tiny_bundle: Path, photo: Path,
     run("purify", tiny_bundle, photo, other, "-o", tmp_path / "out").fails(2, "photo.png", "would both be written")
     run("purify", tiny_bundle, photo, other, "-o", tmp_path / "one.png").fails(2, "2 images", "folder")
     run("purify", tiny_bundle, photo, "-o", tmp_path / "one.jpg").fails(2, "PNG")
-    run("purify", tiny_bundle, photo, "-o", tmp_path / "a", "--mask-out", tmp_path / "m").fails(2, "--mask-out", "no mask")
+    run("purify", tiny_bundle, photo, "-o", tmp_path / "a", "--mask-out", tmp_path / "m").fails(
+        2, "--mask-out", "no mask"
+    )
     assert not (tmp_path / "out").exists() and not (tmp_path / "a").exists()
 
 

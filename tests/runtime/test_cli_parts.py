@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundle import IMAGE, PRESETS, images
 
 import edgepure
 from edgepure.cli import batches, guard, output, plan, presets, progress
@@ -18,6 +17,7 @@ from edgepure.cli.batches import find_sources, output_names, run_chunks
 from edgepure.errors import BundleError, ConfigError
 from edgepure.noise import SeededNoise
 from edgepure.presets import Preset
+from tiny_bundle import IMAGE, PRESETS, images
 
 # ---- presets ---------------------------------------------------------------------------------------------------------
 

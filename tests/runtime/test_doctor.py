@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from cli_process import environment, run
 from onnx import TensorProto, helper
 
+from cli_process import environment, run
 from edgepure import doctor
 from edgepure.errors import ProviderError
 

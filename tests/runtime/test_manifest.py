@@ -88,7 +88,7 @@ def test_schema_forbids_unknown_keys_in_every_object() -> None:
         ),
         (
             lambda d: d["presets"]["uniform"]["method"].pop("method"),
-            "presets.uniform.method.method is missing or unknown: expected one of gdmp, gnsp, heterogeneous,",
+            "presets.uniform.method.method is missing: expected one of gdmp, gnsp, heterogeneous,",
         ),
         (lambda d: d["image"].pop("width"), "the key image.width is missing"),
         (lambda d: d["image"].update(height="4"), 'image.height is "4": expected a valid integer'),

@@ -51,8 +51,13 @@ def test_sde_needs_a_linear_schedule() -> None:
     cosine = ScheduleSpec(kind="cosine").build()
     with pytest.raises(ConfigError, match="cosine"):
         compiled(UniformSpec(t_star=10, sampler="sde"), cosine)
-    with pytest.raises(ConfigError, match="cosine"):
-        compiled(EpsSpec(probes=2), cosine)
+
+
+def test_without_a_vp_sde_the_probe_takes_the_nearest_timestep() -> None:
+    cosine = ScheduleSpec(kind="cosine").build()
+    rows = compiled(EpsSpec(levels=(10.0, 20.4), label="index"), cosine).rows
+    assert [row.sigma for row in rows] == [cosine.sigma(9), cosine.sigma(19)]
+    assert [row.known_a for row in rows] == [cosine.sqrt_alpha_bar(9), cosine.sqrt_alpha_bar(19)]
 
 
 def test_low_level_rows_check_the_schedule_too() -> None:

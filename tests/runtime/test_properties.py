@@ -49,8 +49,9 @@ def test_coefficients_are_finite_float32(spec: MethodSpec) -> None:
     assert plan.coeffs.shape == (len(plan.rows), len(plan.columns))
     assert plan.coeffs.dtype == np.float32
     assert np.isfinite(plan.coeffs).all()
-    clip = plan.coeffs[:, plan.columns.index("clip")]
-    assert np.isin(clip, np.float32([1.0, NO_CLIP])).all()
+    low, high = (plan.coeffs[:, plan.columns.index(name)] for name in ("x0_min", "x0_max"))
+    assert np.isin(high, np.float32([1.0, NO_CLIP])).all()
+    np.testing.assert_array_equal(low, -high)
     assert all(0.0 <= row.t <= T - 1 for row in plan.rows)
 
 

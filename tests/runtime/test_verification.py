@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_process import run
-from tiny_bundle import FIXED_MAP, rehash, selftest_arrays
 
+from cli_process import run
 from edgepure.atomic import write_npz
 from edgepure.bundle import Bundle
 from edgepure.errors import BundleError, ProviderError
 from edgepure.verification import Check, Verification, verify
+from tiny_bundle import FIXED_MAP, rehash, selftest_arrays
 
 
 def record(bundle: Path, **changes: np.ndarray) -> None:

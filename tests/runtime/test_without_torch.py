@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cli_process import environment, run
 from tiny_bundle import images
 

@@ -52,6 +52,7 @@ def load_diffusion(
     preset: str | None = None,
     settings: Settings = None,
     runtime: NoiseSchedule | None = None,
+    key: str | None = None,
 ) -> LoadedDiffusion:
     """Load a checkpoint of one of the diffusion families.
 
@@ -61,6 +62,7 @@ def load_diffusion(
         preset: name from the family's ``PRESETS``; None: inferred from the keys.
         settings: the original flags or config, as a dict or a json file; None: ``<file>.json`` if it exists.
         runtime: the schedule that the runtime will use; None: linear VP with T = 1000.
+        key: entry of the file to take where it holds several sets of weights (not for score-sde: there it is the EMA).
 
     Raises:
         CheckpointError: whatever is wrong with the file, the preset or the settings, in one sentence.
@@ -74,7 +76,7 @@ def load_diffusion(
     content = read_checkpoint(file)
     runtime = runtime or NoiseSchedule.linear()
     if family == "guided-diffusion":
-        state = state_dict_from(content, source)
+        state = state_dict_from(content, source, key)
         if preset is not None:
             config = _preset(guided_diffusion.PRESETS, preset)
         elif "num_channels" in given:
@@ -96,7 +98,7 @@ def load_diffusion(
         raise CheckpointError("EDM checkpoints have no presets: their shape follows from the keys")
     if isinstance(content, Mapping) and isinstance(content.get("config"), Mapping) and "state_dict" in content:
         given, content = {**content["config"], **given}, content["state_dict"]
-    network, precond = edm.from_state_dict(state_dict_from(content, source), source, given)
+    network, precond = edm.from_state_dict(state_dict_from(content, source, key), source, given)
     about = f"{type(network).__name__} with {precond.kind} preconditioning, {network.config}"
     model = edm.EdmEpsilon(network, precond, runtime)
     return _loaded(model, network.config.img_resolution, network.config.in_channels, about)

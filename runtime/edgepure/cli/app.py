@@ -13,6 +13,7 @@ from .export import export
 from .images import classify, purify
 from .inspect import inspect
 from .plan import plan
+from .published import presets
 from .verify import verify
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-for command in (demo, export, verify, purify, classify, plan, inspect, bench, doctor):
+for command in (demo, export, verify, purify, classify, plan, presets, inspect, bench, doctor):
     app.command()(command)
 
 

@@ -1,4 +1,5 @@
-"""Images from the command line: names for the results, chunks so that memory stays flat, failures that do not stop the rest."""
+"""Images from the command line: names for the results, chunks so that memory stays flat, and failures that do not
+stop the rest."""
 
 from __future__ import annotations
 
@@ -14,11 +15,10 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
 from ..images import SUFFIXES, load_images
-from ..noise import NoiseSource, RowNoise
+from ..noise import NoiseSource
 from ..presets import Preset
 from ..purifier import Purifier
 from ..results import Failure, Result
-from ..rows import Plan
 from .guard import for_command_line
 
 #: Pixels of the images that are in memory at a time take at most about this many bytes.
@@ -114,8 +114,7 @@ def run_chunks(
         if len(loaded):
             positions = [first + index for index in loaded.indices]
             names = [sources[position].name for position in positions]
-            source = _as_source(noise, positions)
-            results = purifier.run(loaded.images, preset, noise=source, names=names, on_rows=rows_done)
+            results = purifier.run(loaded.images, preset, noise=noise, names=names, ids=positions, on_rows=rows_done)
             for position, result in zip(positions, results, strict=True):
                 on_result(position, result)
             expected = sum(r.unet_calls for r in results) / len(results)  # with SSNI less than the plan says
@@ -125,35 +124,6 @@ def run_chunks(
 def chunk_size(shape: tuple[int, int, int], slots: int) -> int:
     """Images that are in memory at a time."""
     return max(slots, min(MOST_IMAGES, CHUNK_BYTES // (4 * int(np.prod(shape)))))
-
-
-class _Numbered:
-    """A noise source whose image i is image ``positions[i]`` of the stream."""
-
-    def __init__(self, source: NoiseSource, positions: Sequence[int]) -> None:
-        self._source, self._positions = source, positions
-
-    @property
-    def seed(self) -> int | None:
-        return self._source.seed
-
-    def for_image(
-        self,
-        plan: Plan,
-        image: int,
-        vote: int,
-        mask: NDArray[np.float32] | None,
-        shape: tuple[int, ...],
-        *,
-        probe: bool = False,
-    ) -> RowNoise:
-        return self._source.for_image(plan, self._positions[image], vote, mask, shape, probe=probe)
-
-
-def _as_source(noise: NoiseSource | int | None, positions: Sequence[int]) -> NoiseSource:
-    from ..noise import noise_source
-
-    return _Numbered(noise_source(noise), positions)
 
 
 def _sources(path: Path) -> Iterator[Source]:

@@ -46,7 +46,7 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
                 "torch",
                 "installed" if found.torch else "not installed; only export needs it: pip install edgepure[export]",
             ),
-            ("demo bundle", "packaged" if found.demo_bundle else "missing: install edgepure from a wheel"),
+            ("demo bundle", found.demo_bundle or "missing: install edgepure from a wheel"),
         ]
         table(("what", "found"), facts)
         say("")
@@ -62,4 +62,3 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
     if not found:
         note("error: no inference engine works on this machine; install one with `pip install edgepure[cpu]`")
         raise typer.Exit(ProviderError.exit_code)
-

@@ -27,33 +27,56 @@ MOST_SAMPLES = 64
 def export(
     classifier: Annotated[
         str,
-        typer.Option(metavar="SOURCE", help="python:package.module:function or python:file.py:function that gives the "
-                     "classifier, images in [0, 1] -> logits. Its code is run.", show_default=False),
+        typer.Option(metavar="SOURCE", help="timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, "
+                     "robustbench-wrn:FILE, or python:package.module:function and python:file.py:function, whose code "
+                     "is run. Options follow a question mark: timm:resnet50?weights=FILE&resize=crop.",
+                     show_default=False),
     ],
     diffusion: Annotated[
         str,
-        typer.Option(metavar="SOURCE", help="The same for the epsilon-model, (x, t) -> epsilon.", show_default=False),
+        typer.Option(metavar="SOURCE", help="guided-diffusion:FILE, score-sde:FILE, edm:FILE, "
+                     "diffusers:DIR-or-NAME, or python:..., (x, t) -> epsilon.", show_default=False),
     ],
-    image: Annotated[str, typer.Option(metavar="CxHxW", help="Image size, for example 3x32x32.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The bundle to write.", show_default=False)],
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="CxHxW", help="Image size, for example 3x32x32. Default: what the diffusion model was "
+                     "trained on, where its source knows it.", show_default=False),
+    ] = None,
     blocks: Annotated[
         str | None,
-        typer.Option(metavar="A,B,...", help="Blocks of the classifier whose activations make the attention mask. "
-                     "Default: no mask graph, so only methods without a mask.", show_default=False),
+        typer.Option(metavar="A,B,...|none", help="Blocks of the classifier whose activations make the attention mask; "
+                     "none: no mask graph. Default: those of its family, where that is known.", show_default=False),
+    ] = None,
+    mask_input: Annotated[
+        str | None,
+        typer.Option(metavar="own|official", help="What the tapped classifier sees; official: the normalisation oddity "
+                     "of the authors' code. Default: what the published presets say, else own.", show_default=False),
+    ] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A preset with published settings (`edgepure presets` lists them). May be "
+                     "given several times; the first one becomes the default.", show_default=False),
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a parameter of --preset, or give the statistics "
+                     "that it needs: ssni.mu=40.", show_default=False),
     ] = None,
     presets: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="Presets by name. Default: uniform noise with 10 DDIM calls and, "
-                     "with --blocks, the heterogeneous method.", show_default=False),
+        typer.Option(metavar="FILE.json", help="Presets of your own by name. Default without any preset: uniform noise "
+                     "with 10 DDIM calls and, with a mask graph, the heterogeneous method.", show_default=False),
     ] = None,
     default_preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Default: the first preset.", show_default=False)
     ] = None,
     classifier_weights: Annotated[
-        Path | None, typer.Option(metavar="FILE.safetensors", help="Weights of the classifier.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of the classifier (.safetensors, .pt).", show_default=False),
     ] = None,
     diffusion_weights: Annotated[
-        Path | None, typer.Option(metavar="FILE.safetensors", help="Weights of the UNet.", show_default=False)
+        Path | None, typer.Option(metavar="FILE", help="Weights of the UNet, likewise.", show_default=False)
     ] = None,
     classes: Annotated[
         str | None,
@@ -83,51 +106,52 @@ def export(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:  # fmt: skip
-    """Export a classifier and a diffusion model to a bundle. Needs PyTorch: pip install edgepure[export].
+    """Export a classifier and a diffusion model to a bundle. Needs PyTorch: pip install edgepure[export,models].
 
     Parity with PyTorch is measured graph by graph; above its tolerance the export fails and nothing is written.
+    ?weights=random (with guided-diffusion:imagenet256-uncond, timm:resnet50, ...) makes untrained networks of the true
+    architecture, to measure speed.
 
     Examples:
 
     \b
-      edgepure export --classifier python:samples/digits/models.py:load_classifier \\
-          --diffusion python:samples/digits/models.py:load_unet --image 1x16x16 \\
-          --blocks stem,block1,block2,block3 --out digits
+      edgepure export --classifier robustbench-wrn:Standard.pt --diffusion score-sde:checkpoint_8.pth \\
+          --preset cifar10-dhni-official --preset cifar10-edge-10 --out cifar10
+      edgepure export --classifier torchvision:resnet50?weights=IMAGENET1K_V1 \\
+          --diffusion guided-diffusion:256x256_diffusion_uncond.pt --preset imagenet-edge-10 --out imagenet
+      edgepure export --classifier python:models.py:load_classifier --diffusion python:models.py:load_unet \\
+          --image 1x16x16 --blocks stem,block1 --out digits
     """
     from .output import emit_json, say, size, table
     from .plan import parse_image_size, parse_schedule
     from .progress import Progress
 
-    shape = parse_image_size(image)
-    options: dict[str, Any] = {
-        "image_size": shape[1:],
-        "channels": shape[0],
-        "schedule": parse_schedule(schedule) if schedule is not None else None,
-        "blocks": _names(blocks),
-        "classes": _class_names(classes),
-        "presets": _read_presets(presets),
-        "default_preset": default_preset,
-        "sample_images": _read_images(sample_images, shape),
-        "check_epsilon": not any_network,
-        "name": name,
-        "threads": threads,
-        "overwrite": overwrite,
-    }
+    shape = parse_image_size(image) if image is not None else None
+    spec = parse_schedule(schedule) if schedule is not None else None
+    names = _class_names(classes)
+    chosen = {**_published_presets(preset or [], change or []), **(_read_presets(presets) or {})}
+    seen = _mask_input(mask_input, preset or [])
+    folder = sample_images
     # whatever PyTorch prints must not end up between the results
     with Progress("importing PyTorch") as bar, redirect_stdout(sys.stderr):
-        sources, writer = _import_exporter()
-        bar.update(0.0, "loading the networks")
-        source = sources.resolve_classifier(classifier, classifier_weights)
-        model = sources.resolve_diffusion(diffusion, diffusion_weights)
-        options["classes"] = options["classes"] or source.classes
-        options["schedule"] = options["schedule"] or model.schedule
-        writer.export_bundle(
-            source.model,
-            model.model,
+        _import_exporter().export_from_sources(
+            classifier,
+            diffusion,
             out,
-            **options,
-            classifier_source=source.origin,
-            diffusion_source=model.origin,
+            presets=chosen or None,
+            blocks=_names(blocks) if blocks not in (None, "none") else blocks or "auto",
+            mask_input=seen,
+            image=shape,
+            schedule=spec,
+            classifier_weights=classifier_weights,
+            diffusion_weights=diffusion_weights,
+            classes=names,
+            default_preset=default_preset,
+            sample_images=None if folder is None else lambda image: _read_images(folder, image),
+            check_epsilon=not any_network,
+            name=name,
+            threads=threads,
+            overwrite=overwrite,
             on_progress=lambda stage, share: bar.update(share, stage),
         )
     from ..bundle import Bundle
@@ -135,30 +159,67 @@ def export(
     manifest = Bundle.open(out, verify=False).manifest
     total = sum(entry.bytes for entry in manifest.files.values())
     parity = dict(sorted(manifest.provenance.parity.items()))
+    tapped = list(manifest.attention.blocks) if manifest.attention is not None else []
     if as_json:
         emit_json(
             {
-                "bundle": str(out), "name": manifest.name, "bytes": total, "parity": parity,
+                "bundle": str(out), "name": manifest.name, "bytes": total, "parity": parity, "blocks": tapped,
                 "presets": sorted(manifest.presets), "default_preset": manifest.default_preset,
             }
         )  # fmt: skip
         return
     say(f"{out}: {len(manifest.files)} files, {size(total)}, presets {', '.join(sorted(manifest.presets))}")
+    say(f"attention mask from the blocks {', '.join(tapped)}" if tapped else "no attention mask")
     table(("graph", "largest difference to PyTorch"), ((k, f"{v:.1e}") for k, v in parity.items()))
     say(f"\nnext: edgepure verify {out}")
 
 
-def _import_exporter() -> tuple[ModuleType, ModuleType]:
-    """edgepure_export's sources and bundle writer, or one sentence about what is not installed."""
+def _import_exporter() -> ModuleType:
+    """edgepure_export's entry point, or one sentence about what is not installed."""
     from ..errors import ExportError
 
     try:
-        return import_module("edgepure_export.sources"), import_module("edgepure_export.bundle_writer")
+        return import_module("edgepure_export.from_sources")
     except ImportError as error:
         raise ExportError(
             f"export needs PyTorch and ONNX, and {error.name or error} cannot be imported; install them with "
             "`pip install edgepure[export]`"
         ) from error
+
+
+def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset]:
+    """Published presets with --set: statistics go to every preset that needs them, other changes to a single one."""
+    from ..published import STATISTICS, choose, get
+    from .presets import apply_changes, parse_preset
+
+    if changes and not names:
+        raise ConfigError("--set changes a preset with published settings; name one with --preset")
+    known = {f"ssni.{name}" for group in STATISTICS.values() for name in group}
+    statistics, others = {}, []
+    for change in changes:
+        key, _, text = change.partition("=")
+        if key not in known:
+            others.append(change)
+            continue
+        try:
+            statistics[key.removeprefix("ssni.")] = float(text)
+        except ValueError:
+            raise ConfigError(f"--set {change!r}: expected a number") from None
+    presets = choose(names, statistics)
+    if not others:
+        return presets
+    if len(names) != 1:
+        raise ConfigError(f"--set {others[0]!r} and {len(names)} presets: which one is meant? Give one")
+    name = names[0]
+    return {name: parse_preset(apply_changes(get(name).data(statistics), others), f"preset {name!r}")}
+
+
+def _mask_input(given: str | None, names: list[str]) -> str:
+    from ..published import mask_input
+
+    if given not in (None, "own", "official"):
+        raise ConfigError(f"--mask-input {given!r} is unknown; choose own or official")
+    return given or mask_input(names)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

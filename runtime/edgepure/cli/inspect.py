@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @guard
 def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
-    """Show what a bundle is made of: images, classes, schedule, graphs, presets and their UNet calls, provenance, hashes.
+    """Show what a bundle is made of: images, classes, schedule, graphs, presets with their UNet calls, hashes.
 
     Examples:
 

@@ -29,8 +29,8 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one parameter: a key of the method (t_star=50) or of another part (mask.area=0.15, votes.count=5). "
-        "May be given several times.",
+        help="Change one parameter: a key of the method (t_star=50) or of another part (mask.area=0.15, "
+        "votes.count=5). May be given several times.",
         show_default=False,
     ),
 ]

@@ -159,7 +159,7 @@ def _summary(name: str, preset: Preset, plan: Plan, cost: dict[str, int], score_
     yield f"{name}: {plan.method}" + (f", {levels}" if levels else "")
     if preset.ssni is not None:
         if score_norm is None:
-            yield f"SSNI ({preset.ssni.reweighting}) sets the noise level of every image; these are the rows of t* itself"
+            yield f"SSNI ({preset.ssni.reweighting}) sets the noise level of every image; these are the rows of t*"
         else:
             yield f"SSNI ({preset.ssni.reweighting}): the rows of an image with score norm {score_norm:g}"
     stages: dict[str, int] = {}

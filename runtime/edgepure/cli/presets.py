@@ -46,7 +46,7 @@ def choose_preset(
 
 
 def method_preset(method: str, changes: Sequence[str]) -> Preset:
-    """The preset ``--method NAME --set ...`` describes. A mask that was not given gets an area that no row depends on."""
+    """The preset that ``--method NAME --set ...`` describes. No row depends on the mask, so it need not be given."""
     if method not in METHODS:
         raise ConfigError(f"no method {method!r}; choose one of {', '.join(METHODS)}")
     data = apply_changes({"method": {"method": method}}, changes)

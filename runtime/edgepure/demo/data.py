@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ def demo_images() -> DemoImages:
                 labels=arrays["labels"],
                 protocol=json.loads(str(arrays["protocol"])),
             )
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise BundleError(f"the demo images {path} cannot be read ({error}); install edgepure again") from None
 
 

@@ -41,8 +41,8 @@ def attack_gallery(
             _judged(attacked[i], "adversarial", classes, int(plain_attacked[i]), truth),
         ]
         if result.mask is not None:
-            area = f"{100 * float(result.mask.mean()):.0f} % of the area"
-            pictures.append(Picture(attacked[i], "mask", area, mask=result.mask))
+            title = f"mask, {100 * float(result.mask.mean()):.0f} %"
+            pictures.append(Picture(attacked[i], title, mask=result.mask))
         pictures.append(_judged(result.image, "purified", classes, result.label, truth))
         strips.append((f"true class {classes[truth]}", tuple(pictures)))
     return Gallery(title, note, tuple(strips))
@@ -66,7 +66,7 @@ def method_gallery(
         for name, found in results.items():
             pictures.append(_judged(found[i].image, name, classes, found[i].label, truth))
         strips.append((f"true class {classes[truth]}", tuple(pictures)))
-    return Gallery(title, note, tuple(strips))
+    return Gallery(title, note, tuple(strips), wide=True)
 
 
 def _judged(pixels: Float32, title: str, classes: Sequence[str], label: int, truth: int) -> Picture:

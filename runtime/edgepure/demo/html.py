@@ -23,8 +23,9 @@ def render(report: DemoReport) -> str:
     """The page, as UTF-8 text."""
     sections = [
         _headline(report),
-        *(_gallery(g) for g in report.galleries),
+        *(_gallery(g) for g in report.galleries[:1]),
         _accuracy(report),
+        *(_gallery(g) for g in report.galleries[1:]),
         _plan(report),
         _facts(report),
     ]
@@ -85,7 +86,7 @@ def _gallery(gallery: Gallery) -> str:
     )
     return (
         f"<section><h2>{escape(gallery.title)}</h2><p>{escape(gallery.note)}</p>"
-        f'<div class="strips">{strips}</div></section>'
+        f'<div class="strips{" wide" if gallery.wide else ""}">{strips}</div></section>'
     )
 
 

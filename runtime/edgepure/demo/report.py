@@ -43,11 +43,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A section of strips; each strip is one image and what happened to it, with a caption."""
+    """A section of strips; each strip is one image and what happened to it, with a caption.
+
+    ``wide``: a strip takes the whole width of the page.
+    """
 
     title: str
     note: str
     strips: tuple[tuple[str, tuple[Picture, ...]], ...]
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class DemoReport:
         plain: scores of the classifier without purification, by column key.
         methods: the other lines of the table.
         protocols: by column key; ``plain_whitebox`` is the white-box attack on the plain classifier.
-        galleries: the pictures.
+        galleries: the pictures; the first stands above the accuracy table, the others below.
         plan: rows (dicts with "stage", "t", "to") of the default method.
         timings: seconds by stage of the demonstration.
         facts: what else a reader should know: versions, device, parity, self-test.

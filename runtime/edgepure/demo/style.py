@@ -25,6 +25,7 @@ border-top:4px solid var(--soft)}
 .card.fair{border-top-color:var(--fair)}.card.fair strong{color:var(--fair)}
 .card.bad{border-top-color:var(--bad)}.card.bad strong{color:var(--bad)}
 .strips{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:.8rem}
+.strips.wide{grid-template-columns:1fr}.wide .pictures{grid-template-columns:repeat(auto-fill,minmax(5.6rem,1fr))}
 .strip{background:var(--panel);border:1px solid var(--line);border-radius:.8rem;padding:.8rem .9rem}
 .pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(3.8rem,1fr));gap:.55rem}
 figure{margin:0;min-width:0}

@@ -63,15 +63,13 @@ def execute_row(
     """One row for a batch; each image has its own coefficients. Shapes and meaning: see `edgepure.rows`."""
     names = (COLUMNS + LEARNED_COLUMNS)[: coeffs.shape[1]]
     c = {name: coeffs[:, i, None, None, None] for i, name in enumerate(names)}
-    w = c["w_in"] * mask + c["w_out"] * (1.0 - mask)
-    std = np.sqrt(
-        (c["jump_a"] * (1.0 - w) * c["carry_s"]) ** 2 + (c["jump_a"] * w * c["known_s"]) ** 2 + c["jump_s"] ** 2
-    )
-    z = c["jump_a"] * ((1.0 - w) * x + w * c["known_a"] * ref) + std * noise
+    z: Float32 = (c["x_base"] + c["x_mask"] * mask) * x
+    z = z + (c["ref_base"] + c["ref_mask"] * mask) * ref
+    z = z + (c["noise_base"] + c["noise_mask"] * mask) * noise
     output = epsilon(z, np.ascontiguousarray(coeffs[:, 0]))
     channels = x.shape[1]
     eps = output[:, :channels]
-    x0 = np.clip((z - c["sigma"] * eps) / c["alpha"], -c["clip"], c["clip"])
+    x0 = np.clip(c["x0_z"] * z + c["x0_eps"] * eps, c["x0_min"], c["x0_max"])
     result = c["out_x"] * x + c["out_z"] * z + c["out_x0"] * x0 + c["out_eps"] * eps + c["out_ref"] * ref
     if coeffs[:, len(COLUMNS) :].any():
         if output.shape[1] != 2 * channels or noise_out is None:

@@ -18,6 +18,7 @@ from .spec import MethodSpec
 class EpsSpec(MethodSpec):
     """Which noise levels to probe.
 
+    Schedules without a VP-SDE (cosine, scaled_linear, betas) are probed at the nearest timestep.
     ``probes = N`` probes s = 1/T .. N/T, the papers' choice (20 on CIFAR-10, 50 on ImageNet). ``levels`` gives them by
     hand, in timesteps (s = level / T). ``perturb = False`` feeds the input as it is: no noise, no scaling.
     """
@@ -51,7 +52,11 @@ def compile_eps(spec: EpsSpec, schedule: NoiseSchedule) -> Plan:
     for level in levels:
         schedule.check(int(level) - 1, "probe level - 1 =")
         s = level / T
-        alpha, sigma = schedule.sde.alpha_bar(s) ** 0.5, schedule.sde.sigma(s)
+        if schedule.has_sde:
+            alpha, sigma = schedule.sde.alpha_bar(s) ** 0.5, schedule.sde.sigma(s)
+        else:  # no continuous marginal is known: the nearest timestep's
+            nearest = max(round(level) - 1, 0)
+            alpha, sigma = schedule.sqrt_alpha_bar(nearest), schedule.sigma(nearest)
         if spec.perturb:
             builder.diffuse_ref(alpha, sigma, level, source="probe")
         else:
