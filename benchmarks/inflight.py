@@ -8,11 +8,10 @@ import numpy as np
 
 import edgepure
 from edgepure.inflight import InFlight, Job
+from edgepure.measure import interleaved
 from edgepure.methods import UniformSpec, compile_plan
 from edgepure.noise import SeededNoise
 from edgepure.rows import Plan
-
-from .timing import rounds
 
 #: Plans of a stream in which most images look clean: three in four need 5 UNet calls, the others up to 20.
 SHORT, LONG = 5, 20
@@ -57,18 +56,15 @@ def measure(purifier: edgepure.Purifier, images: np.ndarray, repeats: int) -> di
             batch = lengths[start : start + stepper.capacity]
             InFlight(stepper).run(jobs([plans[max(batch)]] * len(batch), start), lambda job, x: None)
 
-    times = rounds({"inflight": inflight, "padded": padded, "equal": equal}, repeats)
+    times = interleaved({"inflight": inflight, "padded": padded, "equal": equal}, repeats)
     rows = sum(lengths)
-    vs_padded = np.median([p / i for p, i in zip(times["padded"], times["inflight"], strict=True)])
     # rows a second, because the mean length is rounded
-    vs_equal = np.median(
-        [(rows / i) / (mean * len(images) / e) for i, e in zip(times["inflight"], times["equal"], strict=True)]
-    )
+    vs_equal = times.ratio("equal", "inflight") * rows / (mean * len(images))
     return {
-        "inflight_vs_padded": float(vs_padded),
-        "inflight_vs_equal": float(vs_equal),
+        "inflight_vs_padded": times.ratio("padded", "inflight"),
+        "inflight_vs_equal": vs_equal,
         "images": len(images),
         "slots": stepper.capacity,
         "plan_lengths": {"min": min(lengths), "mean": rows / len(lengths), "max": max(lengths)},
-        "images_per_second": len(images) / float(np.median(times["inflight"])),
+        "images_per_second": len(images) / times.median("inflight"),
     }

@@ -10,9 +10,8 @@ import numpy as np
 import edgepure
 from edgepure.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgepure.inflight import InFlight, Job
+from edgepure.measure import BareUnet, interleaved
 from edgepure.noise import SeededNoise
-
-from .timing import BareUnet, rounds
 
 
 def measure(
@@ -37,11 +36,10 @@ def measure(
         for row in range(plan.unet_calls):
             bare(float(plan.coeffs[row, 0]))
 
-    times = rounds({"purify": purify, "calls": calls}, repeats)
-    ratio = np.median([p / c for p, c in zip(times["purify"], times["calls"], strict=True)])
+    times = interleaved({"purify": purify, "calls": calls}, repeats)
     return {
-        "loop_cost": float(ratio),
+        "loop_cost": times.ratio("purify", "calls"),
         "unet_calls": plan.unet_calls,
-        "bare_call_ms": 1e3 * float(np.median(times["calls"])) / plan.unet_calls,
-        "purification_ms": 1e3 * float(np.median(times["purify"])),
+        "bare_call_ms": 1e3 * times.median("calls") / plan.unet_calls,
+        "purification_ms": 1e3 * times.median("purify"),
     }

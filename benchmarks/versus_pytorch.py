@@ -7,10 +7,10 @@ import torch
 
 import edgepure
 from edgepure.inflight import InFlight, Job
+from edgepure.measure import interleaved
 from edgepure.noise import SecretNoise
 
 from .authors_loop import AuthorsLoop
-from .timing import rounds
 
 
 def measure(purifier: edgepure.Purifier, unet: torch.nn.Module, batch: int, repeats: int) -> dict[str, object]:
@@ -36,9 +36,8 @@ def measure(purifier: edgepure.Purifier, unet: torch.nn.Module, batch: int, repe
     for name, channels_last in (("eager", False), ("channels_last", True)):
         loop = AuthorsLoop(unet, **options, channels_last=channels_last)
         assert loop.unet_calls == plan.unet_calls
-        times = rounds({"edgepure": ours, name: lambda loop=loop: loop.purify(x, m)}, repeats)  # type: ignore[misc]
-        ratio = np.median([p / o for p, o in zip(times[name], times["edgepure"], strict=True)])
-        result[f"vs_{name}"] = float(ratio)
-        result[f"{name}_ms_per_call"] = 1e3 * float(np.median(times[name])) / plan.unet_calls
-        result["edgepure_ms_per_call"] = 1e3 * float(np.median(times["edgepure"])) / plan.unet_calls
+        times = interleaved({"edgepure": ours, name: lambda loop=loop: loop.purify(x, m)}, repeats)  # type: ignore[misc]
+        result[f"vs_{name}"] = times.ratio(name, "edgepure")
+        result[f"{name}_ms_per_call"] = 1e3 * times.median(name) / plan.unet_calls
+        result["edgepure_ms_per_call"] = 1e3 * times.median("edgepure") / plan.unet_calls
     return result

@@ -17,8 +17,8 @@ from edgepure_export.weights_pool import WeightsPool
 
 UNET = {
     "sample_size": 8, "in_channels": 3, "out_channels": 3, "layers_per_block": 1, "block_out_channels": (8, 16),
-    "norm_num_groups": 4, "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"), "attention_head_dim": 8,
+    "norm_num_groups": 4, "down_block_types": ("DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D"), "attention_head_dim": 8,
 }  # fmt: skip
 
 

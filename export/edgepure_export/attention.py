@@ -117,7 +117,7 @@ class AttentionHead(nn.Module):
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
         span = high - low
         # Resizing a constant map may leave a rounding error; it must not be blown up to the range [0, 1].
-        varies = span > 4.0 * torch.finfo(maps.dtype).eps * high
+        varies = span > 16.0 * torch.finfo(maps.dtype).eps * high
         scaled = (maps - low) / torch.where(varies, span, 1.0)
         return torch.where(varies, scaled, 0.0).amax(1, keepdim=True)
 

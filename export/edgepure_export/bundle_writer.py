@@ -8,22 +8,25 @@ from contextlib import contextmanager
 from datetime import date
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from edgepure.atomic import atomic_directory, write_npz
 from edgepure.bundle import Bundle, hash_files, write_manifest
 from edgepure.errors import ConfigError, ExportError
+from edgepure.faults import first_fault
 from edgepure.manifest import (
     SELFTEST_FILE,
     AttentionEntry,
     ImageSpec,
     Manifest,
+    PresetName,
     Provenance,
 )
 from edgepure.methods import HeterogeneousSpec, UniformSpec
@@ -112,8 +115,10 @@ def export_bundle(
             written. In every case, Ctrl-C included, nothing is left behind.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    image = ImageSpec(channels=channels, height=height, width=width)
-    noise = schedule_from(dict(schedule) if isinstance(schedule, Mapping) else schedule)
+    image = _checked(ImageSpec, {"channels": channels, "height": height, "width": width}, "image size")
+    if isinstance(schedule, Mapping):
+        schedule = _checked(ScheduleSpec, schedule, "schedule")
+    noise = schedule_from(schedule)
     parsed = _presets(presets, noise, has_blocks=blocks is not None)
     if default_preset is not None and default_preset not in parsed:
         raise ExportError(f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)})")
@@ -167,6 +172,16 @@ def export_bundle(
     return target
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
+def _checked(kind: type[M], data: Mapping[str, Any], what: str) -> M:
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError(f"{what}: {first_fault(error, data, kind.model_json_schema())}") from None
+
+
 @contextmanager
 def _tapped(
     classifier: nn.Module,
@@ -207,6 +222,11 @@ def _presets(
         return chosen
     if not presets:
         raise ExportError("`presets` is empty; give at least one, or None for the defaults")
+    for name in presets:
+        try:
+            TypeAdapter(PresetName).validate_python(name)
+        except ValidationError:
+            raise ConfigError(f"preset name {name!r}: use letters, digits, '.', '_' and '-', at most 100") from None
     return {key: preset if isinstance(preset, Preset) else _parse(key, preset) for key, preset in presets.items()}
 
 

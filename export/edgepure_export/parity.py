@@ -51,8 +51,13 @@ class GraphParity:
 
     @property
     def worst(self) -> OutputParity:
-        """The output that differs most."""
-        return max(self.outputs, key=lambda o: (o.flipped, o.max_rel if np.isfinite(o.max_rel) else np.inf))
+        """The output that differs most; of a mask, only flipped pixels count."""
+
+        def size(o: OutputParity) -> tuple[int, float]:
+            error = 0.0 if o.output == "mask" else o.max_rel
+            return o.flipped, error if np.isfinite(error) else np.inf
+
+        return max(self.outputs, key=size)
 
     @property
     def max_abs(self) -> float:

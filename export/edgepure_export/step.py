@@ -80,4 +80,5 @@ def _weighted_sum(images: list[Tensor], factors: Tensor) -> Tensor:
     channels = images[0].shape[1]
     if channels == 1:
         return (stack * factors).sum(1, keepdim=True)
-    return (stack.unflatten(1, (len(images), channels)) * factors.unsqueeze(2)).sum(1)
+    stack = torch.unflatten(stack, 1, (len(images), channels))
+    return (stack * factors.unsqueeze(2)).sum(1)

@@ -1,4 +1,4 @@
-"""From two PyTorch modules to a bundle. Here: four patterns, a small classifier, and an exact diffusion model of them."""
+"""From two PyTorch modules to a bundle: four patterns, a small classifier, and an exact diffusion model of them."""
 
 import torch
 from torch import Tensor, nn

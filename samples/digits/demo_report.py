@@ -24,7 +24,7 @@ class Settings:
 
     ``transfer`` and ``plain_whitebox`` attack the classifier alone, ``whitebox`` the whole defence. ``noise_seed`` is
     of the purifications, ``attacker_seed`` of the noise that the white-box attacker draws himself (he does not know
-    the other), ``subset_seed`` of the images that were drawn. ``test_images``: how many there are in all.
+    the other), ``subset_seed`` of the images that were drawn. ``test_images``: how many there are in all. ``cores``: methods that run side by side, each on one core.
     """
 
     transfer: PGD
@@ -34,6 +34,7 @@ class Settings:
     attacker_seed: int
     subset_seed: int
     test_images: int
+    cores: int
     quick: bool
 
 
@@ -53,6 +54,7 @@ class DemoRun:
     names: list[str]
     presets: dict[str, Preset]
     verification: Verification
+    unet_calls: dict[str, int] = field(default_factory=dict)
     plain: dict[str, Labels] = field(default_factory=dict)
     methods: dict[str, MethodRun] = field(default_factory=dict)
     whitebox_index: dict[str, Labels] = field(default_factory=dict)
@@ -84,7 +86,7 @@ def make_report(run: DemoRun, purifier: Purifier, timings: Mapping[str, float]) 
         facts={
             **environment(),
             "torch": str(torch.__version__),
-            "threads": str(torch.get_num_threads()),
+            "measured": f"{run.settings.cores} methods side by side, each on one core",
             "largest difference to PyTorch at export": dict(bundle.provenance.parity),
             "self-test": str(run.verification),
             "PyTorch and ONNX Runtime with the same noise": run.agreement,
@@ -140,9 +142,9 @@ def _notes(run: DemoRun, default: str) -> list[str]:
     if run.stronger is not None:
         low, high = run.stronger.interval
         notes.append(
-            f"Every defence ends somewhere. The same white-box attack on {default} with twice the radius, Linf eps "
-            f"{2 * run.settings.whitebox.eps:g}: {100 * run.stronger.fraction:.1f} % ({100 * low:.1f} to {100 * high:.1f}) "
-            f"of {run.stronger.images} images."
+            f"Every defence ends somewhere. The same white-box attack on {default} with twice the radius (Linf eps "
+            f"{2 * run.settings.whitebox.eps:g}) leaves {100 * run.stronger.fraction:.1f} % "
+            f"({100 * low:.1f} to {100 * high:.1f}) of {run.stronger.images} images."
         )
     return notes
 

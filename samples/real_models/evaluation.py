@@ -18,8 +18,8 @@ import edgepure
 SUBSET, SEED = 512, 0
 
 MISSING = (
-    "missing for the papers' tables: the attacks (PGD with EOT through the differentiable reference, AutoAttack, BPDA), "
-    "robust accuracy with votes, and confidence intervals; clean accuracy alone says nothing about robustness"
+    "missing for the papers' tables: the attacks (PGD with EOT through the differentiable reference, AutoAttack, "
+    "BPDA), robust accuracy with votes, and confidence intervals; clean accuracy alone says nothing about robustness"
 )
 
 
@@ -28,12 +28,16 @@ def subset(count: int, size: int = SUBSET, seed: int = SEED) -> NDArray[np.int64
     return np.random.RandomState(seed).choice(count, size, replace=False)
 
 
-def main(name: str, read: Callable[[Path, NDArray[np.int64] | None], tuple[Any, Any]], count: int, default: str) -> None:
+#: (folder or file, indices or None for all) -> images [n, C, H, W] float32 in [0, 1], labels [n].
+Reader = Callable[[Path, "NDArray[np.int64] | None"], tuple[Any, Any]]
+
+
+def main(name: str, read: Reader, count: int, default: str) -> None:
     """Command line of a recipe's ``evaluate.py``.
 
     Args:
         name: of the data set.
-        read: (its folder or file, indices or None for all) -> images [n, C, H, W] float32 in [0, 1], labels [n].
+        read: see `Reader`.
         count: images of the test set.
         default: where the bundle is by default.
     """
@@ -76,7 +80,8 @@ def main(name: str, read: Callable[[Path, NDArray[np.int64] | None], tuple[Any, 
     print(MISSING)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"data": name, "random": options.random_images, "rows": rows}, indent=2) + "\n")
+        report = {"data": name, "random": options.random_images, "rows": rows}
+        options.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def evaluate(

@@ -37,17 +37,25 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     target, lock = shared / "tiny_bundle", shared / "tiny_bundle.lock"
-    try:
-        lock.touch(exist_ok=False)
-    except FileExistsError:  # another worker makes it
-        deadline = time.monotonic() + 300
-        while not (target / "bundle.json").exists():
+    deadline = time.monotonic() + 300
+    while not (target / "bundle.json").exists():
+        try:
+            lock.touch(exist_ok=False)
+        except FileExistsError:  # another worker makes it
             assert time.monotonic() < deadline, "the worker that exports the tiny bundle did not finish"
             time.sleep(0.2)
-        return target
+            continue
+        try:
+            _export(target)
+        finally:
+            lock.unlink()
+    return target
+
+
+def _export(target: Path) -> None:
     from edgepure_export.bundle_writer import export_bundle
 
-    return export_bundle(
+    export_bundle(
         tiny_models.TinyClassifier(),
         tiny_models.TinyUNet(learned=True),
         target,

@@ -126,7 +126,7 @@ def test_a_cifar_network_on_larger_images() -> None:
 @pytest.mark.goldens
 @pytest.mark.parametrize("name", network_goldens.names("G10_robustbench_wrn", "wrn_*.safetensors"))
 def test_golden_wideresnets(name: str, tmp_path: Path) -> None:
-    """Logits, and the authors' mask of the network with their own input, found blocks and both rules, from the graph."""
+    """Logits, and the authors' mask of the network, with their own input and the blocks found by themselves."""
     golden = network_goldens.load("G10_robustbench_wrn", name)
     source = resolve_classifier(f"robustbench-wrn:{golden.weights}")
     x = golden.tensor("x")
@@ -180,5 +180,5 @@ def test_a_folder_that_is_no_image_classifier(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="json"):
         resolve_classifier(f"transformers:{folder}")
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(ExportError, match="config.json"):
+    with pytest.raises(ExportError, match=r"config\.json"):
         resolve_classifier(f"transformers:{folder}")

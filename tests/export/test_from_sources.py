@@ -31,21 +31,20 @@ RESNET = "timm:test_resnet?weights=random&num_classes=3&size=32"
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A diffusers folder with a learned variance, trained with a cosine schedule to predict v."""
-    folder = tmp_path_factory.mktemp("diffusers")
+def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder, trained with a cosine schedule to predict v."""
     return model_folders.diffusers_folder(
-        folder, model_folders.diffusers_unet(out_channels=6), prediction_type="v_prediction",
-        beta_schedule="squaredcos_cap_v2", variance_type="learned_range",
+        tmp_path_factory.mktemp("diffusers"), model_folders.diffusers_unet(), prediction_type="v_prediction",
+        beta_schedule="squaredcos_cap_v2",
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def exported(learned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundles") / "models"
     done = cli_process.run(
-        "export", "--classifier", RESNET, "--diffusion", f"diffusers:{learned}", "--preset", "cifar10-edge-2", "--preset",
-        "cifar10-gdmp-ssni-linear", "--set", "ssni.xi_min=1", "--set", "ssni.xi_max=9", "--any-network", "--out", out,
+        "export", "--classifier", RESNET, "--diffusion", f"diffusers:{unet}", "--preset", "cifar10-edge-2",
+        "--preset", "cifar10-diffpure-ssni-linear", "--set", "ssni.xi_min=1", "--set", "ssni.xi_max=9", "--any-network", "--out", out,
         "--json",
     )  # fmt: skip
     assert done.code == 0, done.stderr
@@ -57,13 +56,12 @@ def exported(learned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_sources_become_a_bundle(exported: Path) -> None:
     manifest = Bundle.open(exported).manifest
-    assert set(manifest.graphs) == {"classifier", "mask", "step", "step_learned", "unet"}
+    assert set(manifest.graphs) == {"classifier", "mask", "step", "unet"}
     assert manifest.image.shape == (3, 8, 8)
-    assert manifest.learned_variance
     assert manifest.schedule.kind == "linear", "published presets count timesteps of the linear schedule"
     assert manifest.provenance.classifier == RESNET
-    assert manifest.presets["cifar10-gdmp-ssni-linear"].ssni is not None
-    assert manifest.presets["cifar10-gdmp-ssni-linear"].ssni.xi_max == 9.0
+    assert manifest.presets["cifar10-diffpure-ssni-linear"].ssni is not None
+    assert manifest.presets["cifar10-diffpure-ssni-linear"].ssni.xi_max == 9.0
     assert max(manifest.provenance.parity.values()) < 1e-4
     with load(exported, threads=1) as purifier:
         result = purifier.classify(tiny_models.images(1).numpy(), noise=1)[0]
@@ -75,16 +73,16 @@ def test_inspect_shows_the_taps(exported: Path) -> None:
     assert "network.layer1.0, network.layer2.0, network.layer3.0, network.layer4.0" in done.stdout
 
 
-def test_an_official_mask_needs_a_classifier_that_does_not_normalise(learned: Path, tmp_path: Path) -> None:
+def test_an_official_mask_needs_a_classifier_that_does_not_normalise(unet: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="variant=official"):
-        export_from_sources(RESNET, f"diffusers:{learned}", tmp_path / "b", preset="cifar10-dhni-official")
+        export_from_sources(RESNET, f"diffusers:{unet}", tmp_path / "b", preset="cifar10-dhni-official")
     assert not (tmp_path / "b").exists()
 
 
-def test_presets_of_ones_own_keep_their_names(learned: Path, tmp_path: Path) -> None:
+def test_presets_of_ones_own_keep_their_names(unet: Path, tmp_path: Path) -> None:
     own = {"cifar10-edge-2": {"method": {"method": "uniform"}}}
     with pytest.raises(ConfigError, match="another name"):
-        export_from_sources(RESNET, f"diffusers:{learned}", tmp_path / "b", preset="cifar10-edge-2", presets=own)
+        export_from_sources(RESNET, f"diffusers:{unet}", tmp_path / "b", preset="cifar10-edge-2", presets=own)
 
 
 def test_blocks() -> None:
@@ -98,13 +96,13 @@ def test_blocks() -> None:
         choose_taps(resolve_classifier(RESNET), "none", masked)
 
 
-def test_a_network_that_does_not_fit_in_memory(learned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_does_not_fit_in_memory(unet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said before the export begins, not by the kernel when it is half done."""
     from edgepure_export import checkpoints
 
     monkeypatch.setattr(checkpoints, "available_memory", lambda: 1_000_000)
     with pytest.raises(ExportError, match="GiB") as raised:
-        export_from_sources(RESNET, f"diffusers:{learned}", tmp_path / "b")
+        export_from_sources(RESNET, f"diffusers:{unet}", tmp_path / "b")
     assert "\n" not in str(raised.value)
 
 
@@ -139,7 +137,7 @@ class Malicious:
 
 
 @pytest.fixture(scope="module")
-def bad(learned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, cli_process.Finished]:
+def bad(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, cli_process.Finished]:
     folder = tmp_path_factory.mktemp("bad")
     golden = network_goldens.load("G9_unet_score_sde", "checkpoint_tiny").weights
     wrn = next(golden.parents[1].glob("G10*/wrn_*.safetensors"))
@@ -158,7 +156,7 @@ def bad(learned: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, cl
     with large.open("wb") as stream:
         stream.write(struct.pack("<Q", len(header)) + header)
         stream.truncate(8 + len(header) + size)
-    good_diffusion = f"diffusers:{learned}"
+    good_diffusion = f"diffusers:{unet}"
     sources = {
         "page": (f"robustbench-wrn:{page}", good_diffusion),
         "cut": (RESNET, f"score-sde:{cut}"),

@@ -85,8 +85,11 @@ def test_mask_pixels_at_the_cut_may_flip() -> None:
 
 
 def test_a_flipped_mask_fails_whatever_the_tolerance() -> None:
-    good = OutputParity("mask", 1.0, 0.01, 1.0)
-    assert GraphParity("mask", 1e-4, 1, (good,))
+    near, logits = OutputParity("mask", 1.0, 0.01, 1.0), OutputParity("logits", 1e-6, 1e-7, 1e-6)
+    result = GraphParity("mask", 1e-4, 1, (near, logits))
+    assert result
+    assert result.worst == logits
+    assert result.max_abs == 1e-6
     assert not GraphParity("mask", 1e9, 1, (OutputParity("mask", 1.0, 0.01, 1.0, flipped=2),))
 
 

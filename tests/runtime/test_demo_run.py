@@ -64,6 +64,9 @@ def test_report_says_what_was_and_what_was_not_run(tmp_path: Path) -> None:
     # one rising count over all methods, clean and attacked
     assert [done for _, done, _ in calls] == list(range(1, len(calls) + 1))
     assert calls[-1][1] == calls[-1][2] == 2 * 64 * len(MAIN)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for heading in ("Before and after", "Accuracy", "Every method", "What uniform does", "Measured with"):
+        assert f"<h2>{heading}</h2>" in page
     # what the sample promises; seeded, so the numbers repeat
     assert data["plain"]["clean"] >= 0.97
     assert data["plain"]["attacked"] <= 0.02

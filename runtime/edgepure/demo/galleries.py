@@ -41,8 +41,8 @@ def attack_gallery(
             _judged(attacked[i], "adversarial", classes, int(plain_attacked[i]), truth),
         ]
         if result.mask is not None:
-            title = f"mask, {100 * float(result.mask.mean()):.0f} %"
-            pictures.append(Picture(attacked[i], title, mask=result.mask))
+            share = f"mask, {100 * float(result.mask.mean()):.0f} %"
+            pictures.append(Picture(attacked[i], share, mask=result.mask))
         pictures.append(_judged(result.image, "purified", classes, result.label, truth))
         strips.append((f"true class {classes[truth]}", tuple(pictures)))
     return Gallery(title, note, tuple(strips))

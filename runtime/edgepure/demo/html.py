@@ -172,7 +172,7 @@ def _plan(report: DemoReport) -> str:
     return (
         f"<section><h2>What {escape(report.default)} does</h2><p>One row is one call of the UNet: from one noise level "
         "(timestep) to the next. <code>edgepure plan</code> prints the same for every preset.</p>"
-        '<div class="scroll"><table class="narrow"><thead><tr><th class="num">Call</th><th>Stage</th>'
+        '<div class="scroll narrow"><table><thead><tr><th class="num">Call</th><th>Stage</th>'
         f'<th class="num">t</th><th class="num">to</th></tr></thead><tbody>{rows}</tbody></table></div></section>'
     )
 

@@ -37,7 +37,7 @@ figcaption b.good{color:var(--good);background:var(--goodbg)}
 figcaption b.bad{color:var(--bad);background:var(--badbg)}
 .scroll{overflow-x:auto;background:var(--panel);border:1px solid var(--line);border-radius:.8rem}
 table{border-collapse:collapse;width:100%;font-size:.94rem}
-table.narrow{width:auto;min-width:22rem}
+.scroll.narrow{max-width:30rem}
 th,td{padding:.6rem .9rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 tbody tr:last-child>*{border-bottom:0}
 thead th{font-size:.8rem;color:var(--soft);font-weight:600;white-space:nowrap}

@@ -63,10 +63,9 @@ def execute_row(
     """One row for a batch; each image has its own coefficients. Shapes and meaning: see `edgepure.rows`."""
     names = (COLUMNS + LEARNED_COLUMNS)[: coeffs.shape[1]]
     c = {name: coeffs[:, i, None, None, None] for i, name in enumerate(names)}
-    z: Float32 = (c["x_base"] + c["x_mask"] * mask) * x
-    z = z + (c["ref_base"] + c["ref_mask"] * mask) * ref
-    z = z + (c["noise_base"] + c["noise_mask"] * mask) * noise
-    output = epsilon(z, np.ascontiguousarray(coeffs[:, 0]))
+    factor = {n: c[f"{n}_base"] + c[f"{n}_mask"] * mask for n in ("x", "ref", "noise")}
+    z = factor["x"] * x + factor["ref"] * ref + factor["noise"] * noise
+    output = epsilon(z.astype(np.float32, copy=False), np.ascontiguousarray(coeffs[:, 0]))
     channels = x.shape[1]
     eps = output[:, :channels]
     x0 = np.clip(c["x0_z"] * z + c["x0_eps"] * eps, c["x0_min"], c["x0_max"])
