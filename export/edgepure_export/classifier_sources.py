@@ -177,12 +177,16 @@ def finished(
     transform: Transform,
     image_size: tuple[int, int] | None,
     classes: tuple[str, ...] | None,
+    file: Path | None = None,
 ) -> ClassifierSource:
-    """A library's network with its preprocessing, as the options ``resize``, ``size`` and ``variant`` say."""
+    """A library's network with its preprocessing, as the options ``resize``, ``size`` and ``variant`` say.
+
+    ``file``: where its weights came from, if not from the option ``weights``.
+    """
     weights = source.options.get("weights")
-    origin = source.text
     if weights is not None and not source.random and Path(weights).is_file():
-        origin = f"{source.scheme}:{source.place} with {describe_file(source, weights)}"
+        file = Path(weights)
+    origin = source.text if file is None else describe_file(source, file)
     resize = source.options.get("resize", RESIZES[0])
     if source.options.get("variant") == "official":
         transform = Transform(size=image_size or transform.size)

@@ -23,7 +23,7 @@ from .classifier_sources import library
 from .offline import downloading
 from .parametrisation import Prediction, to_epsilon
 from .random_weights import with_random_weights
-from .sources import DiffusionSource, SourceText, diffusion_scheme
+from .sources import DiffusionSource, SourceText, describe_file, diffusion_scheme
 from .transformers_source import read_config
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -71,6 +71,7 @@ def diffusers_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSo
         network: nn.Module = diffusers.UNet2DModel(**{k: _tuples(v) for k, v in config.items() if k in known})
         return network
 
+    origin = source.text
     if source.random:
         network = with_random_weights(build)
     else:
@@ -78,12 +79,13 @@ def diffusers_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSo
         file = Path(source.options["weights"]) if "weights" in source.options else _weights_file(model_dir, source)
         state = modern_names(state_dict_from(read_checkpoint(file), str(file)))
         load_weights(network, state, str(file), "diffusers")
+        origin = describe_file(source, file)
     size = config.get("sample_size")
     height, width = (size, size) if isinstance(size, int) else (size or (0, 0))
     channels = int(config.get("in_channels", 3))
     return DiffusionSource(
         to_epsilon(_Sample(network), prediction, trained, runtime=schedule),
-        source.text,
+        origin,
         schedule.spec,
         network,
         (channels, int(height), int(width)) if height else None,

@@ -221,13 +221,17 @@ def load_file(network: nn.Module, file: str | PathLike[str], entry: str | None =
 
 
 def describe_file(text: SourceText, file: str | PathLike[str]) -> str:
-    """A source in the provenance: its scheme, the file's name and hash (its folder is nobody's business)."""
+    """A source in the provenance: its scheme, name and options, and the SHA-256 of its weights.
+
+    Of paths only the last part stays: the folders of the exporting machine are nobody's business.
+    """
     options = "&".join(f"{k}={Path(v).name}" for k, v in text.options.items())
     with Path(file).open("rb") as stream:
         digest = hashlib.sha256()
         while block := stream.read(1 << 22):
             digest.update(block)
-    return f"{text.scheme}:{Path(file).name}{'?' if options else ''}{options} (sha256 {digest.hexdigest()})"
+    place = Path(text.place).name if Path(text.place).exists() else text.place
+    return f"{text.scheme}:{place}{'?' if options else ''}{options} (sha256 {digest.hexdigest()})"
 
 
 @classifier_scheme("python")

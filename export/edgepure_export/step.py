@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from edgepure.rows import COLUMNS, LEARNED_COLUMNS
 
 #: How the columns are split: what stands together is used together, as the factors of one weighted sum.
-_Z = ("x_base", "x_mask", "ref_base", "ref_mask", "noise_base", "noise_mask")
+_BASE = ("x_base", "ref_base", "noise_base")
+_MASK = ("x_mask", "ref_mask", "noise_mask")
 _X0 = ("x0_z", "x0_eps", "x0_min", "x0_max")
 _OUT = ("out_x", "out_z", "out_x0", "out_eps", "out_ref")
-assert ("t", *_Z, *_X0, *_OUT) == COLUMNS
+assert ("t", *_BASE, *_MASK, *_X0, *_OUT) == COLUMNS
 
 
 class UnetModule(nn.Module):
@@ -42,12 +43,11 @@ class StepModule(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """x', z, the network's whole output, and the single columns [B, 1, 1, 1] by name."""
         learned = LEARNED_COLUMNS[: coeffs.shape[1] - len(COLUMNS)]
-        sizes = [1, len(_Z), *(1 for _ in _X0), len(_OUT), *(1 for _ in learned)]
+        sizes = [1, len(_BASE), len(_MASK), *(1 for _ in _X0), len(_OUT), *(1 for _ in learned)]
         columns = torch.split(coeffs[:, :, None, None], sizes, dim=1)
-        c = dict(zip(("t", "z", *_X0, "out", *learned), columns, strict=True))
+        c = dict(zip(("t", "base", "mask", *_X0, "out", *learned), columns, strict=True))
 
-        base, inside = torch.split(c["z"].reshape(-1, len(_Z) // 2, 2, 1), 1, dim=2)
-        z = _weighted_sum([x, ref, noise], base + inside * mask)
+        z = _weighted_sum([x, ref, noise], c["base"] + c["mask"] * mask)
         output: Tensor = self.unet(z, coeffs[:, 0])
         eps = output if output.shape[1] == x.shape[1] else output[:, : x.shape[1]]
         x0 = torch.maximum(c["x0_z"] * z + c["x0_eps"] * eps, c["x0_min"])

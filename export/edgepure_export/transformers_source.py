@@ -60,9 +60,10 @@ def transformers_classifier(source: SourceText, image_size: tuple[int, int] | No
         load_file(network, weights)
     else:
         network = _pretrained(transformers, folder, source)
+    used = None if "weights" in source.options else _weights_file(folder, source)
     labels = config.get("id2label") or {}
     classes = tuple(str(labels[key]) for key in sorted(labels, key=int))
-    return finished(source, network, read_transform(processor, source), image_size, classes)
+    return finished(source, network, read_transform(processor, source), image_size, classes, used)
 
 
 def read_transform(processor: Mapping[str, Any], source: SourceText) -> Transform:
@@ -121,12 +122,7 @@ def read_config(path: Path, source: SourceText) -> dict[str, Any]:
 
 def _pretrained(transformers: Any, folder: Path, source: SourceText) -> nn.Module:
     """The network with the folder's weights: every key, or an error that lists the others."""
-    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if file is None:
-        raise ExportError(
-            f"{source.text}: the folder {folder} has no {' or '.join(WEIGHT_FILES)}; download the weights too, or give "
-            "?weights=FILE"
-        )
+    file = _weights_file(folder, source)
     read_checkpoint(file)  # a web page, a cut-off download or code gets its own sentence; the tensors stay on the disk
     # The library renames the keys of older releases, which a plain load_state_dict would refuse.
     network, info = transformers.AutoModelForImageClassification.from_pretrained(
@@ -139,6 +135,16 @@ def _pretrained(transformers: Any, folder: Path, source: SourceText) -> nn.Modul
         raise ExportError(f"the weights in {file} do not fit {type(network).__name__}: {'; '.join(faults)}")
     model: nn.Module = network.float().requires_grad_(False).eval()
     return model
+
+
+def _weights_file(folder: Path, source: SourceText) -> Path:
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise ExportError(
+        f"{source.text}: the folder {folder} has no {' or '.join(WEIGHT_FILES)}; download the weights too, or give "
+        "?weights=FILE"
+    )
 
 
 def _fetch(source: SourceText, with_weights: bool) -> Path:

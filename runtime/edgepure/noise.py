@@ -40,8 +40,9 @@ _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASK32 = np.uint64(0xFFFFFFFF)
 _SHIFT32 = np.uint64(32)
 
-#: Rows are generated in blocks of about this many bytes, so that 4000 rows of a large image never are in memory.
-BLOCK_BYTES = 8 << 20
+#: Rows are generated in blocks of about this many bytes: enough rows of a small image to share the cost of NumPy's calls,
+#: and few enough that the working arrays stay in the cache.
+BLOCK_BYTES = 48 << 10
 
 
 class Stream(IntEnum):
@@ -59,16 +60,18 @@ def philox4x32(counter: UInt64, key: tuple[int, int]) -> UInt64:
     Words are 32 bits wide and held in uint64. Even and odd words are worked on as one array each, because for small
     images the number of NumPy calls is what costs.
     """
-    even, odd = counter[0::2], counter[1::2]
-    keys = np.empty((2,) + (1,) * (counter.ndim - 1), np.uint64)
-    multipliers = _MULTIPLIERS.reshape(keys.shape)
+    even, odd = counter[0::2].copy(), counter[1::2].copy()
+    product, high = np.empty_like(even), np.empty_like(even)
+    shape = (2,) + (1,) * (counter.ndim - 1)
+    multipliers = _MULTIPLIERS.reshape(shape)
     k0, k1 = key
     for _ in range(10):
-        product = even * multipliers
-        keys[0], keys[1] = k0, k1
+        np.multiply(even, multipliers, out=product)
+        np.right_shift(product, _SHIFT32, out=high)
         # c0' = high(c2 * M1) ^ c1 ^ k0 and c2' = high(c0 * M0) ^ c3 ^ k1: the halves cross over
-        even = (product >> _SHIFT32)[::-1] ^ odd ^ keys
-        odd = (product & _MASK32)[::-1]
+        np.bitwise_xor(odd, np.array([k0, k1], np.uint64).reshape(shape), out=odd)
+        np.bitwise_xor(high[::-1], odd, out=even)
+        np.bitwise_and(product[::-1], _MASK32, out=odd)
         k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
     result = np.empty_like(counter)
     result[0::2], result[1::2] = even, odd
@@ -142,24 +145,23 @@ class _StreamNoise:
         self._per_block = max(1, BLOCK_BYTES // (self._elements * 4))
         self._rows = {Stream.PROBE if probe else Stream.ROW: plan.noisy_rows, Stream.OUT: plan.out_noisy_rows}
         self._stream = Stream.PROBE if probe else Stream.ROW
-        self._blocks: dict[Stream, tuple[int, Float32]] = {}
+        self._blocks: dict[Stream, dict[int, Float32]] = {}
 
     def _get(self, stream: Stream, index: int) -> Float32:
+        block = self._blocks.get(stream)
+        if block is None or index not in block:
+            block = self._blocks[stream] = self._block(stream, index)
+        return block[index]
+
+    def _block(self, stream: Stream, index: int) -> dict[int, Float32]:
+        """The noises of row ``index`` and of the rows after it that need one, as many as fit a block."""
         needed = self._rows[stream]
-        position = bisect_left(needed, index)
-        if position == len(needed) or needed[position] != index:
-            return np.zeros(self._shape, dtype=np.float32)
-        held = self._blocks.get(stream)
-        if held is not None and held[0] <= position < held[0] + len(held[1]):
-            start, block = held
-        else:
-            start = position
-            rows = needed[start : start + self._per_block]
-            block = normals(self._seed, self._image, stream, self._vote, rows, self._elements)
-            block = block.reshape(len(rows), *self._shape)
-            self._blocks[stream] = (start, block)
-        result: Float32 = block[position - start]
-        return result
+        start = bisect_left(needed, index)
+        rows = needed[start : start + self._per_block]
+        if not rows or rows[0] != index:
+            return {index: np.zeros(self._shape, dtype=np.float32)}
+        block = normals(self._seed, self._image, stream, self._vote, rows, self._elements)
+        return dict(zip(rows, block.reshape(len(rows), *self._shape), strict=True))
 
     def row(self, index: int) -> Float32:
         return self._get(self._stream, index)

@@ -42,10 +42,10 @@ from .errors import ConfigError
 COLUMNS: tuple[str, ...] = (
     "t",
     "x_base",
-    "x_mask",
     "ref_base",
-    "ref_mask",
     "noise_base",
+    "x_mask",
+    "ref_mask",
     "noise_mask",
     "x0_z",
     "x0_eps",

@@ -69,8 +69,9 @@ class PGD:
 
     def gradient(self, logits: Logits, images: Tensor, labels: Tensor) -> Tensor:
         """Gradient of the mean cross-entropy over ``eot`` copies of every image: ``[B, C, H, W]``."""
-        parts = []
-        for some, truth in zip(images.split(self.batch), labels.split(self.batch), strict=True):
+        parts: list[Tensor] = []
+        for first in range(0, len(images), self.batch):
+            some, truth = images[first : first + self.batch], labels[first : first + self.batch]
             point = some.detach().requires_grad_(True)
             answers = logits(point.repeat(self.eot, 1, 1, 1))
             # Summed over the batch, not averaged: an image's gradient does not depend on its batch-mates.

@@ -24,7 +24,8 @@ class Settings:
 
     ``transfer`` and ``plain_whitebox`` attack the classifier alone, ``whitebox`` the whole defence. ``noise_seed`` is
     of the purifications, ``attacker_seed`` of the noise that the white-box attacker draws himself (he does not know
-    the other), ``subset_seed`` of the images that were drawn. ``test_images``: how many there are in all. ``cores``: methods that run side by side, each on one core.
+    the other), ``subset_seed`` of the images that were drawn. ``test_images``: how many there are in all.
+    ``cores``: how many methods run side by side, each on one core.
     """
 
     transfer: PGD

@@ -1,10 +1,10 @@
-"""Several methods at a time, each on one core: networks this small gain more from that than from threads in one call."""
+"""Several methods at a time, each on one core: small networks gain more from that than from threads in one call."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,6 @@ class Workers:
         self._count = count
         self._free: SimpleQueue[Pair] = SimpleQueue()
         self._open = ExitStack()
-        self._stopped = threading.Event()
         for _ in range(count):
             purifier = self._open.enter_context(edgepure.load(bundle, threads=1, slots=32))
             self._free.put(Pair(purifier, reference(load_classifier(weights), load_unet(weights))))
@@ -52,12 +51,12 @@ class Workers:
         ``tasks``: names with their estimated costs, in any unit. ``on_progress``: told the share of all of it that is
         done. The first exception ends the tasks that still run, at their next report, and is raised.
         """
-        total, lock = sum(tasks.values()), threading.Lock()
+        total, lock, stopped = sum(tasks.values()), threading.Lock(), threading.Event()
         done = dict.fromkeys(tasks, 0.0)
 
         def one(name: str) -> T:
             def report(share: float) -> None:
-                if self._stopped.is_set():
+                if stopped.is_set():
                     raise InterruptedError("another task failed")
                 with lock:
                     done[name] = share * tasks[name]
@@ -73,11 +72,14 @@ class Workers:
         with ThreadPoolExecutor(self._count) as pool:
             futures = {name: pool.submit(one, name) for name in tasks}
             try:
-                return {name: future.result() for name, future in futures.items()}
-            except BaseException:
-                self._stopped.set()
+                finished = wait(futures.values(), return_when=FIRST_EXCEPTION).done
+                for future in finished:
+                    future.result()
+            except BaseException:  # Ctrl-C too
+                stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+            return {name: future.result() for name, future in futures.items()}
 
     def __enter__(self) -> Workers:
         return self

@@ -51,6 +51,7 @@ def main(recipe: Recipe) -> None:
     parser.add_argument("--out", type=Path, default=Path("out") / recipe.name)
     parser.add_argument("--report", type=Path, help="write times, memory and sizes there (.json; a .md beside it)")
     parser.add_argument("--selftest-calls", type=int, default=10, help="record purifications of at most so many calls")
+    parser.add_argument("--note", default="", help="a sentence for the report, for example what else the machine did")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args()
@@ -78,6 +79,7 @@ def main(recipe: Recipe) -> None:
         )  # fmt: skip
     except edgepure.EdgepureError as error:
         raise SystemExit(f"error: {error}") from None
+    report["note"] = options.note
     print(markdown(report))
     if options.report is not None:
         options.report.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +142,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines = [
         f"# Export of {report['recipe']}: {report['classifier']} and {report['diffusion']}",
         "",
-        f"{report['date']}, {report['machine']['cpu']}, {report['machine']['threads'] or 'all'} threads.",
+        f"{report['date']}, {report['machine']['cpu']}, {_threads(report['machine']['threads'])}. "
+        f"{report.get('note', '')}".rstrip(),
         "",
         "| what | value |",
         "|---|---|",
@@ -156,6 +159,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _threads(count: int | None) -> str:
+    return "all cores" if count is None else "1 thread" if count == 1 else f"{count} threads"
 
 
 def peak_memory() -> float:

@@ -44,8 +44,8 @@ def exported(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundles") / "models"
     done = cli_process.run(
         "export", "--classifier", RESNET, "--diffusion", f"diffusers:{unet}", "--preset", "cifar10-edge-2",
-        "--preset", "cifar10-diffpure-ssni-linear", "--set", "ssni.xi_min=1", "--set", "ssni.xi_max=9", "--any-network", "--out", out,
-        "--json",
+        "--preset", "cifar10-diffpure-ssni-linear", "--set", "ssni.xi_min=1", "--set", "ssni.xi_max=9",
+        "--any-network", "--out", out, "--json",
     )  # fmt: skip
     assert done.code == 0, done.stderr
     assert done.json["blocks"] == [f"network.layer{i}.0" for i in range(1, 5)]
@@ -60,6 +60,8 @@ def test_sources_become_a_bundle(exported: Path) -> None:
     assert manifest.image.shape == (3, 8, 8)
     assert manifest.schedule.kind == "linear", "published presets count timesteps of the linear schedule"
     assert manifest.provenance.classifier == RESNET
+    assert "sha256" in manifest.provenance.diffusion
+    assert str(exported.parents[1]) not in manifest.provenance.diffusion, "folders of the exporting machine"
     assert manifest.presets["cifar10-diffpure-ssni-linear"].ssni is not None
     assert manifest.presets["cifar10-diffpure-ssni-linear"].ssni.xi_max == 9.0
     assert max(manifest.provenance.parity.values()) < 1e-4

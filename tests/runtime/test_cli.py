@@ -17,7 +17,7 @@ from edgepure.planning import Planner
 from edgepure.presets import Preset
 from tiny_bundle import IMAGE, images, reference_purification
 
-COMMANDS = ("demo", "export", "verify", "purify", "classify", "plan", "inspect", "bench", "doctor")
+COMMANDS = ("demo", "export", "verify", "purify", "classify", "plan", "presets", "inspect", "bench", "doctor")
 
 
 @pytest.fixture
