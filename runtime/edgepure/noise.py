@@ -40,8 +40,8 @@ _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASK32 = np.uint64(0xFFFFFFFF)
 _SHIFT32 = np.uint64(32)
 
-#: Rows are generated in blocks of about this many bytes: enough rows of a small image to share the cost of NumPy's calls,
-#: and few enough that the working arrays stay in the cache.
+#: Rows are generated in blocks of about this many bytes: enough rows of a small image to share the cost of NumPy's
+#: calls, and few enough that the working arrays stay in the cache.
 BLOCK_BYTES = 48 << 10
 
 

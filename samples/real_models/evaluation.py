@@ -57,9 +57,7 @@ def main(name: str, read: Reader, count: int, default: str) -> None:
     if options.random_images == (options.data is not None):
         parser.error("give --data FOLDER, or --random-images to try the script without data")
     try:
-        with edgepure.load(
-            options.bundle, options.provider, threads=options.threads, slots=options.slots
-        ) as purifier:
+        with edgepure.load(options.bundle, options.provider, threads=options.threads, slots=options.slots) as purifier:
             chosen = subset(count)[: options.images]
             if options.random_images:
                 images, labels = _random(purifier.image_shape, len(chosen), len(purifier.bundle.manifest.classes))

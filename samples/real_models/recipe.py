@@ -87,9 +87,7 @@ def main(recipe: Recipe) -> None:
         options.report.with_suffix(".md").write_text(markdown(report))
 
 
-def run(
-    recipe: Recipe, classifier: str, diffusion: str, out: Path, presets: Any, **options: Any
-) -> dict[str, Any]:
+def run(recipe: Recipe, classifier: str, diffusion: str, out: Path, presets: Any, **options: Any) -> dict[str, Any]:
     """Export, verify through the runtime, and report: seconds, peak memory, sizes, differences to PyTorch."""
     started = time.perf_counter()
     stages: dict[str, float] = {}
