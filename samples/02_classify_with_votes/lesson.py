@@ -8,9 +8,9 @@ from edgepure.demo import demo_bundle, demo_images
 digits = demo_images()
 
 with edgepure.load(demo_bundle()) as purifier:
-    print(f"decision rule of the default preset: {purifier.preset().votes}")
+    print(f"decision rule of the preset: {purifier.preset('uniform').votes}")
     for votes in (1, 3, 9):
-        results = purifier.classify(digits.adversarial, votes=votes, noise=2)
+        results = purifier.classify(digits.adversarial, "uniform", votes=votes, noise=2)
         right = np.mean([r.label == truth for r, truth in zip(results, digits.labels, strict=True)])
         calls = np.mean([r.unet_calls for r in results])
         print(f"{votes} votes: {100 * right:.0f} % right, {calls:.0f} UNet calls an image")

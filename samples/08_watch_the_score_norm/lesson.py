@@ -11,7 +11,7 @@ with edgepure.load(demo_bundle()) as purifier:
     preset = "uniform-ssni"
     ssni = purifier.preset(preset).ssni
     assert ssni is not None
-    print(f"probe: {ssni.probe.unet_calls} UNet calls; clean training images have a mean norm of {ssni.mu:.1f}")
+    print(f"probe: UNet calls {ssni.probe.unet_calls}; clean training images have a mean norm of {ssni.mu:.1f}")
 
     clean = purifier.score_norms(digits.clean, preset, noise=5)
     attacked = purifier.score_norms(digits.adversarial, preset, noise=6)

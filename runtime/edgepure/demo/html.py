@@ -122,7 +122,7 @@ def _accuracy(report: DemoReport) -> str:
         f'<th class="num">UNet calls</th><th class="num">ms / image</th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
         f'<ol class="notes">{notes}</ol><div class="notes">'
-        "<p>Below each accuracy: its 95 % Clopper-Pearson interval; the bar shows the same. UNet calls: of one "
+        "<p>Below each accuracy: its 95 % Clopper-Pearson interval; the bar shows the accuracy. UNet calls: of one "
         "purification, the mean over the images; in brackets of one decision with all its votes. ms / image: of one "
         f"decision, many images at once, on this machine.</p>{more}</div></section>"
     )

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,9 @@ class DemoReport:
 
 
 def environment() -> dict[str, str]:
-    """Machine and versions: what a timing means nothing without."""
-    found = {
+    """Date, machine and versions: what a timing means nothing without."""
+    return {
+        "date": date.today().isoformat(),
         "edgepure": _version("edgepure"),
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -168,7 +170,6 @@ def environment() -> dict[str, str]:
         "cores": str(_cores()),
         "system": f"{platform.system()} {platform.machine()}",
     }
-    return found
 
 
 def cpu_name() -> str:
