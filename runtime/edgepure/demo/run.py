@@ -88,7 +88,9 @@ def run_demo(
         },
         methods=methods,
         protocols={
-            "clean": Protocol(images=drawn, decision=decision, seeds={"noise": SEED, "subset": made["seeds"]["subset"]}),
+            "clean": Protocol(
+                images=drawn, decision=decision, seeds={"noise": SEED, "subset": made["seeds"]["subset"]}
+            ),
             "attacked": Protocol(
                 images=drawn,
                 decision=decision,
