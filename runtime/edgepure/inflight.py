@@ -102,6 +102,7 @@ class InFlight:
             self.counters.rows += len(active)
             if on_tick is not None:
                 on_tick(len(active))
+            # from the last slot down, so that the image that fills a gap has been looked at already
             for slot in range(len(active) - 1, -1, -1):
                 job = active[slot]
                 if job._row < len(job.plan.rows):
@@ -138,12 +139,12 @@ def _load_row(stepper: Stepper, slot: int, job: Job) -> None:
     """Write the next row of a job to its slot. This runs once per row and image: for small images it is the loop."""
     number, plan = job._row, job.plan
     job._row = number + 1
-    coeffs, wanted = plan.coeffs[number], stepper.coeffs[slot]
-    if len(coeffs) == len(wanted):
-        wanted[:] = coeffs
+    table = plan.coeffs
+    if table.shape[1] == stepper.coeffs.shape[1]:
+        stepper.coeffs[slot] = table[number]
     else:  # a row of an ordinary plan on the learned-variance graph
-        wanted[: len(coeffs)] = coeffs
-        wanted[len(coeffs) :] = 0.0
+        stepper.coeffs[slot, : table.shape[1]] = table[number]
+        stepper.coeffs[slot, table.shape[1] :] = 0.0
     row = plan.rows[number]
     if row.draws:
         stepper.noise[slot] = job.noise.row(number)

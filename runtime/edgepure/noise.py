@@ -93,10 +93,12 @@ def normals(seed: int, image: int, stream: Stream, vote: int, rows: Sequence[int
     uniform += 0.5
     uniform *= 2.0**-32
     radius = np.sqrt(-2.0 * np.log(uniform[0::2]))
-    angle = (2.0 * np.pi) * uniform[1::2]
+    # The sine comes from the cosine: in float64 that is exact to 1e-8, and NumPy's sine costs as much as all the rest.
+    cosine = np.cos((2.0 * np.pi) * uniform[1::2])
+    sine = np.copysign(np.sqrt(1.0 - cosine * cosine), 0.5 - uniform[1::2])
     out = np.empty((len(rows), blocks, 4), dtype=np.float32)
-    out[:, :, 0::2] = np.moveaxis(radius * np.cos(angle), 0, -1)
-    out[:, :, 1::2] = np.moveaxis(radius * np.sin(angle), 0, -1)
+    out[:, :, 0::2] = np.moveaxis(radius * cosine, 0, -1)
+    out[:, :, 1::2] = np.moveaxis(radius * sine, 0, -1)
     return out.reshape(len(rows), blocks * 4)[:, :elements]
 
 
