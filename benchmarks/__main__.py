@@ -73,7 +73,7 @@ def main() -> None:
              inflight_vs_equal=flight["inflight_vs_equal"])  # type: ignore[arg-type]  # fmt: skip
     path, unet = ddpm_unet.build(options.work / "ddpm")
     with edgepure.load(path) as ddpm:
-        cost = loop_cost.measure(ddpm, "heterogeneous", np.full(ddpm.image_shape, 0.5, np.float32), repeats)
+        cost = loop_cost.measure(ddpm, "heterogeneous", np.full(ddpm.image_shape, 0.5, np.float32), 5 * repeats)
         note("loop_cost_ddpm", cost, loop_cost_ddpm=cost["loop_cost"])  # type: ignore[arg-type]
         for batch in (1, 8):
             peer = versus_pytorch.measure(ddpm, unet, batch, repeats)
@@ -83,7 +83,9 @@ def main() -> None:
     temporary = options.out.with_suffix(".tmp")
     temporary.write_text(json.dumps({**results, "details": details}, indent=1) + "\n")
     temporary.replace(options.out)
-    print(table(results, details))
+    text = table(results, details)
+    options.out.with_suffix(".md").write_text(text + "\n")
+    print(text)
     print(f"written to {options.out}")
 
 
@@ -102,7 +104,11 @@ GOALS = {
 
 def table(results: dict[str, object], details: dict[str, object]) -> str:
     """The table as Markdown, medians of ratios."""
-    lines = ["", "| measure | median | goal | what |", "|---|---|---|---|"]
+    machine = details["machine"]
+    assert isinstance(machine, dict)
+    about = ", ".join(f"{key} {value}" for key, value in machine.items())
+    lines = [f"Medians of ratios within a round, everything side by side in one run. {about}.", ""]
+    lines += ["| measure | median | goal | what |", "|---|---|---|---|"]
     for name, (sign, goal, what) in GOALS.items():
         value = float(results[name])  # type: ignore[arg-type]
         lines.append(f"| {name} | {value:.3f} | {sign} {goal} | {what} |")
