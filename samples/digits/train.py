@@ -2,8 +2,8 @@
 
     python samples/digits/train.py --out samples/digits/weights
 
-took 14 minutes of CPU time (18 of wall time on a busy machine). The recipe was tuned with `--validate`, which leaves 150 training images
-out and reports on them instead of the held-back test images.
+took 14 minutes of CPU time (18 of wall time on a busy machine). The recipe was tuned with `--validate`, which leaves
+150 training images out and reports on them instead of the held-back test images.
 """
 
 from __future__ import annotations
