@@ -7,6 +7,7 @@ untouched. A crash of the machine can at most leave a temporary behind; readers 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -155,6 +156,9 @@ def _swap(new: Path, target: Path) -> None:
     if not target.exists():
         os.rename(new, target)
         return
+    if _exchange(new, target):
+        shutil.rmtree(new, ignore_errors=True)
+        return
     old = _temporary_name(target)
     try:
         os.rename(target, old)
@@ -164,6 +168,16 @@ def _swap(new: Path, target: Path) -> None:
             os.rename(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths change places in one step, so that a crash leaves one or the other. False: not possible here."""
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of renameat2(2)
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):  # not Linux, or an old C library
+        return False
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def _make_parents(folder: Path, made: list[Path]) -> None:

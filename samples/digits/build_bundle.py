@@ -15,20 +15,22 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from attack import PGD
-from data import Subset, load_digits_split
+from data import DigitsSplit, Subset, load_digits_split
 from models import WEIGHTS, DigitsClassifier, DigitsUNet, load_classifier, load_unet
-from presets import DEFAULT, fixed_presets, score_norm_statistics, ssni_presets
+from presets import DEFAULT, calibrate_digits, fixed_presets, ssni_presets
 from rich.console import Console
 from torch import nn
 
 import edgepure
 from edgepure.atomic import atomic_directory, write_npz
 from edgepure.bundle import Bundle, hash_files, update_manifest
+from edgepure.calibration import Calibration
+from edgepure.labelled import LabelledImages
 from edgepure.manifest import SELFTEST_FILE, Manifest
-from edgepure.noise import SeededNoise
+from edgepure_calibration.attacks import PGD
 from edgepure_export.attention import MaskModule
-from edgepure_export.bundle_writer import SELFTEST_SEED, export_bundle
+from edgepure_export.bundle_writer import export_bundle
+from edgepure_export.recordings import record_pipelines
 from edgepure_export.reference import TorchReference
 
 PACKAGE_DATA = Path(__file__).resolve().parents[2] / "runtime" / "edgepure" / "data"
@@ -77,12 +79,10 @@ def build(out: Path, weights: Path = WEIGHTS, *, on_progress: Progress | None = 
             on_progress=lambda what, share: report(what, 0.85 * share),
         )
         report("measuring score norms", 0.85)
-        seen = np.concatenate([split.train.images, split.validation.images])
         with edgepure.load(made, slots=64) as purifier:
-            statistics = score_norm_statistics(purifier, seen)
+            calibration = calibrate_digits(purifier, seen(split))
         report("recording the SSNI presets", 0.97)
-        calibration = {"score_norm": {**statistics, "of": "clean training images, by the exported graphs"}}
-        add_presets(made, ssni_presets(statistics), reference(classifier, unet), split.train, calibration)
+        add_presets(made, ssni_presets(calibration), reference(classifier, unet), split.train, calibration)
         for file in made.iterdir():
             file.rename(folder / file.name)
         made.rmdir()
@@ -90,30 +90,32 @@ def build(out: Path, weights: Path = WEIGHTS, *, on_progress: Progress | None = 
     return out
 
 
+def seen(split: DigitsSplit) -> LabelledImages:
+    """The images that the networks were trained on."""
+    images = np.concatenate([split.train.images, split.validation.images])
+    labels = np.concatenate([split.train.labels, split.validation.labels])
+    return LabelledImages(images, labels, tuple(str(i) for i in range(len(labels))))
+
+
 def add_presets(
     bundle: Path,
     presets: Mapping[str, Any],
     twin: TorchReference,
     subset: Subset,
-    calibration: Mapping[str, Any],
+    calibration: Calibration,
 ) -> None:
     """Add presets to a bundle, with a purification of two images that PyTorch recorded for the self-test."""
     images = torch.from_numpy(subset.images[:2])
     with np.load(bundle / SELFTEST_FILE, allow_pickle=False) as recorded:
         vectors = dict(recorded)
     parsed = {name: edgepure.Preset.parse(preset) for name, preset in presets.items()}
-    for name, preset in parsed.items():
-        with torch.no_grad():
-            result = twin.run_preset(images, preset, SeededNoise(SELFTEST_SEED))
-        found = {"image": images, "purified": result.purified, "logits": result.logits, "mask": result.mask}
-        vectors.update({f"pipeline/{name}/{key}": t.numpy() for key, t in found.items() if t is not None})
-        vectors[f"pipeline/{name}/seed"] = np.array(SELFTEST_SEED, dtype=np.int64)
+    vectors.update(record_pipelines(twin, parsed, images))
     write_npz(bundle / SELFTEST_FILE, vectors)
 
     def change(manifest: Manifest) -> Manifest:
         added = {
             "presets": {**manifest.presets, **parsed},
-            "calibration": dict(calibration),
+            "calibration": calibration,
             "files": hash_files(bundle),
         }
         return manifest.model_copy(update=added)

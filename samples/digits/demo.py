@@ -18,7 +18,6 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from attack import PGD, Defence
 from build_bundle import TRANSFER, build, reference
 from data import Images, Labels, load_digits_split
 from demo_report import DemoRun, Settings, make_report
@@ -31,6 +30,7 @@ from edgepure.cli.progress import Progress, duration
 from edgepure.demo.evaluate import Evaluation, MethodRun, evaluate, evaluate_methods, plain_labels
 from edgepure.errors import VerificationError
 from edgepure.verification import verify
+from edgepure_calibration.attacks import PGD, Defence
 from edgepure_export.reference import TorchReference
 
 #: The attack through the whole defence; against the plain classifier the same without EOT.

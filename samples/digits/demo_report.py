@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from attack import PGD, Defence
 from data import Images, Labels
 
 from edgepure import Preset, Purifier
@@ -16,6 +15,7 @@ from edgepure.demo.galleries import attack_gallery, method_gallery, one_of_each_
 from edgepure.demo.report import DemoReport, Gallery, environment
 from edgepure.demo.scores import Protocol, Score
 from edgepure.verification import Verification
+from edgepure_calibration.attacks import PGD, Defence
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def make_report(run: DemoRun, purifier: Purifier, timings: Mapping[str, float]) 
     """The report of a run."""
     default = run.names[0]
     bundle = purifier.bundle.manifest
-    norms = bundle.calibration.get("score_norm")
+    calibrated = bundle.calibration
+    norms = None if calibrated is None else calibrated.find(calibrated.chosen)
     return DemoReport(
         title="Adversarial digits, purified",
         summary=(
@@ -91,7 +92,7 @@ def make_report(run: DemoRun, purifier: Purifier, timings: Mapping[str, float]) 
             "largest difference to PyTorch at export": dict(bundle.provenance.parity),
             "self-test": str(run.verification),
             "PyTorch and ONNX Runtime with the same noise": run.agreement,
-            **({"score norms": norms} if isinstance(norms, dict) else {}),
+            **({} if norms is None else {"clean score norms": norms.clean.model_dump()}),
         },
         notes=_notes(run, default),
     )

@@ -1,13 +1,18 @@
-"""The purification presets of the digits bundle, and the SSNI statistics that complete two of them."""
+"""The purification presets of the digits bundle, and the calibration that completes two of them."""
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edgepure import Purifier
+import edgepure
+from edgepure import EpsSpec, Purifier
+from edgepure.calibration import Calibration, DataRecord, ProbeCalibration, SigmoidReweighting
+from edgepure.labelled import LabelledImages
+from edgepure_calibration.reweighting import fit_linear
+from edgepure_calibration.statistics import distribution, reference_sample
 
 DEFAULT = "heterogeneous"
 VOTES = {"count": 5, "rule": "majority"}
@@ -20,7 +25,7 @@ HETEROGENEOUS = {
 }  # fmt: skip
 
 #: Noise level at which SSNI looks at an image: one UNet call.
-PROBE = {"levels": [10]}
+PROBE = EpsSpec(levels=(10.0,))
 #: Seed of the noise of the measurement.
 SEED = 11
 
@@ -70,25 +75,30 @@ def fixed_presets() -> dict[str, dict[str, Any]]:
     return {name: with_votes(preset) for name, preset in FIXED.items()}
 
 
-def probing_preset() -> dict[str, Any]:
-    """A preset that serves to measure score norms: its statistics are not used by the probe."""
-    return {"method": UNIFORM, "ssni": {"mu": 1.0, "tau": 1.0, "probe": PROBE}}
+def calibrate_digits(purifier: Purifier, data: LabelledImages) -> Calibration:
+    """The score norms of clean images, measured with the exported graphs.
+
+    The probe is given and not searched for; `edgepure calibrate` does the whole job.
+    """
+    norms = purifier.score_norms(data.images, PROBE, noise=SEED)
+    clean = distribution(norms)
+    answers = purifier.logits(data.images).argmax(axis=1)
+    return Calibration(
+        created=date.today(),
+        edgepure_version=edgepure.__version__,
+        seed=SEED,
+        clean=DataRecord(
+            sha256=data.sha256, images=len(data), accuracy=round(float(np.mean(answers == data.labels)), 6)
+        ),
+        probes=(ProbeCalibration(probe=PROBE, clean=clean, sample=reference_sample(norms)),),
+        chosen=PROBE,
+        reason="given by the sample: one UNet call at timestep 10",
+        linear=fit_linear(norms, None),
+        sigmoid=SigmoidReweighting(mu=clean.mean, tau=clean.std),
+    )
 
 
-def score_norm_statistics(purifier: Purifier, images: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Mean, standard deviation, minimum and maximum of the score norms of clean images ``[N, 1, 16, 16]`` in [0, 1],
-    measured with the exported graphs."""
-    norms = purifier.score_norms(images, probing_preset(), noise=SEED)
-    return {
-        "images": len(images),
-        "mean": round(float(norms.mean()), 3),
-        "std": round(float(norms.std(ddof=1)), 3),
-        "min": round(float(norms.min()), 3),
-        "max": round(float(norms.max()), 3),
-    }
-
-
-def ssni_presets(statistics: dict[str, float]) -> dict[str, dict[str, Any]]:
+def ssni_presets(calibration: Calibration) -> dict[str, dict[str, Any]]:
     """SSNI on the two main methods: a sigmoid around the mean score norm of clean images, as wide as its spread.
 
     A typical clean image gets half the noise level and half the UNet calls, an attacked one all of it.
@@ -96,8 +106,8 @@ def ssni_presets(statistics: dict[str, float]) -> dict[str, dict[str, Any]]:
     ssni = {
         "reweighting": "sigmoid",
         "probe": PROBE,
-        "mu": statistics["mean"],
-        "tau": statistics["std"],
+        "mu": calibration.sigmoid.mu,
+        "tau": calibration.sigmoid.tau,
         "minimum": 0.4,  # an attacker who imitates a clean score norm still meets this much noise
         "levels": 16,
     }

@@ -2,8 +2,11 @@
 
     python samples/digits/train.py --out samples/digits/weights
 
-took 14 minutes of CPU time (18 of wall time on a busy machine). The recipe was tuned with `--validate`, which leaves
-150 training images out and reports on them instead of the held-back test images.
+took 7.5 minutes on two cores (Intel Xeon, 2026-11-21). Another processor rounds differently and so trains other weights
+of the same quality: there, 99.4 % clean, and 0 % under the demo's attack on the plain classifier.
+
+The recipe was tuned with `--validate`, which leaves 150 training images out and reports on them instead of the
+held-back test images.
 """
 
 from __future__ import annotations

@@ -250,6 +250,7 @@ def test_failed_rename_keeps_the_old_directory(
         real(source, destination)
 
     monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr("edgepure.atomic._exchange", lambda one, other: False)
     with pytest.raises(EdgepureError if isinstance(error, OSError) else KeyboardInterrupt):
         build(target, overwrite=True)
     assert (target / "sub" / "file").read_text() == "old"

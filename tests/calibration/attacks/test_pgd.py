@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attack import PGD, Defence
 from torch import Tensor
 
 from edgepure import Preset, ScheduleSpec, SeededNoise
+from edgepure_calibration.attacks import PGD, Defence
 from edgepure_export.reference import TorchReference
 
 

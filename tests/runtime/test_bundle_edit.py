@@ -1,0 +1,96 @@
+"""A bundle is changed whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from minimal_bundle import make_bundle
+
+from edgepure.bundle import Bundle
+from edgepure.bundle_edit import edit_bundle
+from edgepure.errors import BundleError
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path / "bundle")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_files_and_manifest_change_together(bundle: Path) -> None:
+    (bundle / "engines" / "gpu").mkdir(parents=True)
+    (bundle / "engines" / "gpu" / "step.plan").write_bytes(b"plan")
+    before = contents(bundle)
+    with edit_bundle(bundle) as edit:
+        edit.write("notes/a.json", b"{}")
+        edit.add("notes/b.json", bundle / "bundle.json")
+        edit.manifest = edit.manifest.model_copy(update={"name": "other"})
+        assert contents(bundle) == before
+    opened = Bundle.open(bundle)
+    assert opened.manifest.name == "other"
+    assert {"notes/a.json", "notes/b.json"} <= set(opened.manifest.files)
+    assert (bundle / "engines" / "gpu" / "step.plan").read_bytes() == b"plan"
+    with edit_bundle(bundle) as edit:
+        edit.write("notes/a.json", b"[]")
+        edit.remove("notes/b.json")
+    assert (bundle / "notes" / "a.json").read_bytes() == b"[]"
+    assert "notes/b.json" not in Bundle.open(bundle).manifest.files
+    assert os.listdir(bundle.parent) == ["bundle"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, ValueError])
+def test_an_error_changes_nothing(bundle: Path, error: type[BaseException]) -> None:
+    before = contents(bundle)
+
+    def change() -> None:
+        with edit_bundle(bundle) as edit:
+            edit.write("weights.bin", b"wrong")
+            edit.manifest = edit.manifest.model_copy(update={"name": "other"})
+            raise error("stop")
+
+    with pytest.raises(BaseException, match="stop"):
+        change()
+    assert contents(bundle) == before
+    assert os.listdir(bundle.parent) == ["bundle"]
+
+
+def test_an_invalid_result_changes_nothing(bundle: Path) -> None:
+    before = contents(bundle)
+
+    def lose_a_graph() -> None:
+        with edit_bundle(bundle) as edit:
+            edit.remove("step.onnx")
+
+    with pytest.raises(BundleError, match="step"):
+        lose_a_graph()
+    assert contents(bundle) == before
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/x", "bundle.json", "engines/x", ".hidden"])
+def test_names_outside_are_refused(bundle: Path, name: str) -> None:
+    with edit_bundle(bundle) as edit, pytest.raises(BundleError, match="cannot be a file of a bundle"):
+        edit.write(name, b"")
+
+
+def test_a_damaged_bundle_is_not_blessed(bundle: Path) -> None:
+    weights = bundle / "weights.bin"
+    weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
+    with pytest.raises(BundleError, match="damaged or was changed"), edit_bundle(bundle):
+        pass
+
+
+def test_two_changes_at_once_do_not_mix(bundle: Path) -> None:
+    def both() -> None:
+        with edit_bundle(bundle) as outer:
+            outer.write("notes/outer", b"1")
+            with edit_bundle(bundle) as inner:
+                inner.write("notes/inner", b"2")
+
+    with pytest.raises(BundleError, match="changed by something else"):
+        both()
+    assert "notes/inner" in Bundle.open(bundle).manifest.files
