@@ -19,9 +19,9 @@ SUPPORTED := -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3,
 
 help:
 	@echo "make demo       export, attack, purify and classify the digits; writes out/report.html and out/report.json"
-	@echo "make test       ruff, mypy and the tests"
+	@echo "make test       ruff, hadolint, mypy and the tests"
 	@echo "make bench      the speed table; writes out/bench.json"
-	@echo "make lint       ruff and mypy alone;  make format repairs what ruff can"
+	@echo "make lint       ruff, hadolint and mypy alone;  make format repairs what ruff can"
 	@echo "make wheel      dist/edgepure-*.whl"
 	@echo "make clean      remove results and caches;  make distclean removes the environments too"
 
@@ -39,6 +39,7 @@ bench: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/mypy
 
 format: $(STAMP)
@@ -70,7 +71,7 @@ $(STAMP): pyproject.toml constraints.txt | $(UV_FILE)
 # A marker is kept only where Python 3.10 needs an older version than the others do.
 constraints: | $(UV_FILE)
 	$(UV) pip compile --universal --python-version 3.10 --quiet --no-header --no-annotate \
-	  --extra dev --extra calibration --extra rtx pyproject.toml -o constraints.txt
+	  --extra dev pyproject.toml -o constraints.txt
 	awk -F ' ; ' '{ line[NR] = $$0; split($$1, part, "=="); name[NR] = part[1]; count[part[1]]++ } \
 	  END { print "# Versions that the tests ran with. Made by `make constraints`; applied by make and by the container image."; \
 	    for (i = 1; i <= NR; i++) { split(line[i], part, " ; "); \

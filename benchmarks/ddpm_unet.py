@@ -39,9 +39,9 @@ class DdpmUnet(torch.nn.Module):
 class PooledClassifier(torch.nn.Module):
     """A stand-in classifier: only the diffusion model is measured."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, channels: int = 3) -> None:
         super().__init__()
-        self.features = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, stride=2, padding=1), torch.nn.ReLU())
+        self.features = torch.nn.Sequential(torch.nn.Conv2d(channels, 16, 3, stride=2, padding=1), torch.nn.ReLU())
         self.head = torch.nn.Linear(16, classes)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 import edgepure
-from edgepure.engines.onnxruntime_engine import OnnxRuntimeEngine
 from edgepure.inflight import InFlight, Job
 from edgepure.measure import BareUnet, interleaved
 from edgepure.noise import SeededNoise
@@ -19,9 +18,7 @@ def measure(
 ) -> dict[str, object]:
     """Batch 1. The purification draws its noise, runs every row and hands the image back."""
     plan = purifier.plan(preset)
-    engine = purifier.engine("unet")
-    assert isinstance(engine, OnnxRuntimeEngine)
-    bare = BareUnet(engine, batch=1)
+    bare = BareUnet(purifier.engine("unet"), batch=1)
     stepper = purifier.stepper("step")
     source = SeededNoise(1)
     mask = np.zeros((1, *purifier.image_shape[1:]), np.float32)
@@ -35,6 +32,7 @@ def measure(
     def calls() -> None:
         for row in range(plan.unet_calls):
             bare(float(plan.coeffs[row, 0]))
+        bare.wait()
 
     times = interleaved({"purify": purify, "calls": calls}, repeats)
     return {

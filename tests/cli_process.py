@@ -43,7 +43,8 @@ class Finished:
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a command: this edgepure, whether it is installed or not, and one thread."""
     root = Path(__file__).resolve().parents[1]
-    places = [str(Path(edgepure.__file__).resolve().parents[1]), str(root / "export"), os.environ.get("PYTHONPATH", "")]
+    own = [str(Path(edgepure.__file__).resolve().parents[1]), str(root / "export"), str(root / "calibration")]
+    places = [*own, os.environ.get("PYTHONPATH", "")]
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **changes}
     found.pop("PYTHONDONTWRITEBYTECODE", None)  # most of such a short process would be spent on compiling NumPy again
     return found

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgepure.engines.base import Stepper
 from edgepure.engines.numpy_stepper import NumpyStepper
 from edgepure.inflight import InFlight, Job
-from edgepure.noise import Replay
+from edgepure.noise import Replay, RowNoise
 from edgepure.rows import Plan
 from golden_data import Float32, Recorded, onnx_epsilon
 
@@ -88,6 +88,12 @@ class TracingStepper(Stepper):
     def move(self, source: int, target: int) -> None:
         self._image[target] = self._image[source]
         self.inner.move(source, target)
+
+    def load_noise(self, slot: int, noise: RowNoise, row: int) -> None:
+        self.inner.load_noise(slot, noise, row)
+
+    def load_noise_out(self, slot: int, noise: RowNoise, row: int) -> None:
+        self.inner.load_noise_out(slot, noise, row)
 
     def step(self, active: int) -> None:
         self.inner.step(active)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from edgepure.atomic import write_npz
 from edgepure.bundle import hash_files, write_manifest
+from edgepure.calibration import Calibration
 from edgepure.manifest import GraphEntry, GraphName, ImageSpec, Manifest, TensorEntry, graph_signature
 
 IMAGE = ImageSpec(channels=1, height=4, width=5)
@@ -81,13 +82,26 @@ def manifest_data(files: dict[str, Any] | None = None) -> dict[str, Any]:
             "heterogeneous": {"method": {"method": "heterogeneous"}, "mask": {"area": 0.15}},
         },
         "default_preset": "heterogeneous",
-        "calibration": {"score_norm": {"mu": 1.5, "levels": [1, 2]}},
         "provenance": {
             "created": "2026-03-01", "edgepure_version": "0.1.0", "torch_version": "2.8.0", "onnx_version": "1.19.0",
             "classifier": "nothing", "diffusion": "nothing", "parity": {"step": 1e-6},
         },
         "files": files or {name: {"sha256": "0" * 64, "bytes": 1} for name in listed},
     }  # fmt: skip
+
+
+def calibration(**changes: Any) -> Calibration:
+    """A small calibration with one probe and ten reference norms, 1 to 10."""
+    norms = {"images": 10, "mean": 5.5, "std": 3.02765, "min": 1.0, "max": 10.0, "quantiles": {"0.5": 5.5}}
+    probe = {"levels": [10.0]}
+    data = {
+        "created": "2026-03-02", "edgepure_version": "0.1.0", "seed": 0,
+        "clean": {"sha256": "0" * 64, "images": 10},
+        "probes": [{"probe": probe, "clean": norms, "sample": [float(n) for n in range(1, 11)]}],
+        "chosen": probe, "reason": "the only one",
+        "linear": {"xi_min": 1.0, "xi_max": 10.0}, "sigmoid": {"mu": 5.5, "tau": 3.02765},
+    }  # fmt: skip
+    return Calibration.model_validate({**data, **changes})
 
 
 def selftest_arrays(batch: int = 2) -> dict[str, np.ndarray]:

@@ -35,6 +35,8 @@ GAIN = 20.0
 BLUR = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16.0
 FIXED_MAP = np.random.default_rng(3).standard_normal((1, 1, 16, 16)).astype(np.float32)
 SEED = 11
+#: The preset whose states after every row are recorded.
+TRAJECTORY = "heterogeneous"
 
 UNIFORM = {"method": {"method": "uniform", "t_star": 40, "steps": 4, "sampler": "ddim"}}
 PRESETS: dict[str, dict[str, Any]] = {
@@ -217,26 +219,43 @@ def selftest_arrays() -> dict[str, Any]:
         arrays[prefix + "logits"] = logits(purified)
         if preset.mask is not None:
             arrays[prefix + "mask"] = mask
+    states = reference_states(image, Preset.parse(PRESETS[TRAJECTORY]), planner, SEED)
+    arrays[f"pipeline/{TRAJECTORY}/rows"] = np.arange(states.shape[1])
+    arrays[f"pipeline/{TRAJECTORY}/states"] = states
     return arrays
 
 
 def reference_purification(image: Float32, preset: Preset, planner: Planner, seed: int) -> Float32:
     """The first vote of each image by NumPy: ``[B, 1, 16, 16]`` in [0, 1]."""
+    return _reference(image, preset, planner, seed)[0]
+
+
+def reference_states(image: Float32, preset: Preset, planner: Planner, seed: int) -> Float32:
+    """The state after every row: ``[B, rows, 1, 16, 16]`` in model range."""
+    return _reference(image, preset, planner, seed)[1]
+
+
+def _reference(image: Float32, preset: Preset, planner: Planner, seed: int) -> tuple[Float32, Float32]:
     plan, found = planner.plan(preset), np.zeros_like(image)
+    states = np.zeros((len(image), len(plan.rows), *IMAGE.shape), np.float32)
     source = SeededNoise(seed)
 
     def jobs() -> list[Job]:
         made = []
         for i, one in enumerate(image):
             mask = attention(one[None], _threshold(preset.mask))[0][0] if preset.mask is not None else None
-            made.append(Job(plan, source.for_image(plan, i, 0, mask, IMAGE.shape), 2.0 * one - 1.0, mask, tag=i))
+            noise = source.for_image(plan, i, 0, mask, IMAGE.shape)
+            made.append(Job(plan, noise, 2.0 * one - 1.0, mask, tag=i, watch=watch))
         return made
+
+    def watch(job: Job, row: int, state: Float32) -> None:
+        states[job.tag, row] = state
 
     def done(job: Job, x: Float32) -> None:
         found[job.tag] = np.clip(0.5 * x + 0.5, 0.0, 1.0)
 
     InFlight(NumpyStepper(epsilon, IMAGE.shape)).run(jobs(), done)
-    return found
+    return found, states
 
 
 def _threshold(mask: MaskSpec) -> float:
@@ -260,7 +279,6 @@ def _manifest_data(files: dict[str, Any]) -> dict[str, Any]:
         "learned_variance": False,
         "presets": {name: Preset.parse(data) for name, data in PRESETS.items()},
         "default_preset": "uniform",
-        "calibration": {"score_norm": {"mu": 30.0}},
         "provenance": {
             "created": "2026-03-01", "edgepure_version": "0.1.0", "torch_version": "none", "onnx_version": "1.19.0",
             "classifier": "mean brightness", "diffusion": "a blur", "parity": {"step": 1e-6},

@@ -1,6 +1,5 @@
-"""Calibration of an exported bundle. Nothing is implemented here yet; the package marks the place.
+"""Calibration of an exported bundle, from images: score norms and SSNI (`calibrate`), precision, tuning, robustness.
 
-What belongs here: score statistics for SSNI, the mask threshold, the choice of precision (FP16, INT8, FP8),
-tuning under a latency budget, and robustness evaluation. Each reads a bundle and sample images and writes
-calibration values back into the bundle. It may import `edgepure_export` and `edgepure`; neither imports it.
+Each part reads a bundle and sample images and writes what it found back into the bundle. The package may import
+`edgepure_export` and `edgepure`; neither imports it.
 """

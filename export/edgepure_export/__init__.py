@@ -18,6 +18,8 @@ _PUBLIC = {
     "export_from_sources": "from_sources",
     "ExportedBundle": "from_sources",
     "TorchReference": "reference",
+    "load_twin": "twin",
+    "OnnxModule": "onnx_module",
     "Purification": "reference",
     "RecordedNoise": "noise_batches",
     "SourceNoise": "noise_batches",
@@ -32,11 +34,13 @@ _PUBLIC = {
     "Taps": "taps",
     "default_taps": "taps",
     "find_taps": "taps",
+    "verify_against_torch": "against_torch",
 }
 
 __all__ = list(_PUBLIC)
 
 if TYPE_CHECKING:
+    from .against_torch import verify_against_torch as verify_against_torch
     from .attention import AttentionHead as AttentionHead
     from .attention import MaskModule as MaskModule
     from .bundle_writer import export_bundle as export_bundle
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from .noise_batches import RecordedNoise as RecordedNoise
     from .noise_batches import SourceNoise as SourceNoise
     from .noise_batches import draw_noise as draw_noise
+    from .onnx_module import OnnxModule as OnnxModule
     from .reference import Purification as Purification
     from .reference import TorchReference as TorchReference
     from .step import LearnedStepModule as LearnedStepModule
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
     from .taps import Taps as Taps
     from .taps import default_taps as default_taps
     from .taps import find_taps as find_taps
+    from .twin import load_twin as load_twin
     from .weights_pool import WeightsPool as WeightsPool
 
 

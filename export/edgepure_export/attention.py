@@ -22,16 +22,11 @@ from torch.nn import functional as F
 
 from edgepure.errors import ExportError
 
+from .mask_cut import MaskGradient, cut_map
 from .taps import Taps, named_taps
-
-#: Gradient of the mask. ``soft``: the mask itself becomes a sigmoid; ``straight_through``: hard values, that gradient.
-MaskGradient = Literal["none", "soft", "straight_through"]
 
 #: Codes of the rules in the graph input ``rule``.
 RULES = {"minmax": 0.0, "softmax": 1.0}
-
-#: Each round of the area search divides the interval by 8; 10 rounds resolve 2^-30 of the map's range.
-_SPLITS, _ROUNDS = 8, 10
 
 
 class AttentionHead(nn.Module):
@@ -78,29 +73,7 @@ class AttentionHead(nn.Module):
         threshold, area, rule = (v.reshape(-1, 1, 1, 1) for v in (threshold, area, rule))
         attention, score = self.fuse(activations, rule)
 
-        # Cut at an area: bisection on the map scaled to [0, 1]. There is no TopK: TensorRT's stops at 3840 elements.
-        low = score.amin((2, 3), keepdim=True)
-        span = score.amax((2, 3), keepdim=True) - low
-        level = (score - low) / torch.where(span > 0, span, 1.0)
-        pixels = self.size_hw[0] * self.size_hw[1]
-        # The factor keeps float32 from turning 0.53 * 100 = 53 into 52.
-        count = torch.floor(area * (pixels * (1.0 + 1e-7)))
-        cut = area_cut(level.detach().flatten(2), count.flatten(2)).unsqueeze(3)
-        by_area = (level >= cut) & (count >= 1.0)
-
-        # Logic instead of torch.where: ONNX Runtime has no Where for booleans.
-        by_threshold = (attention > threshold) | ((attention >= threshold) & (rule <= 0.5))
-        use_area = area > 0
-        mask = ((by_area & use_area) | (by_threshold & ~use_area)).to(attention.dtype)
-        if gradient == "none":
-            return mask, attention
-
-        top = attention.detach().amax((2, 3), keepdim=True).clamp_min(torch.finfo(attention.dtype).tiny)
-        margin = torch.where(use_area, level - cut, (attention - threshold) / top)
-        soft = torch.sigmoid(margin / self.temperature)
-        if gradient == "soft":
-            return soft, attention
-        return mask + (soft - soft.detach()), attention
+        return cut_map(attention, score, threshold, area, rule, gradient, self.temperature), attention
 
     def fuse(self, activations: Sequence[Tensor], rule: Tensor) -> tuple[Tensor, Tensor]:
         """Fused maps, both [B, 1, H, W], of the rule [B, 1, 1, 1] of each image: ``attention``, which thresholds refer
@@ -144,22 +117,6 @@ class AttentionHead(nn.Module):
             for m in maps
         ]
         return torch.cat(resized, dim=1)
-
-
-def area_cut(level: Tensor, count: Tensor) -> Tensor:
-    """The largest cut with at least ``count`` values at or above it: level [B, 1, N] in [0, 1], count [B, 1, 1] ->
-    [B, 1, 1], by bisection.
-
-    Every round tries seven cuts at once, so ten rounds resolve 2^-30.
-    """
-    steps = torch.arange(1, _SPLITS, dtype=level.dtype, device=level.device).reshape(1, -1, 1) / _SPLITS
-    cut = count * 0.0  # zeros that take the dynamic batch from `count`, in one node
-    for i in range(_ROUNDS):
-        width = float(_SPLITS) ** -i
-        reached = (level >= cut + width * steps).to(level.dtype).sum(2, keepdim=True)
-        passed = (reached >= count).to(level.dtype).sum(1, keepdim=True)
-        cut = cut + passed * (width / _SPLITS)
-    return cut
 
 
 #: ImageNet's mean and standard deviation per colour channel, images in [0, 1].

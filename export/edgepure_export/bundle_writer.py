@@ -13,12 +13,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from edgepure.atomic import atomic_directory, write_npz
 from edgepure.bundle import Bundle, hash_files, write_manifest
+from edgepure.calibration import Calibration
 from edgepure.errors import ConfigError, ExportError
 from edgepure.faults import first_fault
 from edgepure.manifest import (
@@ -30,7 +30,6 @@ from edgepure.manifest import (
     Provenance,
 )
 from edgepure.methods import HeterogeneousSpec, UniformSpec
-from edgepure.noise import SeededNoise
 from edgepure.planning import Planner
 from edgepure.presets import MaskSpec, Preset
 from edgepure.schedule import NoiseSchedule, ScheduleSpec, schedule_from
@@ -41,11 +40,12 @@ from .bundle_graphs import ExportProgress, bundle_parts, compare_parts, export_p
 from .cases import Cases
 from .checks import check_classifier, check_placement, check_unet
 from .graphs import OPSET, evaluating
+from .recordings import record_pipelines
 from .reference import TorchReference
 from .taps import Taps
 
-#: Seed of the recorded purifications, and how many images they have.
-SELFTEST_SEED, SELFTEST_BATCH = 20240301, 2
+#: How many images the recorded purifications have.
+SELFTEST_BATCH = 2
 
 
 def export_bundle(
@@ -68,7 +68,7 @@ def export_bundle(
     tolerance: float | Mapping[str, float] = parity.DEFAULT_TOLERANCE,
     check_epsilon: bool = True,
     selftest_calls: int = 100,
-    calibration: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
     name: str | None = None,
     classifier_source: str | None = None,
     diffusion_source: str | None = None,
@@ -98,7 +98,7 @@ def export_bundle(
         check_epsilon: refuse a network that does not predict noise as noise; False for untrained networks.
         selftest_calls: presets with more UNet calls than this get no recorded purification, because PyTorch has to run
             all of them.
-        calibration: numbers that belong to this bundle, for example score norms.
+        calibration: of an earlier export of the same networks.
         name: of the bundle; None: the directory's name.
         classifier_source, diffusion_source: where the networks come from, for the provenance.
         opset: see `export_graph`.
@@ -147,7 +147,15 @@ def export_bundle(
             attention = None
             if mask_module is not None:
                 attention = AttentionEntry(blocks=mask_module.blocks, norm_p=norm_p, input=mask_input)
-            vectors.update(_pipelines(reference, parsed, cases.images(SELFTEST_BATCH), selftest_calls, report))
+            vectors.update(
+                record_pipelines(
+                    reference,
+                    parsed,
+                    cases.images(SELFTEST_BATCH),
+                    selftest_calls,
+                    lambda key, done: report(f"recording {key}", 0.9 + 0.09 * done / len(parsed)),
+                )
+            )
         report("writing", 0.99)
         write_npz(folder / SELFTEST_FILE, vectors)
         manifest = Manifest.from_data(
@@ -161,7 +169,7 @@ def export_bundle(
                 "learned_variance": learned,
                 "presets": parsed,
                 "default_preset": default_preset or next(iter(parsed)),
-                "calibration": dict(calibration or {}),
+                "calibration": calibration,
                 "provenance": _provenance(classifier, unet, classifier_source, diffusion_source, results),
                 "files": hash_files(folder),
             }
@@ -247,31 +255,6 @@ def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image
                 "choose variance 'fixed_small'"
             )
         planner.probe(preset)
-
-
-def _pipelines(
-    reference: TorchReference, presets: Mapping[str, Preset], images: Tensor, most_calls: int, report: ExportProgress
-) -> dict[str, NDArray[Any]]:
-    """One vote of every preset with seeded noise, by the PyTorch reference."""
-    arrays: dict[str, NDArray[Any]] = {}
-    assert reference.schedule is not None
-    planner = Planner(reference.schedule, images[0].numel())
-    for done, (key, preset) in enumerate(presets.items()):
-        probe = planner.probe(preset)
-        calls = planner.plan(preset).unet_calls + (0 if probe is None else probe.unet_calls)
-        if calls > most_calls:
-            continue
-        report(f"recording {key}", 0.9 + 0.09 * done / len(presets))
-        with torch.no_grad():
-            done_batch = reference.run_preset(images, preset, SeededNoise(SELFTEST_SEED))
-        prefix = f"pipeline/{key}/"
-        arrays[prefix + "image"] = images.numpy()
-        arrays[prefix + "seed"] = np.array(SELFTEST_SEED, dtype=np.int64)
-        arrays[prefix + "purified"] = done_batch.purified.numpy()
-        arrays[prefix + "logits"] = done_batch.logits.numpy()
-        if done_batch.mask is not None:
-            arrays[prefix + "mask"] = done_batch.mask.numpy()
-    return arrays
 
 
 def _provenance(

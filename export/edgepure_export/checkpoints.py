@@ -182,6 +182,15 @@ def refuse_family(state: Mapping[str, Any], source: str, family: str | None) -> 
         )
 
 
+def refuse_content_of_family(content: Any, source: str, family: str) -> None:
+    """The same for what `read_checkpoint` returned: the weights may lie in it, or in one of its entries."""
+    parts = [content, *content.values()] if isinstance(content, Mapping) else []
+    states = [part for part in parts if isinstance(part, Mapping)]
+    if not any(identify(map(str, state)) == family for state in states):
+        for state in states:
+            refuse_family({str(key): value for key, value in state.items()}, source, family)
+
+
 def require_memory(needed: int, what: str) -> None:
     """Raise CheckpointError if fewer than ``needed`` bytes are free on this machine."""
     free = available_memory()

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from edgepure.errors import ExportError
@@ -105,7 +106,8 @@ def torchvision_classifier(source: SourceText, image_size: tuple[int, int] | Non
         else:
             assert chosen is not None
             hint = f"download {chosen.url.rsplit('/', 1)[-1]} elsewhere and give {source.scheme}:{name}?weights=FILE"
-            with downloading(source.text, hint):
+            cached = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rsplit("/", 1)[-1]
+            with downloading(source.text, hint, None if cached.is_file() else chosen.url):
                 network.load_state_dict(chosen.get_state_dict(progress=False, check_hash=True))
     usual = (chosen or published.DEFAULT).transforms()
     size = usual.crop_size[0]

@@ -1,12 +1,17 @@
 """Diffusion models from checkpoint files: the schemes ``guided-diffusion``, ``score-sde`` and ``edm``.
 
-Options: ``preset`` (the published networks of the family), ``settings`` (a json file with the original flags or config;
-default: ``FILE.json`` if it is there), ``entry`` (of a file with several sets of weights).
+``guided-diffusion:256x256_diffusion_uncond.pt``, ``score-sde:checkpoint_8.pth``, and ``edm:FILE``, a state dict whose
+config is in ``FILE.json``, ``?settings=``, or beside it in the file. Options: ``preset`` (the published networks of the
+family), ``settings`` (a json file with the original flags or config; default: ``FILE.json`` if it is there), ``entry``
+(of a file with several sets of weights).
 ``SCHEME:PRESET?weights=random`` makes an untrained network of a published architecture. See `networks.load`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -30,37 +35,41 @@ _EDM = {
 }  # fmt: skip
 
 
-@diffusion_scheme("guided-diffusion")
-def guided_diffusion_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
-    """``guided-diffusion:FILE``, for example ``guided-diffusion:256x256_diffusion_uncond.pt``."""
-    if not source.random:
-        return _from_file("guided-diffusion", source, schedule)
-    config = _preset(source, guided_diffusion.PRESETS)
-    network = with_random_weights(lambda: guided_diffusion.GuidedDiffusionUNet(config))
-    model = guided_diffusion.epsilon_model(network, schedule)
-    return _untrained(source, model, network, config.channels, config.image_size, schedule)
+@dataclass(frozen=True)
+class _Architectures:
+    """The published networks of a family by name, and how to make one without a file.
+
+    Attributes:
+        presets: configurations by name.
+        network: makes the network of a configuration.
+        epsilon: puts it into the runtime's convention.
+        image: names of the configuration's fields for channels and image size.
+    """
+
+    presets: Mapping[str, Any]
+    network: Callable[[Any], nn.Module]
+    epsilon: Callable[[Any, NoiseSchedule], EpsilonModel]
+    image: tuple[str, str] = ("channels", "image_size")
 
 
-@diffusion_scheme("score-sde")
-def score_sde_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
-    """``score-sde:FILE``, for example ``score-sde:checkpoint_8.pth``."""
-    if not source.random:
-        return _from_file("score-sde", source, schedule)
-    config = _preset(source, ncsnpp.PRESETS)
-    network = with_random_weights(lambda: ncsnpp.NCSNpp(config))
-    model = ncsnpp.epsilon_model(network, schedule)
-    return _untrained(source, model, network, config.channels, config.image_size, schedule)
+_FAMILIES: dict[DiffusionFamily, _Architectures] = {
+    "guided-diffusion": _Architectures(
+        guided_diffusion.PRESETS, guided_diffusion.GuidedDiffusionUNet, guided_diffusion.epsilon_model
+    ),
+    "score-sde": _Architectures(ncsnpp.PRESETS, ncsnpp.NCSNpp, ncsnpp.epsilon_model),
+    "edm": _Architectures(
+        _EDM, edm_unets.SongUNet, lambda network, schedule: edm.EdmEpsilon(network, edm.Preconditioning(), schedule),
+        ("in_channels", "img_resolution"),
+    ),
+}  # fmt: skip
 
 
-@diffusion_scheme("edm")
-def edm_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
-    """``edm:FILE``, a state dict; its config in ``FILE.json``, ``?settings=``, or beside it in the file."""
-    if not source.random:
-        return _from_file("edm", source, schedule)
-    config = _preset(source, _EDM)
-    network = with_random_weights(lambda: edm_unets.SongUNet(config))
-    model = edm.EdmEpsilon(network, edm.Preconditioning(), schedule)
-    return _untrained(source, model, network, config.in_channels, config.img_resolution, schedule)
+def _resolve(family: DiffusionFamily, source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
+    return (_untrained if source.random else _from_file)(family, source, schedule)
+
+
+for _family in _FAMILIES:
+    diffusion_scheme(_family)(partial(_resolve, _family))
 
 
 def _from_file(family: DiffusionFamily, source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
@@ -79,17 +88,15 @@ def _from_file(family: DiffusionFamily, source: SourceText, schedule: NoiseSched
     )
 
 
-def _preset(source: SourceText, presets: dict[str, Any]) -> Any:
+def _untrained(family: DiffusionFamily, source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
     source.allow("weights")
-    if source.place not in presets:
-        raise ExportError(f"{source.text!r}: with random weights name one of {', '.join(presets)}")
-    return presets[source.place]
-
-
-def _untrained(
-    source: SourceText, model: EpsilonModel, network: nn.Module, channels: int, size: int, schedule: NoiseSchedule
-) -> DiffusionSource:
-    about = f"{source.scheme} network {source.place}, random weights"
+    kind = _FAMILIES[family]
+    config = kind.presets.get(source.place)
+    if config is None:
+        raise ExportError(f"{source.text!r}: with random weights name one of {', '.join(kind.presets)}")
+    network = with_random_weights(lambda: kind.network(config))
+    channels, size = (int(getattr(config, name)) for name in kind.image)
     return DiffusionSource(
-        model, source.text, schedule.spec, network, (channels, size, size), untrained=True, description=about
-    )
+        kind.epsilon(network, schedule), source.text, schedule.spec, network, (channels, size, size),
+        untrained=True, description=f"{family} network {source.place}, random weights",
+    )  # fmt: skip

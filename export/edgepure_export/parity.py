@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgepure.errors import ExportError
+from edgepure.parity.differences import mask_flips
 
 Float32 = NDArray[np.float32]
 #: One set of inputs of a graph, by name.
@@ -151,25 +152,6 @@ def require(report: GraphParity) -> None:
             f"the exported graph is not what PyTorch computes: {report}; nothing was written. "
             "If the network is that sensitive, pass a larger `tolerance`"
         )
-
-
-def mask_flips(found: Float32, expected: Float32, attention: Float32, tolerance: float) -> int:
-    """Number of mask pixels that differ and whose attention is not within rounding of the cut.
-
-    The cut lies between the lowest attention inside the expected mask and the highest outside.
-    """
-    count = 0
-    for mine, theirs, map_ in zip(found, expected, attention, strict=True):
-        differs = mine != theirs
-        if not differs.any():
-            continue
-        inside, outside = map_[theirs > 0.5], map_[theirs <= 0.5]
-        slack = tolerance * float(map_.max())
-        lowest = float(inside.min()) if inside.size else np.inf
-        highest = float(outside.max()) if outside.size else -np.inf
-        near = np.where(theirs > 0.5, map_ - lowest, highest - map_) <= slack
-        count += int((differs & ~near).sum())
-    return count
 
 
 def open_session(path: Path, threads: int | None = None) -> Any:

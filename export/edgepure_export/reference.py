@@ -7,7 +7,7 @@ times the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,14 +22,18 @@ from edgepure.presets import MaskSpec, Preset
 from edgepure.rows import Plan
 from edgepure.schedule import NoiseSchedule
 
-from .attention import RULES, MaskGradient, MaskModule
+from .attention import RULES
+from .mask_cut import MaskGradient
 from .noise_batches import Noise, SourceNoise, as_batch_noise
 from .step import LearnedStepModule, StepModule
+
+#: What the votes of a batch share: mask, score norms and plans.
+_Prepared = tuple[Tensor | None, Tensor | None, tuple[Plan, ...]]
 
 
 @dataclass(frozen=True)
 class Purification:
-    """What the reference computed for a batch with one preset, first vote.
+    """What the reference computed for a batch with one preset, one vote.
 
     Attributes:
         purified: [B, C, H, W] in [0, 1].
@@ -47,36 +51,58 @@ class Purification:
 
 
 class TorchReference:
-    """Executes plans with PyTorch.
+    """Executes plans with PyTorch. `edgepure_export.twin.load_twin` makes one from the graphs of a bundle.
 
     Args:
         unet: ``unet(x [B, C, H, W], t [B]) -> epsilon [B, C, H, W]``, or [B, 2C, H, W] with a learned variance. All
-            networks are put in eval mode.
+            networks are put in eval mode. Or None, if the rows are given:
+        step, learned_step: modules that execute one row, called as `StepModule` and `LearnedStepModule` are.
         schedule: of the diffusion model; `run_preset` needs it to compile plans.
         classifier: images [B, C, H, W] in [0, 1] -> logits [B, N].
-        mask_module: computes attention masks; `MaskModule(classifier, blocks, size)`.
+        mask_module: computes attention masks; `MaskModule(classifier, blocks, size)` or what is called as it is.
         checkpointing: compute each row again in the backward pass. Without it a backward pass needs the activations of
             all rows, and takes about a quarter less time.
     """
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: nn.Module | None = None,
         *,
+        step: nn.Module | None = None,
+        learned_step: nn.Module | None = None,
         schedule: NoiseSchedule | None = None,
         classifier: nn.Module | None = None,
-        mask_module: MaskModule | None = None,
+        mask_module: nn.Module | None = None,
         checkpointing: bool = True,
     ) -> None:
-        self.unet = unet.eval()
+        if unet is not None:
+            step, learned_step = StepModule(unet), LearnedStepModule(unet)
+        if step is None:
+            raise ConfigError("the reference has nothing to execute rows with; give it a `unet` or a `step`")
+        self.unet = unet
+        self.step = step.eval()
+        self.learned_step = learned_step.eval() if learned_step is not None else None
         self.schedule = schedule
         self.classifier = classifier.eval() if classifier is not None else None
         self.mask_module = mask_module.eval() if mask_module is not None else None
         self.checkpointing = checkpointing
-        self._step, self._learned_step = StepModule(unet), LearnedStepModule(unet)
         self._planners: dict[int, Planner] = {}
 
-    def run(self, ref: Tensor, plan: Plan | Sequence[Plan], noise: Noise, mask: Tensor | None = None) -> Tensor:
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """All modules that it computes with."""
+        parts = (self.step, self.learned_step, self.classifier, self.mask_module)
+        return tuple(part for part in parts if part is not None)
+
+    def run(
+        self,
+        ref: Tensor,
+        plan: Plan | Sequence[Plan],
+        noise: Noise,
+        mask: Tensor | None = None,
+        *,
+        on_row: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
         """Execute the rows.
 
         Args:
@@ -84,6 +110,7 @@ class TorchReference:
             plan: one plan for all images, or one per image; lengths may differ.
             noise: see `Noise`. Row i of every image takes row i of it; images whose plan is over take nothing.
             mask: [B, 1, H, W], 1 inside; None means ones.
+            on_row: called after every row with (row, state [B, C, H, W]); images whose plan is over keep theirs.
 
         Returns:
             [B, C, H, W] in model range, not clipped (for a probe: the accumulated vector).
@@ -113,6 +140,8 @@ class TorchReference:
                 index = torch.tensor(active, device=ref.device)
                 chosen = [t.index_select(0, index) for t in (x, ref, mask, *draws)]
                 x = x.index_copy(0, index, self._row(chosen[0], chosen[1], chosen[2], coeffs, chosen[3:]))
+            if on_row is not None:
+                on_row(row, x)
         if any(p.closing for p in plans):
             std = torch.tensor([p.closing_std for p in plans], dtype=ref.dtype, device=ref.device)
             x = x + std.reshape(-1, 1, 1, 1) * given.closing()
@@ -125,15 +154,17 @@ class TorchReference:
         noise: Noise,
         mask: Tensor | MaskSpec | None = None,
         mask_gradient: MaskGradient = "none",
+        *,
+        on_row: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Purify images [B, C, H, W] in [0, 1] -> the same, clipped as the runtime does.
 
         ``mask``: a tensor [B, 1, H, W], or how to compute it from the images. ``mask_gradient`` says whether gradients
-        flow through that computation (see `MaskGradient`).
+        flow through that computation (see `MaskGradient`). ``on_row``: as `run`.
         """
         if isinstance(mask, MaskSpec):
             mask = self.mask(x01, mask, mask_gradient)
-        return (0.5 * self.run(2.0 * x01 - 1.0, plan, noise, mask) + 0.5).clamp(0.0, 1.0)
+        return (0.5 * self.run(2.0 * x01 - 1.0, plan, noise, mask, on_row=on_row) + 0.5).clamp(0.0, 1.0)
 
     def mask(self, x01: Tensor, spec: MaskSpec, gradient: MaskGradient = "none") -> Tensor:
         """The attention mask [B, 1, H, W] of images in [0, 1]."""
@@ -172,11 +203,44 @@ class TorchReference:
         vote: int = 0,
         first_image: int = 0,
         mask_gradient: MaskGradient = "none",
+        on_row: Callable[[int, Tensor], None] | None = None,
     ) -> Purification:
         """Mask, score norm, plan, purification and logits of one vote, as the runtime does them with the same noise.
 
-        SSNI's choice of a plan has no gradient (plans are discrete); everything else is differentiable.
+        SSNI's choice of a plan has no gradient (plans are discrete); everything else is differentiable. ``on_row`` sees
+        the states of the purification (see `run`), not those of a probe.
         """
+        state = self._prepare(x01, preset, noise, first_image, mask_gradient)
+        purified = self._vote(x01, state, noise, vote, first_image, on_row)
+        return Purification(purified, self.logits(purified), *state)
+
+    def run_votes(
+        self,
+        x01: Tensor,
+        preset: Preset,
+        noise: NoiseSource,
+        *,
+        votes: Iterable[int] | None = None,
+        first_image: int = 0,
+        mask_gradient: MaskGradient = "none",
+    ) -> list[Purification]:
+        """`run_preset` for several votes (None: all of the preset), which share mask, score norms and plans."""
+        state = self._prepare(x01, preset, noise, first_image, mask_gradient)
+        done = []
+        for vote in range(preset.votes.count) if votes is None else votes:
+            purified = self._vote(x01, state, noise, vote, first_image)
+            done.append(Purification(purified, self.logits(purified), *state))
+        return done
+
+    def purify_preset(
+        self, x01: Tensor, preset: Preset, noise: NoiseSource, *, mask_gradient: MaskGradient = "none"
+    ) -> Tensor:
+        """The first vote's purified images [B, C, H, W] in [0, 1], without classifying them."""
+        return self._vote(x01, self._prepare(x01, preset, noise, 0, mask_gradient), noise, 0, 0)
+
+    def _prepare(
+        self, x01: Tensor, preset: Preset, noise: NoiseSource, first_image: int, mask_gradient: MaskGradient
+    ) -> _Prepared:
         planner = self._planner(x01)
         mask = None if preset.mask is None else self.mask(x01, preset.mask, mask_gradient)
         norms: Tensor | None = None
@@ -188,9 +252,20 @@ class TorchReference:
                 source = SourceNoise(noise, probes, x01, probe=True, first_image=first_image)
                 norms = self.score_norm(x01, probes, source)
             plans = tuple(planner.plan(preset, float(n)) for n in norms)
+        return mask, norms, plans
+
+    def _vote(
+        self,
+        x01: Tensor,
+        state: _Prepared,
+        noise: NoiseSource,
+        vote: int,
+        first_image: int,
+        on_row: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        mask, _, plans = state
         source = SourceNoise(noise, plans, x01, mask=mask, vote=vote, first_image=first_image)
-        purified = self.purify(x01, plans, source, mask)
-        return Purification(purified, self.logits(purified), mask, norms, plans)
+        return self.purify(x01, plans, source, mask, on_row=on_row)
 
     def _planner(self, x01: Tensor) -> Planner:
         if self.schedule is None:
@@ -199,7 +274,9 @@ class TorchReference:
         return self._planners.setdefault(elements, Planner(self.schedule, elements))
 
     def _row(self, x: Tensor, ref: Tensor, mask: Tensor, coeffs: Tensor, draws: Sequence[Tensor]) -> Tensor:
-        module = self._learned_step if len(draws) == 2 else self._step
+        module = self.learned_step if len(draws) == 2 else self.step
+        if module is None:
+            raise ConfigError("the plan needs a learned variance, which this diffusion model does not have")
         inputs = (x, ref, draws[0], mask, coeffs, *draws[1:])
         if self.checkpointing and torch.is_grad_enabled() and any(t.requires_grad for t in (x, ref, mask)):
             # Nothing in a row is random: its noise is an argument.

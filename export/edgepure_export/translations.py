@@ -69,16 +69,23 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """softmax(scale * q k^T) v. One Transpose in place of ten nodes, and one scaling of q in place of two."""
+    """softmax(scale * q k^T) v. One Transpose in place of ten nodes, and one scaling of q in place of two.
+
+    A mask is added to the scores; a boolean one keeps those where it is true.
+    """
     width = query.shape[-1]
     rank = len(key.shape)
-    if attn_mask is not None or is_causal or dropout_p or enable_gqa or not isinstance(width, int):
-        raise NotImplementedError("masked, causal or grouped attention")
+    if is_causal or dropout_p or enable_gqa or not isinstance(width, int):
+        raise NotImplementedError("causal or grouped attention")
     factor = scale if scale is not None else 1.0 / math.sqrt(width)
     perm = [*range(rank - 2), rank - 1, rank - 2]
     scaled = op.Mul(query, op.Constant(value=ir.tensor(np.array(factor, np.float32))))
-    weights = op.Softmax(op.MatMul(scaled, op.Transpose(key, perm=perm)), axis=-1)
-    return op.MatMul(weights, value)
+    scores = op.MatMul(scaled, op.Transpose(key, perm=perm))
+    if attn_mask is not None and attn_mask.dtype == ir.DataType.BOOL:
+        scores = op.Where(attn_mask, scores, op.Constant(value=ir.tensor(np.array(-np.inf, np.float32))))
+    elif attn_mask is not None:
+        scores = op.Add(scores, attn_mask)
+    return op.MatMul(op.Softmax(scores, axis=-1), value)
 
 
 def _constant(length: int, value: float) -> Any:

@@ -53,7 +53,7 @@ class WeightsPool:
                 tensor = value.const_value
                 if tensor is None:
                     raise ExportError(f"{file_name}: the weight {value.name!r} has no value")
-                if tensor.nbytes < MIN_BYTES or isinstance(tensor, ir.ExternalTensor):
+                if tensor.nbytes < MIN_BYTES or self._holds(tensor):
                     continue
                 value.const_value = ir.ExternalTensor(
                     self.file_name,
@@ -68,6 +68,12 @@ class WeightsPool:
         path = self.directory / file_name
         ir.save(model, path)
         return path
+
+    def _holds(self, tensor: ir.TensorProtocol) -> bool:
+        """Whether the tensor is in this pool already; those of another file are taken over."""
+        if not isinstance(tensor, ir.ExternalTensor):
+            return False
+        return Path(tensor.path).resolve() == (self.directory / self.file_name).resolve()
 
     @property
     def size(self) -> int:

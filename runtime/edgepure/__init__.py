@@ -34,9 +34,11 @@ _PUBLIC = {
     "SecretNoise": "noise",
     "SeededNoise": "noise",
     "Replay": "noise",
+    "Monitor": "monitor",
     "Result": "results",
     "Results": "results",
     "EdgepureError": "errors",
+    "verify": "verification",
     "demo_bundle": "demo",
 }
 
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from .methods import RepaintSpec as RepaintSpec
     from .methods import UniformSpec as UniformSpec
     from .methods import compile_plan as compile_plan
+    from .monitor import Monitor as Monitor
     from .noise import Replay as Replay
     from .noise import SecretNoise as SecretNoise
     from .noise import SeededNoise as SeededNoise
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
     from .rows import Row as Row
     from .schedule import NoiseSchedule as NoiseSchedule
     from .schedule import ScheduleSpec as ScheduleSpec
+    from .verification import verify as verify
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,6 @@ from .errors import BundleError
 from .external_data import external_tensors
 from .manifest import (
     ENGINES_FOLDER,
-    GRAPH_NAMES,
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
     SELFTEST_FILE,
@@ -74,13 +73,14 @@ class Bundle:
             raise BundleError(f"the bundle {path} cannot be read: {error.strerror} ({error.filename})") from error
         return cls(root, manifest, hashlib.sha256(data).hexdigest(), hashes)
 
-    def graph_path(self, name: str) -> Path:
-        """The ONNX file of a graph; its external data lies in the same bundle.
+    def graph_path(self, name: str, precision: str = "fp32") -> Path:
+        """The ONNX file of a graph in a precision (see `Manifest.graphs_in`); its external data lies beside it.
 
         Raises:
-            BundleError: the bundle has no such graph.
+            BundleError: the bundle has no such graph, or no such variant.
+            ConfigError: no such precision.
         """
-        for graph, entry in self.manifest.graphs.items():
+        for graph, entry in self.manifest.graphs_in(precision).items():
             if graph == name:
                 return self.path / entry.file
         raise BundleError(
@@ -124,7 +124,7 @@ def hash_files(directory: str | PathLike[str]) -> dict[str, FileEntry]:
         path = root / name
         if path.is_symlink() or not path.is_file():
             raise BundleError(f"{path} is not a regular file; put the file itself there")
-        entries[name] = FileEntry(sha256=_sha256(path), bytes=path.stat().st_size)
+        entries[name] = FileEntry(sha256=hash_file(path), bytes=path.stat().st_size)
     return entries
 
 
@@ -216,7 +216,7 @@ def _missing(root: Path, name: str, entry: FileEntry, unlisted: list[str]) -> st
     for other in unlisted:
         path = root / other
         same_size = path.is_file() and not path.is_symlink() and path.stat().st_size == entry.bytes
-        if same_size and _sha256(path) == entry.sha256:
+        if same_size and hash_file(path) == entry.sha256:
             return f"{root / name} is missing: it was renamed to {other}; rename it back"
     return f"{root / name} is missing, but {MANIFEST_FILE} lists it; {_AGAIN}"
 
@@ -238,7 +238,7 @@ def _check_place(root: Path, name: str) -> None:
 
 
 def _check_hash(root: Path, name: str, manifest: Manifest) -> str:
-    measured, expected = _sha256(root / name), manifest.files[name].sha256
+    measured, expected = hash_file(root / name), manifest.files[name].sha256
     if measured != expected:
         raise BundleError(
             f"{root / name} is damaged or was changed: its SHA-256 is {measured[:16]}..., expected {expected[:16]}...; "
@@ -249,10 +249,7 @@ def _check_hash(root: Path, name: str, manifest: Manifest) -> str:
 
 def _check_external_data(root: Path, manifest: Manifest) -> None:
     """Every external tensor of every graph lies inside a listed file."""
-    for graph in GRAPH_NAMES:
-        entry = manifest.graphs.get(graph)
-        if entry is None:
-            continue
+    for entry in (e for graphs in (manifest.graphs, *manifest.variants.values()) for e in graphs.values()):
         folder = PurePosixPath(entry.file).parent
         for tensor in external_tensors(root / entry.file, str(root / entry.file)):
             name = str(folder / tensor.location)
@@ -286,7 +283,8 @@ def _walk(root: Path, folder: PurePosixPath) -> Iterator[str]:
                 yield str(name)
 
 
-def _sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in lower-case hexadecimal."""
     digest = hashlib.sha256()
     buffer = bytearray(_BUFFER_BYTES)
     view = memoryview(buffer)

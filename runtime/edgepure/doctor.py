@@ -1,29 +1,28 @@
 """What this machine has for running bundles, gathered once. `edgepure doctor` prints it.
 
-Providers are tried, not believed: ONNX Runtime lists providers whose libraries do not load, and falls back to the CPU
-in silence. Here each one has to run a graph of one node, and the session is asked what it used.
+Engines are tried, not believed: ONNX Runtime lists providers whose libraries do not load, and falls back to the CPU
+in silence. Here each engine has to run a graph of one node, and a session is asked what it used.
 """
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib
 import importlib.util
 import os
 import platform
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-#: A graph ``y = x + x`` for float32 ``x [2]``: opset 13, IR version 7, as an ONNX protobuf.
-TINY_GRAPH = bytes.fromhex(
-    "08073a350a0e0a01780a017812017922034164641201675a0f0a0178120a0a08080112040a020802620f0a0179120a0a08080112040a02"
-    "080242040a00100d"
-)
+from . import jetson as jetsons
+from . import nvidia
+from .install_lines import install_line
+from .jetson import Jetson
+from .nvidia import Driver
+from .tensorrt_probe import TINY_GRAPH, probe
+
 #: CPU features that decide how fast a convolution runs, as Linux spells them.
 FEATURES = (
     "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
@@ -44,11 +43,19 @@ class ProviderStatus:
 
 @dataclass(frozen=True)
 class ModuleStatus:
-    """An optional Python module. ``version`` is None if it is not installed; ``detail`` says why an import failed."""
+    """TensorRT, TensorRT for RTX, or the CUDA bindings that they run with.
+
+    Attributes:
+        version: None if it is not installed.
+        works: it did something on a GPU.
+        builds: it builds engines, which TensorRT for RTX does without a GPU too.
+        detail: why it does not work.
+    """
 
     name: str
     version: str | None
     works: bool
+    builds: bool = False
     detail: str = ""
     install: str = ""
 
@@ -60,9 +67,8 @@ class Environment:
     Attributes:
         cores: CPU cores that this process may use.
         memory_total, memory_available: bytes; None where the system does not say.
-        nvidia_driver: version of the NVIDIA driver; None without one.
-        gpus: names and memory as nvidia-smi gives them.
-        l4t: first line of /etc/nv_tegra_release on a Jetson.
+        driver: the NVIDIA driver with its GPUs, or why there is none.
+        jetson: None on everything else.
         torch: installed or not; it is never imported, because the runtime does not need it.
         demo_bundle: folder of the digits bundle that comes with the package; None if the installation lacks it.
     """
@@ -78,49 +84,52 @@ class Environment:
     features: tuple[str, ...]
     memory_total: int | None
     memory_available: int | None
-    nvidia_driver: str | None
-    gpus: tuple[str, ...]
-    l4t: str | None
+    driver: Driver
+    jetson: Jetson | None
     modules: tuple[ModuleStatus, ...]
     torch: bool
     demo_bundle: str | None
 
     def __bool__(self) -> bool:
         """True if at least one engine works."""
-        return any(p.works for p in self.providers)
+        return any(p.works for p in self.providers) or any(m.works for m in self.modules if m.name != "cuda.bindings")
 
     def advice(self) -> list[str]:
         """For each thing that is missing, one line: what, why and how to get it."""
+        lines = []
+        if not self.driver and (install := install_line("driver", self.jetson, self.driver)):
+            lines.append(f"driver: {self.driver.fault}; {install}")
         found: list[ProviderStatus | ModuleStatus] = [*self.providers, *self.modules]
-        return [f"{part.name}: {part.detail}; {part.install}" for part in found if not part.works and part.install]
+        lines += [f"{part.name}: {part.detail}; {part.install}" for part in found if not part.works and part.install]
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {**asdict(self), "ok": bool(self), "advice": self.advice()}
+        data = {**asdict(self), "ok": bool(self), "advice": self.advice()}
+        if self.jetson is not None:
+            data["jetson"]["jetpack"] = self.jetson.jetpack
+        return data
 
 
 def gather() -> Environment:
-    """Look around. Takes about a second, changes nothing, and never fails."""
-    driver, gpus = _nvidia()
-    l4t = _first_line(Path("/etc/nv_tegra_release"))
-    providers = tuple(_providers(driver is not None or l4t is not None))
-    total, available = _memory()
+    """Look around. Takes a second, or some more where TensorRT is installed; changes nothing, and never fails."""
+    driver, jetson = nvidia.find(), jetsons.find()
+    total, available = memory()
     return Environment(
         edgepure=_version("edgepure") or "not installed (running from a source folder)",
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         numpy=_version("numpy") or "unknown",
         onnxruntime=_onnxruntime_version(),
-        providers=providers,
+        providers=tuple(_providers(driver, jetson)),
         cpu=_cpu_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         features=_features(),
         memory_total=total,
         memory_available=available,
-        nvidia_driver=driver,
-        gpus=gpus,
-        l4t=l4t,
-        modules=tuple(_modules(gpu=driver is not None, jetson=l4t is not None)),
+        driver=driver,
+        jetson=jetson,
+        modules=tuple(_modules(driver, jetson)),
         torch=importlib.util.find_spec("torch") is not None,
         demo_bundle=_demo_bundle(),
     )
@@ -145,20 +154,19 @@ def try_provider(onnxruntime_name: str) -> str | None:
     return None if np.array_equal(result, np.full(2, 2.0)) else f"computed {result.tolist()} for 1 + 1"
 
 
-def _providers(nvidia: bool) -> Iterator[ProviderStatus]:
+def _providers(driver: Driver, jetson: Jetson | None) -> Iterator[ProviderStatus]:
     from .engines.onnxruntime_engine import PROVIDERS
 
     for name, long_name in PROVIDERS.items():
-        gpu = name != "cpu"
-        if gpu and not nvidia:
-            reason, install = "no NVIDIA driver on this machine", ""
-        else:
-            reason, install = "", f"pip install edgepure[{'cuda' if gpu else 'cpu'}]"
         detail = _provider_fault(long_name)
         if detail is None:
             yield ProviderStatus(name, long_name, True)
-        else:
-            yield ProviderStatus(name, long_name, False, f"{detail}{'; ' if reason else ''}{reason}", install)
+            continue
+        gpu = name != "cpu"
+        if gpu and not driver:
+            detail += f"; {driver.fault}"
+        install = install_line("cuda" if gpu else "cpu", jetson, driver)
+        yield ProviderStatus(name, long_name, False, detail, install)
 
 
 def _provider_fault(long_name: str) -> str | None:
@@ -171,41 +179,38 @@ def _provider_fault(long_name: str) -> str | None:
     return try_provider(long_name)
 
 
-def _modules(*, gpu: bool, jetson: bool) -> Iterator[ModuleStatus]:
-    tensorrt = "apt install nvidia-jetpack, and a venv made with --system-site-packages" if jetson else (
-        "pip install edgepure[tensorrt]" if gpu else "")  # fmt: skip
-    wanted = (
-        ("tensorrt", tensorrt),
-        ("tensorrt_rtx", "pip install edgepure[rtx]" if gpu and not jetson else ""),
-    )
-    for name, install in wanted:
+def _modules(driver: Driver, jetson: Jetson | None) -> Iterator[ModuleStatus]:
+    for name, package in (("tensorrt", "tensorrt"), ("tensorrt_rtx", "tensorrt-rtx")):
+        install = install_line(name, jetson, driver)
         if importlib.util.find_spec(name) is None:
-            yield ModuleStatus(name, None, False, "not installed", install)
+            yield ModuleStatus(name, None, False, detail="not installed", install=install)
             continue
-        try:
-            module = importlib.import_module(name)
-        except Exception as error:  # a missing shared library
-            detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            yield ModuleStatus(name, _version(name), False, f"installed, but cannot be imported ({detail})", install)
-        else:
-            yield ModuleStatus(name, str(getattr(module, "__version__", _version(name) or "unknown")), True)
+        found = probe(name, run=bool(driver))
+        detail = found.fault or ("" if found.runs else f"builds engines, but cannot run them: {driver.fault}")
+        yield ModuleStatus(
+            name, found.version or _version(package) or "unknown", bool(found.runs), found.builds, detail,
+            install if found.fault else "",
+        )  # fmt: skip
+    yield _bindings(driver, jetson)
 
 
-def _nvidia() -> tuple[str | None, tuple[str, ...]]:
-    program = shutil.which("nvidia-smi")
-    if program is not None:
-        query = [program, "--query-gpu=driver_version,name,memory.total", "--format=csv,noheader"]
-        try:
-            lines = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
-        except (OSError, subprocess.SubprocessError):
-            lines = []
-        if lines:
-            driver = lines[0].split(",")[0].strip()
-            return driver, tuple(", ".join(p.strip() for p in line.split(",")[1:]) for line in lines)
-    text = _first_line(Path("/proc/driver/nvidia/version"))
-    if text is not None:
-        return text, ()
-    return ("libcuda without nvidia-smi", ()) if ctypes.util.find_library("cuda") else (None, ())
+def _bindings(driver: Driver, jetson: Jetson | None) -> ModuleStatus:
+    """TensorRT's memory, streams and graphs go through these."""
+    name, installed = "cuda.bindings", _version("cuda-bindings")
+    install = install_line(name, jetson, driver)
+    if installed is None:
+        return ModuleStatus(name, None, False, detail="not installed", install=install)
+    if not driver:
+        return ModuleStatus(name, installed, False, detail=driver.fault)
+    try:
+        runtime = importlib.import_module("cuda.bindings.runtime")
+        code, count = runtime.cudaGetDeviceCount()
+    except Exception as error:  # a version that does not fit the driver
+        detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return ModuleStatus(name, installed, False, detail=f"cannot be used ({detail})", install=install)
+    if int(code) != 0 or count < 1:
+        return ModuleStatus(name, installed, False, detail=f"finds no GPU ({code.name})", install=install)
+    return ModuleStatus(name, installed, True)
 
 
 def _demo_bundle() -> str | None:
@@ -248,7 +253,8 @@ def _cpuinfo(key: str) -> str | None:
     return None
 
 
-def _memory() -> tuple[int | None, int | None]:
+def memory() -> tuple[int | None, int | None]:
+    """Bytes of memory in all, and available; None where the system does not say."""
     values: dict[str, int] = {}
     try:
         with open("/proc/meminfo", encoding="utf-8") as lines:
@@ -258,10 +264,3 @@ def _memory() -> tuple[int | None, int | None]:
     except (OSError, ValueError, IndexError):
         pass
     return values.get("MemTotal"), values.get("MemAvailable")
-
-
-def _first_line(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()[0].strip() or None
-    except (OSError, IndexError):
-        return None

@@ -13,6 +13,10 @@ class EdgepureError(Exception):
     exit_code = 1
 
 
+class NotFiniteError(EdgepureError):
+    """A model gave NaN or infinite values (exit code 1)."""
+
+
 class ConfigError(EdgepureError, ValueError):
     """A parameter of a method, schedule or preset is out of range or contradicts another (exit code 2)."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .engines.base import Float32, Stepper
-from .errors import EdgepureError
+from .errors import EdgepureError, NotFiniteError
 from .noise import RowNoise
 from .rows import Plan
 
@@ -30,6 +30,7 @@ class Job:
         ref: ``[C, H, W]`` float32 input in [-1, 1].
         mask: ``[1, H, W]`` float32, 1 inside; None means ones.
         tag: whatever the caller needs to know the job again.
+        watch: called with (job, row, state ``[C, H, W]`` in model range) after each row; for verification.
         seconds: filled in: time from entering a slot to leaving it.
     """
 
@@ -38,6 +39,7 @@ class Job:
     ref: Float32
     mask: Float32 | None = None
     tag: Any = None
+    watch: Callable[[Job, int, Float32], None] | None = None
     seconds: float = 0.0
     _row: int = field(default=0, repr=False)
     _entered: float = field(default=0.0, repr=False)
@@ -72,7 +74,7 @@ class InFlight:
             on_tick: called after each tick with the number of rows just executed.
 
         Raises:
-            EdgepureError: the model gave NaN or infinite values.
+            NotFiniteError: the model gave NaN or infinite values.
         """
         stepper = self._stepper
         waiting: Iterator[Job] = iter(jobs)
@@ -105,6 +107,8 @@ class InFlight:
             # from the last slot down, so that the image that fills a gap has been looked at already
             for slot in range(len(active) - 1, -1, -1):
                 job = active[slot]
+                if job.watch is not None:
+                    job.watch(job, job._row - 1, stepper.state(slot))
                 if job._row < len(job.plan.rows):
                     continue
                 result = self._finish(job, stepper.state(slot))
@@ -119,13 +123,25 @@ class InFlight:
         if job.plan.closing:
             x = x + np.float32(job.plan.closing_std) * job.noise.closing()
         if not np.isfinite(x).all():
-            raise EdgepureError(
+            raise NotFiniteError(
                 f"the diffusion model gave NaN or infinite values (plan {job.plan.method}, {len(job.plan.rows)} UNet "
-                "calls); run `edgepure verify` on the bundle, and use an fp32 bundle if this one is fp16"
+                f"calls{self._first_bad_row(job)}); run `edgepure verify` on the bundle"
             )
         job.seconds = perf_counter() - job._entered
         self.counters.jobs += 1
         return x
+
+    def _first_bad_row(self, job: Job) -> str:
+        """Run the job once more, alone, and say after which row its state is not finite. Nothing else goes on then."""
+        stepper, job._row = self._stepper, 0
+        start = job.ref if job.plan.start == "ref" else np.zeros_like(job.ref)
+        stepper.admit(0, start, job.ref, job.mask)
+        for number, row in enumerate(job.plan.rows):
+            _load_row(stepper, 0, job)
+            stepper.step(1)
+            if not np.isfinite(stepper.state(0)).all():
+                return f", first after row {number}: {row.stage} at t = {row.t:g}"
+        return ""
 
     def _check(self, job: Job) -> None:
         if job.plan.learned_variance and self._stepper.noise_out is None:
@@ -147,6 +163,6 @@ def _load_row(stepper: Stepper, slot: int, job: Job) -> None:
         stepper.coeffs[slot, table.shape[1] :] = 0.0
     row = plan.rows[number]
     if row.draws:
-        stepper.noise[slot] = job.noise.row(number)
+        stepper.load_noise(slot, job.noise, number)
     if row.out_noise != 0.0 and stepper.noise_out is not None:
-        stepper.noise_out[slot] = job.noise.out(number)
+        stepper.load_noise_out(slot, job.noise, number)

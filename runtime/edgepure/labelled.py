@@ -48,9 +48,9 @@ class LabelledImages:
     def sha256(self) -> str:
         """Hash of images and labels, lower-case hexadecimal."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
-        digest.update(np.ascontiguousarray(self.images))
+        digest.update(self.images.tobytes())
         if self.labels is not None:
-            digest.update(np.ascontiguousarray(self.labels))
+            digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
     def pick(self, indices: Sequence[int] | NDArray[np.intp]) -> LabelledImages:

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from .errors import BundleError
+from .calibration import Calibration
+from .errors import BundleError, ConfigError, ProviderError
 from .faults import first_fault
 from .presets import Preset
 from .rows import COLUMNS, LEARNED_COLUMNS
@@ -33,6 +34,9 @@ MAX_MANIFEST_BYTES = 16 << 20
 
 GraphName = Literal["classifier", "mask", "step", "step_learned", "unet"]
 GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "unet")
+#: Precisions that a bundle may have beside the fp32 in which it was exported.
+VariantName = Literal["fp16", "bf16", "int8", "fp8"]
+VARIANT_NAMES: tuple[VariantName, ...] = ("fp16", "bf16", "int8", "fp8")
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -100,6 +104,9 @@ class GraphEntry(_Entry):
     file: RelativePath
     opset: int = Field(ge=7, le=1000, description="ONNX operator set of the default domain")
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] = "fp32"
+    target: Literal["cpu", "cuda", "tensorrt"] | None = Field(
+        None, description="the engine that a variant was made for; null: any"
+    )
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
 
@@ -152,11 +159,14 @@ class Manifest(_Entry):
     classes: tuple[str, ...] = Field(min_length=2, description="names of the classes in the order of the logits")
     schedule: ScheduleSpec
     graphs: dict[GraphName, GraphEntry]
+    variants: dict[VariantName, dict[GraphName, GraphEntry]] = Field(
+        default_factory=dict, description="graphs in another precision; those that are missing are the ones of `graphs`"
+    )
     attention: AttentionEntry | None = Field(description="null: the bundle has no mask graph")
     learned_variance: bool = Field(description="true: the network predicts a variance, and step_learned exists")
     presets: dict[PresetName, Preset] = Field(min_length=1, json_schema_extra=_CLOSED)
     default_preset: str
-    calibration: dict[str, JsonValue] = Field(default_factory=dict)
+    calibration: Calibration | None = Field(None, description="null: nothing was measured yet")
     provenance: Provenance
     files: dict[RelativePath, FileEntry] = Field(min_length=1, max_length=10_000, json_schema_extra=_CLOSED)
 
@@ -180,6 +190,8 @@ class Manifest(_Entry):
                 raise ValueError(f"preset {name!r} has a mask, but the bundle has no mask graph")
         for graph, entry in self.graphs.items():
             self._check_graph(graph, entry)
+        for variant, graphs in self.variants.items():
+            self._check_variant(variant, graphs)
         if SELFTEST_FILE not in self.files:
             raise ValueError(f"`files` does not list {SELFTEST_FILE}, which every bundle needs")
         folded: dict[str, str] = {}
@@ -190,6 +202,50 @@ class Manifest(_Entry):
                     f"files {other!r} and {path!r} differ only in case; some file systems cannot hold both"
                 )
         return self
+
+    def _check_variant(self, variant: VariantName, graphs: Mapping[GraphName, GraphEntry]) -> None:
+        if not graphs:
+            raise ValueError(f"the variant {variant!r} has no graphs; leave it out")
+        for graph, entry in graphs.items():
+            if graph not in self.graphs:
+                raise ValueError(f"the variant {variant!r} has the graph {graph!r}, which `graphs` does not have")
+            if entry.precision != variant:
+                raise ValueError(f"graph {graph!r} of the variant {variant!r} says precision {entry.precision!r}")
+            self._check_graph(graph, entry)
+
+    def graphs_in(self, precision: str) -> dict[GraphName, GraphEntry]:
+        """The graphs that run in a precision: those of that variant, and the ordinary ones for all others.
+
+        Raises:
+            ConfigError: no such precision.
+            BundleError: the bundle has no such variant.
+        """
+        if precision == "fp32":
+            return dict(self.graphs)
+        if precision not in VARIANT_NAMES:
+            raise ConfigError(f"unknown precision {precision!r}; choose one of fp32, {', '.join(VARIANT_NAMES)}")
+        for variant, graphs in self.variants.items():
+            if variant == precision:
+                return {**self.graphs, **graphs}
+        raise BundleError(
+            f"the bundle {self.name!r} has no {precision} variant; it has {_listed(['fp32', *self.variants])}. Make "
+            f"one with `edgepure quantize BUNDLE --precision {precision} --data IMAGES`"
+        )
+
+    def check_target(self, precision: str, provider: str) -> None:
+        """Refuse a variant on an engine that it was not made for.
+
+        ONNX Runtime's CPU wants other Q/DQ nodes than GPUs do, and those with zero points are nothing for a GPU.
+
+        Raises:
+            ProviderError: the variant was made for the CPU, and the provider is a GPU's.
+        """
+        made_for = {entry.target for entry in self.graphs_in(precision).values()}
+        if provider != "cpu" and "cpu" in made_for:
+            raise ProviderError(
+                f"the {precision} variant of {self.name!r} was made for the CPU and cannot run on {provider!r}; make "
+                f"it anew with `edgepure quantize BUNDLE --precision {precision} --for tensorrt --data IMAGES`"
+            )
 
     def _check_graph(self, graph: GraphName, entry: GraphEntry) -> None:
         if entry.file not in self.files:
@@ -231,6 +287,8 @@ class Manifest(_Entry):
                 f"{source}: this bundle was made by a newer edgepure: its schema_version is {version} and this version "
                 f"reads up to {SCHEMA_VERSION}; upgrade with `pip install --upgrade edgepure`"
             )
+        if data.get("calibration") == {}:  # how edgepure 0.1 wrote that nothing was measured
+            text = json.dumps({**data, "calibration": None})
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:

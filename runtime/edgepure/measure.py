@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .engines.onnxruntime_engine import OnnxRuntimeEngine
+from .engines.base import Engine
 from .errors import ConfigError
 from .inflight import InFlight, Job
 from .noise import SeededNoise
@@ -77,21 +77,26 @@ def median_time(work: Work, repeats: int, warmup: int = 1) -> float:
 class BareUnet:
     """The bare UNet graph on buffers that are bound once: the fastest call that the engine can make."""
 
-    def __init__(self, engine: OnnxRuntimeEngine, batch: int) -> None:
-        shape = (batch, *(int(n) for n in engine.inputs["x"].shape[1:]))
-        self._x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        self._t = np.zeros(batch, np.float32)
-        self._epsilon = np.empty(shape, np.float32)
-        self._session = engine.session
-        self._binding = engine.session.io_binding()
-        for name, array in (("x", self._x), ("t", self._t)):
-            self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        self._binding.bind_output(next(iter(engine.outputs)), "cpu", 0, np.float32, shape, self._epsilon.ctypes.data)
+    def __init__(self, engine: Engine, batch: int) -> None:
+        self._call = engine.bound(batch)
+        x = self._call.inputs.get("x")
+        if x is not None:
+            x[...] = np.random.default_rng(0).standard_normal(x.shape, dtype=np.float32)
 
     def __call__(self, t: float) -> None:
-        """One call at timestep ``t`` for the whole batch."""
-        self._t[:] = t
-        self._session.run_with_iobinding(self._binding)
+        """Start one call at timestep ``t`` for the whole batch. On a GPU the inputs stay as they are: how long a call
+        takes does not depend on them, and a copy would be counted as the network's."""
+        if "t" in self._call.inputs:
+            self._call.inputs["t"][:] = t
+        self._call()
+
+    def wait(self) -> None:
+        """Return when all calls are done."""
+        self._call.wait()
+
+    def close(self) -> None:
+        """Give memory back."""
+        self._call.close()
 
 
 @dataclass(frozen=True)
@@ -197,9 +202,7 @@ def peak_memory() -> int | None:
 def _measure(
     purifier: Purifier, plan: Plan, batch: int, calls: int, repeats: int, on_progress: BenchProgress | None
 ) -> BatchSpeed:
-    engine = purifier.engine("unet")
-    assert isinstance(engine, OnnxRuntimeEngine)
-    bare = BareUnet(engine, batch)
+    bare = BareUnet(purifier.engine("unet"), batch)
     stepper = purifier.stepper("step_learned" if plan.learned_variance else "step")
     shape, rows = purifier.image_shape, len(plan.rows)
     rng = np.random.default_rng(0)
@@ -211,6 +214,7 @@ def _measure(
     def bare_calls() -> None:
         for row in range(rows):
             bare(float(plan.coeffs[row, 0]))
+        bare.wait()
 
     def step_calls() -> None:
         for slot, ref in enumerate(refs):
@@ -218,6 +222,7 @@ def _measure(
         for row in range(rows):
             stepper.coeffs[:batch, : plan.coeffs.shape[1]] = plan.coeffs[row]
             stepper.step(batch)
+        stepper.wait()
 
     def purification() -> None:
         jobs = [Job(plan, source.for_image(plan, i, 0, mask, shape), ref, mask) for i, ref in enumerate(refs)]
@@ -226,6 +231,7 @@ def _measure(
     times = interleaved(
         {"unet": bare_calls, "step": step_calls, "purification": purification}, repeats, on_progress=on_progress
     )
+    bare.close()
     seconds = times.median("purification")
     return BatchSpeed(
         batch=batch,

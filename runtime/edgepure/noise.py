@@ -135,10 +135,11 @@ class NoiseSource(Protocol):
         """The noises of vote ``vote`` of image ``image`` along ``plan``."""
 
 
-class _StreamNoise:
+class StreamNoise:
     """Rows of the counter-based stream, generated in blocks: one vectorised call serves many rows.
 
-    Rows that need no noise are left out; asking for one gives zeros.
+    Rows that need no noise are left out; asking for one gives zeros. An engine that makes the noise itself asks for the
+    `counter` instead.
     """
 
     def __init__(self, seed: int, plan: Plan, image: int, vote: int, shape: tuple[int, ...], probe: bool) -> None:
@@ -171,6 +172,13 @@ class _StreamNoise:
     def out(self, index: int) -> Float32:
         return self._get(Stream.OUT, index)
 
+    def counter(self, index: int, *, out: bool = False) -> tuple[int, int, int, int, int]:
+        """Where the noise of row ``index`` (with ``out``: its second noise) lies in the stream, as 32-bit words:
+        key low, key high, row, image, stream << 24 | vote. The element is the word that is missing."""
+        stream = Stream.OUT if out else self._stream
+        tag = (int(stream) << 24) | (self._vote & 0xFFFFFF)
+        return self._seed & 0xFFFFFFFF, self._seed >> 32, index & 0xFFFFFFFF, self._image & 0xFFFFFFFF, tag
+
     def closing(self) -> Float32:
         flat = normals(self._seed, self._image, Stream.CLOSING, self._vote, (0,), self._elements)
         result: Float32 = flat[0].reshape(self._shape)
@@ -199,7 +207,7 @@ class SeededNoise:
         *,
         probe: bool = False,
     ) -> RowNoise:
-        return _StreamNoise(self._seed, plan, image, vote, shape, probe)
+        return StreamNoise(self._seed, plan, image, vote, shape, probe)
 
 
 class SecretNoise(SeededNoise):

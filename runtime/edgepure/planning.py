@@ -35,7 +35,11 @@ class Planner:
 
     def probe(self, preset: Preset) -> Plan | None:
         """The probe rows of an SSNI preset; None for the others."""
-        return None if preset.ssni is None else self._compiled(preset.ssni.probe)
+        return None if preset.ssni is None else self.rows(preset.ssni.probe)
+
+    def rows(self, method: MethodSpec) -> Plan:
+        """The rows of a method or probe as it is."""
+        return self._compiled(method)
 
     def unet_calls(self, preset: Preset) -> int:
         """UNet calls for one decision at the full noise level: probe plus votes times rows."""

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .engines.base import Engine, Stepper
-from .engines.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeStepper
-from .errors import ConfigError
+from .engines import Engine, Stepper, open_engine, open_stepper
+from .errors import ConfigError, NotFiniteError
 from .images import load_images
 from .inflight import Counters, InFlight, Job
+from .methods import EpsSpec
+from .monitor import Monitor
 from .noise import NoiseSource, noise_source
 from .planning import Planner
 from .presets import MaskSpec, Preset, VoteSpec
@@ -32,6 +33,7 @@ def load(
     path: str | PathLike[str],
     provider: str = "cpu",
     *,
+    precision: str = "fp32",
     threads: int | None = None,
     slots: int = 8,
     verify: bool = True,
@@ -40,16 +42,19 @@ def load(
 
     Args:
         path: the bundle's directory.
-        provider: ``cpu``, ``cuda`` or ``tensorrt``. One that is not active is an error, never a fallback.
+        provider: ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-rtx``. One that is not active is an error, never a
+            fallback. TensorRT needs the engines that `edgepure build` makes.
+        precision: ``fp32``, or a variant that `edgepure quantize` put into the bundle: ``fp16``, ``bf16``, ``int8``,
+            ``fp8``. Graphs that the variant does not have are the fp32 ones.
         threads: CPU threads of one call; None: one per core.
         slots: images that share a UNet call at most.
         verify: check the SHA-256 of every file of the bundle (recommended; false only skips the hashes).
 
     Raises:
-        BundleError: the bundle is missing, damaged, unsafe or of a newer format.
-        ProviderError: the provider is unknown or not active.
+        BundleError: the bundle is missing, damaged, unsafe or of a newer format, or has no such variant.
+        ProviderError: the provider is unknown or not active, or cannot run this precision.
     """
-    return Purifier(Bundle.open(path, verify=verify), provider, threads=threads, slots=slots)
+    return Purifier(Bundle.open(path, verify=verify), provider, precision=precision, threads=threads, slots=slots)
 
 
 class Purifier:
@@ -58,11 +63,21 @@ class Purifier:
     Its methods may be called from several threads; they run one after another.
     """
 
-    def __init__(self, bundle: Bundle, provider: str = "cpu", *, threads: int | None = None, slots: int = 8) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        provider: str = "cpu",
+        *,
+        precision: str = "fp32",
+        threads: int | None = None,
+        slots: int = 8,
+    ) -> None:
         if slots < 1:
             raise ConfigError(f"slots {slots} must be at least 1: it is the number of images that share a UNet call")
         self.bundle = bundle
         self.provider = provider
+        self.precision = precision
+        bundle.manifest.check_target(precision, provider)  # a variant that is not there is an error now
         self.slots = slots
         self._threads = threads
         manifest = bundle.manifest
@@ -75,6 +90,8 @@ class Purifier:
         self._lock = threading.RLock()
         self.counters = Counters()
         self.engine("classifier")  # a provider that is not active is an error now, not at the first image
+        if precision != "fp32":
+            self.engine("step")  # nor is a precision that it cannot run
 
     # ---- what can be asked --------------------------------------------------------------------------------------
 
@@ -107,6 +124,29 @@ class Purifier:
         """The rows that a preset runs; with SSNI, for an image with that score norm. Costs no UNet call."""
         return self.planner.plan(self.preset(preset), score_norm)
 
+    def monitor(self, flag_rate: float = 0.01, *, probe: bool = False) -> Monitor:
+        """A monitor of score norms with a stated false-positive rate; give it to `classify`, and keep it to count.
+
+        Args:
+            flag_rate: at most this share of images like those of the calibration is flagged, in (0, 1).
+            probe: watch presets without SSNI too, at the UNet calls of the calibrated probe for every image.
+
+        Raises:
+            ConfigError: the bundle is not calibrated for this precision, or the rate is out of reach.
+        """
+        calibration = self.bundle.manifest.calibration
+        if calibration is None:
+            raise ConfigError(
+                "this bundle is not calibrated, so there are no clean score norms to compare with; run `edgepure "
+                "calibrate` on it"
+            )
+        if calibration.precision != self.precision:
+            raise ConfigError(
+                f"this bundle was calibrated in {calibration.precision} and runs in {self.precision} here; run "
+                f"`edgepure calibrate` with --precision {self.precision}, or load it with that of the calibration"
+            )
+        return Monitor(calibration, flag_rate, probe=probe)
+
     # ---- what can be done ---------------------------------------------------------------------------------------
 
     def classify(
@@ -119,6 +159,7 @@ class Purifier:
         resize: bool = False,
         on_error: str = "raise",
         on_progress: Progress | None = None,
+        monitor: Monitor | None = None,
     ) -> Results:
         """Purify images, then classify them.
 
@@ -131,10 +172,11 @@ class Purifier:
             resize: resize images of another size instead of refusing them.
             on_error: ``raise``, or ``collect``: do the good images and list the bad ones in ``results.failures``.
             on_progress: called with (images done, images in all).
+            monitor: flags results whose score norm is off-distribution, and counts them; see `monitor`.
 
         Raises:
             ImageError: an image has the wrong size, channels, dtype or range, or cannot be read.
-            ConfigError: the preset is unknown or its parameters are out of range.
+            ConfigError: the preset is unknown or its parameters are out of range, or the monitor cannot watch it.
         """
         loaded = load_images(images, self.bundle.manifest.image, resize=resize, on_error=on_error)
         results = self.run(
@@ -145,6 +187,7 @@ class Purifier:
             names=loaded.names,
             ids=loaded.indices,
             on_progress=on_progress,
+            monitor=monitor,
         )
         return Results(results, (Failure(f.name, f.reason) for f in loaded.failures))
 
@@ -193,11 +236,22 @@ class Purifier:
     def score_norms(
         self,
         images: Float32,
-        preset: str | Preset | Mapping[str, Any],
+        preset: str | Preset | Mapping[str, Any] | EpsSpec,
         noise: NoiseSource | int | None = None,
+        *,
+        ids: Sequence[int] | None = None,
     ) -> NDArray[np.float64]:
-        """Score norms ``[B]`` of images ``[B, C, H, W]`` in [0, 1] with the probe of an SSNI preset."""
-        probe = self.planner.probe(self.preset(preset))
+        """Score norms ``[B]`` of images ``[B, C, H, W]`` in [0, 1] with a probe, or with that of an SSNI preset.
+
+        ``ids``: which images of the noise stream they are; None: 0, 1, 2, ...
+
+        Raises:
+            ConfigError: the preset has no SSNI, or the probe does not fit the schedule.
+        """
+        if isinstance(preset, EpsSpec):
+            probe: Plan | None = self.planner.rows(preset)
+        else:
+            probe = self.planner.probe(self.preset(preset))
         if probe is None:
             raise ConfigError("the preset has no SSNI, so it has no probe to measure score norms with")
         source, norms = noise_source(noise), np.zeros(len(images))
@@ -208,7 +262,7 @@ class Purifier:
         jobs = (
             Job(
                 probe,
-                source.for_image(probe, i, 0, None, self.image_shape, probe=True),
+                source.for_image(probe, i if ids is None else ids[i], 0, None, self.image_shape, probe=True),
                 2.0 * image - 1.0,
                 tag=i,
             )
@@ -229,6 +283,7 @@ class Purifier:
         ids: Sequence[int] | None = None,
         on_progress: Progress | None = None,
         on_rows: Callable[[int], None] | None = None,
+        monitor: Monitor | None = None,
     ) -> Results:
         """`classify` for images that are already ``[B, C, H, W]`` float32 in [0, 1].
 
@@ -236,22 +291,41 @@ class Purifier:
         """
         chosen = self.preset(preset, votes)
         with self._lock:
-            return Request(self, images, chosen, noise_source(noise), names, ids, on_progress).results(on_rows)
+            request = Request(self, images, chosen, noise_source(noise), names, ids, on_progress, monitor)
+            try:
+                return request.results(on_rows)
+            except NotFiniteError as error:
+                raise NotFiniteError(f"{self._called(chosen)}{error}{self._advice()}") from None
+
+    def _called(self, preset: Preset) -> str:
+        """``preset NAME: `` of a preset of the bundle, whatever its votes."""
+        votes = {"votes": preset.votes}
+        same = [name for name, mine in self.presets.items() if mine.model_copy(update=votes) == preset]
+        return f"preset {same[0]}: " if same else ""
+
+    def _advice(self) -> str:
+        """What to do about values that are not finite, where it is the variant's doing."""
+        if self.precision == "fp32":
+            return ""
+        return (
+            f". This is the {self.precision} variant: use precision fp32, or make the variant anew with the layers "
+            "that overflow kept in fp32 (`edgepure quantize --keep LAYER`)"
+        )
 
     # ---- engines ------------------------------------------------------------------------------------------------
 
     def engine(self, graph: str) -> Engine:
         """The engine of one graph, opened at first use."""
         if graph not in self._engines:
-            self._engines[graph] = OnnxRuntimeEngine(self.bundle.graph_path(graph), self.provider, self._threads)
+            self._engines[graph] = open_engine(
+                self.bundle, graph, self.provider, precision=self.precision, threads=self._threads
+            )
         return self._engines[graph]
 
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph, opened at first use."""
         if graph not in self._steppers:
-            engine = self.engine(graph)
-            assert isinstance(engine, OnnxRuntimeEngine)
-            self._steppers[graph] = OnnxRuntimeStepper(engine, self.slots)
+            self._steppers[graph] = open_stepper(self.engine(graph), self.slots)
         return self._steppers[graph]
 
     def close(self) -> None:
@@ -272,4 +346,7 @@ class Purifier:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Purifier({self.bundle.manifest.name!r}, provider={self.provider!r}, image_shape={self.image_shape})"
+        return (
+            f"Purifier({self.bundle.manifest.name!r}, provider={self.provider!r}, precision={self.precision!r}, "
+            f"image_shape={self.image_shape})"
+        )

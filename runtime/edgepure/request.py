@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError
 from .inflight import InFlight, Job
+from .monitor import Monitor, reference_of
 from .noise import NoiseSource
 from .presets import Preset
 from .results import Result, Results, decide
@@ -34,6 +35,8 @@ class ImageState:
     mask: Float32 | None
     plan: Plan | None = None
     score_norm: float | None = None
+    p_value: float | None = None
+    flagged: bool | None = None
     plain_label: int | None = None
     unet_calls: int = 0
     started: float = 0.0
@@ -54,6 +57,7 @@ class Request:
         names: Sequence[str] | None,
         ids: Sequence[int] | None,
         on_progress: Progress | None,
+        monitor: Monitor | None = None,
     ) -> None:
         self._purifier, self._images, self._preset, self._source = purifier, images, preset, source
         self._ids = ids if ids is not None else range(len(images))
@@ -63,7 +67,15 @@ class Request:
         self._state: dict[int, ImageState] = {}
         self._to_classify: list[tuple[int, int]] = []
         self._results: dict[int, Result] = {}
-        self._probe = purifier.planner.probe(preset)
+        self._monitor = monitor
+        extra = monitor.probe if monitor is not None and preset.ssni is None else None
+        spec = preset.ssni.probe if preset.ssni is not None else extra
+        self._probe = None if spec is None else purifier.planner.rows(spec)
+        self._monitor_calls = 0 if extra is None else extra.unet_calls
+        calibration = purifier.bundle.manifest.calibration
+        self._reference = None if spec is None else reference_of(calibration, spec, purifier.precision)
+        if monitor is not None:
+            monitor.check(spec, self._reference)
 
     def results(self, on_rows: Callable[[int], None] | None = None) -> Results:
         full = self._purifier.planner.plan(self._preset)
@@ -116,6 +128,10 @@ class Request:
         state = self._state[index]
         if vote < 0:
             state.score_norm = float(np.linalg.norm(x.astype(np.float64)))
+            if self._reference is not None:
+                state.p_value = self._reference.p_value(state.score_norm)
+                if self._monitor is not None:
+                    state.flagged = self._monitor.see(state.p_value, self._monitor_calls)
             return self._votes(index, self._purifier.planner.plan(self._preset, state.score_norm))
         state.unet_calls += job.plan.unet_calls
         state.purified[vote] = np.clip(0.5 * x + 0.5, 0.0, 1.0)
@@ -150,6 +166,8 @@ class Request:
             plain_label=state.plain_label,
             levels=dict(state.plan.levels),
             score_norm=state.score_norm,
+            p_value=state.p_value,
+            flagged=state.flagged,
             mask=None if state.mask is None else state.mask[0] > 0.5,
             unet_calls=state.unet_calls,
             seconds=perf_counter() - state.started,

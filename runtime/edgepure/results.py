@@ -22,7 +22,10 @@ class Result:
         vote_labels: label of each vote.
         plain_label: what the classifier says of the image without purification; None if that was not computed.
         levels: noise levels that were used, in timesteps: ``t_star``, or ``t_l`` and ``t_s``.
-        score_norm: Euclidean norm of the EPS vector; None without SSNI.
+        score_norm: Euclidean norm of the EPS vector; None without SSNI (and without a monitor that probes).
+        p_value: of "this image looks like the clean ones of the calibration" (`edgepure.monitor`); None without a
+            score norm, or if its probe was not calibrated. Small means off-distribution: an alarm, not a proof.
+        flagged: the monitor's answer; None without a monitor.
         mask: ``[H, W]`` bool, True where the strong noise went; None for methods without a mask.
         mask_area: share of pixels inside the mask; None likewise.
         unet_calls: UNet calls that this decision took, probes and votes included.
@@ -41,6 +44,8 @@ class Result:
     image: NDArray[np.float32] = field(repr=False)
     plain_label: int | None = None
     score_norm: float | None = None
+    p_value: float | None = None
+    flagged: bool | None = None
     mask: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     @property
@@ -60,6 +65,8 @@ class Result:
             "plain_label": self.plain_label,
             "levels": dict(self.levels),
             "score_norm": self.score_norm,
+            "p_value": self.p_value,
+            "flagged": self.flagged,
             "mask_area": self.mask_area,
             "unet_calls": self.unet_calls,
             "seconds": round(self.seconds, 6),

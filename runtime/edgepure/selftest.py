@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BundleError
-from .manifest import GRAPH_NAMES, SELFTEST_FILE, Manifest, TensorEntry
+from .manifest import GRAPH_NAMES, SELFTEST_FILE, Manifest
 
 Float32 = NDArray[np.float32]
 
@@ -43,6 +43,9 @@ class PipelineVectors:
         purified: ``[B, C, H, W]`` float32 in [0, 1].
         logits: ``[B, N]`` float32, of the purified image.
         mask: ``[B, 1, H, W]`` float32 of 0 and 1; None for presets without a mask.
+        score_norms: ``[B]`` float32; None for presets without SSNI, and where they were not recorded.
+        rows, states: indices of rows, rising from 0, and ``[B, rows, C, H, W]`` float32, the state in model range after
+            each of them; None where they were not recorded.
     """
 
     image: Float32
@@ -50,6 +53,9 @@ class PipelineVectors:
     purified: Float32
     logits: Float32
     mask: Float32 | None
+    score_norms: Float32 | None = None
+    rows: tuple[int, ...] | None = None
+    states: Float32 | None = None
 
 
 @dataclass(frozen=True)
@@ -87,22 +93,45 @@ def read_selftest(path: Path, manifest: Manifest) -> SelfTest:
     return _assemble(arrays, manifest)
 
 
-def _expected(manifest: Manifest) -> dict[str, TensorEntry]:
+@dataclass(frozen=True)
+class _Wanted:
+    """What an array must be. "batch" in a shape is at least 2, "rows" at least 1; integers may have 1 element or []."""
+
+    shape: tuple[str | int, ...]
+    integer: bool = False
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        if self.shape == (1,):
+            return math.prod(shape) == 1
+        least = {"batch": 2, "rows": 1}
+        return len(shape) == len(self.shape) and all(
+            have >= least[want] if isinstance(want, str) else have == want
+            for have, want in zip(shape, self.shape, strict=True)
+        )
+
+
+def _expected(manifest: Manifest) -> dict[str, _Wanted]:
     """Every key that may be there, with its shape."""
-    keys: dict[str, TensorEntry] = {}
+    keys: dict[str, _Wanted] = {}
     for graph, entry in manifest.graphs.items():
-        keys.update({f"{graph}/in/{t.name}": t for t in entry.inputs})
-        keys.update({f"{graph}/out/{t.name}": t for t in entry.outputs})
+        keys.update({f"{graph}/in/{t.name}": _Wanted(t.shape) for t in entry.inputs})
+        keys.update({f"{graph}/out/{t.name}": _Wanted(t.shape) for t in entry.outputs})
     c, h, w = manifest.image.shape
-    shapes = {"image": (c, h, w), "purified": (c, h, w), "logits": (len(manifest.classes),), "mask": (1, h, w)}
-    for preset in manifest.presets:
-        for key, shape in shapes.items():
-            keys[f"pipeline/{preset}/{key}"] = TensorEntry(name=key, shape=("batch", *shape))
-        keys[f"pipeline/{preset}/seed"] = TensorEntry(name="seed", shape=(1,))
+    wanted = {
+        "image": _Wanted(("batch", c, h, w)),
+        "seed": _Wanted((1,), integer=True),
+        "purified": _Wanted(("batch", c, h, w)),
+        "logits": _Wanted(("batch", len(manifest.classes))),
+        "mask": _Wanted(("batch", 1, h, w)),
+        "score_norms": _Wanted(("batch",)),
+        "rows": _Wanted(("rows",), integer=True),
+        "states": _Wanted(("batch", "rows", c, h, w)),
+    }
+    keys.update({f"pipeline/{preset}/{key}": want for preset in manifest.presets for key, want in wanted.items()})
     return keys
 
 
-def _read_array(file: IO[bytes], key: str, expected: TensorEntry, size: int) -> NDArray[Any]:
+def _read_array(file: IO[bytes], key: str, expected: _Wanted, size: int) -> NDArray[Any]:
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
@@ -110,26 +139,17 @@ def _read_array(file: IO[bytes], key: str, expected: TensorEntry, size: int) -> 
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     else:
         raise _fault(f"{key!r} has the array format {version}, expected 1.0 or 2.0")
-    seed = expected.name == "seed"
-    wanted = np.dtype(np.int64 if seed else np.float32)
-    fits = math.prod(shape) == 1 if seed else _fits(shape, expected.shape)
-    if dtype != wanted or fortran or not fits:
-        raise _fault(
-            f"{key!r} is {dtype} {list(shape)}, expected {wanted} {[] if seed else list(expected.shape)} in C order"
-        )
+    wanted = np.dtype(np.int64 if expected.integer else np.float32)
+    if dtype != wanted or fortran or not expected.fits(shape):
+        needed = [] if expected.shape == (1,) else list(expected.shape)
+        raise _fault(f"{key!r} is {dtype} {list(shape)}, expected {wanted} {needed} in C order")
     count = math.prod(shape) * dtype.itemsize
     if count != size - file.tell():
         raise _fault(f"{key!r} announces {count} bytes of data, but has {size - file.tell()}")
     array = np.frombuffer(file.read(count), dtype=dtype).reshape(shape)
-    if not seed and not np.isfinite(array).all():
+    if not expected.integer and not np.isfinite(array).all():
         raise _fault(f"{key!r} holds NaN or infinities")
     return array
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[str | int, ...]) -> bool:
-    return len(shape) == len(expected) and all(
-        have >= 2 if want == "batch" else have == want for have, want in zip(shape, expected, strict=True)
-    )
 
 
 def _assemble(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> SelfTest:
@@ -156,10 +176,27 @@ def _assemble(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> SelfTest:
                 raise _fault(f"{prefix + key!r} has values outside [0, 1]")
         if mask is not None and not np.isin(mask, (0.0, 1.0)).all():
             raise _fault(f"{prefix + 'mask'!r} has values other than 0 and 1")
-        pipelines[name] = PipelineVectors(seed=int(_take(arrays, prefix + "seed").item()), mask=mask, **rest)
+        norms = arrays.pop(prefix + "score_norms", None) if preset.ssni is not None else None
+        if norms is not None:
+            _same_batch(prefix, [rest["image"], norms])
+        rows, states = _states(arrays, prefix, rest["image"])
+        seed = int(_take(arrays, prefix + "seed").item())
+        pipelines[name] = PipelineVectors(seed=seed, mask=mask, score_norms=norms, rows=rows, states=states, **rest)
     if arrays:
         raise _fault(f"{min(arrays)!r} does not belong to its preset")
     return SelfTest(graphs, pipelines)
+
+
+def _states(
+    arrays: dict[str, NDArray[Any]], prefix: str, image: Float32
+) -> tuple[tuple[int, ...] | None, Float32 | None]:
+    if not {prefix + "rows", prefix + "states"} & set(arrays):
+        return None, None
+    rows, states = _take(arrays, prefix + "rows"), _take(arrays, prefix + "states")
+    if rows[0] < 0 or (np.diff(rows) <= 0).any() or states.shape[1] != len(rows):
+        raise _fault(f"{prefix + 'rows'!r} must rise from 0 on and name one row for each of {prefix + 'states'!r}")
+    _same_batch(prefix, [image, states])
+    return tuple(map(int, rows)), states
 
 
 def _take(arrays: dict[str, NDArray[Any]], key: str) -> NDArray[Any]:

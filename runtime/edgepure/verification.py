@@ -1,110 +1,122 @@
-"""Prove that a bundle computes on this machine what PyTorch computed when it was exported.
+"""Prove that a bundle computes on this machine what its reference computes, at four levels.
 
-A bundle carries recorded vectors (``selftest.npz``): inputs and outputs of every graph, and whole purifications of its
-presets with seeded noise. `verify` runs them on an engine and compares.
+1. every graph, output by output; 2. every row of a trajectory with replayed noise; 3. the purified image and the mask;
+4. the decisions. The reference is what PyTorch recorded at export (``selftest.npz``), or an executor that runs beside:
+another provider or precision of the bundle, or PyTorch itself (`edgepure_export.verify_against_torch`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .bundle import Bundle
-from .errors import BundleError
-from .purifier import Purifier, load
-from .selftest import GraphVectors, PipelineVectors
+from .errors import ConfigError
+from .parity.checks import Check
+from .parity.executors import EngineExecutor, Executor
+from .parity.findings import LayerFinding
+from .parity.levels import Level
+from .parity.side_by_side import ImageSet, SideBySide, VerifyProgress
+from .parity.strips import Strip
+from .purifier import load
 
-#: Largest absolute difference that a graph may show, times max(1, largest absolute reference value).
-GRAPH_TOLERANCE = {"fp32": 2e-4, "fp16": 2e-2, "bf16": 1e-1, "int8": 3e-1, "fp8": 3e-1}
-#: The same for a purified image in [0, 1]: hundreds of calls add their rounding up.
-IMAGE_TOLERANCE = {"fp32": 2e-4, "fp16": 5e-2, "bf16": 2e-1, "int8": 5e-1, "fp8": 5e-1}
-#: A classifier turns a small difference of the image into a larger one of its logits.
-LOGITS_OVER_IMAGE = 10.0
-#: Share of mask pixels that may differ: pixels whose attention lies within rounding of the threshold.
-MASK_TOLERANCE = 0.005
-
-#: Called with (what is being done, share of the work that is done).
-VerifyProgress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison.
-
-    Attributes:
-        subject: ``graph step`` or ``pipeline uniform``.
-        quantity: the output that was compared.
-        max_error, mean_error: absolute differences; for masks and labels the share that differs.
-        tolerance: bound of ``max_error``.
-    """
-
-    subject: str
-    quantity: str
-    max_error: float
-    mean_error: float
-    tolerance: float
-
-    def __bool__(self) -> bool:
-        return bool(self.max_error <= self.tolerance)  # false for NaN
+#: What the reference is called if it is what PyTorch recorded at export.
+RECORDED = "the recorded vectors"
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a self-test found. ``bool`` is the verdict, ``str`` the one-line story.
+    """What a verification found. ``bool`` is the verdict, ``str`` the one-line story.
 
     Attributes:
+        bundle, provider, precision: what was verified.
+        reference: what it was compared with.
         files, bytes: how many files were hashed, and how large they are.
-        unrecorded: presets for which the bundle has no vectors; their graphs are checked all the same.
+        levels: graphs, rows, images, decisions.
+        unrecorded: presets that were not compared; their graphs are checked all the same.
+        findings: where failing graphs begin to differ.
+        notes: what a reader should know, one sentence each.
+        strips: pictures for a report.
     """
 
     bundle: str
     provider: str
     files: int
     bytes: int
-    checks: tuple[Check, ...]
+    levels: tuple[Level, ...]
     unrecorded: tuple[str, ...] = ()
+    precision: str = "fp32"
+    reference: str = RECORDED
+    findings: tuple[LayerFinding, ...] = ()
+    notes: tuple[str, ...] = ()
+    strips: tuple[Strip, ...] = field(default=(), repr=False)
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All levels as lines of a table."""
+        return tuple(check for level in self.levels for check in level.checks)
 
     def __bool__(self) -> bool:
-        return bool(self.checks) and all(self.checks)
+        failed = any(level.status == "failed" for level in self.levels)
+        return not failed and bool(self.levels) and bool(self.levels[0])
 
     def __str__(self) -> str:
+        variant = "" if self.precision == "fp32" else f" ({self.precision})"
+        against = "" if self.reference == RECORDED else f" against {self.reference}"
+        start = f"{self.bundle}{variant} on {self.provider}{against}: the hashes of {self.files} files match"
         failed = [check for check in self.checks if not check]
-        start = f"{self.bundle} on {self.provider}: the hashes of {self.files} files match"
         if failed:
-            first = failed[0]
-            return (
-                f"{start}, but {len(failed)} of {len(self.checks)} comparisons fail; the first is {first.quantity} of "
-                f"{first.subject}: off by {first.max_error:.3g}, allowed {first.tolerance:.3g}"
-            )
-        used = max((c.max_error / c.tolerance for c in self.checks if c.tolerance > 0.0), default=0.0)
-        return f"{start}, all {len(self.checks)} comparisons pass; the worst uses {100 * used:.2g} % of its tolerance"
+            return f"{start}, but {len(failed)} of {len(self.checks)} comparisons fail; the first is {failed[0]}"
+        absent = [f"{level.title} {level.status}" for level in self.levels if not level.parts]
+        more = f" ({', '.join(absent)})" if absent else ""
+        used = max((check.used for check in self.checks), default=0.0)
+        worst = f"the worst uses {100 * used:.2g} % of its tolerance"
+        return f"{start}, all {len(self.checks)} comparisons pass{more}; {worst}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        checks = [{**asdict(check), "ok": bool(check)} for check in self.checks]
-        return {**asdict(self), "ok": bool(self), "checks": checks}
+        return {
+            "ok": bool(self),
+            "bundle": self.bundle,
+            "provider": self.provider,
+            "precision": self.precision,
+            "reference": self.reference,
+            "files": self.files,
+            "bytes": self.bytes,
+            "levels": [level.to_json() for level in self.levels],
+            "checks": [check.to_json() for check in self.checks],
+            "unrecorded": list(self.unrecorded),
+            "findings": [finding.to_json() for finding in self.findings],
+            "notes": list(self.notes),
+        }
 
 
 def verify(
     bundle: str | PathLike[str] | Bundle,
     provider: str = "cpu",
     *,
+    precision: str = "fp32",
     threads: int | None = None,
     pipelines: bool = True,
+    reference: Executor | None = None,
+    images: Sequence[ImageSet] = (),
+    presets: Sequence[str] | None = None,
     on_progress: VerifyProgress | None = None,
 ) -> Verification:
-    """Check the hash of every file of a bundle, then run its recorded vectors.
+    """Check the hash of every file of a bundle, then compare what it computes with a reference.
 
     Args:
         bundle: the directory, or a `Bundle`, whose directory is then checked again.
         provider: engine (see `edgepure.load`).
+        precision: ``fp32`` or a variant of the bundle; tolerances are those of `edgepure.tolerances`.
         threads: CPU threads of one call; None: one per core.
-        pipelines: also run the recorded purifications, not only the graphs.
+        pipelines: levels 2 to 4 too, not only the graphs.
+        reference: runs beside the engine; None: the recorded vectors alone.
+        images: sets to compare decisions on; they need a ``reference``. Level 4 always has the recorded images.
+        presets: to compare; those without vectors need a ``reference``. None: of the recorded images, every recorded
+            preset; of ``images``, the bundle's default preset.
         on_progress: called with (what is being done, share done).
 
     Returns:
@@ -113,69 +125,95 @@ def verify(
     Raises:
         BundleError: the bundle or its vectors are missing, damaged, or unsafe.
         ProviderError: the provider is not active.
+        ConfigError: unknown preset, or images without a reference.
     """
-    path = bundle.path if isinstance(bundle, Bundle) else bundle
-    with load(path, provider, threads=threads) as purifier:
-        manifest, recorded = purifier.bundle.manifest, purifier.bundle.selftest()
-        work = [(f"graph {name}", _graph(purifier, name, v)) for name, v in recorded.graphs.items()]
-        if pipelines:
-            work += [(f"pipeline {name}", _pipeline(purifier, name, v)) for name, v in recorded.pipelines.items()]
-        checks: list[Check] = []
-        for done, (subject, comparisons) in enumerate(work):
-            if on_progress is not None:
-                on_progress(subject, done / len(work))
-            checks.extend(Check(subject, *comparison) for comparison in comparisons)
-    return Verification(
-        bundle=manifest.name,
-        provider=provider,
-        files=len(manifest.files),
-        bytes=sum(entry.bytes for entry in manifest.files.values()),
-        checks=tuple(checks),
-        unrecorded=tuple(sorted(set(manifest.presets) - set(recorded.pipelines))) if pipelines else (),
-    )
-
-
-#: quantity, max_error, mean_error, tolerance
-_Comparison = tuple[str, float, float, float]
-
-
-def _graph(purifier: Purifier, name: str, vectors: GraphVectors) -> Iterator[_Comparison]:
-    precision = next(entry.precision for graph, entry in purifier.bundle.manifest.graphs.items() if graph == name)
-    outputs = purifier.engine(name).run(vectors.inputs)
-    for output, expected in vectors.outputs.items():
-        if (name, output) == ("mask", "mask"):
-            yield _masks(outputs[output], expected)
-        else:
-            yield _arrays(output, outputs[output], expected, GRAPH_TOLERANCE[precision])
-
-
-def _pipeline(purifier: Purifier, preset: str, vectors: PipelineVectors) -> Iterator[_Comparison]:
-    tolerance = max(IMAGE_TOLERANCE[entry.precision] for entry in purifier.bundle.manifest.graphs.values())
-    results = purifier.run(vectors.image, preset, votes=1, noise=vectors.seed)
-    purified = np.stack([result.image for result in results])
-    yield _arrays("purified", purified, vectors.purified, tolerance)
-    yield _arrays("logits", purifier.logits(purified), vectors.logits, tolerance * LOGITS_OVER_IMAGE)
-    labels = np.array([result.label for result in results])
-    differing = float((labels != vectors.logits.argmax(axis=1)).mean())
-    yield "labels", differing, differing, 0.0
-    if vectors.mask is not None:
-        masks = [np.zeros(purified.shape[2:], bool) if r.mask is None else r.mask for r in results]
-        yield _masks(np.stack(masks)[:, None], vectors.mask)
-
-
-def _arrays(quantity: str, found: NDArray[Any], expected: NDArray[Any], relative: float) -> _Comparison:
-    if found.shape != expected.shape:
-        raise BundleError(
-            f"selftest.npz: {quantity} was recorded with the shape {list(expected.shape)}, the graph gives "
-            f"{list(found.shape)}; they do not belong together, export the bundle again"
+    if images and reference is None:
+        raise ConfigError(
+            "there is nothing to compare the images with: the recorded vectors know only their own; compare with "
+            "another provider or precision, or with PyTorch"
         )
-    error = np.abs(found.astype(np.float64) - expected.astype(np.float64))
-    scale = max(1.0, float(np.abs(expected).max()))
-    return quantity, float(error.max()), float(error.mean()), relative * scale
+    path = bundle.path if isinstance(bundle, Bundle) else bundle
+    with load(path, provider, precision=precision, threads=threads) as purifier:
+        for name in presets or ():
+            purifier.preset(name)
+        compared = SideBySide(purifier, reference, presets)
+        levels = compared.levels(images, pipelines, on_progress)
+        manifest = purifier.bundle.manifest
+        return Verification(
+            bundle=manifest.name,
+            provider=provider,
+            files=len(manifest.files),
+            bytes=sum(entry.bytes for entry in manifest.files.values()),
+            levels=levels,
+            unrecorded=compared.unrecorded if pipelines else (),
+            precision=precision,
+            reference=RECORDED if reference is None else reference.name,
+            strips=tuple(compared.strips),
+        )
 
 
-def _masks(found: NDArray[Any], expected: NDArray[Any]) -> _Comparison:
-    if found.shape != expected.shape:
-        return "mask", 1.0, 1.0, MASK_TOLERANCE
-    share = float(((found > 0.5) != (expected > 0.5)).mean())
-    return "mask", share, share, MASK_TOLERANCE
+@dataclass(frozen=True)
+class Verifications:
+    """Several engines or precisions of one bundle. ``bool``: all pass."""
+
+    each: tuple[Verification, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.each) and all(self.each)
+
+    def __str__(self) -> str:
+        return "\n".join(str(found) for found in self.each)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"ok": bool(self), "verifications": [found.to_json() for found in self.each]}
+
+
+def verify_engines(
+    bundle: str | PathLike[str],
+    engines: Sequence[tuple[str, str]],
+    *,
+    threads: int | None = None,
+    pipelines: bool = True,
+    images: Sequence[ImageSet] = (),
+    presets: Sequence[str] | None = None,
+    on_progress: VerifyProgress | None = None,
+) -> Verifications:
+    """Verify the first engine with the recorded vectors, and every other one with the first beside it.
+
+    Args:
+        bundle: the directory.
+        engines: provider and precision of each.
+        threads, pipelines, images, presets, on_progress: as `verify`. The images are for the others: the first engine
+            is what they are compared with.
+
+    Raises:
+        ConfigError: there are images and only one engine. BundleError, ProviderError: as `verify`.
+    """
+
+    def progress(number: int) -> VerifyProgress | None:
+        if on_progress is None:
+            return None
+        name = " ".join(engines[number])
+        return lambda what, share: on_progress(f"{name}: {what}", (number + share) / len(engines))
+
+    provider, precision = engines[0]
+    alone = images if len(engines) == 1 else ()  # which `verify` refuses in its own words
+    found = [
+        verify(
+            bundle, provider, precision=precision, threads=threads, pipelines=pipelines, images=alone, presets=presets,
+            on_progress=progress(0),
+        )
+    ]  # fmt: skip
+    if len(engines) == 1:
+        return Verifications(tuple(found))
+    with load(bundle, provider, precision=precision, threads=threads, verify=False) as purifier:
+        reference = EngineExecutor(purifier)
+        for number, (other, its) in enumerate(engines[1:], start=1):
+            found.append(
+                verify(
+                    bundle, other, precision=its, threads=threads, pipelines=pipelines, reference=reference,
+                    images=images, presets=presets, on_progress=progress(number),
+                )
+            )  # fmt: skip
+    return Verifications(tuple(found))

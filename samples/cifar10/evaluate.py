@@ -1,4 +1,4 @@
-"""CIFAR-10: clean accuracy and UNet calls on the papers' 512 test images. See README.md."""
+"""CIFAR-10: clean and robust accuracy on the papers' 512 test images. See README.md."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def calibrate_digits(purifier: Purifier, data: LabelledImages) -> Calibration:
         chosen=PROBE,
         reason="given by the sample: one UNet call at timestep 10",
         linear=fit_linear(norms, None),
-        sigmoid=SigmoidReweighting(mu=clean.mean, tau=clean.std),
+        sigmoid=SigmoidReweighting(mu=round(clean.mean, 3), tau=round(clean.std, 3)),
     )
 
 

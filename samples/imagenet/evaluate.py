@@ -1,4 +1,4 @@
-"""ImageNet: clean accuracy and UNet calls on the papers' 512 validation images. See README.md."""
+"""ImageNet: clean and robust accuracy on the papers' 512 validation images. See README.md."""
 
 from __future__ import annotations
 

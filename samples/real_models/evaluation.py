@@ -1,11 +1,11 @@
-"""Clean accuracy and cost on the papers' test subset, through the runtime alone."""
+"""The papers' tables on the papers' test subset: clean and robust accuracy, published values beside them."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgepure
+from edgepure.atomic import write_text
+from edgepure.bundle import Bundle
+from edgepure.cli.output import table
+from edgepure.cli.progress import Progress
+from edgepure.labelled import LabelledImages
+from edgepure_calibration.evaluation import ATTACKS, Evaluation, Footnotes, Settings, evaluate
+from edgepure_calibration.evaluation.ablation import resampling_ablation
+from edgepure_calibration.evaluation.report import write_report
+from edgepure_calibration.evaluation.tables import attack_table, mask_table
+from edgepure_export.twin import load_twin
+
+from .papers import TABLES, published_for
 
 #: The papers' subset: 512 images, drawn with this seed without replacement (Lee & Kim 2023 and those who follow them).
 SUBSET, SEED = 512, 0
 
-MISSING = (
-    "missing for the papers' tables: the attacks (PGD with EOT through the differentiable reference, AutoAttack, "
-    "BPDA), robust accuracy with votes, and confidence intervals; clean accuracy alone says nothing about robustness"
-)
+#: (folder or file, indices or None for all) -> images [n, C, H, W] float32 in [0, 1], labels [n].
+Reader = Callable[[Path, "NDArray[np.int64] | None"], tuple[Any, Any]]
 
 
 def subset(count: int, size: int = SUBSET, seed: int = SEED) -> NDArray[np.int64]:
@@ -28,80 +38,105 @@ def subset(count: int, size: int = SUBSET, seed: int = SEED) -> NDArray[np.int64
     return np.random.RandomState(seed).choice(count, size, replace=False)
 
 
-#: (folder or file, indices or None for all) -> images [n, C, H, W] float32 in [0, 1], labels [n].
-Reader = Callable[[Path, "NDArray[np.int64] | None"], tuple[Any, Any]]
-
-
 def main(name: str, read: Reader, count: int, default: str) -> None:
     """Command line of a recipe's ``evaluate.py``.
 
     Args:
-        name: of the data set.
+        name: of the data set, a key of `TABLES`.
         read: see `Reader`.
         count: images of the test set.
         default: where the bundle is by default.
     """
-    parser = argparse.ArgumentParser(description=f"{name}: clean accuracy and UNet calls on the papers' test subset.")
+    usual = TABLES[name]
+    parser = argparse.ArgumentParser(description=f"{name}: clean and robust accuracy on the papers' test subset.")
     parser.add_argument("--bundle", type=Path, default=Path(default))
     parser.add_argument("--data", type=Path, help="the test set (see README.md)")
     parser.add_argument("--random-images", action="store_true", help="noise instead of the test set: to try the script")
     parser.add_argument("--preset", action="append", help="default: the bundle's own default")
+    parser.add_argument("--attack", default=",".join(usual.attacks), help=f"of {', '.join(ATTACKS)}; none: clean only")
     parser.add_argument("--images", type=int, default=SUBSET, help="only the first ones of the subset")
-    parser.add_argument("--votes", type=int, help="default: as the preset says")
+    for option in ("steps", "eot", "votes", "worst", "batch", "copies", "queries", "surrogate-calls"):
+        parser.add_argument(f"--{option}", type=int, default=getattr(usual, option.replace("-", "_")))
+    parser.add_argument("--mask-gradient", default="none", help="none, soft or straight_through")
+    parser.add_argument(
+        "--seeds", default="0", help="one run of every attack for each of them, for example 121,122,123"
+    )
+    parser.add_argument("--ablation", action="store_true", help="also compare the ways to resample (first preset)")
     parser.add_argument("--provider", default="cpu")
+    parser.add_argument("--device", default="cpu", help="of the gradients: cpu or cuda")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--slots", type=int, default=8)
-    parser.add_argument("--seed", type=int, help="repeatable noise, to compare runs")
+    parser.add_argument("--work", type=Path, help="folder of the checkpoints; the same command goes on there")
+    parser.add_argument("--report", type=Path, help="write a page with tables, curves and images (.html)")
     parser.add_argument("--out", type=Path, help="write the numbers there (.json)")
     options = parser.parse_args()
     if options.random_images == (options.data is not None):
         parser.error("give --data FOLDER, or --random-images to try the script without data")
     try:
-        with edgepure.load(options.bundle, options.provider, threads=options.threads, slots=options.slots) as purifier:
-            chosen = subset(count)[: options.images]
-            if options.random_images:
-                images, labels = _random(purifier.image_shape, len(chosen), len(purifier.bundle.manifest.classes))
-            else:
-                images, labels = read(options.data, chosen)
-            rows = [
-                evaluate(purifier, preset, images, labels, options.votes, options.seed)
-                for preset in options.preset or [purifier.bundle.manifest.default_preset]
-            ]
+        settings = replace(
+            usual, images=options.images, steps=options.steps, eot=options.eot, votes=options.votes,
+            worst=options.worst, batch=options.batch, copies=options.copies, queries=options.queries,
+            surrogate_calls=options.surrogate_calls, mask_gradient=options.mask_gradient,
+            seeds=tuple(int(seed) for seed in options.seeds.split(",")), subset_seed=SEED,
+        )  # fmt: skip
+        manifest = Bundle.open(options.bundle).manifest
+        data = _data(options, manifest, read, subset(count)[: options.images])
+        report = run(options, settings, data, name)
     except edgepure.EdgepureError as error:
         raise SystemExit(f"error: {error}") from None
-    print(f"{'preset':34} {'images':>6} {'plain':>7} {'purified':>8} {'calls':>7} {'s/image':>8}")
-    for row in rows:
-        print(
-            f"{row['preset']:34} {row['images']:6} {100 * row['plain_accuracy']:6.2f}% "
-            f"{100 * row['purified_accuracy']:7.2f}% {row['calls_per_image']:7.1f} {row['seconds_per_image']:8.3f}"
-        )
-    print(MISSING)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        report = {"data": name, "random": options.random_images, "rows": rows}
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
+        write_text(options.out, json.dumps({"data": name, "random": options.random_images, **report}, indent=2) + "\n")
 
 
-def evaluate(
-    purifier: edgepure.Purifier, preset: str, images: Any, labels: Any, votes: int | None, seed: int | None
-) -> dict[str, Any]:
-    """One preset on all images: accuracy of the plain classifier and of the purified one, calls and time."""
-    plain = np.concatenate([purifier.logits(batch) for batch in np.array_split(images, max(1, len(images) // 64))])
-    started = time.perf_counter()
-    results = purifier.classify(images, preset, votes=votes, noise=seed)
-    seconds = time.perf_counter() - started
-    return {
-        "preset": preset,
-        "images": len(images),
-        "plain_accuracy": float(np.mean(plain.argmax(1) == labels)),
-        "purified_accuracy": float(np.mean([r.label == label for r, label in zip(results, labels, strict=True)])),
-        "calls_per_image": float(np.mean([r.unet_calls for r in results])),
-        "seconds_per_image": seconds / len(images),
-        "seed": seed,
-    }
+def run(options: Any, settings: Settings, data: LabelledImages, name: str) -> dict[str, Any]:
+    """Evaluate, print and give the numbers. ``options``: as `main` reads them."""
+    attacks = () if options.attack == "none" else tuple(a.strip() for a in options.attack.split(","))
+    with Progress("opening the bundle") as bar:
+        found = evaluate(
+            options.bundle, data, options.preset, replace(settings, attacks=attacks or settings.attacks),
+            clean_only=not attacks, provider=options.provider, device=options.device, threads=options.threads,
+            slots=options.slots, work=options.work, on_progress=bar.update,
+        )  # fmt: skip
+    show(found)
+    result = found.to_dict()
+    if options.report is not None:
+        write_report(found, options.report)
+    if options.ablation:
+        with edgepure.load(options.bundle, options.provider, threads=options.threads, slots=options.slots) as purifier:
+            twin = load_twin(options.bundle)
+            made = resampling_ablation(purifier, twin, found.presets[0].name, data, rounds=1)
+        result["resampling"] = made.to_dict()
+        print(json.dumps(made.to_dict(), indent=2))
+    return result
 
 
-def _random(shape: tuple[int, int, int], count: int, classes: int) -> tuple[Any, Any]:
-    rng = np.random.default_rng(0)
-    images = rng.random((count, *shape), dtype=np.float32)
-    return images, rng.integers(0, classes, count)
+def show(found: Evaluation) -> None:
+    """The tables, the published values, the protocols."""
+    notes = Footnotes()
+    for preset in found.presets:
+        made = attack_table(preset, notes)
+        print(f"{made.title}: {made.note}")
+        table(made.columns, made.rows)
+        beside = published_for(preset.name)
+        if beside:
+            print("published for this method (another protocol is another number):")
+            table(
+                ("clean", "robust", "classifier", "protocol", "source"),
+                [("-" if p.clean is None else f"{p.clean} %", f"{p.robust} %", p.classifier, p.protocol, p.source)
+                 for p in beside],
+            )  # fmt: skip
+    gains = mask_table(found, notes)
+    if gains is not None:
+        table(gains.columns, gains.rows)
+    print("protocols:", *notes.lines(), "not tested:", *found.not_tested(), sep="\n  ")
+
+
+def _data(options: Any, manifest: Any, read: Reader, chosen: NDArray[np.int64]) -> LabelledImages:
+    if options.random_images:
+        rng, shape = np.random.default_rng(0), manifest.image.shape
+        images = rng.random((len(chosen), *shape), dtype=np.float32)
+        labels: Any = np.arange(len(chosen)) % len(manifest.classes)
+    else:
+        images, labels = read(options.data, chosen)
+    return LabelledImages(images, labels, tuple(str(i) for i in chosen))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         finally:
             lock.unlink()
     return target
+
+
+@pytest.fixture
+def own_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_bundle` that a test may change."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "own"))
 
 
 def _export(target: Path) -> None:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 import tiny_models
 from edgepure.errors import ExportError
-from edgepure_export.attention import AttentionHead, MaskModule, area_cut
+from edgepure_export.attention import AttentionHead, MaskModule
 from edgepure_export.graphs import export_graph
+from edgepure_export.mask_cut import area_cut
 from edgepure_export.parity import open_session
 from edgepure_export.taps import Taps
 from golden_data import files, load

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import minimal_bundle
 import tiny_models
 from edgepure.bundle import Bundle
 from edgepure.errors import ConfigError, EdgepureError, ExportError
@@ -43,6 +44,9 @@ def test_the_runtime_agrees_with_the_reference(tiny_bundle: Path) -> None:
     assert pipelines == {f"pipeline {name}" for name in ("uniform", "heterogeneous", "paper_mask", "sde", "adaptive")}
     assert verification.unrecorded == ("long",)  # 60 calls, and 30 were allowed
     assert max(check.max_error for check in verification.checks) < 1e-4
+    assert [level.status for level in verification.levels] == ["passed"] * 4
+    recorded = Bundle.open(tiny_bundle).selftest().pipelines
+    assert {name: v.rows for name, v in recorded.items() if v.rows is not None} == {"uniform": (0, 1, 2)}
 
 
 def test_what_a_bundle_says_of_itself(tiny_bundle: Path) -> None:
@@ -228,9 +232,10 @@ def test_overwrite_replaces_a_bundle(tmp_path: Path) -> None:
     assert stages[-1][1] == 1.0
     with pytest.raises(EdgepureError, match="already there"):
         export_bundle(**full(out=first, name="two"))
-    export_bundle(**full(out=first, name="two", overwrite=True, classes=list("vwxyz"), calibration={"mu": 2.0}))
+    made = minimal_bundle.calibration()
+    export_bundle(**full(out=first, name="two", overwrite=True, classes=list("vwxyz"), calibration=made))
     manifest = Bundle.open(first).manifest
-    assert (manifest.name, manifest.classes, manifest.calibration) == ("two", tuple("vwxyz"), {"mu": 2.0})
+    assert (manifest.name, manifest.classes, manifest.calibration) == ("two", tuple("vwxyz"), made)
     assert {p.name for p in tmp_path.iterdir()} == {"b"}
     with load(first, threads=1) as purifier:
         result = purifier.classify(tiny_models.images(1).numpy(), "heterogeneous", noise=1)[0]

@@ -315,6 +315,22 @@ def test_checkpoint_of_the_wrong_family(given: str, asked: str, tmp_path: Path) 
     assert f"{given}:{file}" in one_sentence(error)
 
 
+@pytest.mark.parametrize("beside", ['{"flags": {"num_channels": "many"}}', '{"data": 3, "precond": "flow"}', "<html>"])
+@pytest.mark.parametrize(
+    ("given", "asked"), [(g, a) for g in FAMILIES for a in FAMILIES if a not in (g, "robustbench-wrn")]
+)
+def test_the_wrong_family_is_said_before_anything_about_the_settings(
+    given: str, asked: str, beside: str, tmp_path: Path
+) -> None:
+    """The settings that lie beside a file belong to its own family."""
+    file = tmp_path / "weights.pt"
+    torch.save({"step": 3, "ema": FAMILIES[given], "model": FAMILIES[given]}, file)
+    (tmp_path / "weights.pt.json").write_text(beside)
+    with pytest.raises(CheckpointError, match=f"of the family {given}, not {asked}") as error:
+        load_diffusion(asked, file)  # type: ignore[arg-type]
+    one_sentence(error)
+
+
 def test_unknown_preset_family_and_double_settings(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save(FAMILIES["score-sde"], file)

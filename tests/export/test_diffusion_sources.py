@@ -14,13 +14,15 @@ from torch import Tensor
 
 import model_folders
 import network_goldens
+from edgepure.engines.numpy_stepper import execute_row
 from edgepure.errors import ExportError
+from edgepure.methods import UniformSpec, compile_plan
 from edgepure.schedule import NoiseSchedule, ScheduleSpec
 from edgepure_export.networks.edm import EdmDenoiser, Preconditioning
 from edgepure_export.networks.edm_unets import EdmUNetConfig, SongUNet
 from edgepure_export.random_weights import with_random_weights
 from edgepure_export.sources import DiffusionSource, resolve_diffusion
-from edgepure_export.step import UnetModule
+from edgepure_export.step import LearnedStepModule, UnetModule
 from goldens_path import goldens_dir
 
 LINEAR = NoiseSchedule.linear()
@@ -78,7 +80,7 @@ def test_edm_files(precond: str, tmp_path: Path) -> None:
     source = resolve_diffusion(f"edm:{tmp_path / 'net.safetensors'}")
     x, t = inputs()
     t = t.round()
-    got = graph(source, x, t, tmp_path) if precond == "edm" else source.model(x, t).detach().numpy()
+    got = graph(source, x, t, tmp_path)
     abar = torch.tensor([LINEAR.alpha_bar(int(v)) for v in t], dtype=torch.float64)[:, None, None, None]
     sigma = ((1 - abar) / abar).sqrt().float()
     with torch.no_grad():
@@ -93,7 +95,7 @@ def test_edm_files(precond: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prediction", "schedule", "exported"),
     [
-        ("epsilon", {"beta_schedule": "linear"}, False),
+        ("epsilon", {"beta_schedule": "linear"}, True),
         ("v_prediction", {"beta_schedule": "scaled_linear", "beta_start": 0.001, "beta_end": 0.012}, True),
         ("sample", {"beta_schedule": "squaredcos_cap_v2"}, True),
         ("epsilon", {"trained_betas": [0.001 * (1 + i / 50) for i in range(100)]}, False),
@@ -139,6 +141,33 @@ def test_a_diffusers_network_with_learned_variance(tmp_path: Path) -> None:
     assert converted.shape[1] == 6
     torch.testing.assert_close(converted[:, 3:], raw[:, 3:])
     assert not torch.allclose(converted[:, :3], raw[:, :3], atol=1e-2)
+
+
+def test_a_learned_variance_through_the_exported_step(tmp_path: Path) -> None:
+    """Against the row's equations in NumPy around the library's own network."""
+    network = model_folders.diffusers_unet(out_channels=6)
+    folder = model_folders.diffusers_folder(tmp_path / "model", network, variance_type="learned_range")
+    source = resolve_diffusion(f"diffusers:{folder}")
+    spec = UniformSpec(t_star=600, steps=3, variance="learned")
+    plan = compile_plan(spec, LINEAR, image_elements=3 * 8 * 8)
+    x, _ = inputs()
+    given = {name: inputs(seed=seed)[0] for seed, name in enumerate(("ref", "noise", "noise_out"), start=1)}
+    mask = (torch.arange(64.0).reshape(1, 1, 8, 8) < 24).float().repeat(3, 1, 1, 1)
+    coeffs = torch.from_numpy(plan.coeffs[[0, 1, 2]])
+    step = {"x": x, "ref": given["ref"], "noise": given["noise"], "mask": mask, "coeffs": coeffs,
+            "noise_out": given["noise_out"]}  # fmt: skip
+    exported = model_folders.ExportedGraph(LearnedStepModule(source.model), step, ["x_next"], tmp_path)
+
+    def epsilon(z: np.ndarray[Any, Any], t: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        with torch.no_grad():
+            return network(torch.from_numpy(z), torch.from_numpy(t)).sample.numpy()  # type: ignore[no-any-return]
+
+    arrays = {name: tensor.numpy() for name, tensor in step.items()}
+    wanted = execute_row(epsilon, **arrays)
+    np.testing.assert_allclose(exported(*step.values())[0], wanted, atol=2e-5)
+    # the variance channels and their noise count
+    quiet = execute_row(epsilon, **{**arrays, "noise_out": np.zeros_like(arrays["noise_out"])})
+    assert np.abs(wanted - quiet).max() > 0.01
 
 
 OLD_NAMES = ((".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn."))

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 import tiny_models
 from edgepure.errors import ExportError
 from edgepure.manifest import ImageSpec
+from edgepure.parity.differences import mask_flips
 from edgepure.presets import Preset
 from edgepure.rows import COLUMNS
 from edgepure.schedule import NoiseSchedule
 from edgepure_export.cases import Cases, general_plan, sample_batch
-from edgepure_export.parity import GraphParity, OutputParity, ParityReport, mask_flips, measure, require
+from edgepure_export.parity import GraphParity, OutputParity, ParityReport, measure, require
 from edgepure_export.step import UnetModule
 
 IMAGE = ImageSpec(channels=3, height=8, width=8)

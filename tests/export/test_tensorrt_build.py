@@ -1,55 +1,53 @@
-"""TensorRT's own parser and builder accept every graph, without a GPU (TensorRT for RTX builds ahead of time)."""
+"""All five graphs of an exported bundle on TensorRT: built by the real one, run on the stand-in."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
-from edgepure.bundle import Bundle
+pytest.importorskip("cuda.bindings", reason="needs cuda-bindings")
 
-trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx (pip install edgepure[rtx])")
+import edgepure
+from edgepure.engines.tensorrt_build import build_engines
+from edgepure.engines.tensorrt_runner import TensorRTStepper
+from fake_cuda import Machine
+from gpu_stand_in import plug_in, real_rtx, unplug
 
-GRAPHS = ("classifier", "mask", "step", "step_learned", "unet")
-
-
-class Messages(trt.ILogger):  # type: ignore[misc, name-defined]
-    """Keeps what the builder complains about."""
-
-    def __init__(self) -> None:
-        trt.ILogger.__init__(self)
-        self.errors: list[str] = []
-
-    def log(self, severity: Any, msg: str) -> None:
-        if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-            self.errors.append(msg)
+GRAPHS = ["classifier", "mask", "step", "step_learned", "unet"]
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_parses_and_builds(tiny_bundle: Path, name: str) -> None:
-    bundle = Bundle.open(tiny_bundle, verify=False)
-    logger = Messages()
-    builder = trt.Builder(logger)
-    # The network must outlive the parser, so both stay in variables.
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse_from_file(str(bundle.graph_path(name)))
-    errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    assert parsed, [(e.node_name(), e.node_operator(), e.desc()) for e in errors]
+@pytest.fixture
+def folder(tiny_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "tiny"))
 
-    entry = bundle.manifest.graphs[name]  # type: ignore[index]
-    inputs = {network.get_input(i).name: network.get_input(i) for i in range(network.num_inputs)}
-    outputs = [network.get_output(i).name for i in range(network.num_outputs)]
-    assert list(inputs) == [tensor.name for tensor in entry.inputs]
-    assert outputs == [tensor.name for tensor in entry.outputs]
-    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    for tensor in entry.inputs:
-        assert inputs[tensor.name].shape[0] == -1, f"{tensor.name} has no dynamic batch"
-        shapes = [(batch, *tensor.shape[1:]) for batch in (1, 2, 8)]
-        profile.set_shape(tensor.name, *shapes)
-    assert config.add_optimization_profile(profile) == 0, logger.errors
-    plan = builder.build_serialized_network(network, config)
-    assert plan is not None, logger.errors
-    assert plan.nbytes > 1000
-    assert not logger.errors
+
+def test_the_real_builder_builds_every_graph(folder: Path) -> None:
+    real_rtx()
+    built = build_engines(folder, batches=(1, 2, 8), product="tensorrt-rtx")
+    assert sorted(engine.graph for engine in built) == GRAPHS
+    assert all(engine.bytes > 10_000 for engine in built)
+
+
+@pytest.mark.parametrize("preset", ["uniform", "heterogeneous", "sde", "adaptive"])
+def test_every_kind_of_plan_gives_what_the_cpu_gives(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
+    """A learned variance (two noises a row), a mask, noise after the last row, and plans of different length."""
+    images = np.random.default_rng(1).random((4, 3, 8, 8), dtype=np.float32)
+    with edgepure.load(folder, threads=1) as purifier:
+        expected = purifier.run(images, preset, votes=2, noise=9)
+    machine = Machine()
+    plug_in(monkeypatch, machine)
+    build_engines(folder, batches=(1, 4))
+    with edgepure.load(folder, "tensorrt", slots=3) as purifier:
+        found = purifier.run(images, preset, votes=2, noise=9)
+        for stepper in purifier._steppers.values():
+            assert isinstance(stepper, TensorRTStepper) and stepper.noise_on_device
+    unplug()
+    assert machine.leaks() == {}
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.image, other.image, atol=5e-5)
+        assert one.unet_calls == other.unet_calls and one.levels == other.levels

@@ -84,3 +84,20 @@ def test_more_than_two_gigabytes(tmp_path: Path) -> None:
     onnx.checker.check_model(str(path))
     tensors = external_tensors(path)
     assert sum(tensor.length or 0 for tensor in tensors) > 2 << 30
+
+
+def test_weights_of_another_pool_are_taken_over(tmp_path: Path) -> None:
+    """A graph that is saved anew, elsewhere, no longer needs the file that it came from."""
+    weights = np.arange(400, dtype=np.float32)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    with WeightsPool(tmp_path / "old") as pool:
+        pool.save(model({"a": weights}), "one.onnx")
+    loaded = ir.load(tmp_path / "old" / "one.onnx")
+    with WeightsPool(tmp_path / "new") as pool:
+        pool.save(loaded, "one.onnx")
+        pool.save(loaded, "again.onnx")  # what is in this pool already is not written twice
+        assert pool.tensors == 1 and pool.size == weights.nbytes
+    (tmp_path / "old" / "weights.bin").unlink()
+    (y,) = open_session(tmp_path / "new" / "one.onnx", threads=1).run(None, {"x": np.zeros((2, 1), np.float32)})
+    np.testing.assert_allclose(y, np.full((2, 1), weights.sum()))

@@ -198,7 +198,7 @@ def test_unreadable_file_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch)
     def denied(path: Path) -> str:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("edgepure.bundle._sha256", denied)
+    monkeypatch.setattr("edgepure.bundle.hash_file", denied)
     assert "cannot be read: Permission denied (" in refusal(bundle)
 
 
@@ -310,10 +310,11 @@ def test_hash_files_refuses_what_no_bundle_may_hold(bundle: Path, tmp_path: Path
 
 def test_update_rewrites_the_manifest_and_nothing_else(bundle: Path) -> None:
     before = hash_files(bundle)
-    new = update_manifest(bundle, lambda m: m.model_copy(update={"calibration": {"mu": 1.5}}))
+    calibration = minimal_bundle.calibration()
+    new = update_manifest(bundle, lambda m: m.model_copy(update={"calibration": calibration}))
     opened = Bundle.open(bundle)
     assert opened.manifest == new
-    assert opened.manifest.calibration == {"mu": 1.5}
+    assert opened.manifest.calibration == calibration
     assert hash_files(bundle) == before
     assert sorted(p.name for p in bundle.iterdir()) == sorted([*LISTED, "bundle.json"])
 
@@ -322,7 +323,7 @@ def test_update_rewrites_the_manifest_and_nothing_else(bundle: Path) -> None:
     ("change", "says"),
     [
         ({"default_preset": "gone"}, "default_preset 'gone' is not among the presets"),
-        ({"calibration": {1: 2}}, "calibration"),
+        ({"calibration": {"mu": 2}}, "unknown key calibration.mu"),
         ({"presets": {"uniform": {"method": {"method": "uniform", "tstar": 1}}}}, "did you mean t_star"),
         ({"files": {}}, "files is an object: it must have at least 1"),
     ],

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from minimal_bundle import make_bundle
 
 from edgepure.bundle import Bundle
 from edgepure.bundle_edit import edit_bundle
 from edgepure.errors import BundleError
+from minimal_bundle import make_bundle
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from edgepure import manifest, selftest
+from edgepure import calibration, manifest, selftest
 from edgepure.adaptive import SsniSpec
 from edgepure.methods import EpsSpec
 from edgepure.noise import Stream, normals
@@ -21,6 +21,9 @@ TEXT = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encod
 MODELS = [
     manifest.Manifest, manifest.ImageSpec, manifest.GraphEntry, manifest.TensorEntry, manifest.AttentionEntry,
     manifest.Provenance, manifest.FileEntry, ScheduleSpec, Preset, MaskSpec, VoteSpec, SsniSpec, EpsSpec,
+    calibration.Calibration, calibration.ProbeCalibration, calibration.ScoreNorms, calibration.Separation,
+    calibration.LinearReweighting, calibration.SigmoidReweighting, calibration.FirstCall, calibration.MaskCalibration,
+    calibration.MaskArea, calibration.DataRecord,
 ]  # fmt: skip
 
 

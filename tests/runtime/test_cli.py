@@ -142,9 +142,13 @@ def test_verify_checks_every_graph_and_the_recorded_presets(tiny_bundle: Path) -
     assert found.code == 0
     assert found.json["ok"] is True
     subjects = {check["subject"] for check in found.json["checks"]}
-    assert subjects == {f"graph {g}" for g in ("classifier", "mask", "step", "unet")} | {
-        f"pipeline {p}" for p in ("uniform", "heterogeneous", "voted")
-    }
+    presets = ("uniform", "heterogeneous", "voted")
+    assert subjects == {"rows heterogeneous"}.union(
+        (f"graph {g}" for g in ("classifier", "mask", "step", "unet")),
+        (f"pipeline {p}" for p in presets),
+        (f"decisions {p} (self-test)" for p in presets),
+    )
+    assert [level["status"] for level in found.json["levels"]] == ["passed"] * 4
     assert found.json["unrecorded"] == ["adaptive"]
     graphs = run("verify", tiny_bundle, "--graphs-only")
     assert "pipeline" not in graphs.stdout and "ok" in graphs.stdout

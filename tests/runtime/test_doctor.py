@@ -8,30 +8,25 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
 
 from cli_process import environment, run
-from edgepure import doctor
+from edgepure import doctor, nvidia
+from edgepure import jetson as jetsons
 from edgepure.errors import ProviderError
+from edgepure.jetson import Jetson
+from edgepure.nvidia import Driver, Gpu
+from edgepure.tensorrt_probe import Found
 
 
 @pytest.fixture(scope="module")
 def found() -> doctor.Environment:
     return doctor.gather()
-
-
-def test_the_tiny_graph_is_the_one_that_is_described() -> None:
-    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
-    body = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", tensors[:1], tensors[1:])
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
-    assert onnx.load_from_string(doctor.TINY_GRAPH) == model
 
 
 def test_this_machine_is_described(found: doctor.Environment) -> None:
@@ -50,7 +45,7 @@ def test_a_missing_engine_comes_with_the_line_that_installs_it(found: doctor.Env
     missing = doctor.ProviderStatus("cuda", "CUDAExecutionProvider", False, "not there", "pip install edgepure[cuda]")
     machine = replace(found, providers=(missing,), modules=())
     assert not machine
-    assert machine.advice() == ["cuda: not there; pip install edgepure[cuda]"]
+    assert machine.advice()[-1] == "cuda: not there; pip install edgepure[cuda]"
 
 
 def test_a_provider_that_falls_back_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,38 +68,82 @@ def test_a_provider_that_computes_nonsense_does_not_work(monkeypatch: pytest.Mon
     assert doctor.try_provider("X") == "computed [2.0, 3.0] for 1 + 1"
 
 
-def test_nvidia_smi_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho '580.95, NVIDIA H200, 143771 MiB'\necho '580.95, NVIDIA H200, 143771 MiB'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+def test_a_gpu_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the driver says decides what is advised; no engine of this machine runs on a GPU."""
+    driver = Driver("580.95.05", "13.0", (Gpu("NVIDIA H200", "9.0", 150_000_000_000),))
+    monkeypatch.setattr(nvidia, "find", lambda: driver)
+    monkeypatch.setattr(doctor, "probe", lambda module, run: Found("1.7.1", True, run))
     machine = doctor.gather()
-    assert machine.nvidia_driver == "580.95"
-    assert machine.gpus == ("NVIDIA H200, 143771 MiB",) * 2
+    assert machine.driver == driver
+    assert json.loads(json.dumps(machine.to_dict()))["driver"]["gpus"][0]["compute_capability"] == "9.0"
     cuda = next(p for p in machine.providers if p.name == "cuda")
-    assert cuda.works or cuda.install == "pip install edgepure[cuda]"
+    assert cuda.works or "edgepure[cuda]" in cuda.install
+    for module in machine.modules:
+        if module.name.startswith("tensorrt") and module.version is not None:
+            assert module.works and module.detail == ""
 
 
-def test_a_module_that_cannot_be_imported_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "find", lambda: Driver("540.4.0", "12.6", (Gpu("Orin", "8.7", 8 << 30),)))
+    monkeypatch.setattr(jetsons, "find", lambda: Jetson("36.4.3", "Jetson Orin Nano", "MAXN_SUPER"))
+    monkeypatch.setattr(doctor, "probe", lambda module, run: Found("1.7.1", True, False, "cannot run an engine (no)"))
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    machine = doctor.gather()
+    assert machine.to_dict()["jetson"] == {
+        "l4t": "36.4.3", "model": "Jetson Orin Nano", "power_mode": "MAXN_SUPER", "jetpack": 6
+    }  # fmt: skip
+    advice = " | ".join(machine.advice())
+    assert "tensorrt: not installed; sudo apt install nvidia-jetpack" in advice
+    assert "jp6/cu126" in advice
+    assert "tensorrt_rtx" not in advice, "it has no engines for a Jetson"
+
+
+@pytest.mark.parametrize(
+    ("found", "works", "builds", "words"),
+    [
+        (Found(None, fault="cannot be imported (libnvinfer.so.10: no such file)"), False, False, "libnvinfer.so.10"),
+        (Found("10.3.0", True), False, True, "builds engines, but cannot run them: no NVIDIA driver"),
+        (Found("10.3.0", True, False, "cannot run an engine (stale)"), False, True, "stale"),
+        (Found("10.3.0", True, True), True, True, ""),
+    ],
+)
+def test_what_a_module_can_do(
+    found: Found, works: bool, builds: bool, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = importlib.machinery.ModuleSpec("tensorrt", None)
-    real_find, real_import = doctor.importlib.util.find_spec, doctor.importlib.import_module
-
-    def broken(name: str) -> ModuleType:
-        if name == "tensorrt":
-            raise ImportError("libnvinfer.so.10: cannot open shared object file")
-        return real_import(name)
-
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda n: spec if n == "tensorrt" else real_find(n))
-    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    real = doctor.importlib.util.find_spec
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda n: spec if n == "tensorrt" else real(n))
+    monkeypatch.setattr(doctor, "probe", lambda module, run: found)
+    monkeypatch.setattr(nvidia, "find", lambda: Driver(fault="no NVIDIA driver on this machine (libcuda)"))
     module = next(m for m in doctor.gather().modules if m.name == "tensorrt")
-    assert not module.works
-    assert "libnvinfer.so.10" in module.detail
+    assert (module.works, module.builds) == (works, builds)
+    assert words in module.detail
+    machine = replace(doctor.gather(), providers=(), modules=(module,))
+    assert bool(machine) == works, "TensorRT alone is an engine"
+
+
+def test_bindings_that_do_not_fit_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    if doctor._version("cuda-bindings") is None:
+        pytest.skip("cuda-bindings is not installed")
+    driver = Driver("580.95.05", "13.0", (Gpu("NVIDIA H200", "9.0", 150_000_000_000),))
+
+    class Code(int):
+        name = "cudaErrorInsufficientDriver"
+
+    runtime = SimpleNamespace(cudaGetDeviceCount=lambda: (Code(35), 0))
+    monkeypatch.setattr(doctor.importlib, "import_module", lambda name: runtime)
+    found = doctor._bindings(driver, None)
+    assert not found.works
+    assert found.detail == "finds no GPU (cudaErrorInsufficientDriver)"
+    assert found.install == 'pip install "cuda-bindings==13.*"'
+    runtime.cudaGetDeviceCount = lambda: (Code(0), 1)
+    assert doctor._bindings(driver, None).works
 
 
 def test_the_command_prints_what_was_found() -> None:
     done = run("doctor")
     assert done.code == 0
-    for word in ("onnxruntime", "cpu features", "memory", "nvidia driver", "jetson", "torch"):
+    for word in ("onnxruntime", "cpu features", "memory", "nvidia driver", "jetson", "torch", "cuda.bindings"):
         assert word in done.stdout
     assert run("doctor", "--json").json["ok"] is True
 

@@ -15,28 +15,7 @@ from PIL import Image
 from edgepure.errors import ConfigError, ImageError
 from edgepure.images import load_images, save_image
 from edgepure.manifest import ImageSpec
-
-GRAY = ImageSpec(channels=1, height=4, width=6)
-RGB = ImageSpec(channels=3, height=4, width=6)
-RANDOM = np.random.default_rng(5)
-GRAY_PIXELS = RANDOM.integers(0, 256, (4, 6), dtype=np.uint8)
-RGB_PIXELS = RANDOM.integers(0, 256, (4, 6, 3), dtype=np.uint8)
-GRAY_VALUES = (GRAY_PIXELS / np.float32(255)).astype(np.float32)[None]
-RGB_VALUES = (RGB_PIXELS / np.float32(255)).astype(np.float32).transpose(2, 0, 1)
-
-
-def refusal(inputs: Any, spec: ImageSpec = RGB, **options: Any) -> str:
-    with pytest.raises(ImageError) as caught:
-        load_images(inputs, spec, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def save(pixels: np.ndarray, path: Path, mode: str | None = None, **options: Any) -> Path:
-    picture = Image.fromarray(pixels)
-    (picture.convert(mode) if mode else picture).save(path, **options)
-    return path
-
+from image_cases import GRAY, GRAY_PIXELS, GRAY_VALUES, RANDOM, RGB, RGB_PIXELS, RGB_VALUES, refusal, save
 
 # ---- what is accepted ------------------------------------------------------------------------------------------------
 

@@ -191,7 +191,7 @@ def objects_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Paths of all objects whose keys are fixed."""
     if isinstance(value, list):
         return [p for i, v in enumerate(value) for p in objects_in(v, (*path, i))]
-    if not isinstance(value, dict) or path[:1] == ("calibration",):
+    if not isinstance(value, dict):
         return []
     open_ended = path in [("presets",), ("files",), ("provenance", "parity")]
     own = [] if open_ended else [path]
@@ -216,9 +216,23 @@ def test_unknown_key_anywhere_is_refused_and_named(where: tuple[Any, ...], key: 
     assert (key if plain else json.dumps(key, ensure_ascii=False)) in message
 
 
-def test_calibration_is_free(data: Data) -> None:
-    data["calibration"] = {"anything": [1, {"deep": None}]}
-    assert Manifest.from_json(json.dumps(data)).calibration == {"anything": [1, {"deep": None}]}
+def test_a_calibration_survives_the_file_and_none_may_be_an_empty_object(data: Data) -> None:
+    calibration = minimal_bundle.calibration()
+    data["calibration"] = json.loads(calibration.model_dump_json())
+    parsed = Manifest.from_json(json.dumps(data))
+    assert parsed.calibration == calibration
+    assert Manifest.from_json(parsed.to_json()) == parsed
+    for empty in ({}, None):
+        data["calibration"] = empty
+        assert Manifest.from_json(json.dumps(data)).calibration is None
+
+
+def test_a_calibration_whose_probe_was_not_measured_is_refused(data: Data) -> None:
+    data["calibration"] = json.loads(minimal_bundle.calibration().model_dump_json())
+    data["calibration"]["chosen"]["levels"] = [11.0]
+    assert "`chosen` is not among the probes" in refusal(data)
+    data["calibration"]["probes"][0]["sample"].reverse()
+    assert "ascending" in refusal(data)
 
 
 @pytest.mark.parametrize("path", ["a", "step.onnx", "sub/dir/x-1_2.bin", "A.b.c"])

@@ -107,6 +107,50 @@ def test_each_fault_has_its_sentence(path: Path, change: Callable[[Arrays], Any]
     assert says in refusal(path)
 
 
+def with_states(**changes: np.ndarray) -> Arrays:
+    """The states of three rows of the uniform preset."""
+    arrays = minimal_bundle.selftest_arrays()
+    prefix, images = "pipeline/uniform/", arrays["pipeline/uniform/image"]
+    arrays[prefix + "rows"] = np.array([0, 3, 5])
+    arrays[prefix + "states"] = np.repeat(4.0 * images[:, None], 3, axis=1).astype(np.float32)
+    return arrays | {prefix + key: value for key, value in changes.items()}
+
+
+def test_states_of_rows(path: Path) -> None:
+    arrays = with_states()
+    write_npz(path, arrays)
+    found = read_selftest(path, MANIFEST).pipelines
+    assert found["uniform"].rows == (0, 3, 5)
+    np.testing.assert_array_equal(found["uniform"].states, arrays["pipeline/uniform/states"])
+    assert found["heterogeneous"].rows is None and found["heterogeneous"].states is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rows": np.array([0, 3])}, "must rise from 0 on and name one row for each"),
+        ({"rows": np.array([0, 3, 3])}, "must rise from 0 on"),
+        ({"rows": np.array([-1, 3, 5])}, "must rise from 0 on"),
+        ({"rows": np.array([0.0, 3.0, 5.0])}, "is float64 [3], expected int64 ['rows']"),
+        ({"rows": np.zeros(0, np.int64)}, "is int64 [0], expected int64 ['rows']"),
+        ({"states": np.zeros((3, 3, 1, 4, 5), np.float32)}, "have different batch sizes [2, 3]"),
+        ({"states": np.zeros((2, 3, 1, 4, 4), np.float32)}, "expected float32 ['batch', 'rows', 1, 4, 5]"),
+        ({"states": np.full((2, 3, 1, 4, 5), np.inf, np.float32)}, "holds NaN or infinities"),
+    ],
+)
+def test_states_that_do_not_fit(path: Path, changes: dict[str, np.ndarray], says: str) -> None:
+    write_npz(path, with_states(**changes))
+    assert says in refusal(path)
+
+
+@pytest.mark.parametrize("missing", ["rows", "states"])
+def test_rows_and_states_come_together(path: Path, missing: str) -> None:
+    arrays = with_states()
+    del arrays[f"pipeline/uniform/{missing}"]
+    write_npz(path, arrays)
+    assert f"'pipeline/uniform/{missing}' is missing" in refusal(path)
+
+
 def test_nothing_is_unpickled(path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> Any:

@@ -12,6 +12,7 @@ from models import WEIGHTS, load_classifier
 from presets import DEFAULT, fixed_presets, ssni_presets
 
 import edgepure
+from edgepure.calibration import ScoreNorms
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.verification import verify
 
@@ -19,6 +20,15 @@ from edgepure.verification import verify
 @pytest.fixture(scope="module")
 def shipped() -> edgepure.Bundle:
     return edgepure.Bundle.open(demo_bundle())
+
+
+def clean_norms(bundle: edgepure.Bundle) -> ScoreNorms:
+    """What the bundle says of the score norms of the training images."""
+    calibration = bundle.manifest.calibration
+    assert calibration is not None
+    measured = calibration.find(calibration.chosen)
+    assert measured is not None
+    return measured.clean
 
 
 def test_package_data_is_small(shipped: edgepure.Bundle) -> None:
@@ -37,28 +47,26 @@ def test_shipped_bundle_passes_its_own_self_test() -> None:
     verification = verify(demo_bundle(), threads=1)
     assert verification, str(verification)
     assert verification.unrecorded == ()
+    assert [level.status for level in verification.levels] == ["passed"] * 4
 
 
 def test_shipped_presets_are_those_of_the_sample(shipped: edgepure.Bundle) -> None:
     manifest = shipped.manifest
     assert manifest.default_preset == DEFAULT
-    measured = manifest.calibration["score_norm"]
-    assert isinstance(measured, dict)
-    statistics = {key: value for key, value in measured.items() if isinstance(value, (int, float))}
-    expected = {**fixed_presets(), **ssni_presets(statistics)}
+    assert manifest.calibration is not None
+    expected = {**fixed_presets(), **ssni_presets(manifest.calibration)}
     assert dict(manifest.presets) == {name: edgepure.Preset.parse(preset) for name, preset in expected.items()}
 
 
 def test_statistics_are_of_score_norms_of_the_shipped_graphs(shipped: edgepure.Bundle) -> None:
-    measured = shipped.manifest.calibration["score_norm"]
-    assert isinstance(measured, dict)
+    measured = clean_norms(shipped)
     images = load_digits_split().train.images[:64]
     with edgepure.load(demo_bundle(), threads=1) as purifier:
         norms = purifier.score_norms(images, "uniform-ssni", noise=3)
-    assert norms.min() >= 0.95 * float(str(measured["min"]))
-    assert norms.max() <= 1.05 * float(str(measured["max"]))
+    assert norms.min() >= 0.95 * measured.min
+    assert norms.max() <= 1.05 * measured.max
     # five standard errors of a mean of 64
-    assert abs(norms.mean() - float(str(measured["mean"]))) < 5 * float(str(measured["std"])) / 8
+    assert abs(norms.mean() - measured.mean) < 5 * measured.std / 8
 
 
 @pytest.mark.slow
@@ -76,11 +84,9 @@ def test_a_fresh_export_agrees_with_the_shipped_bundle(shipped: edgepure.Bundle,
                     assert (outputs[output] != expected).mean() <= 0.005
                 else:
                     np.testing.assert_allclose(outputs[output], expected, rtol=0, atol=1e-4 * scale)
-    shipped_norms, fresh_norms = (b.manifest.calibration["score_norm"] for b in (shipped, fresh))
-    assert isinstance(shipped_norms, dict)
-    assert isinstance(fresh_norms, dict)
+    shipped_norms, fresh_norms = clean_norms(shipped), clean_norms(fresh)
     for key in ("mean", "std", "min", "max"):
-        assert float(str(fresh_norms[key])) == pytest.approx(float(str(shipped_norms[key])), rel=1e-3)
+        assert getattr(fresh_norms, key) == pytest.approx(getattr(shipped_norms, key), rel=1e-3)
 
 
 def test_demo_images_are_test_images_and_their_attacks() -> None:

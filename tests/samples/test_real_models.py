@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from PIL import Image
 
 import edgepure
 import model_folders
+from edgepure.bundle import Bundle, write_manifest
 from edgepure.errors import ImageError
 from samples.cifar10 import evaluate as cifar10
 from samples.cifar10 import export as cifar10_export
 from samples.imagenet import evaluate as imagenet
 from samples.imagenet import export as imagenet_export
-from samples.real_models import evaluation, recipe
+from samples.real_models import evaluation, papers, recipe
 
 pytestmark = pytest.mark.samples
 
@@ -60,15 +62,34 @@ def test_imagenet_images_are_made_as_the_papers_make_them(tmp_path: Path) -> Non
         imagenet.files(tmp_path)
 
 
-def test_evaluation_of_a_bundle() -> None:
-    images = np.load(edgepure.demo_bundle().parent / "digits_images.npz")
-    with edgepure.load(edgepure.demo_bundle(), threads=1) as purifier:
-        preset = purifier.bundle.manifest.default_preset
-        row = evaluation.evaluate(purifier, preset, images["clean"][:4], np.zeros(4, int), 1, seed=3)
-        calls = purifier.plan(preset).unet_calls
-    assert row["images"] == 4
-    assert 0 < row["calls_per_image"] <= calls + 20
-    assert 0.0 <= row["purified_accuracy"] <= 1.0
+def test_the_table_of_a_bundle_with_published_values_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the digits, under a name that has published values: the whole script, two images."""
+    bundle = shutil.copytree(edgepure.demo_bundle(), tmp_path / "bundle")
+    manifest = Bundle.open(bundle).manifest
+    named = {"cifar10-diffpure-linf": manifest.presets["uniform"]}
+    write_manifest(bundle, manifest.model_copy(update={"presets": {**manifest.presets, **named}}))
+    words = ["--random-images", "--bundle", bundle, "--preset", "cifar10-diffpure-linf", "--attack", "surrogate,pgd",
+             "--images", 2, "--steps", 1, "--eot", 1, "--votes", 2, "--worst", 2, "--threads", 1,
+             "--out", tmp_path / "r.json"]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["evaluate", *map(str, words)])
+    evaluation.main("cifar10", cifar10.read, cifar10.TEST_IMAGES, "unused")
+    shown = capsys.readouterr().out
+    assert "70.64 %" in shown and "DiffBreak" in shown and "surrogate gradient" in shown
+    report = json.loads((tmp_path / "r.json").read_text())
+    (preset,) = report["presets"]
+    assert [a["attack"] for a in preset["attacks"]] == ["surrogate", "pgd"]
+    assert preset["attacks"][0]["accuracies"][0]["protocol"]["surrogate"]
+    assert report["random"] is True
+
+
+def test_published_values_belong_to_presets_that_exist() -> None:
+    from edgepure.published import published
+
+    for value in papers.PUBLISHED:
+        assert any(name.startswith(value.presets) for name in published()), value
+    assert {name for name in papers.TABLES} == {"cifar10", "imagenet"}
 
 
 @pytest.mark.parametrize("made", [cifar10_export.RECIPE, imagenet_export.RECIPE], ids=lambda r: r.name)

@@ -1,6 +1,15 @@
 """Attacks on a defended classifier, by exact gradients or without any."""
 
-from .defence import Defence
-from .pgd import PGD, Logits
+from .apgd import APGD
+from .balls import Ball, Norm
+from .defence import Defence, IdentityBackward, KnownNoise, NormPenalty, OneRequest, surrogate
+from .expectation import Logits, Penalty
+from .low_frequency import LowFrequency
+from .pgd import PGD
+from .selection import select_worst
+from .square import Square, SquareResult
 
-__all__ = ["PGD", "Defence", "Logits"]
+__all__ = [
+    "APGD", "PGD", "Ball", "Defence", "IdentityBackward", "KnownNoise", "Logits", "LowFrequency", "Norm", "NormPenalty",
+    "OneRequest", "Penalty", "Square", "SquareResult", "select_worst", "surrogate",
+]  # fmt: skip

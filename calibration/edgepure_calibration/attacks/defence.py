@@ -5,29 +5,157 @@ Attacking it is the white-box attack.
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgepure import Preset, SeededNoise
-from edgepure_export.reference import TorchReference
+from edgepure.errors import ConfigError
+from edgepure.methods import HeterogeneousSpec, UniformSpec
+from edgepure.noise import NoiseSource, RowNoise
+from edgepure.planning import Planner
+from edgepure.rows import Plan
+from edgepure_export.mask_cut import MaskGradient
+from edgepure_export.noise_batches import SourceNoise
+from edgepure_export.reference import Purification, TorchReference
+
+#: What the gradient of the mask is, in words, for protocols.
+MASK_GRADIENTS: dict[MaskGradient, str] = {
+    "none": "mask detached",
+    "soft": "mask replaced by its soft surrogate, forward and backward",
+    "straight_through": "mask as deployed, gradient of its soft surrogate",
+}
 
 
 class Defence:
     """A preset as one differentiable function: images -> logits after one purification, with new noise at every call.
 
     All rows that are deployed are differentiated, and the backward pass uses the noise of the forward pass. What has no
-    gradient: the attention mask, which is 0 or 1 (it is computed anew at every step, from the image as it is then), and
-    SSNI's noise level, which is rounded.
+    gradient: SSNI's noise level, which is rounded, and the attention mask, which is 0 or 1 (it is computed anew at
+    every step, from the image as it is then) - unless ``mask_gradient`` asks for its surrogate.
     """
 
     GRADIENT = (
         "exact, of the cross-entropy, through every deployed row and the classifier; mask and SSNI level detached"
     )
 
-    def __init__(self, twin: TorchReference, preset: Preset, seed: int) -> None:
-        self._twin, self._preset, self._seed = twin, preset, seed
+    def __init__(self, twin: TorchReference, preset: Preset, seed: int, mask_gradient: MaskGradient = "none") -> None:
+        self._twin, self._preset, self._seed, self._mask_gradient = twin, preset, seed, mask_gradient
         self._calls = 0
 
     def __call__(self, images: Tensor) -> Tensor:
+        return self.purification(images).logits
+
+    def purification(self, images: Tensor) -> Purification:
+        """One purification of each image, with the noise of the next call."""
         self._calls += 1
         noise = SeededNoise((self._seed << 32) + self._calls)
-        return self._twin.run_preset(images, self._preset, noise).logits
+        return self._twin.run_preset(images, self._preset, noise, mask_gradient=self._mask_gradient)
+
+
+class IdentityBackward(Defence):
+    """BPDA (Athalye et al. 2018): the purification is run as deployed, and its gradient is taken to be the identity."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            purified = self.purification(images.detach()).purified
+        return self._twin.logits(images + (purified - images).detach())
+
+
+class KnownNoise:
+    """A preset whose noise the attacker knows: every request uses the same stream, vote v of image 0 of it.
+
+    Copies of a batch of ``images`` images (copy-major, as EOT makes them) meet the votes 0, 1, 2, ... of the stream: an
+    average over as many copies as there are votes is the deployed decision itself.
+    """
+
+    def __init__(self, twin: TorchReference, preset: Preset, source: NoiseSource, batch: int) -> None:
+        self._twin, self._preset, self._source, self._batch = twin, preset, source, batch
+
+    def __call__(self, images: Tensor) -> Tensor:
+        size = min(self._batch, len(images))
+        parts = [images[first : first + size] for first in range(0, len(images), size)]
+        found = [
+            self._twin.run_preset(part, self._preset, OneRequest(self._source, vote)).logits
+            for vote, part in enumerate(parts)
+        ]
+        return torch.cat(found)
+
+
+class OneRequest:
+    """A noise source as a server sees it that answers one image per request and starts its stream anew each time:
+    whatever the image, it gets the noise of image 0, vote ``vote``."""
+
+    def __init__(self, source: NoiseSource, vote: int = 0) -> None:
+        self._source, self._vote = source, vote
+
+    @property
+    def seed(self) -> int | None:
+        return self._source.seed
+
+    def for_image(
+        self,
+        plan: Plan,
+        image: int,
+        vote: int,
+        mask: NDArray[np.float32] | None,
+        shape: tuple[int, ...],
+        *,
+        probe: bool = False,
+    ) -> RowNoise:
+        chosen = 0 if probe else self._vote
+        return self._source.for_image(plan, 0, chosen, mask, shape, probe=probe)
+
+
+class NormPenalty:
+    """What an attacker adds who knows of SSNI's score norm: ``weight * norm / reference``, subtracted from his loss.
+
+    A small norm makes the image look clean, so it gets less noise. The norm is differentiable through the probe's rows.
+
+    Args:
+        reference: the usual norm of clean images, so that ``weight`` is in units of the loss.
+
+    Raises:
+        ConfigError: the preset has no SSNI.
+    """
+
+    def __init__(self, twin: TorchReference, preset: Preset, weight: float, reference: float, seed: int) -> None:
+        if preset.ssni is None or twin.schedule is None:
+            raise ConfigError("the preset has no SSNI, so there is no score norm to keep small")
+        self._twin, self._preset, self._weight, self._reference = twin, preset, weight, reference
+        self._seed, self._calls = seed, 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self._weight * self.norms(images) / self._reference
+
+    def norms(self, images: Tensor) -> Tensor:
+        """Score norms ``[B]`` of images ``[B, C, H, W]`` in [0, 1], differentiable, with new noise at every call."""
+        assert self._twin.schedule is not None
+        self._calls += 1
+        probe = Planner(self._twin.schedule, images[0].numel()).probe(self._preset)
+        assert probe is not None
+        plans = [probe] * len(images)
+        noise = SourceNoise(SeededNoise((self._seed << 32) + self._calls), plans, images, probe=True)
+        return self._twin.score_norm(images, plans, noise)
+
+
+def surrogate(preset: Preset, plan: Plan, calls: int) -> Preset:
+    """The authors' short cut: the same noise levels purified in ``calls`` UNet calls, to differentiate less.
+
+    "Divide and Conquer" attacks its 100-call defence through 2 calls on CIFAR-10 and 4 on ImageNet. The gradient of the
+    short version is not that of the deployed one, so its numbers flatter: it is here for comparison, marked as such.
+    Methods of several rounds become one round from their highest timestep. ``plan``: of the preset.
+    """
+    method = preset.method
+    short: HeterogeneousSpec | UniformSpec
+    if isinstance(method, HeterogeneousSpec):
+        first = max(1, calls // 2)
+        changes = {"stage1_steps": first, "stage2_steps": max(1, calls - first), "resample": "none", "ddim_steps": None,
+                   "variant": "paper"}  # fmt: skip
+        short = HeterogeneousSpec.model_validate({**method.model_dump(), **changes})
+    else:
+        level = round(max(row.t for row in plan.rows)) + 1
+        short = UniformSpec(t_star=level, steps=min(calls, level), sampler="ddim", eta=1.0)
+    mask = preset.mask if isinstance(short, HeterogeneousSpec) else None
+    return preset.model_copy(update={"method": short, "mask": mask})

@@ -16,7 +16,7 @@ from torch import nn
 
 from edgepure.schedule import NoiseSchedule
 
-from ..checkpoints import CheckpointError, read_checkpoint, state_dict_from
+from ..checkpoints import CheckpointError, read_checkpoint, refuse_content_of_family, state_dict_from
 from ..parametrisation import EpsilonModel
 from . import edm, guided_diffusion, ncsnpp, wideresnet
 
@@ -72,8 +72,10 @@ def load_diffusion(
     source = str(file)
     if preset is not None and settings is not None:
         raise CheckpointError("give either a preset or settings, not both")
-    given = read_settings(file, settings) if preset is None else {}
     content = read_checkpoint(file)
+    # Before the settings: those beside a file of another family make no sense here and would be blamed instead.
+    refuse_content_of_family(content, source, family)
+    given = read_settings(file, settings) if preset is None else {}
     runtime = runtime or NoiseSchedule.linear()
     if family == "guided-diffusion":
         state = state_dict_from(content, source, key)

@@ -7,13 +7,18 @@ from typing import Annotated
 import typer
 
 from .bench import bench
+from .build import build
+from .calibrate import calibrate
 from .demo import demo
 from .doctor import doctor
+from .evaluate import evaluate
 from .export import export
 from .images import classify, purify
 from .inspect import inspect
 from .plan import plan
 from .published import presets
+from .quantize import quantize
+from .tune import tune
 from .verify import verify
 
 app = typer.Typer(
@@ -29,7 +34,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-for command in (demo, export, verify, purify, classify, plan, presets, inspect, bench, doctor):
+for command in (
+    demo,
+    export,
+    calibrate,
+    quantize,
+    tune,
+    build,
+    verify,
+    evaluate,
+    purify,
+    classify,
+    plan,
+    presets,
+    inspect,
+    bench,
+    doctor,
+):
     app.command()(command)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
 from ..images import SUFFIXES, load_images
+from ..monitor import Monitor
 from ..noise import NoiseSource
 from ..presets import Preset
 from ..purifier import Purifier
@@ -79,6 +80,7 @@ def run_chunks(
     resize: bool,
     on_result: Callable[[int, Result], None],
     on_share: Callable[[float], None],
+    monitor: Monitor | None = None,
 ) -> list[Failure]:
     """Purify and classify all sources, a chunk at a time.
 
@@ -87,6 +89,7 @@ def run_chunks(
             list is cut into chunks.
         on_result: called with the position of a source and its result, in order within a chunk.
         on_share: called with the share of the UNet calls that is done.
+        monitor: flags and counts the results.
 
     Returns:
         The sources that could not be used.
@@ -114,7 +117,9 @@ def run_chunks(
         if len(loaded):
             positions = [first + index for index in loaded.indices]
             names = [sources[position].name for position in positions]
-            results = purifier.run(loaded.images, preset, noise=noise, names=names, ids=positions, on_rows=rows_done)
+            results = purifier.run(
+                loaded.images, preset, noise=noise, names=names, ids=positions, on_rows=rows_done, monitor=monitor
+            )
             for position, result in zip(positions, results, strict=True):
                 on_result(position, result)
             expected = sum(r.unet_calls for r in results) / len(results)  # with SSNI less than the plan says

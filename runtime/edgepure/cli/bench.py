@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from .guard import guard
-from .options import BundleArgument, DebugOption, JsonOption, PresetOption, ProviderOption, SetOption, ThreadsOption
+from .options import (
+    BundleArgument,
+    DebugOption,
+    JsonOption,
+    PrecisionOption,
+    PresetOption,
+    ProviderOption,
+    SetOption,
+    ThreadsOption,
+)
 
 
 @guard
@@ -18,6 +27,7 @@ def bench(
     batch: Annotated[str, typer.Option(metavar="N,N,...", help="Batch sizes.")] = "1,8",
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the medians are reported.")] = 5,
     provider: ProviderOption = "cpu",
+    precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -40,16 +50,19 @@ def bench(
     from .presets import choose_preset
     from .progress import Progress
 
-    sizes = _sizes(batch)
+    sizes = parse_sizes(batch)
     with Progress("opening the bundle"):
         opened = Bundle.open(bundle)
     name, chosen = choose_preset(opened.manifest.presets, opened.manifest.default_preset, preset, change)
-    with Progress("measuring") as bar, Purifier(opened, provider, threads=threads, slots=max(sizes)) as purifier:
+    with (
+        Progress("measuring") as bar,
+        Purifier(opened, provider, precision=precision, threads=threads, slots=max(sizes)) as purifier,
+    ):
         found = run(purifier, chosen, batches=sizes, repeats=repeats, on_progress=bar.update)
     if as_json:
-        emit_json({**found.to_dict(), "preset": name, "threads": threads})
+        emit_json({**found.to_dict(), "preset": name, "precision": precision, "threads": threads})
         return
-    say(f"{found.bundle}, preset {name}, {provider}: {found.unet_calls} UNet calls for one decision")
+    say(f"{found.bundle}, preset {name}, {provider}, {precision}: {found.unet_calls} UNet calls for one decision")
     table(
         ("batch", "UNet call", "step call", "loop cost", "images/s"),
         (
@@ -62,7 +75,8 @@ def bench(
     say(f"medians of {found.repeats} rounds of {found.rows_timed} rows{memory}")
 
 
-def _sizes(text: str) -> list[int]:
+def parse_sizes(text: str) -> list[int]:
+    """The numbers of ``--batch``. Raises ConfigError for anything else."""
     from ..errors import ConfigError
 
     parts = [part.strip() for part in text.split(",")]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from .guard import guard
 from .options import DebugOption, JsonOption
+
+if TYPE_CHECKING:
+    from ..doctor import ModuleStatus
+    from ..nvidia import Driver
 
 
 @guard
@@ -39,9 +45,13 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
             ("cpu", f"{found.cpu}, {found.cores} cores usable"),
             ("cpu features", " ".join(found.features) or "unknown"),
             ("memory", f"{size(found.memory_total)}{available}" if found.memory_total is not None else "unknown"),
-            ("nvidia driver", found.nvidia_driver or "none"),
-            *(("gpu", name) for name in found.gpus),
-            ("jetson (L4T)", found.l4t or "no"),
+            ("nvidia driver", _driver(found.driver)),
+            *(
+                ("gpu", f"{gpu.name}, compute capability {gpu.compute_capability}, {size(gpu.memory)}")
+                for gpu in found.driver.gpus
+            ),
+            ("jetson", str(found.jetson) if found.jetson is not None else "no"),
+            *((("power mode", found.jetson.power_mode or "unknown"),) if found.jetson is not None else ()),
             (
                 "torch",
                 "installed" if found.torch else "not installed; only export needs it: pip install edgepure[export]",
@@ -54,7 +64,7 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
             ("engine", "state", "detail"),
             (
                 *((p.name, "works" if p.works else "no", p.detail) for p in found.providers),
-                *((f"{m.name} (module)", "works" if m.works else "no", m.detail or m.version) for m in found.modules),
+                *(_module(m) for m in found.modules),
             ),
         )
         for line in found.advice():
@@ -62,3 +72,15 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
     if not found:
         note("error: no inference engine works on this machine; install one with `pip install edgepure[cpu]`")
         raise typer.Exit(ProviderError.exit_code)
+
+
+def _driver(driver: Driver) -> str:
+    version = driver.version or "version unknown"
+    if driver.cuda is None:
+        return driver.fault
+    return f"{version}, up to CUDA {driver.cuda}{'; ' if driver.fault else ''}{driver.fault}"
+
+
+def _module(module: ModuleStatus) -> tuple[str, str, str]:
+    state = "works" if module.works else "builds" if module.builds else "no"
+    return module.name, state, ": ".join(part for part in (module.version, module.detail) if part)

@@ -23,85 +23,55 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 64
 
 
+def _given(metavar: str, help_text: str, *names: str) -> Any:
+    """An option without a default that would be worth showing."""
+    return typer.Option(*names, metavar=metavar, help=help_text, show_default=False)
+
+
 @guard
 def export(
-    classifier: Annotated[
-        str,
-        typer.Option(metavar="SOURCE", help="timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, "
-                     "robustbench-wrn:FILE, or python:package.module:function and python:file.py:function, whose code "
-                     "is run. Options follow a question mark: timm:resnet50?weights=FILE&resize=crop.",
-                     show_default=False),
-    ],
-    diffusion: Annotated[
-        str,
-        typer.Option(metavar="SOURCE", help="guided-diffusion:FILE, score-sde:FILE, edm:FILE, "
-                     "diffusers:DIR-or-NAME, or python:..., (x, t) -> epsilon.", show_default=False),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The bundle to write.", show_default=False)],
-    image: Annotated[
-        str | None,
-        typer.Option(metavar="CxHxW", help="Image size, for example 3x32x32. Default: what the diffusion model was "
-                     "trained on, where its source knows it.", show_default=False),
-    ] = None,
-    blocks: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...|none", help="Blocks of the classifier whose activations make the attention mask; "
-                     "none: no mask graph. Default: those of its family, where that is known.", show_default=False),
-    ] = None,
-    mask_input: Annotated[
-        str | None,
-        typer.Option(metavar="own|official", help="What the tapped classifier sees; official: the normalisation oddity "
-                     "of the authors' code. Default: what the published presets say, else own.", show_default=False),
-    ] = None,
-    preset: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A preset with published settings (`edgepure presets` lists them). May be "
-                     "given several times; the first one becomes the default.", show_default=False),
-    ] = None,
-    change: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a parameter of --preset, or give the statistics "
-                     "that it needs: ssni.mu=40.", show_default=False),
-    ] = None,
-    presets: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.json", help="Presets of your own by name. Default without any preset: uniform noise "
-                     "with 10 DDIM calls and, with a mask graph, the heterogeneous method.", show_default=False),
-    ] = None,
-    default_preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Default: the first preset.", show_default=False)
-    ] = None,
-    classifier_weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Weights of the classifier (.safetensors, .pt).", show_default=False),
-    ] = None,
-    diffusion_weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights of the UNet, likewise.", show_default=False)
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...|FILE", help="Class names, or a text file with one in a line. Default: numbers.",
-                     show_default=False),
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(metavar="KIND|FILE.json", help="Noise schedule of the training: linear, scaled_linear, cosine, "
-                     "vp_sde, or a JSON file. Default: linear.", show_default=False),
-    ] = None,
-    sample_images: Annotated[
-        Path | None,
-        typer.Option("--images", metavar="FILE.npy|DIR", help="Real images for the parity check and the self-test. "
-                     "Default: random ones only.", show_default=False),
-    ] = None,
-    any_network: Annotated[
-        bool,
-        typer.Option("--any-network", help="Export even if the UNet does not predict noise as noise (untrained "
-                     "networks, to measure speed)."),
-    ] = False,
+    classifier: Annotated[str, _given(
+        "SOURCE", "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
+        "python:package.module:function and python:file.py:function, whose code is run. Options follow a question "
+        "mark: timm:resnet50?weights=FILE&resize=crop.")],
+    diffusion: Annotated[str, _given(
+        "SOURCE", "guided-diffusion:FILE, score-sde:FILE, edm:FILE, diffusers:DIR-or-NAME, or python:..., "
+        "(x, t) -> epsilon.")],
+    out: Annotated[Path, _given("DIR", "The bundle to write.", "--out", "-o")],
+    image: Annotated[str | None, _given(
+        "CxHxW", "Image size, for example 3x32x32. Default: what the diffusion model was trained on, where its source "
+        "knows it.")] = None,
+    blocks: Annotated[str | None, _given(
+        "A,B,...|none", "Blocks of the classifier whose activations make the attention mask; none: no mask graph. "
+        "Default: those of its family, where that is known.")] = None,
+    mask_input: Annotated[str | None, _given(
+        "own|official", "What the tapped classifier sees; official: the normalisation oddity of the authors' code. "
+        "Default: what the published presets say, else own.")] = None,
+    preset: Annotated[list[str] | None, _given(
+        "NAME", "A preset with published settings (`edgepure presets` lists them). May be given several times; the "
+        "first one becomes the default.")] = None,
+    change: Annotated[list[str] | None, _given(
+        "KEY=VALUE", "Change a parameter of --preset, or give the statistics that it needs: ssni.mu=40.",
+        "--set")] = None,
+    presets: Annotated[Path | None, _given(
+        "FILE.json", "Presets of your own by name. Default without any preset: uniform noise with 10 DDIM calls and, "
+        "with a mask graph, the heterogeneous method.")] = None,
+    default_preset: Annotated[str | None, _given("NAME", "Default: the first preset.")] = None,
+    classifier_weights: Annotated[Path | None, _given("FILE", "Weights of the classifier (.safetensors, .pt).")] = None,
+    diffusion_weights: Annotated[Path | None, _given("FILE", "Weights of the UNet, likewise.")] = None,
+    classes: Annotated[str | None, _given(
+        "A,B,...|FILE", "Class names, or a text file with one in a line. Default: numbers.")] = None,
+    schedule: Annotated[str | None, _given(
+        "KIND|FILE.json", "Noise schedule of the training: linear, scaled_linear, cosine, vp_sde, or a JSON file. "
+        "Default: linear.")] = None,
+    sample_images: Annotated[Path | None, _given(
+        "FILE.npy|DIR", "Real images for the parity check and the self-test. Default: random ones only.",
+        "--images")] = None,
+    any_network: Annotated[bool, typer.Option(
+        "--any-network", help="Export even if the UNet does not predict noise as noise (untrained networks, to measure "
+        "speed).")] = False,
     threads: ThreadsOption = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the bundle. Default: that of its folder.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, _given("TEXT", "Name of the bundle. Default: that of its folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,

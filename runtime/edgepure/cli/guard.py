@@ -26,6 +26,7 @@ OPTIONS = {
     "Pass provider='cpu'": "Give --provider cpu",
     "pass check_epsilon=False": "give --any-network",
     "ask to overwrite it": "give --overwrite",
+    "pass probe=True": "give --probe",
 }
 
 

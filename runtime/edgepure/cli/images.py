@@ -15,6 +15,7 @@ from .options import (
     DebugOption,
     ImagesArgument,
     JsonOption,
+    PrecisionOption,
     PresetOption,
     ProviderOption,
     ResizeOption,
@@ -26,8 +27,9 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from ..monitor import Monitor
     from ..results import Failure, Result
     from .batches import Source
 
@@ -56,6 +58,7 @@ def purify(
     seed: SeedOption = None,
     resize: ResizeOption = False,
     provider: ProviderOption = "cpu",
+    precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     slots: SlotsOption = 8,
     as_json: JsonOption = False,
@@ -78,7 +81,9 @@ def purify(
 
     sources = find_sources(images)
     files = _targets(sources, output, mask_out)
-    session = _Session(bundle, preset, change, 1, None, seed, provider, threads, slots, masked=mask_out is not None)
+    session = _Session(
+        bundle, preset, change, 1, None, seed, provider, precision, threads, slots, masked=mask_out is not None
+    )
     written: list[dict[str, Any]] = []
 
     def save(position: int, result: Result) -> None:
@@ -114,9 +119,27 @@ def classify(
         typer.Option(metavar="majority|mean", help="How votes decide: majority of the labels, or mean of the "
                      "probabilities. Default: as the preset says.", show_default=False),
     ] = None,
+    flag_rate: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Flag images whose score norm is off-distribution, with at most this "
+                     "false-positive rate, for example 0.01. Needs a calibrated bundle.", show_default=False),
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="With --flag-rate: measure the score norm for presets without SSNI too. "
+                           "Costs the UNet calls of the calibrated probe for every image.")
+    ] = False,
+    reject: Annotated[
+        bool, typer.Option("--reject", help="With --flag-rate: list flagged images as failures, with no label.")
+    ] = False,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json|FILE.prom", help="With --flag-rate: write the monitor's counters, as JSON or "
+                     "in the Prometheus text format.", show_default=False),
+    ] = None,
     seed: SeedOption = None,
     resize: ResizeOption = False,
     provider: ProviderOption = "cpu",
+    precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     slots: SlotsOption = 8,
     as_json: JsonOption = False,
@@ -131,14 +154,30 @@ def classify(
     \b
       edgepure classify digits seven.png
       edgepure classify digits photos/ --preset heterogeneous --votes 5 --rule majority --json
+      edgepure classify digits photos/ --preset uniform-ssni --flag-rate 0.01 --reject
     """
+    from ..results import Failure
     from .batches import find_sources
+    from .monitor import check_options, rejection, write_metrics
 
+    check_options(flag_rate, probe, reject, metrics)
     sources = find_sources(images)
-    session = _Session(bundle, preset, change, votes, rule, seed, provider, threads, slots)
+    session = _Session(bundle, preset, change, votes, rule, seed, provider, precision, threads, slots)
+    monitor = None if flag_rate is None else session.purifier.monitor(flag_rate, probe=probe)
     done: list[dict[str, Any]] = []
-    failures = session.run(sources, resize, lambda position, result: done.append(result.to_dict()), "classifying")
-    session.finish(done, failures, as_json, lambda: _labels(done, session.purifier.classes))
+    rejected: list[Failure] = []
+
+    def take(position: int, result: Result) -> None:
+        if reject and result.flagged:
+            rejected.append(Failure(result.name, rejection(result, flag_rate)))
+        else:
+            done.append(result.to_dict())
+
+    failures = session.run(sources, resize, take, "classifying", monitor)
+    if metrics is not None and monitor is not None:
+        write_metrics(monitor, metrics)
+    extra = {} if monitor is None else {"monitor": monitor.to_dict()}
+    session.finish(done, failures + rejected, as_json, lambda: _labels(done, session.purifier.classes), extra)
 
 
 class _Session:
@@ -153,6 +192,7 @@ class _Session:
         rule: str | None,
         seed: int | None,
         provider: str,
+        precision: str,
         threads: int | None,
         slots: int,
         *,
@@ -182,11 +222,16 @@ class _Session:
         if masked and self.preset.mask is None:
             raise ConfigError(f"--mask-out: preset {self.name} has no mask")
         with Progress(f"starting the engine {provider!r}"):
-            self.purifier = Purifier(opened, provider, threads=threads, slots=slots)
+            self.purifier = Purifier(opened, provider, precision=precision, threads=threads, slots=slots)
         self._start = perf_counter()
 
     def run(
-        self, sources: Sequence[Source], resize: bool, on_result: Callable[[int, Result], None], what: str
+        self,
+        sources: Sequence[Source],
+        resize: bool,
+        on_result: Callable[[int, Result], None],
+        what: str,
+        monitor: Monitor | None = None,
     ) -> list[Failure]:
         from .batches import run_chunks
         from .progress import Progress
@@ -195,11 +240,16 @@ class _Session:
         with Progress(f"{what} {count}") as bar:
             return run_chunks(
                 self.purifier, self.preset, sources, noise=self.noise, resize=resize, on_result=on_result,
-                on_share=bar.update,
+                on_share=bar.update, monitor=monitor,
             )  # fmt: skip
 
     def finish(
-        self, results: list[dict[str, Any]], failures: list[Failure], as_json: bool, show: Callable[[], None]
+        self,
+        results: list[dict[str, Any]],
+        failures: list[Failure],
+        as_json: bool,
+        show: Callable[[], None],
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Print the results, then the failures; exit 4 if there are any."""
         from .output import emit_json, note, say
@@ -210,9 +260,9 @@ class _Session:
             emit_json(
                 {
                     "bundle": self.purifier.bundle.manifest.name, "preset": self.name,
-                    "provider": self.purifier.provider, "results": results,
+                    "provider": self.purifier.provider, "precision": self.purifier.precision, "results": results,
                     "failures": [{"name": f.name, "reason": f.reason} for f in failures],
-                    "unet_calls": calls, "seconds": round(seconds, 6),
+                    "unet_calls": calls, "seconds": round(seconds, 6), **(extra or {}),
                 }
             )  # fmt: skip
         elif results:
@@ -235,7 +285,7 @@ def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:
     if plain:
         columns.append("unpurified")
     levels = list(dict.fromkeys(level for r in done for level in r["levels"]))
-    extras = [key for key in ("score_norm", "mask_area") if any(r[key] is not None for r in done)]
+    extras = [key for key in ("score_norm", "p_value", "flagged", "mask_area") if any(r[key] is not None for r in done)]
     columns += [*levels, *(e.replace("_", " ") for e in extras), "UNet calls", "ms"]
     rows = []
     for r in done:
@@ -243,9 +293,13 @@ def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:
         if plain:
             row.append("-" if r["plain_label"] is None else classes[r["plain_label"]])
         row += [number(r["levels"].get(level), 4) for level in levels]
-        row += [number(r[key], 3) for key in extras]
+        row += [_yes(r[key]) if key == "flagged" else number(r[key], 3) for key in extras]
         rows.append([*row, r["unet_calls"], f"{1e3 * r['seconds']:.1f}"])
     table(columns, rows, right=[c for c in columns if c not in ("image", "label", "unpurified")])
+
+
+def _yes(flagged: bool | None) -> str:
+    return "-" if flagged is None else "yes" if flagged else "no"
 
 
 def _write(save: Callable[[Any, Path], None], image: Any, target: Path) -> None:

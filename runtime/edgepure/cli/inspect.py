@@ -9,6 +9,7 @@ from .options import BundleArgument, DebugOption, JsonOption
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
+    from ..calibration import Calibration
     from ..manifest import GraphEntry, TensorEntry
 
 
@@ -78,6 +79,7 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
         ("classes", f"{len(manifest.classes)}: {_shortened(manifest.classes)}"),
         ("schedule", _schedule(schedule.model_dump(exclude_none=True))),
         ("variance", "learned" if manifest.learned_variance else "fixed"),
+        ("precision", ", ".join(["fp32", *sorted(manifest.variants)])),
         (
             "attention",
             "none: no mask graph"
@@ -93,7 +95,7 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
     say("")
     table(
         ("graph", "file", "opset", "precision", "size", "inputs", "outputs", "parity"),
-        (_graph(bundle, name, entry) for name, entry in sorted(manifest.graphs.items())),
+        (_graph(bundle, name, entry) for name, entry in _graphs(bundle)),
         right=("opset", "size", "parity"),
     )
     say("")
@@ -111,8 +113,8 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
         right=("UNet calls", "= rows", "x votes", "+ probes"),
     )  # fmt: skip
     say("* the default; with SSNI an image may need fewer calls than these\n")
-    if manifest.calibration:
-        table(("calibration", "value"), ((k, _shortened(v)) for k, v in sorted(manifest.calibration.items())))
+    if manifest.calibration is not None:
+        table(("calibration", "value"), _calibration(manifest.calibration))
         say("")
     table(
         ("file", "bytes", "sha256"),
@@ -121,15 +123,37 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
     )
 
 
+def _graphs(bundle: Bundle) -> list[tuple[str, GraphEntry]]:
+    """The graphs as exported, then those of each variant."""
+    manifest = bundle.manifest
+    return [item for graphs in (manifest.graphs, *manifest.variants.values()) for item in sorted(graphs.items())]
+
+
 def _graph(bundle: Bundle, name: str, entry: GraphEntry) -> tuple[object, ...]:
     from .output import size
 
     manifest = bundle.manifest
-    parity = manifest.provenance.parity.get(name)
+    parity = manifest.provenance.parity.get(name) if entry.precision == "fp32" else None  # of the export
     return (
         name, entry.file, entry.opset, entry.precision, size(manifest.files[entry.file].bytes),
         _tensors(entry.inputs), _tensors(entry.outputs), "-" if parity is None else f"{parity:.1e}",
     )  # fmt: skip
+
+
+def _calibration(found: Calibration) -> list[tuple[str, str]]:
+    others = "" if found.attacked is None else f" and {found.attacked.images} attacked"
+    facts = [
+        ("made", f"{found.created.isoformat()} on {found.clean.images} clean{others} images, in {found.precision}"),
+        ("chosen probe", found.reason),
+    ]
+    measured = found.find(found.chosen)
+    if measured is not None:
+        clean = measured.clean
+        facts.append(("clean score norms", f"mean {clean.mean:g}, standard deviation {clean.std:g}, {clean.min:g} to "
+                      f"{clean.max:g}; {len(measured.sample)} kept for the monitor"))  # fmt: skip
+    for name, values in (("sigmoid", found.sigmoid), ("linear", found.linear)):
+        facts.append((name, ", ".join(f"{key} {value:g}" for key, value in values.model_dump().items())))
+    return facts
 
 
 def _tensors(entries: tuple[TensorEntry, ...]) -> str:

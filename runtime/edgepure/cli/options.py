@@ -39,7 +39,14 @@ VotesOption = Annotated[
     typer.Option(help="Independent purifications of each image. Default: as the preset says.", show_default=False),
 ]
 ProviderOption = Annotated[
-    str, typer.Option(help="Inference engine: cpu, cuda or tensorrt. One that is not active is an error.")
+    str, typer.Option(help="Inference engine: cpu, cuda, tensorrt or tensorrt-rtx. One that is not active is an error.")
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="fp32|fp16|bf16|int8|fp8",
+        help="Which graphs of the bundle: those that were exported, or a variant that `edgepure quantize` made.",
+    ),
 ]
 ThreadsOption = Annotated[
     int | None,

@@ -1,72 +1,270 @@
-"""``edgepure verify``: hashes and self-test vectors."""
+"""``edgepure verify``: parity at four levels."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import ConfigError
 from .guard import guard
-from .options import BundleArgument, DebugOption, JsonOption, ProviderOption, ThreadsOption
+from .options import BundleArgument, DebugOption, JsonOption, ResizeOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from ..parity.levels import Level
+    from ..parity.side_by_side import ImageSet, VerifyProgress
+    from ..verification import Verification, Verifications
 
 
 @guard
 def verify(
     bundle: BundleArgument,
-    provider: ProviderOption = "cpu",
-    threads: ThreadsOption = None,
+    providers: Annotated[
+        str,
+        typer.Option("--provider", "--providers", metavar="A,B,...", help="Inference engines. The first one (with the "
+                     "first precision) is the reference of the others. One that is not active is an error."),
+    ] = "cpu",
+    precision: Annotated[
+        str,
+        typer.Option(metavar="A,B,...", help="fp32, fp16, bf16, int8, fp8: the graphs that were exported, or variants "
+                     "that `edgepure quantize` made."),
+    ] = "fp32",
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="torch", help="Compare with the networks in PyTorch instead of the recorded vectors.",
+                     show_default=False),
+    ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="With --against torch: the classifier, as `edgepure export` takes it. "
+                     "Default: what the bundle says it comes from.", show_default=False),
+    ] = None,
+    diffusion: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="The diffusion model, likewise.", show_default=False)
+    ] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Presets to compare; may be given several times. Default: all recorded ones; "
+                     "of --data and --attacked, the bundle's default.", show_default=False),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz|DIR", help="Clean images to compare decisions on: an .npz with `images` (and "
+                     "`labels`; FILE.npz:NAME takes another array) or a folder.", show_default=False),
+    ] = None,
+    attacked: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz|DIR", help="Attacked images, likewise.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Images of each set at most, drawn evenly from its classes.")] = 256,
+    resize: ResizeOption = False,
     graphs_only: Annotated[
-        bool, typer.Option("--graphs-only", help="Leave out the whole purifications of the presets.")
+        bool, typer.Option("--graphs-only", help="Level 1 alone: leave out the purifications.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a report with plots and pictures.", show_default=False),
+    ] = None,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
-) -> None:
-    """Check that a bundle is whole and computes here what PyTorch computed at export.
+) -> None:  # fmt: skip
+    """Prove that a bundle computes here what PyTorch computes: graphs, rows, images, decisions.
 
-    Checks the SHA-256 of every file, then runs the recorded self-test vectors: every graph, and the whole purification
-    of the presets. Exit code 3 if the bundle is damaged, 6 if a result differs by more than its tolerance.
+    Checks the SHA-256 of every file, then compares at four levels: every graph; the state after every row of a
+    purification with replayed noise; purified image and mask; the labels. The reference is what PyTorch recorded at
+    export, or PyTorch itself (--against torch), or the first of several providers and precisions. If a graph differs,
+    the first layer that does is named. Exit code 3 if the bundle is damaged, 6 if a result differs by more than its
+    tolerance.
 
     Examples:
 
     \b
       edgepure verify digits
-      edgepure verify digits --provider cuda --json
+      edgepure verify cifar10 --against torch --data clean.npz --attacked attacked.npz --report parity.html
+      edgepure verify cifar10 --provider cuda --precision fp32,fp16 --data clean.npz
     """
     from ..errors import VerificationError
-    from ..verification import verify as run
-    from .output import emit_json, note, say, size, table, verdict
+    from .output import emit_json, note
     from .progress import Progress
 
+    if against not in (None, "torch"):
+        raise ConfigError(f"--against {against!r} is unknown; the only choice is torch")
+    if against is None and (classifier or diffusion):
+        raise ConfigError("--classifier and --diffusion name what to compare with; add --against torch")
+    engines = [(p, q) for p in _listed(providers, "--providers") for q in _listed(precision, "--precision")]
     with Progress("checking the hashes") as bar:
-        found = run(
-            bundle,
-            provider,
-            threads=threads,
-            pipelines=not graphs_only,
-            on_progress=lambda subject, share: bar.update(share, f"testing {subject}"),
+        images = _images(bundle, data, attacked, limit, resize)
+        if images and against is None and len(engines) == 1 and engines[0][1] != "fp32":
+            engines.insert(0, (engines[0][0], "fp32"))  # what its decisions are to be compared with
+        run = _Run(
+            bundle, engines, threads, not graphs_only, images, preset, lambda what, share: bar.update(share, what)
         )
+        found = run.torch(classifier, diffusion) if against else run.engines()
+        if report is not None:
+            from ..parity.report import write_report
+
+            write_report(report, found.each)
     if as_json:
-        emit_json(found.to_json())
+        emit_json(found.each[0].to_json() if len(found.each) == 1 else found.to_json())
     else:
-        say(f"{found.bundle}: {found.files} files, {size(found.bytes)}, all hashes match")
-        table(
-            ("what", "output", "max error", "mean error", "tolerance", "verdict"),
-            (
-                (
-                    c.subject,
-                    c.quantity,
-                    f"{c.max_error:.2e}",
-                    f"{c.mean_error:.2e}",
-                    f"{c.tolerance:.2e}",
-                    verdict(bool(c)),
-                )
-                for c in found.checks
-            ),
-            right=("max error", "mean error", "tolerance"),
-        )
-        for name in found.unrecorded:
-            say(f"preset {name} has no recorded purification; only its graphs were checked")
-        say(f"\n{found}")
+        for one in found.each:
+            _print(one)
+        if report is not None:
+            note(f"report: {report}")
     if not found:
-        note(f"error: {found}; do not use this bundle with this engine")
+        for one in found.each:
+            if not one:
+                note(f"error: {one}; do not use this bundle with this engine")
         raise typer.Exit(VerificationError.exit_code)
+
+
+class _Run:
+    """The ways to verify, with what they share."""
+
+    def __init__(
+        self,
+        bundle: Path,
+        engines: Sequence[tuple[str, str]],
+        threads: int | None,
+        pipelines: bool,
+        images: Sequence[ImageSet],
+        presets: Sequence[str] | None,
+        report: VerifyProgress,
+    ) -> None:
+        self.bundle, self.all_engines, self.report = bundle, engines, report
+        self.threads, self.pipelines, self.images, self.presets = threads, pipelines, images, presets
+
+    def torch(self, classifier: str | None, diffusion: str | None) -> Verifications:
+        """Every engine against PyTorch."""
+        from ..verification import Verifications
+
+        compare = _against_torch()
+        count, found = len(self.all_engines), []
+        for number, (provider, precision) in enumerate(self.all_engines):
+            found.append(
+                compare(
+                    self.bundle, provider, precision=precision, classifier=classifier, diffusion=diffusion,
+                    threads=self.threads, pipelines=self.pipelines, images=self.images, presets=self.presets,
+                    on_progress=lambda what, share, n=number: self.report(what, (n + share) / count),
+                )
+            )  # fmt: skip
+        return Verifications(tuple(found))
+
+    def engines(self) -> Verifications:
+        """The first engine with the recorded vectors, the others with the first."""
+        from ..verification import Verifications, verify_engines
+
+        found = verify_engines(
+            self.bundle, self.all_engines, threads=self.threads, pipelines=self.pipelines, images=self.images,
+            presets=self.presets, on_progress=self.report,
+        )  # fmt: skip
+        return Verifications(tuple(self._with_findings(one, number) for number, one in enumerate(found.each)))
+
+    def _with_findings(self, found: Verification, number: int) -> Verification:
+        """Where failing graphs begin to differ, if the package that can tell is installed."""
+        if found.levels[0]:
+            return found
+        try:
+            from edgepure_export.failing_graphs import find_layers
+        except ImportError:
+            return replace(found, notes=(*found.notes, "install edgepure[export] to find the first layer that differs"))
+        from ..bundle import Bundle
+
+        self.report("looking for the layer", 1.0)
+        reference = self.all_engines[0] if number > 0 else None
+        findings = find_layers(Bundle.open(self.bundle, verify=False), found, reference=reference, threads=self.threads)
+        hint = () if findings else ("compare with --against torch to find the first layer that differs",)
+        return replace(found, findings=findings, notes=(*found.notes, *hint))
+
+
+def _print(found: Verification) -> None:
+    from .output import say, size, table, verdict
+
+    say(f"{found.bundle}: {found.files} files, {size(found.bytes)}, all hashes match")
+    say(f"{found.precision} on {found.provider}, compared with {found.reference}\n")
+    table(
+        ("level", "what", "output", "max error", "mean error", "tolerance", "relative L2", "tolerance", "verdict"),
+        (
+            (
+                level.title,
+                c.subject,
+                c.quantity,
+                f"{c.max_error:.2e}",
+                f"{c.mean_error:.2e}",
+                f"{c.tolerance:.2e}",
+                "-" if c.relative_l2 is None else f"{c.relative_l2:.1e}",
+                "-" if c.relative_tolerance is None else f"{c.relative_tolerance:.1e}",
+                verdict(bool(c)),
+            )
+            for level in found.levels
+            for c in level.checks
+        ),
+        right=("max error", "mean error", "tolerance", "relative L2"),
+    )
+    say("")
+    for level in found.levels:
+        for text in _stories(level):
+            say(text)
+        for text in level.missing:
+            say(f"{level.title}: {text}")
+    for text in (*found.notes, *(str(finding) for finding in found.findings)):
+        say(text)
+    say(f"\n{found}\n")
+
+
+def _stories(level: Level) -> list[str]:
+    """Trajectories and decisions in words; what the few recorded images decide in one sentence."""
+    from ..parity.decisions import Decisions
+    from ..parity.drift import Drift
+    from ..parity.side_by_side import SELF_TEST
+
+    stories = [str(part) for part in level.parts if isinstance(part, Drift)]
+    decisions = [part for part in level.parts if isinstance(part, Decisions)]
+    few = [part for part in decisions if part.data == SELF_TEST and part]
+    stories += [str(part) for part in decisions if part.data != SELF_TEST or not part]
+    if few:
+        flips, labels = sum(part.flips for part in few), sum(part.images for part in few)
+        stories.append(
+            f"self-test: {flips} of {labels} labels flip, of {few[0].images} images with each of {len(few)} presets: "
+            "too few to say how often decisions flip; give --data for that"
+        )
+    return stories
+
+
+def _listed(text: str, option: str) -> list[str]:
+    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not all(names):
+        raise ConfigError(f"{option} {text!r}: expected names separated by commas")
+    return names
+
+
+def _images(bundle: Path, data: Path | None, attacked: Path | None, limit: int, resize: bool) -> list[ImageSet]:
+    if data is None and attacked is None:
+        return []
+    from ..bundle import Bundle
+    from ..labelled import load_labelled
+    from ..parity.side_by_side import ImageSet
+
+    manifest = Bundle.open(bundle, verify=False).manifest
+    sets = []
+    for name, path in (("clean", data), ("attacked", attacked)):
+        if path is not None:
+            found = load_labelled(path, manifest.image, manifest.classes, resize=resize)
+            found = found.take(min(limit, len(found)))
+            sets.append(ImageSet(name, found.images, found.labels))
+    return sets
+
+
+def _against_torch() -> Callable[..., Verification]:
+    """edgepure_export's function, or one sentence about what is not installed."""
+    try:
+        from edgepure_export.against_torch import verify_against_torch
+    except ImportError as error:
+        raise ConfigError(
+            f"--against torch needs PyTorch and ONNX, and {error.name or error} cannot be imported; install them with "
+            "`pip install edgepure[export]`"
+        ) from error
+    return verify_against_torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -29,11 +29,16 @@ def render(report: DemoReport) -> str:
         _plan(report),
         _facts(report),
     ]
+    return page(report.title, sections)
+
+
+def page(title: str, sections: Iterable[str], more_css: str = "") -> str:
+    """A whole page of these sections (HTML); empty ones are left out."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(report.title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>{CSS}{more_css}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(s for s in sections if s)
         + "\n</main>\n</body>\n</html>\n"
     )

@@ -1,7 +1,87 @@
-"""Inference engines behind one small protocol. Import what you need from the module of the engine."""
+"""Inference engines behind one small protocol. `open_engine` and `open_stepper` choose one by the provider's name."""
 
 from __future__ import annotations
 
-from .base import Engine, Stepper, TensorSpec
+from typing import TYPE_CHECKING
 
-__all__ = ["Engine", "Stepper", "TensorSpec"]
+from ..errors import ProviderError
+from .base import BoundCall, Engine, Stepper, TensorSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..bundle import Bundle
+
+__all__ = ["PROVIDERS", "BoundCall", "Engine", "Stepper", "TensorSpec", "open_engine", "open_graph", "open_stepper"]
+
+#: What may be asked for: ONNX Runtime on the CPU and on CUDA, TensorRT, TensorRT for RTX.
+PROVIDERS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
+
+
+def open_engine(
+    bundle: Bundle, graph: str, provider: str = "cpu", *, precision: str = "fp32", threads: int | None = None
+) -> Engine:
+    """One graph of a bundle on an engine.
+
+    Args:
+        bundle: the bundle.
+        graph, precision: which graph (see `Bundle.graph_path`).
+        provider: one of `PROVIDERS`.
+        threads: CPU threads of one call; None: one per core. For the CPU only.
+
+    Raises:
+        ProviderError: the provider is unknown, not installed, not active, or has no engine for this device; says what
+            is missing. Nothing ever falls back to another provider.
+        BundleError: the bundle has no such graph or variant, or the graph cannot be run.
+    """
+    if provider not in PROVIDERS:
+        raise ProviderError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
+    if provider in ("tensorrt", "tensorrt-rtx"):
+        from .tensorrt_runner import TensorRTEngine
+
+        return TensorRTEngine(bundle, graph, precision, product=provider)
+    inside = {str(name): entry.precision for name, entry in bundle.manifest.graphs_in(precision).items()}
+    path = bundle.graph_path(graph, precision)
+    return open_graph(path, provider, precision=inside[graph], threads=threads)
+
+
+def open_graph(path: Path, provider: str = "cpu", *, precision: str = "fp32", threads: int | None = None) -> Engine:
+    """One ONNX file on ONNX Runtime.
+
+    Args:
+        path: the file; external data is looked up beside it.
+        provider: ``cpu`` or ``cuda``; TensorRT runs engines that are built from a bundle.
+        precision: of the heavy arithmetic in the graph.
+        threads: as for `open_engine`.
+
+    Raises:
+        ProviderError, BundleError: as `open_engine`.
+    """
+    if provider == "cuda":
+        from .onnxruntime_cuda import CudaEngine
+
+        return CudaEngine(path, precision=precision)
+    from .onnxruntime_engine import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(path, provider, threads, precision=precision)
+
+
+def open_stepper(engine: Engine, slots: int = 8) -> Stepper:
+    """The slots of a step graph on the engine that `open_engine` gave for it, which must outlive them.
+
+    ``slots``: images that share a call at most; TensorRT gives fewer if the engine was built for smaller batches.
+    """
+    if engine.provider in ("tensorrt", "tensorrt-rtx"):
+        from .tensorrt_runner import TensorRTEngine, TensorRTStepper
+
+        assert isinstance(engine, TensorRTEngine)
+        return TensorRTStepper(engine, slots)
+    if engine.provider == "cuda":
+        from .onnxruntime_cuda import CudaEngine, CudaStepper
+
+        assert isinstance(engine, CudaEngine)
+        return CudaStepper(engine, slots)
+    from .onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeStepper
+
+    assert isinstance(engine, OnnxRuntimeEngine)
+    return OnnxRuntimeStepper(engine, slots)

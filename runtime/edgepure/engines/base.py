@@ -6,11 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
+
+if TYPE_CHECKING:
+    from ..noise import RowNoise
 
 Float32 = NDArray[np.float32]
 
@@ -22,6 +26,27 @@ class TensorSpec:
     name: str
     shape: tuple[int | str, ...]
     dtype: str
+
+
+class BoundCall(ABC):
+    """A graph on buffers that are bound once, for one batch size: the fastest call that the engine can make.
+
+    Attributes:
+        inputs: the arrays that the call reads, to be written before it. Empty where they lie on a device: there they
+            are zeros.
+    """
+
+    inputs: dict[str, Float32]
+
+    @abstractmethod
+    def __call__(self) -> None:
+        """Start one call. On a device it may still be running when this returns."""
+
+    def wait(self) -> None:
+        """Return when all calls are done."""
+
+    def close(self) -> None:
+        """Give memory back."""
 
 
 class Engine(ABC):
@@ -56,6 +81,10 @@ class Engine(ABC):
     @abstractmethod
     def _run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, Float32]: ...
 
+    @abstractmethod
+    def bound(self, batch: int) -> BoundCall:
+        """This graph on buffers of its own for ``batch`` images; what measurements compare with."""
+
     def close(self) -> None:
         """Give memory back; the engine cannot be used afterwards."""
 
@@ -72,11 +101,13 @@ class Stepper(ABC):
     """Executes rows on a bank of slots. A slot holds the state of one image (x, ref, mask); the active slots are
     always ``0 .. active-1``. State stays where the engine computes; only coefficients and noise enter the loop.
 
+    For each row the caller writes ``coeffs``, calls `load_noise` for the slots whose row draws noise, then `step`.
+
     Attributes:
         capacity: number of slots.
         image_shape: ``(C, H, W)``.
         coeffs: ``[capacity, K]`` float32, written by the caller before each step.
-        noise: ``[capacity, C, H, W]`` float32, likewise.
+        noise: ``[capacity, C, H, W]`` float32, where `load_noise` puts noise that is made on the host.
         noise_out: the same for the second noise of the learned-variance variant, or None.
     """
 
@@ -94,13 +125,28 @@ class Stepper(ABC):
     def move(self, source: int, target: int) -> None:
         """Copy a slot's state over another's, to keep the active slots contiguous."""
 
+    def load_noise(self, slot: int, noise: RowNoise, row: int) -> None:
+        """Make the noise of row ``row`` that of the next step of a slot. Not called for rows that draw none."""
+        self.noise[slot] = noise.row(row)
+
+    def load_noise_out(self, slot: int, noise: RowNoise, row: int) -> None:
+        """The same for the second noise; only where ``noise_out`` is not None."""
+        assert self.noise_out is not None
+        self.noise_out[slot] = noise.out(row)
+
     @abstractmethod
     def step(self, active: int) -> None:
-        """Execute the row in ``coeffs`` with ``noise`` for the slots ``0 .. active-1``."""
+        """Execute the row in ``coeffs`` with the loaded noise for the slots ``0 .. active-1``.
+
+        On a device it may still be running when this returns; what the caller wrote may be overwritten at once.
+        """
 
     @abstractmethod
     def state(self, slot: int) -> Float32:
-        """A copy of ``x`` of a slot, ``[C, H, W]``."""
+        """A copy of ``x`` of a slot, ``[C, H, W]``, after all steps."""
+
+    def wait(self) -> None:
+        """Return when all steps are done."""
 
     def close(self) -> None:
         """Give memory back."""

@@ -7,6 +7,9 @@ asked what it really uses, and anything else than what was wanted is an error.
 from __future__ import annotations
 
 import ctypes.util
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,11 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, ProviderError
 from ..rows import COLUMNS, LEARNED_COLUMNS
-from .base import Engine, Float32, Stepper, TensorSpec
+from .base import BoundCall, Engine, Float32, Stepper, TensorSpec
 
-#: Our name of a provider -> ONNX Runtime's name.
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
+#: Our name of a provider -> ONNX Runtime's name. Its own TensorRT provider is not here: it builds engines inside the
+#: first request, and knows TensorRT 10 only; `edgepure.engines.tensorrt_runner` does it without.
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def import_onnxruntime() -> Any:
@@ -44,37 +44,67 @@ def why_inactive(provider: str) -> str:
     return "its CUDA, cuDNN or TensorRT libraries did not load; `edgepure doctor` lists what was found"
 
 
+def require_provider(provider: str) -> str:
+    """ONNX Runtime's name of a provider.
+
+    Raises:
+        ProviderError: unknown, or not part of the installed ONNX Runtime; with the line that installs it.
+    """
+    ort = import_onnxruntime()
+    if provider not in PROVIDERS:
+        raise ProviderError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
+    offered = list(ort.get_available_providers())
+    if PROVIDERS[provider] not in offered:
+        raise ProviderError(
+            f"provider {provider!r} is not part of the installed onnxruntime {ort.__version__} "
+            f"(it has {', '.join(offered)}); install `edgepure[cuda]` for NVIDIA GPUs, or pass provider='cpu'"
+        )
+    return PROVIDERS[provider]
+
+
 class OnnxRuntimeEngine(Engine):
     """One ONNX graph in one session."""
 
-    def __init__(self, path: Path, provider: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        provider: str = "cpu",
+        threads: int | None = None,
+        *,
+        precision: str = "fp32",
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         """Open a graph.
 
         Args:
             path: the ``.onnx`` file; external data is looked up beside it.
-            provider: ``cpu``, ``cuda`` or ``tensorrt``.
+            provider: ``cpu`` or ``cuda``.
             threads: intra-op threads on the CPU; None lets ONNX Runtime choose (one per core).
+            precision: of the heavy arithmetic in the graph, as the manifest says.
+            options: options of ONNX Runtime's provider.
 
         Raises:
-            ProviderError: unknown, not installed or not active.
+            ProviderError: unknown, not installed or not active, or it has no kernels for this precision.
             BundleError: the file is not an ONNX graph that this ONNX Runtime can run.
         """
-        ort = import_onnxruntime()
-        if provider not in PROVIDERS:
-            raise ProviderError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
-        wanted = PROVIDERS[provider]
-        offered = list(ort.get_available_providers())
-        if wanted not in offered:
+        wanted, ort = require_provider(provider), import_onnxruntime()
+        if provider == "cpu" and precision == "bf16":
             raise ProviderError(
-                f"provider {provider!r} is not part of the installed onnxruntime {ort.__version__} "
-                f"(it has {', '.join(offered)}); install `edgepure[cuda]` for NVIDIA GPUs, or pass provider='cpu'"
+                "the bf16 variant cannot run on the CPU: ONNX Runtime has no bfloat16 convolution there; choose "
+                "precision fp32 or int8, or run it on TensorRT"
             )
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
+        if provider == "cuda" and hasattr(ort, "preload_dlls"):
+            with redirect_stdout(sys.stderr):  # it prints what it does not find
+                ort.preload_dlls()
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 3
+        if provider == "cpu" and precision == "fp8":
+            # The extended optimisations move float8 tensors through operators that have no float8 kernel.
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if threads is not None:
-            options.intra_op_num_threads = threads
+            settings.intra_op_num_threads = threads
         try:
-            self.session = ort.InferenceSession(str(path), options, providers=[wanted])
+            self.session = ort.InferenceSession(str(path), settings, providers=[(wanted, dict(options or {}))])
         except Exception as error:  # ONNX Runtime raises many unrelated classes
             if provider != "cpu":
                 raise ProviderError(f"provider {provider!r} did not start: {why_inactive(provider)}") from error
@@ -95,8 +125,37 @@ class OnnxRuntimeEngine(Engine):
         values = self.session.run(list(self.outputs), feeds)
         return dict(zip(self.outputs, values, strict=True))
 
+    def bound(self, batch: int) -> BoundCall:
+        return _HostCall(self, batch)
+
     def close(self) -> None:
         self.session = None
+
+
+class _HostCall(BoundCall):
+    """A session on arrays of the host."""
+
+    def __init__(self, engine: OnnxRuntimeEngine, batch: int) -> None:
+        def zeros(spec: TensorSpec) -> Float32:
+            return np.zeros((batch, *(int(n) for n in spec.shape[1:])), np.float32)
+
+        self.inputs = {name: zeros(spec) for name, spec in engine.inputs.items()}
+        self._outputs = {name: zeros(spec) for name, spec in engine.outputs.items()}
+        self._session = engine.session
+        self._binding = bind_arrays(engine.session, self.inputs, self._outputs)
+
+    def __call__(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+
+def bind_arrays(session: Any, inputs: Mapping[str, Float32], outputs: Mapping[str, Float32]) -> Any:
+    """A binding of C-contiguous arrays, which must outlive it."""
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+    for name, array in outputs.items():
+        binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+    return binding
 
 
 class OnnxRuntimeStepper(Stepper):
@@ -147,18 +206,13 @@ class OnnxRuntimeStepper(Stepper):
         self._session = None
 
     def _bind(self, active: int) -> Any:
-        binding = self._session.io_binding()
         feeds = {
             "x": self._x[self._now], "ref": self._ref, "mask": self._mask, "noise": self.noise, "coeffs": self.coeffs,
         }  # fmt: skip
         if self.noise_out is not None:
             feeds["noise_out"] = self.noise_out
-        for name, array in feeds.items():
-            part = array[:active]
-            binding.bind_input(name, "cpu", 0, np.float32, part.shape, part.ctypes.data)
-        target = self._x[1 - self._now][:active]
-        binding.bind_output("x_next", "cpu", 0, np.float32, target.shape, target.ctypes.data)
-        return binding
+        parts = {name: array[:active] for name, array in feeds.items()}
+        return bind_arrays(self._session, parts, {"x_next": self._x[1 - self._now][:active]})
 
 
 def _spec(node: Any) -> TensorSpec:

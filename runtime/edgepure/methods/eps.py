@@ -41,12 +41,21 @@ class EpsSpec(MethodSpec):
     @property
     def unet_calls(self) -> int:
         """UNet calls of the probe."""
-        return len(self.levels) if self.levels is not None else self.probes
+        return len(self.visited)
+
+    @property
+    def visited(self) -> tuple[float, ...]:
+        """The noise levels that are probed, in timesteps."""
+        return self.levels if self.levels is not None else tuple(float(k) for k in range(1, self.probes + 1))
+
+    def same_rows(self, other: EpsSpec) -> bool:
+        """True if both measure the same norm: ``probes`` says nothing beside ``levels``."""
+        return (self.visited, self.perturb, self.label) == (other.visited, other.perturb, other.label)
 
 
 def compile_eps(spec: EpsSpec, schedule: NoiseSchedule) -> Plan:
     """Rows that leave the EPS vector in ``x``."""
-    levels = spec.levels if spec.levels is not None else tuple(float(k) for k in range(1, spec.probes + 1))
+    levels = spec.visited
     T = len(schedule)
     builder = RowBuilder("eps")
     for level in levels:

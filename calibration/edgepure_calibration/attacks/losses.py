@@ -1,0 +1,44 @@
+"""What attacks maximise: one loss per image, logits ``[B, N]`` and labels ``[B]`` to ``[B]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgepure.errors import ConfigError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+LossName = Literal["ce", "dlr"]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Difference of logits ratio (Croce & Hein 2020, equation 6): ``-(z_y - max_{i != y} z_i) / (z_1st - z_3rd)``.
+
+    Unlike cross-entropy it does not change when logits are scaled or shifted, so it cannot saturate.
+
+    Raises:
+        ConfigError: fewer than three classes.
+    """
+    if logits.shape[1] < 3:
+        raise ConfigError(
+            f"the DLR loss needs at least three classes, this classifier has {logits.shape[1]}; use the attack apgd-ce"
+        )
+    ordered = logits.sort(dim=1, descending=True).values
+    return -margin(logits, labels) / (ordered[:, 0] - ordered[:, 2]).clamp_min(1e-12)
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logit of the truth minus the largest other one; below 0: read wrong."""
+    truth = F.one_hot(labels, logits.shape[1]).bool()
+    return logits[truth] - logits.masked_fill(truth, -float("inf")).amax(dim=1)
+
+
+LOSSES: dict[LossName, Loss] = {"ce": cross_entropy, "dlr": dlr}

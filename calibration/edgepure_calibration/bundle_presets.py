@@ -1,0 +1,46 @@
+"""Presets put into a bundle that is being changed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepure.atomic import write_npz
+from edgepure.bundle_edit import BundleEdit
+from edgepure.manifest import SELFTEST_FILE
+from edgepure.presets import Preset
+
+
+def put_presets(
+    edit: BundleEdit, presets: Mapping[str, Preset], recorded: Mapping[str, NDArray[Any]] | None = None
+) -> None:
+    """Add presets, or replace those of the same name.
+
+    The recorded purifications of presets that change are removed from the self-test, because they no longer say what
+    the preset computes; `edgepure verify` then names these presets as unrecorded. ``recorded``: new ones, as
+    `edgepure_export.recordings.record_pipelines` makes them.
+    """
+    old = edit.manifest.presets
+    changed = {name for name, preset in presets.items() if name in old and old[name] != preset}
+    edit.manifest = edit.manifest.model_copy(update={"presets": {**old, **presets}})
+    if not changed and not recorded:
+        return
+    with np.load(edit.root / SELFTEST_FILE, allow_pickle=False) as arrays:
+        kept = {key: arrays[key] for key in arrays if not _belongs(key, changed)}
+        stale = len(kept) < len(arrays.files)
+    if stale or recorded:
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / SELFTEST_FILE
+            write_npz(target, {**kept, **(recorded or {})})
+            edit.add(SELFTEST_FILE, target)
+
+
+def _belongs(key: str, presets: set[str]) -> bool:
+    """``pipeline/<preset>/<array>``."""
+    kind, _, rest = key.partition("/")
+    return kind == "pipeline" and rest.rpartition("/")[0] in presets

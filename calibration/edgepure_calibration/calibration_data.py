@@ -1,0 +1,135 @@
+"""The images of a calibration, and what makes them unfit for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepure import Purifier
+from edgepure.calibration import DataRecord
+from edgepure.errors import ConfigError, ImageError
+from edgepure.labelled import LabelledImages, load_labelled
+
+from .data_checks import check_attacks, check_images, check_labels
+
+#: Fewer clean images say nothing of the edges of their distribution.
+FEWEST_CLEAN = 50
+FEWEST_ATTACKED = 20
+#: Attacked images without labels must change this share of the plain classifier's answers.
+FEWEST_CHANGED = 0.2
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """Checked images in random order, so that the first of them are a fair sample; ``attacked`` is None without any."""
+
+    clean: LabelledImages
+    attacked: LabelledImages | None
+    clean_record: DataRecord
+    attacked_record: DataRecord | None
+
+
+def load_data(
+    purifier: Purifier,
+    clean: str | Path | LabelledImages,
+    attacked: str | Path | LabelledImages | None,
+    *,
+    limit: int,
+    seed: int,
+    resize: bool = False,
+) -> CalibrationData:
+    """Read, check and (beyond ``limit`` images) draw the data.
+
+    Raises:
+        ImageError, ConfigError: the images are unfit; the sentence says why.
+    """
+    found = _load(purifier, clean, resize)
+    _check(found, "the clean images", FEWEST_CLEAN)
+    plain = purifier.logits(found.images).argmax(axis=1)
+    other = None if attacked is None else _load(purifier, attacked, resize)
+    answers = None
+    if other is not None:
+        _check(other, "the attacked images", FEWEST_ATTACKED)
+        answers = purifier.logits(other.images).argmax(axis=1)
+        _check_attacked(purifier, found, other, plain, answers)
+    record = _record(found, plain)
+    return CalibrationData(
+        clean=_drawn(found, limit, seed),
+        attacked=None if other is None else _drawn(other, limit, seed),
+        clean_record=record,
+        attacked_record=None if other is None or answers is None else _record(other, answers),
+    )
+
+
+def _load(purifier: Purifier, data: str | Path | LabelledImages, resize: bool) -> LabelledImages:
+    manifest = purifier.bundle.manifest
+    if not isinstance(data, LabelledImages):
+        return load_labelled(data, manifest.image, manifest.classes, resize=resize)
+    if data.images.shape[1:] != manifest.image.shape:
+        raise ImageError(
+            f"the images are {list(data.images.shape[1:])} (C, H, W), this bundle takes {list(manifest.image.shape)}; "
+            "resize them"
+        )
+    return data
+
+
+def _drawn(data: LabelledImages, limit: int, seed: int) -> LabelledImages:
+    some = data if len(data) <= limit else data.take(limit, seed)
+    return some.pick(np.random.default_rng(seed).permutation(len(some)))
+
+
+def _record(data: LabelledImages, answers: NDArray[np.int64]) -> DataRecord:
+    accuracy = None if data.labels is None else round(float((answers == data.labels).mean()), 6)
+    return DataRecord(sha256=data.sha256, images=len(data), accuracy=accuracy)
+
+
+def _check(data: LabelledImages, what: str, fewest: int) -> None:
+    check_images(data, what, fewest)
+    flat = data.images.reshape(len(data), -1)
+    constant = np.flatnonzero(np.ptp(flat, axis=1) == 0.0)
+    if len(constant):
+        raise ImageError(
+            f"{what}: {len(constant)} of {len(data)} are one constant colour (the first is {data.names[constant[0]]}), "
+            "which would shift the statistics; remove them"
+        )
+    if data.labels is not None:
+        check_labels(data, what)
+
+
+def _check_attacked(
+    purifier: Purifier,
+    clean: LabelledImages,
+    attacked: LabelledImages,
+    plain: NDArray[np.int64],
+    answers: NDArray[np.int64],
+) -> None:
+    known = {image.tobytes() for image in clean.images}
+    same = sum(image.tobytes() in known for image in attacked.images)
+    if same == len(attacked):
+        raise ConfigError(
+            "the attacked images are the clean ones: every one of them is also among the clean images; give images "
+            "that were attacked, or leave them out"
+        )
+    if clean.labels is not None and attacked.labels is not None:
+        check_attacks(clean, attacked, purifier.logits, "the attacked images")
+    elif len(clean) == len(attacked):
+        changed = int((plain != answers).sum())
+        if changed < FEWEST_CHANGED * len(attacked):
+            raise ConfigError(
+                f"the attacked images are no attacks on this bundle's classifier: it answers {len(attacked) - changed} "
+                f"of {len(attacked)} as their clean versions; give images that were attacked on it"
+            )
+    else:
+        raise ConfigError(
+            f"nothing tells whether the attacked images are attacks: there are {len(clean)} clean and {len(attacked)} "
+            "attacked images, not both with labels; give labels, or the attacked version of every clean image in order"
+        )
+
+
+def random_signs(images: NDArray[np.float32], eps: float, seed: int) -> NDArray[np.float32]:
+    """The images with +eps or -eps in every pixel, clipped to [0, 1]: a stand-in where there are no attacks."""
+    signs = np.random.default_rng(seed).integers(0, 2, images.shape, dtype=np.int8) * 2 - 1
+    return np.asarray(np.clip(images + np.float32(eps) * signs, 0.0, 1.0), np.float32)

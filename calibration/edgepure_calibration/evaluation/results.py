@@ -1,0 +1,205 @@
+"""What an evaluation found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepure import Preset
+from edgepure.intervals import clopper_pearson
+
+from .protocol import Accuracy, Protocol
+from .settings import ATTACKS, Settings
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Does the deployed engine decide the adversarial images as the twin does that they were made with?
+
+    Attributes:
+        images: compared, one purification each with the same noise on both sides.
+        flips: answers that differ.
+        difference: largest difference of a purified pixel, over images whose mask is the same.
+        masks: images whose mask differs in some pixel; None for presets without a mask.
+    """
+
+    images: int
+    flips: int
+    difference: float
+    masks: int | None = None
+
+    @property
+    def bound(self) -> float:
+        """One-sided 95 % upper bound of the share of answers that differ."""
+        return clopper_pearson(self.flips, self.images, 0.9)[1]
+
+    def __str__(self) -> str:
+        masks = "" if self.masks is None else f", {self.masks} masks differ"
+        return (
+            f"{self.flips} of {self.images} answers differ (at most {100 * self.bound:.1f} % with 95 % confidence)"
+            f"{masks}, pixels by at most {self.difference:.1e}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"images": self.images, "flips": self.flips, "upper_bound95": round(self.bound, 6),
+                "largest_pixel_difference": self.difference, "masks_that_differ": self.masks}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """One attack on one preset (or clean images, attack ``none``).
+
+    Attributes:
+        accuracies: single, worst of N, majority of K.
+        resubmission: attacker's success after 1, 2, ... queries with the same image, mean over seeds.
+        unet_calls: mean of one answer of one purification.
+        agreement: of twin and engine on these images; None for clean ones.
+        plain: accuracy of the classifier alone on the same images.
+        images: the attacked ones of the first seed, ``[N, C, H, W]``.
+    """
+
+    accuracies: tuple[Accuracy, ...]
+    resubmission: tuple[float, ...]
+    unet_calls: float
+    plain: Accuracy
+    agreement: Agreement | None = None
+    images: Float32 = field(default_factory=lambda: np.zeros((0, 1, 1, 1), np.float32), repr=False)
+
+    @property
+    def protocol(self) -> Protocol:
+        """Of all of these numbers."""
+        return self.accuracies[0].protocol
+
+    def by_rule(self, kind: str) -> Accuracy:
+        """The accuracy of one decision rule."""
+        return next(a for a in self.accuracies if a.rule.kind == kind)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without images."""
+        return {
+            "attack": self.protocol.attack,
+            "title": self.protocol.title,
+            "accuracies": [a.to_dict() for a in self.accuracies],
+            "resubmission": [round(v, 6) for v in self.resubmission],
+            "unet_calls_of_one_purification": round(self.unet_calls, 3),
+            "classifier_alone": self.plain.to_dict(),
+            "agreement": None if self.agreement is None else self.agreement.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class PresetResult:
+    """One preset: what it costs, clean and under every attack."""
+
+    name: str
+    preset: Preset
+    unet_calls: int
+    clean: AttackResult
+    attacks: tuple[AttackResult, ...]
+
+    @property
+    def worst(self) -> AttackResult | None:
+        """The attack that leaves the lowest single-purification accuracy; surrogates do not count."""
+        counted = [a for a in self.attacks if not a.protocol.surrogate]
+        return min(counted, key=lambda a: a.by_rule("single").fraction, default=None)
+
+    def mask_gains(self) -> list[tuple[AttackResult, AttackResult]]:
+        """Pairs of the same attack, blind to the mask and with a gradient of it."""
+        blind = {a.protocol.attack: a for a in self.attacks if a.protocol.mask_gradient == "none"}
+        return [
+            (blind[a.protocol.attack], a)
+            for a in self.attacks
+            if a.protocol.mask_gradient not in (None, "none") and a.protocol.attack in blind
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "name": self.name,
+            "preset": self.preset.model_dump(mode="json"),
+            "unet_calls_of_one_purification": self.unet_calls,
+            "clean": self.clean.to_dict(),
+            "attacks": [a.to_dict() for a in self.attacks],
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All of it.
+
+    Attributes:
+        bundle: name; ``bundle_sha256`` of its graphs and weights.
+        presets: what was measured.
+        images, labels: the clean ones that were used.
+        classes: names.
+        settings: what was asked for.
+        facts: machine, versions, engine, seconds, memory estimate.
+        experiments: further results by name (``noise_policy``) and preset.
+    """
+
+    bundle: str
+    bundle_sha256: str
+    presets: tuple[PresetResult, ...]
+    images: Float32 = field(repr=False)
+    labels: NDArray[np.int64] = field(repr=False)
+    classes: tuple[str, ...]
+    settings: Settings
+    facts: Mapping[str, Any]
+    all_presets: Sequence[str]
+    experiments: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+
+    def not_tested(self) -> list[str]:
+        """What these numbers say nothing about, one sentence each."""
+        s, done = self.settings, {a.protocol.attack for p in self.presets for a in p.attacks}
+        if "apgd" in done:  # it is both of them
+            done |= {"apgd-ce", "apgd-dlr"}
+        rest = [name for name in ATTACKS if name not in done]
+        found = [f"attacks that were not run: {', '.join(rest)}"] if rest else []
+        others = [name for name in self.all_presets if name not in {p.name for p in self.presets}]
+        if others:
+            found.append(f"presets that were not attacked: {', '.join(others)}")
+        found.append(f"any ball but {s.norm} of radius {s.eps:.4g}; other norms and larger radii")
+        found.append("targeted attacks, patches, rotations and other geometry, and attacks bounded by LPIPS")
+        masked = [p for p in self.presets if p.preset.mask is not None]
+        if masked and s.mask_gradient == "none":
+            found.append("attackers who differentiate through the attention mask (--mask-gradient soft)")
+        if any(p.preset.ssni is not None for p in self.presets):
+            if "pgd-small-norm" not in done:
+                found.append("attackers who keep the score norm small (attack pgd-small-norm)")
+            found.append("gradients of SSNI's rounded noise level: it is detached in every attack")
+        if s.eot < 20 or s.steps < 100:
+            found.append(
+                f"stronger settings of the same attacks: {s.steps} steps, EOT {s.eot}; critics ask for 100 and 20"
+            )
+        if len(self.labels) < 256:
+            found.append(f"more than {len(self.labels)} images; critics ask for at least 256")
+        if len(s.seeds) == 1:
+            found.append("more than one seed")
+        if "noise_policy" not in self.experiments:
+            found.append("an attacker who knows or predicts the noise (--noise-policy)")
+        found.append(f"other engines and precisions than {self.facts['engine']}")
+        found.append(
+            "attacks that nobody has thought of yet: an evaluation is an upper bound of robustness, no proof of it"
+        )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "bundle": self.bundle,
+            "bundle_sha256": self.bundle_sha256,
+            "presets": [p.to_dict() for p in self.presets],
+            "not_tested": self.not_tested(),
+            "experiments": {
+                name: {preset: [r.to_dict() for r in found] for preset, found in by_preset.items()}
+                for name, by_preset in self.experiments.items()
+            },
+            "facts": dict(self.facts),
+        }

@@ -1,0 +1,151 @@
+"""A variant that is being tried: its graphs in a folder, and a purifier that runs them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from edgepure.bundle import Bundle
+from edgepure.engines import Engine, open_graph
+from edgepure.errors import ExportError
+from edgepure.manifest import GraphName, VariantName
+from edgepure.purifier import Purifier
+from edgepure_export.precision import HALF_TYPES, HalfReport, emulated, heavy_nodes, load_graph, to_half
+from edgepure_export.qdq import SCHEMES, QdqReport, Range, Tap, Target, insert_qdq, quantizable
+from edgepure_export.weights_pool import WeightsPool
+
+#: The graphs that hold the diffusion network, which runs many times for each decision. The classifier runs once.
+GRAPHS: tuple[GraphName, ...] = ("step", "step_learned", "unet")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The graphs of a variant.
+
+    Attributes:
+        precision, target: what it is and what it is for.
+        keep: layers in higher precision.
+        files: graph name to its file, beside the weights that they share.
+        runnable: what can be run of it here: the files themselves, or a twin that computes in fp32 and rounds as they
+            do.
+        reports: what was converted, by graph and pass.
+    """
+
+    precision: VariantName
+    target: Target
+    keep: tuple[str, ...]
+    files: Mapping[GraphName, Path]
+    runnable: Mapping[GraphName, Path]
+    reports: Mapping[GraphName, dict[str, Any]]
+
+    @property
+    def native(self) -> bool:
+        """Whether what is measured here is the variant itself."""
+        return self.files == self.runnable
+
+    @property
+    def opened_as(self) -> str:
+        """The precision to open `runnable` as. A twin computes in fp32; only float8 values stay what they are."""
+        return self.precision if self.native or self.precision == "fp8" else "fp32"
+
+
+def layers(bundle: Bundle, graph: GraphName, precision: VariantName) -> list[str]:
+    """Names of the operators of a graph that a variant converts, in the order of the graph."""
+    model = load_graph(bundle.graph_path(graph))
+    return heavy_nodes(model, precision) if precision in HALF_TYPES else quantizable(model)
+
+
+def build(
+    bundle: Bundle,
+    precision: VariantName,
+    target: Target,
+    folder: Path,
+    ranges: Mapping[Tap, Range] | None = None,
+    keep: Collection[str] = (),
+    graphs: Collection[GraphName] = GRAPHS,
+    provider: str = "cpu",
+) -> Candidate:
+    """Write the graphs of a variant into ``folder`` (what was there is removed).
+
+    Args:
+        ranges: of int8 and fp8. Names of operators are the same in all graphs of a bundle, so one measurement serves
+            them all; a graph whose operators are called otherwise is left out.
+        keep: names of operators in higher precision.
+        graphs: those to make; the ones that the bundle does not have are skipped.
+        provider: where the candidate is going to be run; if that is not its target, it gets a twin.
+
+    Raises:
+        ExportError: a graph cannot be converted.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    files: dict[GraphName, Path] = {}
+    reports: dict[GraphName, dict[str, Any]] = {}
+    twins: dict[GraphName, Path] = {}
+    native = target == provider and (provider, precision) != ("cpu", "bf16")
+    (folder / "twin").mkdir(parents=True)
+    with WeightsPool(folder) as pool, WeightsPool(folder / "twin") as twin_pool:
+        for graph in graphs:
+            if graph not in bundle.manifest.graphs:
+                continue
+            model = load_graph(bundle.graph_path(graph))
+            if ranges is not None and not set(quantizable(model)) <= {name for name, _ in ranges}:
+                continue
+            reports[graph] = _convert(model, precision, target, ranges, keep)
+            files[graph] = pool.save(model, f"{graph}.onnx")
+            if not native:
+                emulated(model)
+                twins[graph] = twin_pool.save(model, f"{graph}.onnx")
+    for path in files.values():
+        _check(path)
+    return Candidate(precision, target, tuple(sorted(keep)), files, files if native else twins, reports)
+
+
+def _convert(
+    model: Any, precision: VariantName, target: Target, ranges: Mapping[Tap, Range] | None, keep: Collection[str]
+) -> dict[str, Any]:
+    """Convert in place. On a GPU what is not quantized runs in fp16: engines are strongly typed."""
+    report: dict[str, Any] = {}
+    if precision in HALF_TYPES:
+        half: HalfReport = to_half(model, precision, keep)
+        return {"half": asdict(half)}
+    assert ranges is not None
+    qdq: QdqReport = insert_qdq(model, ranges, SCHEMES[precision, target], keep)
+    report["qdq"] = asdict(qdq)
+    if target != "cpu":
+        report["half"] = asdict(to_half(model, "fp16"))
+    return report
+
+
+def _check(path: Path) -> None:
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:  # the checker raises classes of its own
+        raise ExportError(f"{path.name} did not become a valid ONNX graph: {str(error).splitlines()[0]}") from error
+
+
+class CandidatePurifier(Purifier):
+    """A bundle with some of its graphs replaced by those of a candidate that is not in the bundle yet."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        candidate: Candidate,
+        provider: Literal["cpu", "cuda"] | str = "cpu",
+        *,
+        threads: int | None = None,
+        slots: int = 8,
+    ) -> None:
+        self._candidate = candidate
+        super().__init__(bundle, provider, threads=threads, slots=slots)
+
+    def engine(self, graph: str) -> Engine:
+        path = next((file for name, file in self._candidate.runnable.items() if name == graph), None)
+        if path is not None and graph not in self._engines:
+            inside = self._candidate.opened_as
+            self._engines[graph] = open_graph(path, self.provider, precision=inside, threads=self._threads)
+        return super().engine(graph)

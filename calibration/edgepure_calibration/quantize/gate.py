@@ -1,0 +1,195 @@
+"""The gate of a variant. It is in decisions: what counts is what the classifier says after the purification.
+
+Every purification is repeated with other noise in fp32, too: how often that flips a decision is the measure of how much
+a flip means. A variant gets the same noise as fp32, so what it flips is its own doing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepure.engines.base import Float32
+from edgepure.errors import ConfigError, EdgepureError
+from edgepure.intervals import clopper_pearson
+from edgepure.labelled import LabelledImages
+from edgepure.presets import Preset
+from edgepure.purifier import Purifier
+
+from .recording import follow, masks_of, planned
+from .verdict import Check, Flips, Limits, PresetGate, check
+
+#: Rows of a trajectory are compared on this many images, or on fewer if they need more memory than this.
+DRIFT_IMAGES, DRIFT_BYTES = 16, 128 << 20
+
+Labels = NDArray[np.int64]
+Report = Callable[[str, float], None]
+
+
+class Decisions:
+    """Decisions of fp32, taken once and compared with those of every candidate.
+
+    Args:
+        purifier: the fp32 bundle.
+        data: images by ``clean`` and ``attacked``.
+        presets: by name.
+        redraws: noises that each image is purified with, at least 2.
+        seed: of the noises.
+        limits: the fewest decisions follow from them.
+
+    Raises:
+        ConfigError: too few decisions to show anything.
+    """
+
+    def __init__(
+        self,
+        purifier: Purifier,
+        data: Mapping[str, LabelledImages],
+        presets: Mapping[str, Preset],
+        redraws: int,
+        seed: int,
+        limits: Limits,
+    ) -> None:
+        if redraws < 2:
+            raise ConfigError(f"{redraws} noise for each image: at least 2 are needed to see what new noise changes")
+        needed = limits.decisions_needed()
+        for name, part in data.items():
+            if len(part) * redraws < needed:
+                raise ConfigError(
+                    f"{len(part)} {name} images with {redraws} noises each are {len(part) * redraws} decisions, too "
+                    f"few to show that at most {100 * limits.flips:g} % flip (95 % confidence takes {needed}); "
+                    "give more images, or more noises (--redraws)"
+                )
+        self.purifier, self.data, self.presets = purifier, dict(data), dict(presets)
+        self.redraws, self.seed, self.limits = redraws, seed, limits
+        self._labels: dict[tuple[str, str], Labels] = {}
+        self._drift: dict[str, tuple[Float32, Float32]] = {}
+
+    def known(self) -> dict[str, list[list[int]]]:
+        """The fp32 labels so far, to go on with later."""
+        return {f"{preset}/{part}": labels.tolist() for (preset, part), labels in self._labels.items()}
+
+    def remember(self, known: Mapping[str, Sequence[Sequence[int]]]) -> None:
+        """Take over what `known` gave."""
+        for key, labels in known.items():
+            preset, _, part = key.rpartition("/")
+            if preset in self.presets and part in self.data:
+                self._labels[preset, part] = np.asarray(labels, np.int64)
+
+    def of_fp32(self, preset: str, report: Report | None = None) -> None:
+        """Take the decisions of a preset in fp32, unless they are known."""
+        for part in self.data:
+            if (preset, part) not in self._labels:
+                self._labels[preset, part] = self._decide(self.purifier, preset, part, report)
+
+    def compare(self, candidate: Purifier, preset: str, report: Report | None = None) -> PresetGate:
+        """Run one preset of a candidate through the gate (all but its speed)."""
+        self.of_fp32(preset, report)
+        try:
+            flips = {part: self._flips(candidate, preset, part, report) for part in self.data}
+            drift, redraw = self._drifts(candidate, preset)
+        except EdgepureError as error:  # NaN or infinite values
+            return PresetGate(preset, {}, (), (), (), str(error))
+        checks = [*self._flip_checks(flips), *self._accuracy_checks(flips)]
+        if redraw:
+            share = drift[-1] / redraw[-1] if redraw[-1] > 0.0 else (0.0 if drift[-1] == 0.0 else math.inf)
+            checks.append(
+                check(
+                    "drift", share, self.limits.drift,
+                    f"at its last row the trajectory is off by {drift[-1]:.3g}, {share:.2f} of what new noise changes",
+                )
+            )  # fmt: skip
+        return PresetGate(preset, flips, drift, redraw, tuple(checks))
+
+    def _decide(self, purifier: Purifier, preset: str, part: str, report: Report | None) -> Labels:
+        """Labels ``[N, redraws]``: of every single purification, not of the vote."""
+        images = self.data[part].images
+        shown = None
+        if report is not None:
+            what = f"deciding {part} images, preset {preset}"
+            shown = lambda done, total: report(what, done / total)  # noqa: E731
+        results = purifier.run(images, self.presets[preset], votes=self.redraws, noise=self.seed, on_progress=shown)
+        return np.array([result.vote_labels for result in results], np.int64)
+
+    def _flips(self, candidate: Purifier, preset: str, part: str, report: Report | None) -> Flips:
+        mine, theirs = self._decide(candidate, preset, part, report), self._labels[preset, part]
+        flipped, total = int((mine != theirs).sum()), mine.size
+        truth = self.data[part].labels
+        right = [None, None] if truth is None else [float((a == truth[:, None]).mean()) for a in (mine, theirs)]
+        return Flips(
+            decisions=total,
+            flipped=flipped,
+            high=clopper_pearson(flipped, total, confidence=0.9)[1],
+            redrawn=int((theirs != np.roll(theirs, 1, axis=1)).sum()),
+            accuracy=right[0],
+            accuracy_fp32=right[1],
+        )
+
+    def _flip_checks(self, flips: Mapping[str, Flips]) -> list[Check]:
+        checks = []
+        for part, f in flips.items():
+            redrawn = f.redrawn / f.decisions
+            checks.append(
+                check(
+                    f"flips, {part}", f.high, redrawn + self.limits.flips,
+                    f"it flips {f.flipped} of {f.decisions} decisions on {part} images (at most {100 * f.high:.2f} % "
+                    f"with 95 % confidence), new noise flips {100 * redrawn:.2f} %; "
+                    f"{100 * (redrawn + self.limits.flips):.2f} % are allowed",
+                )
+            )  # fmt: skip
+        return checks
+
+    def _accuracy_checks(self, flips: Mapping[str, Flips]) -> list[Check]:
+        checks = []
+        for part, f in flips.items():
+            if f.accuracy is None or f.accuracy_fp32 is None:
+                continue
+            lost = f.accuracy_fp32 - f.accuracy
+            checks.append(
+                check(
+                    f"accuracy, {part}", lost, self.limits.accuracy,
+                    f"accuracy on {part} images goes from {100 * f.accuracy_fp32:.2f} % to {100 * f.accuracy:.2f} %, "
+                    f"{100 * self.limits.accuracy:g} points may be lost",
+                )
+            )  # fmt: skip
+        return checks
+
+    def _drifts(self, candidate: Purifier, preset: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Root mean square differences after each row: to fp32 with the same noise, and of fp32 with two noises."""
+        spec, images = self.presets[preset], next(iter(self.data.values())).images
+        group = max(planned(self.purifier, spec, images[: 4 * DRIFT_IMAGES], self.seed), key=lambda g: _length(g))
+        if group.probe:
+            return (), ()  # no image of these is purified
+        rows = len(group.plan.rows)
+        count = min(DRIFT_IMAGES, max(2, DRIFT_BYTES // (12 * rows * images[0].size)), len(group.images))
+        chosen = type(group)(group.plan, group.images[:count])
+        images = images[: max(chosen.images) + 1]
+        masks = masks_of(self.purifier, spec, images)
+
+        def path(purifier: Purifier, seed: int) -> Float32:
+            states = np.zeros((rows, *images.shape), np.float32)
+
+            def keep(row: int, numbers: Sequence[int], feeds: Any, after: Float32) -> None:
+                states[row, list(numbers)] = after
+
+            follow(purifier, chosen, images, masks, seed, keep)
+            return states[:, list(chosen.images)]
+
+        if preset not in self._drift:
+            self._drift[preset] = path(self.purifier, self.seed), path(self.purifier, self.seed + 1)
+        first, second = self._drift[preset]
+        return _rms(path(candidate, self.seed) - first), _rms(second - first)
+
+
+def _length(group: Any) -> tuple[bool, int, int]:
+    """Prefer purifications to probes, then the plan that most images follow."""
+    return (not group.probe, len(group.images), len(group.plan.rows))
+
+
+def _rms(difference: Float32) -> tuple[float, ...]:
+    axes = tuple(range(1, difference.ndim))
+    return tuple(float(v) for v in np.sqrt(np.square(difference, dtype=np.float64).mean(axis=axes)))

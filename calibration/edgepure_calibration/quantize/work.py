@@ -1,0 +1,72 @@
+"""The work folder of a quantization: what an interrupted run has measured is there for the next one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgepure.atomic import write_npz, write_text
+
+from .recording import Samples
+
+_KEY = "key.json"
+
+
+class Work:
+    """A folder of results, valid for one key: bundle, data and settings. Another key starts anew.
+
+    Args:
+        folder: made if it is not there.
+        key: everything that the results depend on, as plain data.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
+        self.folder = folder
+        text = json.dumps(key, sort_keys=True, indent=2)
+        place = folder / _KEY
+        self.resumed = place.is_file() and place.read_text(encoding="utf-8") == text
+        if not self.resumed:
+            if place.is_file():  # ours: nobody else's folder is emptied
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(place, text)
+
+    def get(self, name: str) -> Any:
+        """What was stored under ``name``; None if there is nothing."""
+        path = self.folder / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def put(self, name: str, value: Any) -> None:
+        """Store plain data."""
+        write_text(self.folder / f"{name}.json", json.dumps(value, indent=1) + "\n")
+
+    def samples(self, graph: str) -> Samples | None:
+        """Recorded calls of a step graph, if they were stored."""
+        path = self.folder / f"samples_{graph}.npz"
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            feeds = {key.removeprefix("in/"): arrays[key] for key in arrays if key.startswith("in/")}
+            return Samples(feeds, arrays["after"], int(arrays["rows"]))
+
+    def put_samples(self, graph: str, samples: Samples) -> None:
+        """Store recorded calls."""
+        arrays = {f"in/{name}": array for name, array in samples.feeds.items()}
+        write_npz(
+            self.folder / f"samples_{graph}.npz", {**arrays, "after": samples.after, "rows": np.array(samples.rows)}
+        )
+
+    def remove(self) -> None:
+        """Take the folder away; the work is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

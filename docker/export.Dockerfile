@@ -1,0 +1,46 @@
+# syntax=docker/dockerfile:1
+# From checkpoint files to bundles, on a workstation or in CI (x86-64): PyTorch, ONNX and the model libraries; not root.
+# PyTorch is its CPU build, 2 GB smaller: exporting needs no GPU. `--build-arg TORCH_BACKEND=cu130` takes the CUDA build.
+#
+#   docker build -f docker/export.Dockerfile -t edgepure:export .
+#   docker run --rm -v "$PWD:/data" --user "$(id -u):$(id -g)" edgepure:export \
+#       --classifier robustbench-wrn:Standard.pt --diffusion score-sde:checkpoint_8.pth --preset cifar10-edge-10 --out cifar10
+
+# One exact version; docker/README.md tells how to pin the digest as well.
+ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+ARG TORCH_BACKEND=cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 UV_NO_CACHE=1 UV_LINK_MODE=copy
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY runtime runtime
+COPY export export
+COPY calibration calibration
+# uv knows where each build of PyTorch is; pip would need the address.
+RUN python -m venv /tmp/backend \
+ && /tmp/backend/bin/pip install hatchling==1.33.0 uv==0.13.9 \
+ && /tmp/backend/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /tmp/wheels . \
+ && python -m venv --without-pip /opt/edgepure \
+ && /tmp/backend/bin/uv pip install --python /opt/edgepure/bin/python --torch-backend "${TORCH_BACKEND}" \
+      --constraint constraints.txt "$(ls /tmp/wheels/edgepure-*.whl)[cpu,export,models,calibration]"
+
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title="edgepure" \
+      org.opencontainers.image.description="Diffusion purification of images, export" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/edgepure /opt/edgepure
+# Whatever user the container runs as finds its caches in a folder that it may write.
+ENV PATH=/opt/edgepure/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HF_HOME=/tmp/huggingface \
+    TORCH_HOME=/tmp/torch \
+    MPLCONFIGDIR=/tmp/matplotlib
+RUN useradd --uid 10001 --user-group --create-home --home-dir /home/edgepure --shell /usr/sbin/nologin edgepure \
+ && install -d -o edgepure -g edgepure /data
+USER 10001:10001
+WORKDIR /data
+HEALTHCHECK --interval=300s --timeout=60s --start-period=60s --retries=3 CMD ["edgepure", "doctor", "--json"]
+ENTRYPOINT ["edgepure", "export"]
+CMD ["--help"]

@@ -1,0 +1,90 @@
+"""One comparison of one output: its numbers, its tolerance, its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..tolerances import Tolerance
+from .differences import Difference, MaskDifference
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison of one output.
+
+    Attributes:
+        subject: ``graph step``, ``rows uniform``, ``pipeline uniform`` or ``decisions uniform``.
+        quantity: the output that was compared.
+        max_error, mean_error: absolute differences; for masks and decisions the share that differs.
+        tolerance: bound of ``max_error``.
+        relative_l2, relative_tolerance: relative L2 norm of the difference and its bound; None where it means nothing.
+        cosine: of the angle between output and reference; None likewise.
+        iou, pixels: of masks: intersection over union, and how many pixels differ.
+        problem: why nothing could be compared; then the check has failed.
+    """
+
+    subject: str
+    quantity: str
+    max_error: float
+    mean_error: float
+    tolerance: float
+    relative_l2: float | None = None
+    relative_tolerance: float | None = None
+    cosine: float | None = None
+    iou: float | None = None
+    pixels: int | None = None
+    problem: str = ""
+
+    def __bool__(self) -> bool:
+        if self.problem or not self.max_error <= self.tolerance:  # NaN is not
+            return False
+        if self.relative_tolerance is None:
+            return True
+        return self.relative_l2 is not None and self.relative_l2 <= self.relative_tolerance
+
+    def __str__(self) -> str:
+        what = f"{self.quantity} of {self.subject}"
+        if self.problem:
+            return f"{what}: {self.problem}"
+        if self.max_error <= self.tolerance and not self:
+            return f"{what}: off by {self.relative_l2:.3g} (relative L2), allowed {self.relative_tolerance:.3g}"
+        return f"{what}: off by {self.max_error:.3g}, allowed {self.tolerance:.3g}"
+
+    @property
+    def used(self) -> float:
+        """Share of the tolerance that is used; infinite if nothing could be compared."""
+        if self.problem:
+            return float("inf")
+        shares = [_share(self.max_error, self.tolerance)]
+        if self.relative_tolerance is not None and self.relative_l2 is not None:
+            shares.append(_share(self.relative_l2, self.relative_tolerance))
+        return max(shares)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "ok": bool(self)}
+
+
+def array_check(subject: str, quantity: str, found: Difference, tolerance: Tolerance) -> Check:
+    """A check of an array against its tolerance."""
+    return Check(
+        subject, quantity, found.max_abs, found.mean_abs, tolerance.max_abs * max(1.0, found.scale),
+        found.relative_l2, tolerance.relative_l2, found.cosine,
+    )  # fmt: skip
+
+
+def mask_check(subject: str, found: MaskDifference, share: float, problem: str = "") -> Check:
+    """A check of a mask: at most ``share`` of its pixels may differ."""
+    return Check(subject, "mask", found.share, found.share, share, iou=found.iou, pixels=found.pixels, problem=problem)
+
+
+def failed_check(subject: str, quantity: str, problem: str) -> Check:
+    """A check that could not be made, which is a failure."""
+    return Check(subject, quantity, float("nan"), float("nan"), 0.0, problem=problem)
+
+
+def _share(value: float, bound: float) -> float:
+    if value != value:
+        return float("inf")
+    return value / bound if bound > 0.0 else (0.0 if value <= 0.0 else float("inf"))

@@ -1,0 +1,142 @@
+"""What can execute a bundle's presets: a deployed engine here, PyTorch in `edgepure_export.against_torch`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..inflight import InFlight, Job
+from ..noise import SeededNoise
+from ..presets import Preset
+from ..purifier import Purifier
+from ..rows import Plan
+from ..tolerances import loosest
+
+Float32 = NDArray[np.float32]
+
+#: States that are kept of one trajectory take at most this many bytes; of longer ones rows are left out evenly.
+MAX_STATE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class PresetRun:
+    """What an executor made of a batch with one preset: one purification of each image.
+
+    Attributes:
+        purified: ``[B, C, H, W]`` float32 in [0, 1].
+        logits: ``[B, N]`` float32, of the purified images.
+        mask: ``[B, 1, H, W]`` float32 of 0 and 1; None for presets without a mask.
+        plans: of each image.
+    """
+
+    purified: Float32
+    logits: Float32
+    mask: Float32 | None
+    plans: tuple[Plan, ...]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """``[B]``: the highest logit."""
+        labels: NDArray[np.int64] = self.logits.argmax(axis=1)
+        return labels
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One batch along plans that were given.
+
+    Attributes:
+        rows: indices of the rows after which the state was kept.
+        states: ``[B, rows, C, H, W]`` float32 in model range.
+        purified: ``[B, C, H, W]`` float32 in [0, 1].
+    """
+
+    rows: tuple[int, ...]
+    states: Float32
+    purified: Float32
+
+
+class Executor(Protocol):
+    """Executes graphs and presets. Noise is seeded: image i of a batch is image i of the stream.
+
+    Attributes:
+        name: for reports.
+        precision: of its arithmetic; tolerances are those of the less exact side.
+    """
+
+    name: str
+    precision: str
+
+    def cases(self, graph: str) -> Iterable[Mapping[str, Float32]]:
+        """Inputs to compare a graph on, beside the recorded ones."""
+
+    def graph(self, name: str, inputs: Mapping[str, Float32]) -> Mapping[str, Float32]:
+        """One call of a graph of the bundle, by the names of its inputs and outputs."""
+
+    def run(self, images: Float32, preset: Preset, seed: int) -> PresetRun:
+        """Mask, plan, purification and logits of images ``[B, C, H, W]`` in [0, 1]."""
+
+    def trajectory(
+        self, images: Float32, plans: Sequence[Plan], masks: Float32 | None, seed: int, rows: Sequence[int]
+    ) -> Trajectory:
+        """Purify along these plans with these masks, and keep the states after these rows, which every plan has."""
+
+
+def rows_to_keep(count: int, row_bytes: int, most_bytes: int = MAX_STATE_BYTES) -> tuple[int, ...]:
+    """Which of ``count`` rows to keep: all, or as many as fit, evenly spread with the first and the last."""
+    most = max(2, most_bytes // max(row_bytes, 1))
+    return tuple(sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})) if count else ()
+
+
+class EngineExecutor:
+    """A purifier, that is a bundle on an engine."""
+
+    def __init__(self, purifier: Purifier) -> None:
+        self.purifier = purifier
+        self.name = f"{purifier.provider} {purifier.precision}"
+        self.precision = loosest(e.precision for e in purifier.bundle.manifest.graphs_in(purifier.precision).values())
+
+    def cases(self, graph: str) -> Iterable[Mapping[str, Float32]]:
+        return ()
+
+    def graph(self, name: str, inputs: Mapping[str, Float32]) -> Mapping[str, Float32]:
+        return self.purifier.engine(name).run(inputs)
+
+    def run(self, images: Float32, preset: Preset, seed: int) -> PresetRun:
+        results = self.purifier.run(images, preset, votes=1, noise=seed)
+        purified = np.stack([result.image for result in results])
+        mask: Float32 | None = None
+        if preset.mask is not None:
+            mask = np.stack([np.zeros(images.shape[2:], bool) if r.mask is None else r.mask for r in results])
+            mask = mask[:, None].astype(np.float32)
+        planner = self.purifier.planner
+        plans = tuple(planner.plan(preset, result.score_norm) for result in results)
+        return PresetRun(purified, self.purifier.logits(purified), mask, plans)
+
+    def trajectory(
+        self, images: Float32, plans: Sequence[Plan], masks: Float32 | None, seed: int, rows: Sequence[int]
+    ) -> Trajectory:
+        source, wanted = SeededNoise(seed), {row: i for i, row in enumerate(rows)}
+        states = np.zeros((len(images), len(rows), *images.shape[1:]), np.float32)
+        purified = np.zeros_like(images)
+
+        def keep(job: Job, row: int, state: Float32) -> None:
+            if row in wanted:
+                states[job.tag, wanted[row]] = state
+
+        def done(job: Job, x: Float32) -> None:
+            purified[job.tag] = np.clip(0.5 * x + 0.5, 0.0, 1.0)
+
+        shape = self.purifier.image_shape
+        jobs = []
+        for i, (image, plan) in enumerate(zip(images, plans, strict=True)):
+            mask = None if masks is None else masks[i]
+            noise = source.for_image(plan, i, 0, mask, shape)
+            jobs.append(Job(plan, noise, 2.0 * image - 1.0, mask, tag=i, watch=keep))
+        learned = any(plan.learned_variance for plan in plans)
+        InFlight(self.purifier.stepper("step_learned" if learned else "step")).run(jobs, done)
+        return Trajectory(tuple(rows), states, purified)

@@ -1,0 +1,75 @@
+"""The engines that are tried, and how one of them is opened on a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import edgepure
+from edgepure.engines.base import Engine, Stepper
+from edgepure.purifier import Purifier
+
+#: Providers of a GPU in the order in which they are tried.
+ON_GPU = ("cuda", "tensorrt", "tensorrt-rtx")
+
+
+@dataclass(frozen=True)
+class EngineName:
+    """A provider and a precision, ``tensorrt fp16``."""
+
+    provider: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.precision}"
+
+
+def engine_names(device: str, precisions: Sequence[str]) -> list[EngineName]:
+    """Every combination that is tried on a device; the cheap ones first. A rehearsal on the CPU knows fp32 alone."""
+    if device == "cpu":
+        return [EngineName("cpu", "fp32")]
+    return [EngineName(provider, precision) for provider in ON_GPU for precision in precisions]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a speed measurement needs of an engine."""
+
+    unet: Engine
+    stepper: Stepper
+    purifier: Purifier
+
+
+@contextmanager
+def opened(bundle: Path, name: EngineName, batches: Sequence[int] = (1, 2, 4, 8)) -> Iterator[Purifier]:
+    """The bundle on an engine with as many slots as the largest batch; engines that have to be built are built first.
+
+    Raises:
+        ProviderError: this machine cannot run it.
+    """
+    if name.provider.startswith("tensorrt"):
+        from edgepure.engines.tensorrt_build import build_engines
+
+        build_engines(bundle, name.precision, tuple(batches), product=name.provider)
+    with edgepure.load(bundle, name.provider, precision=name.precision, slots=max(batches)) as purifier:
+        yield purifier
+
+
+@contextmanager
+def with_cuda_graphs(bundle: Path, name: EngineName, slots: int) -> Iterator[Parts]:
+    """ONNX Runtime's CUDA provider with its own CUDA graphs, which `edgepure.load` leaves off."""
+    from edgepure.engines.onnxruntime_cuda import CudaEngine, CudaStepper
+
+    with edgepure.load(bundle, name.provider, precision=name.precision, slots=slots) as purifier, ExitStack() as stack:
+        unet, step = (
+            stack.enter_context(
+                CudaEngine(purifier.bundle.graph_path(graph, name.precision), precision=name.precision, graphs=True)
+            )
+            for graph in ("unet", "step")
+        )
+        assert isinstance(step, CudaEngine)
+        stepper = CudaStepper(step, slots)
+        stack.callback(stepper.close)
+        yield Parts(unet, stepper, purifier)

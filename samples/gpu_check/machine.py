@@ -1,0 +1,65 @@
+"""What the numbers were measured on, and what this machine lacks for a section."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from edgepure import jetson, nvidia
+
+from .sections import Section
+
+#: Packages whose versions decide the numbers.
+PACKAGES = (
+    "edgepure", "numpy", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx",
+    "cuda-bindings", "nvidia-ml-py", "diffusers",
+)  # fmt: skip
+
+
+def describe() -> dict[str, Any]:
+    """Device, date and versions."""
+    driver, board = nvidia.find(), jetson.find()
+    found: dict[str, Any] = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "gpus": [
+            f"{g.name}, {g.memory / 2**30:.0f} GiB, compute capability {g.compute_capability}" for g in driver.gpus
+        ],
+        "driver": driver.version,
+        "cuda_of_driver": driver.cuda,
+        "jetson": None if board is None else str(board),
+        "power_mode": None if board is None else board.power_mode,
+        "cpu": _cpu(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+    found["versions"] = {name: v for name in PACKAGES if (v := _version(name)) is not None}
+    return found
+
+
+def lacks(section: Section, device: str) -> str:
+    """Why nothing of a section can run here; empty if it can be tried."""
+    if device == "cuda":
+        driver = nvidia.find()
+        if not driver:
+            return f"no CUDA device: {driver.fault}"
+    missing = [name for name in section.needs if importlib.util.find_spec(name) is None]
+    return f"not installed: {', '.join(missing)}" if missing else ""
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()

@@ -1,0 +1,252 @@
+"""How fast one network is here: every engine and batch size, beside PyTorch, in units that can be compared."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgepure.inflight import InFlight, Job
+from edgepure.measure import BareUnet
+from edgepure.noise import SeededNoise
+from edgepure.purifier import Purifier
+from edgepure_export.step import UnetModule
+
+from .context import Context
+from .engines import EngineName, Parts, engine_names, opened, with_cuda_graphs
+from .meters import Meter, timed
+from .networks import NETWORKS, Network, exact, make_bundle
+from .peak import matrix_peak
+
+#: Batch sizes of the table.
+BATCHES = (1, 8, 32)
+#: PyTorch's ways: name -> dtype and whether compiled. "reduce-overhead" is its way with CUDA graphs.
+TORCH_WAYS: dict[str, tuple[torch.dtype, str | None]] = {
+    "pytorch eager fp32": (torch.float32, None),
+    "pytorch eager fp16": (torch.float16, None),
+    "pytorch compile fp16": (torch.float16, "reduce-overhead"),
+}
+#: Largest error of a whole UNet call: root mean square over that of PyTorch's output in fp32.
+LARGEST_ERROR = {"fp32": 1e-3, "fp16": 2e-2}
+Values = dict[str, Any]
+
+
+@dataclass
+class Bench:
+    """One network on this machine.
+
+    Attributes:
+        batches: sizes that are measured.
+        seconds: length of one timing.
+        bundle: of the network, with random weights.
+        flops: of one UNet call for one image.
+        peaks: measured FLOP/s of a matrix product by precision.
+    """
+
+    context: Context
+    network: Network
+    unet: nn.Module
+    bundle: Path
+    batches: tuple[int, ...]
+    seconds: float
+    flops: float
+    peaks: Mapping[str, float]
+    meter: Meter
+
+    def values(self, ms: float, spread: float, joules: float | None, batch: int, precision: str) -> Values:
+        """The columns that all candidates have."""
+        peak = self.peaks.get(precision)
+        return {
+            "batch": batch,
+            "ms_per_call": ms,
+            "spread": spread,
+            "share_of_peak": None if peak is None else self.flops * batch / (ms * 1e-3) / peak,
+            "joules_per_image_and_call": None if joules is None else joules / batch,
+        }
+
+
+def speed(context: Context, key: str) -> None:
+    """All ways to run one of `NETWORKS`, the ones that matter most first."""
+    measure(context, key, NETWORKS[key])
+
+
+def measure(
+    context: Context, key: str, network: Network, batches: Sequence[int] = BATCHES, seconds: float = 1.5
+) -> None:
+    """The table of one network; ``key`` names its bundle in the work folder."""
+    made: list[Bench] = []
+
+    def prepare() -> Values:
+        unet = network.build()
+        flops = count_flops(unet, network.shape, context.device)
+        bundle = make_bundle(unet, network.shape, context.work / key, context.device)
+        meter = Meter(context.device)
+        chosen = tuple(batches[:1]) if context.quick else tuple(batches)
+        peaks = matrix_peak(context.device, quick=True)
+        made.append(
+            Bench(context, network, unet, bundle, chosen, 0.2 if context.quick else seconds, flops, peaks, meter)
+        )
+        parameters = sum(p.numel() for p in unet.parameters())
+        return {"title": network.title, "parameters": parameters, "gflop_per_call": flops / 1e9,
+                "energy_and_memory": meter.fault or "NVML", **meter.state()}  # fmt: skip
+
+    if not context.run("network", prepare, needs=30):
+        return
+    (bench,) = made
+    ways = TORCH_WAYS if context.device == "cuda" else {"pytorch eager fp32": TORCH_WAYS["pytorch eager fp32"]}
+    uncompiled = {name: way for name, way in ways.items() if way[1] is None}
+    _torch_ways(bench, uncompiled)
+    precisions = ("fp16", "fp32") if context.device == "cuda" else ("fp32",)
+    for name in engine_names(context.device, precisions):
+        _engine(bench, name)
+    _torch_ways(bench, {name: way for name, way in ways.items() if way[1] is not None})
+
+
+def count_flops(unet: nn.Module, shape: Sequence[int], device: str) -> float:
+    """Floating-point operations of one UNet call for one image: a multiplication and an addition are two."""
+    module = UnetModule(unet).to(device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(torch.randn((1, *shape), device=device), torch.full((1,), 500.0, device=device))
+    module.to("cpu")
+    return float(counter.get_total_flops())
+
+
+# ---- PyTorch ---------------------------------------------------------------------------------------------------------
+
+
+def _torch_ways(bench: Bench, ways: Mapping[str, tuple[torch.dtype, str | None]]) -> None:
+    for name, (dtype, mode) in ways.items():
+        for batch in bench.batches:
+            work = partial(torch_call, bench, dtype, mode, batch)
+            bench.context.run(f"{name}, batch {batch}", work, needs=90 if mode else 20)
+
+
+def torch_call(bench: Bench, dtype: torch.dtype, mode: str | None, batch: int) -> Values:
+    """PyTorch's UNet call: eager, or compiled in a mode of torch.compile."""
+    device = bench.context.device
+    before = bench.meter.memory()
+    with _moved(bench.unet, device, dtype) as module:
+        torch.compiler.reset()  # every batch size is compiled for itself
+        run: Callable[[Tensor, Tensor], Tensor] = module if mode is None else torch.compile(module, mode=mode)
+        x = torch.randn((batch, *bench.network.shape), device=device).to(dtype)
+        t = torch.full((batch,), 500.0, device=device)
+
+        def call() -> None:
+            with torch.no_grad():
+                run(x, t)
+
+        with exact(device) if dtype == torch.float32 else nullcontext():
+            found = timed(call, _wait(device), bench.meter, bench.seconds)
+        used = bench.meter.memory()
+        precision = "fp16" if dtype == torch.float16 else "fp32"
+        values = bench.values(found.ms, found.spread, found.joules, batch, precision)
+        values["peak_memory_mib"] = _mib(before, used)
+        return {**values, "compiled": mode or "no"}
+
+
+@contextmanager
+def _moved(unet: nn.Module, device: str, dtype: torch.dtype) -> Iterator[nn.Module]:
+    """The network on a device in a dtype; afterwards it is on the CPU in fp32 again, with the weights it had."""
+    if dtype != torch.float32:
+        yield UnetModule(copy.deepcopy(unet).to(device=device, dtype=dtype)).eval()
+        return
+    try:
+        yield UnetModule(unet.to(device)).eval()
+    finally:
+        unet.to("cpu")
+
+
+def _wait(device: str) -> Callable[[], None]:
+    return torch.cuda.synchronize if device == "cuda" else (lambda: None)
+
+
+def _mib(before: int | None, after: int | None) -> float | None:
+    return None if before is None or after is None else (after - before) / 2**20
+
+
+# ---- edgepure's engines ----------------------------------------------------------------------------------------------
+
+
+def _engine(bench: Bench, name: EngineName) -> None:
+    """All batch sizes of one engine: it is built and opened once."""
+    if bench.context.left() < 60 and not bench.context.quick:
+        bench.context.cannot(f"{name}", "the time is used up")
+        return
+
+    def run() -> Values:
+        from .variants import add_half
+
+        before = bench.meter.memory()
+        if name.precision in ("fp16", "bf16"):
+            add_half(bench.bundle, name.precision, bench.context.work)
+        with opened(bench.bundle, name, bench.batches) as purifier:
+            parts = Parts(purifier.engine("unet"), purifier.stepper("step"), purifier)
+            _engine_calls(bench, f"edgepure {name}", name.precision, parts, before)
+            error = output_error(purifier)
+        return {"ok": error <= LARGEST_ERROR[name.precision], "relative_error_to_pytorch": error}
+
+    def run_with_graphs() -> Values:
+        before = bench.meter.memory()
+        with with_cuda_graphs(bench.bundle, name, max(bench.batches)) as parts:
+            _engine_calls(bench, f"edgepure {name}, CUDA graphs", name.precision, parts, before)
+        return {"graphs": "on"}
+
+    if bench.context.run(f"edgepure {name}", run, needs=20) and name.provider == "cuda":
+        bench.context.run(f"edgepure {name} with CUDA graphs", run_with_graphs, needs=20)
+
+
+def _engine_calls(bench: Bench, title: str, precision: str, parts: Parts, before: int | None) -> None:
+    for batch in bench.batches:
+        work = partial(engine_call, bench, parts, precision, batch, before)
+        bench.context.run(f"{title}, batch {batch}", work, needs=10)
+
+
+def engine_call(bench: Bench, parts: Parts, precision: str, batch: int, before: int | None) -> Values:
+    """The bare UNet call, and a purification over (rows x bare call)."""
+    bare, stepper, purifier = BareUnet(parts.unet, batch), parts.stepper, parts.purifier
+    plan = purifier.plan()
+    refs = np.random.default_rng(1).uniform(-1.0, 1.0, (batch, *purifier.image_shape)).astype(np.float32)
+    source = SeededNoise(0)
+
+    def call() -> None:
+        bare(500.0)
+
+    def purification() -> None:
+        noises = [source.for_image(plan, i, 0, None, purifier.image_shape) for i in range(batch)]
+        jobs = [Job(plan, noise, ref) for noise, ref in zip(noises, refs, strict=True)]
+        InFlight(stepper).run(jobs, lambda job, x: None)
+
+    try:
+        found = timed(call, bare.wait, bench.meter, bench.seconds)
+        loop = timed(purification, stepper.wait, bench.meter, bench.seconds)
+        again = timed(call, bare.wait, bench.meter, bench.seconds)  # clocks may change: on both sides of the loop
+    finally:
+        bare.close()
+    used = bench.meter.memory()
+    rows = len(plan.rows)
+    ms, spread = 0.5 * (found.ms + again.ms), max(found.spread, again.spread)
+    return {
+        **bench.values(ms, spread, found.joules, batch, precision),
+        "peak_memory_mib": _mib(before, used),
+        "loop_cost": loop.ms / (rows * ms),
+        "purification_ms": loop.ms,
+        "rows": rows,
+        "joules_per_image": None if loop.joules is None else loop.joules / batch,
+    }
+
+
+def output_error(purifier: Purifier) -> float:
+    """Root mean square error of the UNet graph on its recorded vectors, over that of PyTorch's output."""
+    vectors = purifier.bundle.selftest().graphs["unet"]
+    found = purifier.engine("unet").run(vectors.inputs)["epsilon"].astype(np.float64)
+    wanted = vectors.outputs["epsilon"].astype(np.float64)
+    return float(np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2)))

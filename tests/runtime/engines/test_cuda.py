@@ -1,0 +1,74 @@
+"""CUDA's calls: errors in sentences, memory that is given back once, graphs that leave nothing behind."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgepure.engines import cuda
+from edgepure.errors import EdgepureError, ProviderError
+
+
+def test_without_the_bindings(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    cuda.bindings.cache_clear()
+    with pytest.raises(ProviderError, match=r"cuda-bindings cannot be imported .*cuda-bindings==13\.\*"):
+        cuda.require_gpu("provider 'cuda'")
+
+
+def test_an_error_of_cuda_is_a_sentence(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = gpu.machine.runtime.cudaError_t.cudaErrorInvalidValue
+    monkeypatch.setattr(gpu.machine.runtime, "cudaSetDevice", lambda device: (code,))
+    with pytest.raises(ProviderError, match=r"CUDA: cudaSetDevice failed: invalid argument \(cudaErrorInvalidValue\)"):
+        cuda.start_cuda()
+
+
+def test_memory_there_and_back(gpu: Any) -> None:
+    stream = cuda.Stream()
+    buffer, pinned = cuda.DeviceBuffer(48, stream), cuda.PinnedArray((3, 4))
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    cuda.to_host(pinned.array, buffer.pointer, stream)
+    stream.wait()
+    assert (pinned.array == 0.0).all()  # new memory is zero
+    cuda.to_device(buffer.pointer, values, stream)
+    cuda.on_device(buffer.pointer + 16, buffer.pointer, 16, stream)
+    cuda.to_host(pinned.array, buffer.pointer, stream)
+    event = cuda.Event()
+    event.wait()  # nothing was recorded yet
+    event.record(stream)
+    event.wait()
+    assert np.array_equal(pinned.array, values[[0, 0, 2]])
+    with pytest.raises(ValueError, match="C-contiguous"):
+        cuda.to_device(buffer.pointer, values.T, stream)
+    for part in (buffer, pinned, event, stream):
+        part.close()
+        part.close()
+    assert gpu.machine.leaks() == {}
+
+
+@pytest.mark.parametrize("fault", ["work", "allocation"])
+def test_a_graph_that_cannot_be_captured_leaves_nothing(gpu: Any, fault: str) -> None:
+    stream = cuda.Stream()
+    buffer = cuda.DeviceBuffer(16, stream)
+
+    def work() -> None:
+        cuda.on_device(buffer.pointer + 8, buffer.pointer, 8, stream)
+        if fault == "work":
+            raise EdgepureError("no")
+        cuda.DeviceBuffer(16, stream)  # allocating is not allowed while a stream is captured
+
+    with pytest.raises(EdgepureError):
+        cuda.Graph(stream, work)
+    cuda.to_device(buffer.pointer, np.arange(4, dtype=np.float32), stream)  # the stream works as before
+    stream.wait()
+    graph = cuda.Graph(stream, lambda: cuda.on_device(buffer.pointer + 8, buffer.pointer, 8, stream))
+    graph.launch()
+    result = np.empty(4, np.float32)
+    cuda.to_host(result, buffer.pointer, stream)
+    assert np.array_equal(result, [0, 1, 0, 1])
+    for part in (graph, buffer, stream):
+        part.close()
+    assert gpu.machine.leaks() == {}

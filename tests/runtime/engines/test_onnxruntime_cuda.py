@@ -1,0 +1,143 @@
+"""ONNX Runtime on CUDA, on the stand-in: the same results as the CPU, and the loop stays on the GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import edgepure
+from edgepure.bundle import Bundle
+from edgepure.engines import open_engine, open_stepper
+from edgepure.engines.onnxruntime_cuda import CudaEngine, CudaStepper
+from edgepure.errors import ConfigError, ProviderError
+from edgepure.inflight import InFlight, Job
+from edgepure.measure import bench
+from edgepure.noise import SeededNoise
+from fake_cuda import Machine
+from gpu_stand_in import plug_in, plug_in_onnxruntime, unplug, unplug_driver
+
+DIGITS = Path(edgepure.__file__).parent / "data" / "digits"
+PRESET = {"method": {"method": "uniform", "t_star": 60, "steps": 4, "sampler": "ddim"}}
+
+
+def some_images(count: int) -> np.ndarray:
+    return np.random.default_rng(3).random((count, 1, 16, 16), dtype=np.float32)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_a_purification_is_that_of_the_cpu(monkeypatch: pytest.MonkeyPatch, lazy: bool) -> None:
+    machine, images = Machine(lazy=lazy), some_images(5)
+    with edgepure.load(DIGITS, threads=1) as purifier:
+        expected = purifier.run(images, PRESET, votes=2, noise=5)
+    plug_in(monkeypatch, machine)
+    sessions = plug_in_onnxruntime(monkeypatch, machine)
+    with edgepure.load(DIGITS, "cuda", slots=3) as purifier:
+        found = purifier.run(images, PRESET, votes=2, noise=5)
+        stepper = purifier.stepper("step")
+        assert isinstance(stepper, CudaStepper) and stepper.noise_on_device and stepper.capacity == 3
+        assert [s.batch for s in bench(purifier, PRESET, batches=(2,), repeats=1).speeds] == [2]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.image, other.image, atol=2e-5)
+        assert one.label == other.label
+    assert machine.leaks() == {}
+    assert all(session._options["use_tf32"] == "0" for session in sessions)
+    unplug()
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_the_loop_stays_on_the_gpu(monkeypatch: pytest.MonkeyPatch, graphs: bool) -> None:
+    machine = Machine()
+    plug_in(monkeypatch, machine)
+    sessions = plug_in_onnxruntime(monkeypatch, machine)
+    bundle = Bundle.open(DIGITS)
+    engine = CudaEngine(bundle.graph_path("step"), graphs=graphs)
+    stepper = CudaStepper(engine, 2)
+    with edgepure.load(DIGITS, threads=1) as purifier:
+        plan = purifier.plan(PRESET)
+    refs = 2.0 * some_images(3) - 1.0
+    source = SeededNoise(3)
+    done: list[np.ndarray] = []
+
+    def run() -> None:
+        jobs = [Job(plan, source.for_image(plan, i, 0, None, refs[0].shape), ref) for i, ref in enumerate(refs)]
+        InFlight(stepper).run(jobs, lambda job, x: done.append(x))  # type: ignore[func-returns-value]
+
+    run()
+    before = machine.allocations
+    machine.copies.clear()
+    run()
+    assert machine.allocations == before
+    assert np.array_equal(done[:3], done[3:])
+    rows = [copy for copy in machine.copies if copy == ("HostToDevice", 2 * 22 * 4)]
+    assert len(rows) == 2 * len(plan.rows)  # two images side by side, then the third
+    others = [c for c in machine.copies if c not in rows and c[0] != "DeviceToDevice"]
+    assert len(others) == 3 * len(refs) + len(refs)  # admissions and results
+    # a graph for each number of slots and each direction between the two states
+    assert len(sessions[0].graphs) == (4 if graphs else 0)
+    if graphs:  # ordinary calls go past the graphs
+        feeds = {name: np.zeros((1, *(int(n) for n in s.shape[1:])), np.float32) for name, s in engine.inputs.items()}
+        assert engine.run(feeds)["x_next"].shape == (1, 1, 16, 16)
+    stepper.close()
+    engine.close()
+    assert machine.leaks() == {}
+    unplug()
+
+
+def test_noise_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    plug_in(monkeypatch, machine)
+    plug_in_onnxruntime(monkeypatch, machine)
+    engine = open_engine(Bundle.open(DIGITS), "step", "cuda")
+    assert isinstance(engine, CudaEngine)
+    with pytest.raises(ConfigError, match="expected 'auto', 'device' or 'host'"):
+        CudaStepper(engine, 2, noise="gpu")
+    stepper = CudaStepper(engine, 2, noise="host")
+    assert not stepper.noise_on_device and stepper.why_not == "asked for"
+    stepper.close()
+    other = open_stepper(engine, 2)
+    assert isinstance(other, CudaStepper) and other.noise_on_device
+    other.close()
+    engine.close()
+    unplug()
+
+
+def test_onnxruntime_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ProviderError, match=r"'cuda' is not part of the installed onnxruntime.*edgepure\[cuda\]"):
+        edgepure.load(DIGITS, "cuda")
+
+
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    plug_in(monkeypatch, machine)
+    plug_in_onnxruntime(monkeypatch, machine)
+    unplug_driver(monkeypatch, "no driver here")
+    with pytest.raises(ProviderError, match="provider 'cuda' needs an NVIDIA GPU: no driver here"):
+        edgepure.load(DIGITS, "cuda")
+    unplug()
+
+
+def test_a_silent_fallback_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime takes the CPU and says nothing."""
+    machine = Machine()
+    plug_in(monkeypatch, machine)
+    plug_in_onnxruntime(monkeypatch, machine)
+    monkeypatch.setattr("gpu_stand_in.CudaSession.get_providers", lambda self: ["CPUExecutionProvider"])
+    with pytest.raises(ProviderError, match="asked for provider 'cuda', but ONNX Runtime started CPUExecutionProvider"):
+        edgepure.load(DIGITS, "cuda")
+    unplug()
+
+
+def test_bindings_of_another_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine: Any = Machine()
+    plug_in(monkeypatch, machine)
+    code = machine.runtime.cudaError_t.cudaErrorInsufficientDriver
+    monkeypatch.setattr(machine.runtime, "cudaGetDeviceCount", lambda: (code, None), raising=False)
+    plug_in_onnxruntime(monkeypatch, machine)
+    with pytest.raises(ProviderError, match=r"do not fit the driver.*cuda-bindings==13"):
+        edgepure.load(DIGITS, "cuda")
+    unplug()
