@@ -36,7 +36,7 @@ def cost_figure(tuning: Tuning) -> Any:
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f} %")
+        axis.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.4g} %")
         axis.margins(x=0.12, y=0.12)
         axis.grid(alpha=0.25)
     axes[0].legend(fontsize=8, loc="lower right")
