@@ -43,7 +43,7 @@ class NoisePolicy:
             raise ConfigError(f"the seed of {name} noise must lie in 0 .. 2^{bits} - 1, got {seed}")
         self.name, self.seed = name, seed
         self._calls = 0
-        self._fixed = _OneForAll(secrets.randbits(64) if seed is None else seed)
+        self._fixed = OneRequest(SeededNoise(secrets.randbits(64) if seed is None else seed))
 
     def next(self) -> NoiseSource:
         """The noise of the next call."""
@@ -56,8 +56,16 @@ class NoisePolicy:
         return f"{self.name}, " + ("a secret seed" if self.seed is None else f"seed {self.seed}")
 
 
-class _OneForAll(SeededNoise):
-    """Every image gets the noise of image 0."""
+class OneRequest:
+    """A noise source as a server sees it that answers one image per request and starts its stream anew each time:
+    whatever the image, it gets the noise of image 0. ``vote``: the noise of this vote, whichever is asked for."""
+
+    def __init__(self, source: NoiseSource, vote: int | None = None) -> None:
+        self._source, self._vote = source, vote
+
+    @property
+    def seed(self) -> int | None:
+        return self._source.seed
 
     def for_image(
         self,
@@ -69,4 +77,5 @@ class _OneForAll(SeededNoise):
         *,
         probe: bool = False,
     ) -> RowNoise:
-        return super().for_image(plan, 0, vote, mask, shape, probe=probe)
+        chosen = vote if probe or self._vote is None else self._vote
+        return self._source.for_image(plan, 0, chosen, mask, shape, probe=probe)

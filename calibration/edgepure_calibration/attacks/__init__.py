@@ -2,7 +2,7 @@
 
 from .apgd import APGD
 from .balls import Ball, Norm
-from .defence import Defence, IdentityBackward, KnownNoise, NormPenalty, OneRequest, surrogate
+from .defence import Defence, IdentityBackward, KnownNoise, NormPenalty, surrogate
 from .expectation import Logits, Penalty
 from .low_frequency import LowFrequency
 from .pgd import PGD
@@ -11,5 +11,5 @@ from .square import Square, SquareResult
 
 __all__ = [
     "APGD", "PGD", "Ball", "Defence", "IdentityBackward", "KnownNoise", "Logits", "LowFrequency", "Norm", "NormPenalty",
-    "OneRequest", "Penalty", "Square", "SquareResult", "select_worst", "surrogate",
+    "Penalty", "Square", "SquareResult", "select_worst", "surrogate",
 ]  # fmt: skip

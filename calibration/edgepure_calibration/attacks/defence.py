@@ -5,15 +5,14 @@ Attacking it is the white-box attack.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from edgepure import Preset, SeededNoise
+from edgepure import Preset
 from edgepure.errors import ConfigError
 from edgepure.methods import HeterogeneousSpec, UniformSpec
-from edgepure.noise import NoiseSource, RowNoise
+from edgepure.noise import NoiseSource
+from edgepure.noise_policy import NoisePolicy, OneRequest
 from edgepure.planning import Planner
 from edgepure.rows import Plan
 from edgepure_export.mask_cut import MaskGradient
@@ -41,17 +40,15 @@ class Defence:
     )
 
     def __init__(self, twin: TorchReference, preset: Preset, seed: int, mask_gradient: MaskGradient = "none") -> None:
-        self._twin, self._preset, self._seed, self._mask_gradient = twin, preset, seed, mask_gradient
-        self._calls = 0
+        self._twin, self._preset, self._mask_gradient = twin, preset, mask_gradient
+        self._noise = NoisePolicy("fresh", seed)
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.purification(images).logits
 
     def purification(self, images: Tensor) -> Purification:
         """One purification of each image, with the noise of the next call."""
-        self._calls += 1
-        noise = SeededNoise((self._seed << 32) + self._calls)
-        return self._twin.run_preset(images, self._preset, noise, mask_gradient=self._mask_gradient)
+        return self._twin.run_preset(images, self._preset, self._noise.next(), mask_gradient=self._mask_gradient)
 
 
 class IdentityBackward(Defence):
@@ -83,31 +80,6 @@ class KnownNoise:
         return torch.cat(found)
 
 
-class OneRequest:
-    """A noise source as a server sees it that answers one image per request and starts its stream anew each time:
-    whatever the image, it gets the noise of image 0, vote ``vote``."""
-
-    def __init__(self, source: NoiseSource, vote: int = 0) -> None:
-        self._source, self._vote = source, vote
-
-    @property
-    def seed(self) -> int | None:
-        return self._source.seed
-
-    def for_image(
-        self,
-        plan: Plan,
-        image: int,
-        vote: int,
-        mask: NDArray[np.float32] | None,
-        shape: tuple[int, ...],
-        *,
-        probe: bool = False,
-    ) -> RowNoise:
-        chosen = 0 if probe else self._vote
-        return self._source.for_image(plan, 0, chosen, mask, shape, probe=probe)
-
-
 class NormPenalty:
     """What an attacker adds who knows of SSNI's score norm: ``weight * norm / reference``, subtracted from his loss.
 
@@ -124,7 +96,7 @@ class NormPenalty:
         if preset.ssni is None or twin.schedule is None:
             raise ConfigError("the preset has no SSNI, so there is no score norm to keep small")
         self._twin, self._preset, self._weight, self._reference = twin, preset, weight, reference
-        self._seed, self._calls = seed, 0
+        self._noise = NoisePolicy("fresh", seed)
 
     def __call__(self, images: Tensor) -> Tensor:
         return self._weight * self.norms(images) / self._reference
@@ -132,11 +104,10 @@ class NormPenalty:
     def norms(self, images: Tensor) -> Tensor:
         """Score norms ``[B]`` of images ``[B, C, H, W]`` in [0, 1], differentiable, with new noise at every call."""
         assert self._twin.schedule is not None
-        self._calls += 1
         probe = Planner(self._twin.schedule, images[0].numel()).probe(self._preset)
         assert probe is not None
         plans = [probe] * len(images)
-        noise = SourceNoise(SeededNoise((self._seed << 32) + self._calls), plans, images, probe=True)
+        noise = SourceNoise(self._noise.next(), plans, images, probe=True)
         return self._twin.score_norm(images, plans, noise)
 
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from edgepure import SeededNoise
 from edgepure.labelled import LabelledImages
+from edgepure.noise_policy import OneRequest
 
-from ..attacks import PGD, KnownNoise, OneRequest, Square
+from ..attacks import PGD, KnownNoise, Square
 from ..attacks.defence import Defence
 from .attack_list import GRADIENT_COST, Line, Target, derived_seed
 from .draws import Draws, draw, log, rules

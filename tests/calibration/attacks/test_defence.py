@@ -11,13 +11,13 @@ import edgepure
 from edgepure import Preset, SeededNoise
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.errors import ConfigError
+from edgepure.noise_policy import OneRequest
 from edgepure_calibration.attacks import (
     PGD,
     Defence,
     IdentityBackward,
     KnownNoise,
     NormPenalty,
-    OneRequest,
     surrogate,
 )
 from edgepure_export.reference import TorchReference
