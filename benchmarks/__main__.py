@@ -76,8 +76,8 @@ def main() -> None:
         cost = loop_cost.measure(ddpm, "heterogeneous", np.full(ddpm.image_shape, 0.5, np.float32), 5 * repeats)
         note("loop_cost_ddpm", cost, loop_cost_ddpm=cost["loop_cost"])  # type: ignore[arg-type]
         for batch in (1, 8):
-            # A round takes a second at batch 1; seven of them scatter by 5 % from run to run.
-            peer = versus_pytorch.measure(ddpm, unet, batch, 3 * repeats if batch == 1 else repeats)
+            # Seven rounds scatter by 5 % from run to run.
+            peer = versus_pytorch.measure(ddpm, unet, batch, (3 if batch == 1 else 2) * repeats)
             note(f"versus_pytorch_b{batch}", peer, **{f"vs_eager_b{batch}": peer["vs_eager"],
                  f"vs_channels_last_b{batch}": peer["vs_channels_last"]})  # type: ignore[arg-type]  # fmt: skip
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from edgepure.bundle import Bundle
 from edgepure.measure import interleaved
 from edgepure.purifier import Purifier
 from edgepure_calibration.quantize.candidate import CandidatePurifier, build
+from edgepure_calibration.quantize.kernels import fastest_kernel
 from edgepure_calibration.quantize.ranges import measure_ranges
 from edgepure_calibration.quantize.recording import record
 from edgepure_calibration.quantize.speed import step_calls
@@ -67,8 +69,9 @@ def int8_purifier(bundle: Bundle, fp32: Purifier, work: Path) -> tuple[Candidate
     samples = record(fp32, [fp32.preset("heterogeneous")], images, CALLS, seed=1)
     work.mkdir(parents=True, exist_ok=True)
     ranges = measure_ranges(bundle.graph_path("step"), SCHEMES["int8", "cpu"], samples, work)
-    candidate = build(bundle, "int8", "cpu", work / "int8", ranges, graphs=("step",))
-    return CandidatePurifier(bundle, candidate), candidate.reports["step"]
+    kernel = fastest_kernel(bundle, "step", fp32.plan("heterogeneous"), ranges, work)
+    candidate = build(bundle, "int8", "cpu", work / "int8", ranges, graphs=("step",), scheme=kernel.scheme)
+    return CandidatePurifier(bundle, candidate), {**candidate.reports["step"], "kernel": asdict(kernel)}
 
 
 def measure(

@@ -7,7 +7,7 @@ channel and symmetrically. Where the Q/DQ nodes go, and of what type, depends on
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -40,12 +40,15 @@ class Scheme:
         outputs: types of operators whose result is quantized, too. ONNX Runtime's CPU has integer convolutions only
             with an integer output (and matrix products with either); TensorRT wants the inputs alone.
         int32_bias: the bias as int32 in units of the accumulator; TensorRT takes it as a float.
+        conv_weight_zero: zero point of the weights of convolutions. The weights are moved by it, so the numbers that
+            they stand for, and the result, stay the same.
     """
 
     activations: ir.DataType
     weights: ir.DataType
     outputs: frozenset[str]
     int32_bias: bool
+    conv_weight_zero: int = 0
 
 
 _INT8 = Scheme(ir.DataType.INT8, ir.DataType.INT8, outputs=frozenset(), int32_bias=False)
@@ -59,6 +62,10 @@ SCHEMES: dict[tuple[str, Target], Scheme] = {
     ("fp8", "cuda"): _FP8,
     ("fp8", "tensorrt"): _FP8,
 }
+#: ``int8`` for the CPU, for another kernel: ONNX Runtime computes a convolution whose weights have zero point 0
+#: directly, and one with another zero point as a matrix product, for which it uses the matrix units (AMX) of processors
+#: that have them. Same result; which one is faster has to be measured.
+CPU_MATRIX_PRODUCT = replace(SCHEMES["int8", "cpu"], conv_weight_zero=-1)
 
 
 @dataclass(frozen=True)
@@ -184,9 +191,12 @@ class _Quantizer:
         scales = scales.astype(np.float32).astype(np.float64)
         shape = [-1 if i == axis else 1 for i in range(array.ndim)]
         rounded = _round(array / scales.reshape(shape), kind)
+        point = self.scheme.conv_weight_zero if node.op_type == "Conv" else 0
+        if point:  # int8: from -127..127 to -128..126
+            rounded = (rounded.astype(np.int16) + point).astype(kind.numpy())
         q = new_constant(self.graph, f"{name}/weight_{kind.name.lower()}", rounded)
         scale = new_constant(self.graph, f"{name}/weight_scale", scales.astype(np.float32))
-        zero = new_constant(self.graph, f"{name}/weight_zero", np.zeros(len(scales)).astype(kind.numpy()))
+        zero = new_constant(self.graph, f"{name}/weight_zero", np.full(len(scales), point).astype(kind.numpy()))
         node.replace_input_with(1, self._dequantize(q, scale, zero, f"{name}/weight", node, axis))
         return np.asarray(scales, np.float64)
 

@@ -13,7 +13,17 @@ from onnx import TensorProto, helper, numpy_helper
 from edgepure.errors import ExportError
 from edgepure_export.parity import open_session
 from edgepure_export.precision import load_graph, to_half
-from edgepure_export.qdq import SCHEMES, Range, Tap, count_qdq, fake_quantized, insert_qdq, quantizable, taps
+from edgepure_export.qdq import (
+    CPU_MATRIX_PRODUCT,
+    SCHEMES,
+    Range,
+    Tap,
+    count_qdq,
+    fake_quantized,
+    insert_qdq,
+    quantizable,
+    taps,
+)
 from edgepure_export.weights_pool import WeightsPool
 
 RNG = np.random.default_rng(0)
@@ -137,6 +147,22 @@ def test_it_computes_what_rounding_by_hand_computes(graph: Path, tmp_path: Path,
     assert by_hand < {"int8": 0.05, "fp8": 0.1}[precision] * size  # by hand, the product with the matrix is exact
     assert np.abs(before[0] - after[0]).max() > 1e-3 * size
     np.testing.assert_array_equal(before[1], after[1])  # what is not quantized is what it was
+
+
+def test_weights_for_the_matrix_product_mean_the_same_and_give_the_same_result(graph: Path, tmp_path: Path) -> None:
+    direct, product = load_graph(graph), load_graph(graph)
+    insert_qdq(direct, RANGES, SCHEMES["int8", "cpu"])
+    insert_qdq(product, RANGES, CPU_MATRIX_PRODUCT)
+    for name, zero in (("conv", -1), ("other", -1), ("gemm", 0)):
+        assert set(constant(product, f"{name}/weight_zero")) == {zero}
+        moved = constant(product, f"{name}/weight_int8").astype(int) - zero
+        np.testing.assert_array_equal(moved, constant(direct, f"{name}/weight_int8"))
+    assert constant(direct, "conv/weight_int8").min() == -127  # the end that would overflow when moved too far
+    folders = tmp_path / "direct", tmp_path / "product"
+    for folder in folders:
+        folder.mkdir()
+    for one, other in zip(run(direct, folders[0]), run(product, folders[1]), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def _pooled(x: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from edgepure.errors import ExportError
 from edgepure.manifest import GraphName, VariantName
 from edgepure.purifier import Purifier
 from edgepure_export.precision import HALF_TYPES, HalfReport, emulated, heavy_nodes, load_graph, to_half
-from edgepure_export.qdq import SCHEMES, QdqReport, Range, Tap, Target, insert_qdq, quantizable
+from edgepure_export.qdq import SCHEMES, QdqReport, Range, Scheme, Tap, Target, insert_qdq, quantizable
 from edgepure_export.weights_pool import WeightsPool
 
 #: The graphs that hold the diffusion network, which runs many times for each decision. The classifier runs once.
@@ -69,6 +69,7 @@ def build(
     keep: Collection[str] = (),
     graphs: Collection[GraphName] = GRAPHS,
     provider: str = "cpu",
+    scheme: Scheme | None = None,
 ) -> Candidate:
     """Write the graphs of a variant into ``folder`` (what was there is removed).
 
@@ -78,6 +79,7 @@ def build(
         keep: names of operators in higher precision.
         graphs: those to make; the ones that the bundle does not have are skipped.
         provider: where the candidate is going to be run; if that is not its target, it gets a twin.
+        scheme: of int8 and fp8; None: that of the precision and the target.
 
     Raises:
         ExportError: a graph cannot be converted.
@@ -95,7 +97,7 @@ def build(
             model = load_graph(bundle.graph_path(graph))
             if ranges is not None and not set(quantizable(model)) <= {name for name, _ in ranges}:
                 continue
-            reports[graph] = _convert(model, precision, target, ranges, keep)
+            reports[graph] = _convert(model, precision, target, ranges, keep, scheme)
             files[graph] = pool.save(model, f"{graph}.onnx")
             if not native:
                 emulated(model)
@@ -106,7 +108,12 @@ def build(
 
 
 def _convert(
-    model: Any, precision: VariantName, target: Target, ranges: Mapping[Tap, Range] | None, keep: Collection[str]
+    model: Any,
+    precision: VariantName,
+    target: Target,
+    ranges: Mapping[Tap, Range] | None,
+    keep: Collection[str],
+    scheme: Scheme | None,
 ) -> dict[str, Any]:
     """Convert in place. On a GPU what is not quantized runs in fp16: engines are strongly typed."""
     report: dict[str, Any] = {}
@@ -114,7 +121,7 @@ def _convert(
         half: HalfReport = to_half(model, precision, keep)
         return {"half": asdict(half)}
     assert ranges is not None
-    qdq: QdqReport = insert_qdq(model, ranges, SCHEMES[precision, target], keep)
+    qdq: QdqReport = insert_qdq(model, ranges, scheme or SCHEMES[precision, target], keep)
     report["qdq"] = asdict(qdq)
     if target != "cpu":
         report["half"] = asdict(to_half(model, "fp16"))

@@ -9,6 +9,7 @@ from typing import Any
 from edgepure.demo.report import environment
 
 from .candidate import Candidate
+from .kernels import BATCHES
 from .request import Attempt
 from .run import Run
 from .speed import Speed
@@ -38,6 +39,11 @@ def evidence(
         if candidate.native
         else "a twin of the variant that computes in fp32 and rounds as the variant does",
         "speed": speed,
+        "kernel": run.kernel
+        and {
+            "convolutions": run.kernel.name,
+            "matrix_product_times_faster": dict(zip(map(str, BATCHES), run.kernel.ratios, strict=True)),
+        },
         "limits": asdict(request.limits),
         "attempts": [
             {"kept": list(a.kept), "error": a.error, "gates": [g.to_dict() for g in a.gates]} for a in attempts

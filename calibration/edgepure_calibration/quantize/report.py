@@ -139,4 +139,11 @@ def _notes(evidence: Mapping[str, Any]) -> list[str]:
         f"Decisions were measured on {evidence['measured_on']}.",
         ", ".join(f"{key} {value}" for key, value in evidence["environment"].items()),
     ]
+    if evidence["kernel"]:
+        ratios = evidence["kernel"]["matrix_product_times_faster"].items()
+        ratio = " and ".join(f"{ratio:.2f} (batch {batch})" for batch, ratio in ratios)
+        notes.append(
+            f"Kernel of the integer convolutions: {evidence['kernel']['convolutions']}. As matrix products they made a "
+            f"step call {ratio} times as fast as the direct kernel here."
+        )
     return notes if isinstance(speed, list) else [*notes, f"Speed: {speed}."]

@@ -20,6 +20,7 @@ from edgepure_export.qdq import SCHEMES, Range, Tap
 from ..data_checks import check_images
 from .candidate import Candidate, CandidatePurifier, build, layers
 from .gate import Decisions
+from .kernels import KernelChoice, fastest_kernel
 from .ranges import measure_ranges
 from .recording import Samples, record
 from .request import Attempt, Request
@@ -64,6 +65,8 @@ class Run:
         self.decisions = Decisions(fp32, self.parts, self.presets, request.redraws, request.seed, request.limits)
         self.samples: Samples
         self.ranges: dict[Tap, Range] | None = None
+        #: Of int8 on this CPU.
+        self.kernel: KernelChoice | None = None
         self.sensitivity: dict[str, float] = {}
 
     def key(self) -> dict[str, Any]:
@@ -74,11 +77,11 @@ class Run:
             "data": {name: part.sha256 for name, part in self.parts.items()},
             "calibration": digest(self.calibration.tobytes().hex()),
             "request": asdict(self.request),
-            "version": 1,
+            "version": 2,
         }
 
     def measure(self, store: Work) -> None:
-        """Recorded calls, and the ranges of the activations where they are needed."""
+        """Recorded calls, and where they are needed the ranges of the activations and the fastest kernel."""
         request, precision = self.request, self.request.precision
         self.samples = self._samples(store)
         if precision in HALF_TYPES:
@@ -96,6 +99,19 @@ class Run:
             known = [[*tap, *bounds] for tap, bounds in found.items()]
             store.put("ranges", known)
         self.ranges = {(name, side): (low, high) for name, side, low, high in known}
+        if (precision, request.target, request.provider) == ("int8", "cpu", "cpu"):
+            self.kernel = self._kernel(store, self.ranges)
+
+    def _kernel(self, store: Work, ranges: Mapping[Tap, Range]) -> KernelChoice:
+        known = store.get("kernel")
+        if known is not None:
+            return KernelChoice(known["name"], tuple(known["ratios"]))
+        found = fastest_kernel(
+            self.bundle, self.graph, self.plan, ranges, store.folder / "kernels", self.keep, self.request.threads,
+            lambda share: self.report("choosing the integer kernel", share),
+        )  # fmt: skip
+        store.put("kernel", asdict(found))
+        return found
 
     def _most_sensitive(self, store: Work) -> list[str]:
         """Layers that may be converted, the one whose conversion costs most first."""
@@ -158,7 +174,7 @@ class Run:
         request = self.request
         return build(
             self.bundle, request.precision, request.target, store.folder / "candidate", self.ranges, keep,
-            provider=request.provider,
+            provider=request.provider, scheme=self.kernel.scheme if self.kernel else None,
         )  # fmt: skip
 
     def _purifier(self, candidate: Candidate) -> CandidatePurifier:

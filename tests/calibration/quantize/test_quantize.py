@@ -15,6 +15,7 @@ from edgepure.bundle import Bundle
 from edgepure.errors import ConfigError, ImageError
 from edgepure.labelled import LabelledImages
 from edgepure_calibration.quantize import Limits, Request, quantize, run
+from edgepure_calibration.quantize.kernels import KERNELS
 from edgepure_calibration.quantize.report import write_report
 from edgepure_calibration.quantize.speed import Speed
 
@@ -57,7 +58,10 @@ def test_an_accepted_variant_is_in_the_bundle_with_its_evidence(
         assert evidence["graphs"]["step"]["qdq"]["quantize_nodes"] > 10
         assert set(evidence["sensitivity"]) >= {"unet.conv_in/Conv_0", "unet.time1/Gemm_0"}
     assert not list(own_digits.parent.glob(".*")), "the work folder is gone"
+    assert (evidence["kernel"] is None) == (target != "cpu")
     if target == "cpu":
+        assert evidence["kernel"]["convolutions"] in KERNELS
+        assert set(evidence["kernel"]["matrix_product_times_faster"]) == {"1", "8"}
         with edgepure.load(own_digits, precision=precision, threads=1) as purifier:
             labels = [r.label for r in purifier.run(clean.images[:8], "uniform", noise=1)]
             norms = purifier.score_norms(clean.images[:4], "uniform-ssni", noise=1)
