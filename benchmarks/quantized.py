@@ -1,13 +1,15 @@
 """`python -m benchmarks.quantized [--out out/quantized.json] [--quick]`: the INT8 step graph against FP32 and PyTorch.
 
 The network is the CIFAR-10 UNet of DDPM (35.7 M parameters) with random weights: speed does not depend on them. Whether
-decisions survive is measured on trained networks (`edgepure quantize`), not here.
+decisions survive is measured on trained networks (`edgepure quantize`), not here. `--without-amx` keeps both sides from
+the matrix units of the processor, as on one that has none.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +22,7 @@ from edgepure.bundle import Bundle
 from edgepure.measure import interleaved
 from edgepure.purifier import Purifier
 from edgepure_calibration.quantize.candidate import CandidatePurifier, build
-from edgepure_calibration.quantize.kernels import fastest_kernel
+from edgepure_calibration.quantize.kernels import KernelChoice, KernelName, fastest_kernel
 from edgepure_calibration.quantize.ranges import measure_ranges
 from edgepure_calibration.quantize.recording import record
 from edgepure_calibration.quantize.speed import step_calls
@@ -63,15 +65,19 @@ def compiled_bf16(unet: torch.nn.Module, shape: tuple[int, int, int], batch: int
     return calls
 
 
-def int8_purifier(bundle: Bundle, fp32: Purifier, work: Path) -> tuple[CandidatePurifier, dict[str, object]]:
-    """The bundle with INT8 graphs, their ranges measured on trajectories of random images."""
+def int8_purifier(
+    bundle: Bundle, fp32: Purifier, work: Path, kernel: KernelName | None
+) -> tuple[CandidatePurifier, dict[str, object]]:
+    """The bundle with INT8 graphs, their ranges measured on trajectories of random images. Kernel None: the fastest."""
     images = np.random.default_rng(0).random((IMAGES, *fp32.image_shape)).astype(np.float32)
     samples = record(fp32, [fp32.preset("heterogeneous")], images, CALLS, seed=1)
     work.mkdir(parents=True, exist_ok=True)
     ranges = measure_ranges(bundle.graph_path("step"), SCHEMES["int8", "cpu"], samples, work)
-    kernel = fastest_kernel(bundle, "step", fp32.plan("heterogeneous"), ranges, work)
-    candidate = build(bundle, "int8", "cpu", work / "int8", ranges, graphs=("step",), scheme=kernel.scheme)
-    return CandidatePurifier(bundle, candidate), {**candidate.reports["step"], "kernel": asdict(kernel)}
+    choice = (
+        KernelChoice(kernel, ()) if kernel else fastest_kernel(bundle, "step", fp32.plan("heterogeneous"), ranges, work)
+    )
+    candidate = build(bundle, "int8", "cpu", work / "int8", ranges, graphs=("step",), scheme=choice.scheme)
+    return CandidatePurifier(bundle, candidate), {**candidate.reports["step"], "kernel": asdict(choice)}
 
 
 def measure(
@@ -98,16 +104,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/quantized.json"))
     parser.add_argument("--work", type=Path, default=Path("out/bench"), help="where the networks are kept")
     parser.add_argument("--quick", action="store_true", help="few rounds: to see that it runs, not to be quoted")
+    parser.add_argument("--without-amx", action="store_true", help="PyTorch without AMX, INT8 by the direct kernel")
     options = parser.parse_args()
+    if options.without_amx:
+        os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"  # read when PyTorch makes its first convolution
     rounds = 3 if options.quick else 15
     info = machine()
     print(f"{info['cpu']}, {info['cores']} cores, torch {info['torch']}, onnxruntime {info['onnxruntime']}", flush=True)
     path, unet = ddpm_unet.build(options.work / "ddpm")
     bundle = Bundle.open(path)
     results: dict[str, float] = {}
-    details: dict[str, object] = {"machine": info, "rounds": rounds}
+    details: dict[str, object] = {"machine": info, "rounds": rounds, "without_amx": options.without_amx}
     with Purifier(bundle) as fp32:
-        int8, details["int8"] = int8_purifier(bundle, fp32, options.work / "ddpm_int8")
+        kernel: KernelName | None = "direct" if options.without_amx else None
+        int8, details["int8"] = int8_purifier(bundle, fp32, options.work / "ddpm_int8", kernel)
         with int8:
             for batch in (1, 8):
                 ratios, details[f"milliseconds_b{batch}"] = measure(fp32, int8, unet, batch, rounds)

@@ -7,7 +7,7 @@ import edgepure
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.labelled import LabelledImages
 from edgepure_calibration.calibrate import Settings, calibrate
-from edgepure_calibration.probes import describe
+from edgepure_calibration.calibrate.probes import describe
 
 bundle = Path("out/calibrated")
 shutil.rmtree(bundle, ignore_errors=True)

@@ -11,8 +11,8 @@ import edgepure
 from edgepure import EpsSpec, Purifier
 from edgepure.calibration import Calibration, DataRecord, ProbeCalibration, SigmoidReweighting
 from edgepure.labelled import LabelledImages
-from edgepure_calibration.reweighting import fit_linear
-from edgepure_calibration.statistics import distribution, reference_sample
+from edgepure_calibration.calibrate.reweighting import fit_linear
+from edgepure_calibration.calibrate.statistics import distribution, reference_sample
 
 DEFAULT = "heterogeneous"
 VOTES = {"count": 5, "rule": "majority"}

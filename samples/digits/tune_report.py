@@ -110,8 +110,8 @@ def markdown(
     lines += [
         "",
         *(f"- **{a.name}**: {a.candidate.summary()}." for a in answers),
-        f"- **Images**: {n} of the 360 held-back test images, drawn in equal shares of the classes; none was seen in "
-        "training or tuning. In brackets: 95 % Clopper-Pearson intervals; the last column is paired, in points.",
+        f"- **Images**: {n} held-back test images; none was seen in training or tuning. In "
+        "brackets: 95 % Clopper-Pearson intervals; the last column is paired, in points.",
         f"- **Attack**: {type(attack).__name__} on the {attack.loss.upper()} loss, Linf eps {attack.eps:g}, "
         f"{attack.steps} steps, EOT {attack.eot}, random start, exact gradients through every deployed row and the "
         "classifier; mask and SSNI level detached. The same for every preset. The deployed graphs answer; the attacker "

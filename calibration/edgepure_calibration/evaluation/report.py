@@ -15,7 +15,7 @@ from edgepure.demo.html import png_data_uri
 from edgepure.demo.report import Picture
 from edgepure.demo.style import CSS
 
-from ..calibration_report import check_tools
+from ..page import check_tools
 from ..plots import figure_to_data_uri, new_figure
 from .protocol import Footnotes
 from .results import Evaluation, PresetResult

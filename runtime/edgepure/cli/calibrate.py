@@ -97,8 +97,9 @@ def calibrate(
     """
     from edgepure_calibration.calibrate import Settings
     from edgepure_calibration.calibrate import calibrate as run
-    from edgepure_calibration.calibration_report import check_tools, write_report
-    from edgepure_calibration.probes import DEFAULT_LEVELS, parse_levels
+    from edgepure_calibration.calibrate.probes import DEFAULT_LEVELS, parse_levels
+    from edgepure_calibration.calibrate.report import write_report
+    from edgepure_calibration.page import check_tools
 
     from .output import emit_json, note
     from .progress import Progress
@@ -143,7 +144,7 @@ def _document(found: Calibrated, report: Path | None) -> dict[str, Any]:
 
 
 def _print(found: Calibrated, report: Path | None) -> None:
-    from edgepure_calibration.probes import describe, ranked
+    from edgepure_calibration.calibrate.probes import describe, ranked
 
     from .output import say, table
 

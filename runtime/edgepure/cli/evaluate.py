@@ -118,9 +118,9 @@ def evaluate(
 
     try:
         evaluation = import_module("edgepure_calibration.evaluation")
-        from edgepure_calibration.calibration_report import check_tools
         from edgepure_calibration.evaluation.card import write_card
         from edgepure_calibration.evaluation.report import write_report
+        from edgepure_calibration.page import check_tools
     except ImportError as error:
         raise ConfigError(
             f"an evaluation needs PyTorch, and {error.name or error} cannot be imported; install it with "

@@ -13,7 +13,7 @@ from edgepure.calibration import DataRecord
 from edgepure.errors import ConfigError, ImageError
 from edgepure.labelled import LabelledImages, load_labelled
 
-from .data_checks import check_attacks, check_images, check_labels
+from ..data_checks import check_attacks, check_images, check_labels
 
 #: Fewer clean images say nothing of the edges of their distribution.
 FEWEST_CLEAN = 50

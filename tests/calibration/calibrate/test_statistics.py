@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from edgepure.calibration import MAX_SAMPLE
 from edgepure.errors import ConfigError
-from edgepure_calibration.reweighting import fit_linear, fit_sigmoid
-from edgepure_calibration.statistics import (
+from edgepure_calibration.calibrate.reweighting import fit_linear, fit_sigmoid
+from edgepure_calibration.calibrate.statistics import (
     auroc,
     auroc_interval,
     distribution,

@@ -17,8 +17,8 @@ from edgepure.errors import ConfigError, EdgepureError, ImageError
 from edgepure.labelled import LabelledImages
 from edgepure.verification import verify
 from edgepure_calibration.calibrate import Calibrated, Settings, calibrate
-from edgepure_calibration.masks import covered
-from edgepure_calibration.probes import candidates, describe, parse_levels
+from edgepure_calibration.calibrate.masks import covered
+from edgepure_calibration.calibrate.probes import candidates, describe, parse_levels
 from tiny_bundle import images, logits, make_tiny_bundle
 
 #: Few and cheap probes: what is tested is not how good they are.

@@ -20,7 +20,7 @@ from edgepure.calibration import Calibration, FirstCall, ProbeCalibration
 from edgepure.methods import EpsSpec
 from edgepure.purifier import Purifier
 
-from .calibration_data import CalibrationData, random_signs
+from .data import CalibrationData, random_signs
 from .masks import AREAS, measure_masks
 from .norm_store import NormStore, measure
 from .probes import candidates, choose

@@ -13,13 +13,11 @@ from edgepure.adaptive import SsniSpec
 from edgepure.calibration import Calibration, MaskCalibration, ProbeCalibration
 from edgepure.presets import Preset
 
-from .calibration_run import Measured, ProbeNorms
-from .page import Figure, Table, check_tools, write_page
-from .plots import figure_to_data_uri, new_figure
+from ..page import Figure, Table, write_page
+from ..plots import figure_to_data_uri, new_figure
 from .probes import describe, ranked
+from .run import Measured, ProbeNorms
 from .statistics import roc_curve
-
-__all__ = ["check_tools", "write_report"]
 
 _CLEAN, _OTHER = "#12805c", "#c2342b"
 _WORDS = {"attacked": "attacked images", "random signs": "clean images with random signs added"}

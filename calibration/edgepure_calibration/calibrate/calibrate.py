@@ -16,13 +16,13 @@ from edgepure.manifest import Manifest
 from edgepure.presets import MaskSpec, Preset
 from edgepure.purifier import Purifier
 
-from .bundle_presets import put_presets
-from .calibration_data import load_data
-from .calibration_run import Measured, OnProgress, run
+from ..bundle_presets import put_presets
+from .data import load_data
 from .masks import threshold_for
 from .norm_store import NormStore, graphs_key
 from .probes import DEFAULT_LEVELS, NoiseChoice
 from .reweighting import with_ssni
+from .run import Measured, OnProgress, run
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Settings:
         search: images of each kind on which the probes are compared.
         limit: images of each kind that are measured at all.
         presets: get SSNI, as ``NAME-ssni`` beside a preset without it. None: those that have it, or the default one.
-        reweighting, minimum: of presets that had no SSNI, see `edgepure_calibration.reweighting.with_ssni`.
+        reweighting, minimum: of presets that had no SSNI, see `edgepure_calibration.calibrate.reweighting.with_ssni`.
         mask_area: set the threshold of every preset whose mask has one to what covers this area on average.
         seed: of the noise and of all draws.
     """
