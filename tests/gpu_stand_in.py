@@ -149,12 +149,14 @@ def plug_in_onnxruntime(patch: pytest.MonkeyPatch, machine: Machine) -> list[Cud
     made: list[CudaSession] = []
     real = onnxruntime.InferenceSession
 
-    def session(path: str, settings: Any, providers: list[Any]) -> Any:
+    def session(path: str, settings: Any, providers: list[Any], enable_fallback: int = 1) -> Any:
         if isinstance(providers[0], str):  # without options, as the stand-in of TensorRT asks for the CPU
             return real(path, settings, providers=providers)
         name, options = providers[0]
         if name != "CUDAExecutionProvider":
             return real(path, settings, providers=providers)
+        if enable_fallback:
+            raise Misuse("a call that fails on the GPU would be repeated on the CPU, silently")
         made.append(CudaSession(machine, real, path, settings, options))
         return made[-1]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgepure.atomic import write_text
 from edgepure.demo.style import CSS
-from edgepure.errors import EdgepureError
+from edgepure.errors import ConfigError
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -47,12 +47,12 @@ class Table:
 
 
 def check_tools() -> None:
-    """Raise EdgepureError now, and not after a long measurement, if a report cannot be made."""
+    """Raise ConfigError now, and not after a long measurement, if a report cannot be made."""
     try:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise EdgepureError(
+        raise ConfigError(
             f"a report needs Matplotlib and Jinja2, but {error.name} is not installed: pip install "
             "edgepure[calibration]"
         ) from None

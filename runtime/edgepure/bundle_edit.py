@@ -6,10 +6,11 @@ bundle's place in one step. An error, Ctrl-C or a full disk leaves the bundle as
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
@@ -86,14 +87,27 @@ def edit_bundle(path: str | PathLike[str]) -> Iterator[BundleEdit]:
         EdgepureError: no space or no permission.
     """
     bundle = Bundle.open(path)
-    with atomic_directory(bundle.path, overwrite=True) as root:
+    with ExitStack() as exchange, atomic_directory(bundle.path, overwrite=True) as root:
         _link_tree(bundle, root)
         edit = BundleEdit(root, bundle.manifest)
         yield edit
         write_manifest(root, edit.manifest)
         Bundle.open(root, verify=False)  # what leaves here can be opened
+        exchange.enter_context(_locked(bundle.path))
         if Bundle.open(bundle.path, verify=False).content_hash != bundle.content_hash:
             raise BundleError(f"{bundle.path} was changed by something else in the meantime; run the command again")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Nobody else changes the bundle between the last look at it and the exchange."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _link_tree(bundle: Bundle, root: Path) -> None:

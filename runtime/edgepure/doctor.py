@@ -140,17 +140,25 @@ def try_provider(onnxruntime_name: str) -> str | None:
     import numpy as np
     import onnxruntime as ort
 
+    from .engines.onnxruntime_engine import gpu_words, load_cuda_libraries, why_inactive
+
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    on_cuda = onnxruntime_name == "CUDAExecutionProvider"
     try:
-        session = ort.InferenceSession(TINY_GRAPH, options, providers=[onnxruntime_name])
+        if on_cuda:
+            load_cuda_libraries(ort)  # as the engine does
+        session = ort.InferenceSession(TINY_GRAPH, options, providers=[onnxruntime_name], enable_fallback=0)
         active = list(session.get_providers())
         if not active or active[0] != onnxruntime_name:
-            return f"did not start, ONNX Runtime took {', '.join(active) or 'nothing'} instead"
+            why = why_inactive(ort) if on_cuda else ""
+            return (
+                f"did not start{f' ({why})' if why else ''}, ONNX Runtime took {', '.join(active) or 'nothing'} instead"
+            )
         (result,) = session.run(None, {"x": np.ones(2, np.float32)})
     except Exception as error:  # ONNX Runtime raises many unrelated classes
-        return f"failed: {(str(error).strip().splitlines() or [type(error).__name__])[0][:200]}"
+        return f"failed: {gpu_words(error)[:200]}"
     return None if np.array_equal(result, np.full(2, 2.0)) else f"computed {result.tolist()} for 1 + 1"
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -120,14 +121,23 @@ def load_labelled(
 
 def _read_npz(path: Path, key: str, image: ImageSpec, classes: int, resize: bool) -> LabelledImages:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if key not in arrays:
-                raise ImageError(f"{path} has no array {key!r}; it has {', '.join(sorted(arrays)) or 'none'}")
-            pixels = arrays[key]
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("it is one array, a .npy file")
+        with found as arrays:
+            names = sorted(arrays)
+            pixels = arrays[key] if key in names else None
             labels = arrays.get("labels")
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, BadZipFile, zlib.error) as error:
         raise ImageError(f"{path} cannot be read as .npz ({error}); save it with numpy.savez") from None
-    loaded = load_images(pixels, image, resize=resize)
+    if pixels is None:
+        raise ImageError(
+            f"{path} has no array {key!r}; it has {', '.join(names) or 'none'}: FILE.npz:NAME takes the array NAME"
+        )
+    try:
+        loaded = load_images(pixels, image, resize=resize)
+    except ImageError as error:  # its names are positions in an array that only this function knows
+        raise ImageError(f"{path}{'' if key == 'images' else f':{key}'}: {error}") from None
     if labels is not None:
         if labels.shape != (len(loaded),) or labels.dtype.kind not in "iu":
             raise ConfigError(

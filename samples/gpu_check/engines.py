@@ -42,6 +42,14 @@ class Parts:
     purifier: Purifier
 
 
+def _timing_cache(bundle: Path) -> Path:
+    """What TensorRT measured when it built the last engines makes the next builds much shorter."""
+    from edgepure.engines.tensorrt_module import import_tensorrt
+    from edgepure.engines.tensorrt_plans import Machine
+
+    return bundle.parent / f"timing-{import_tensorrt('tensorrt').version}-{Machine.here().sm}.cache"
+
+
 @contextmanager
 def opened(bundle: Path, name: EngineName, batches: Sequence[int] = (1, 2, 4, 8)) -> Iterator[Purifier]:
     """The bundle on an engine with as many slots as the largest batch; engines that have to be built are built first.
@@ -52,7 +60,8 @@ def opened(bundle: Path, name: EngineName, batches: Sequence[int] = (1, 2, 4, 8)
     if name.provider.startswith("tensorrt"):
         from edgepure.engines.tensorrt_build import build_engines
 
-        build_engines(bundle, name.precision, tuple(batches), product=name.provider)
+        cache = _timing_cache(bundle) if name.provider == "tensorrt" else None
+        build_engines(bundle, name.precision, tuple(batches), product=name.provider, timing_cache=cache)
     with edgepure.load(bundle, name.provider, precision=name.precision, slots=max(batches)) as purifier:
         yield purifier
 

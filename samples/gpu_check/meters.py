@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,32 +29,40 @@ class Meter:
             import pynvml
 
             pynvml.nvmlInit()
-            self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+            self._handle = pynvml.nvmlDeviceGetHandleByIndex(int(visible) if visible.isdigit() else 0)
             self._nvml = pynvml
         except Exception as error:  # not installed, or NVML's own
             self.fault = f"NVML cannot be used ({error}): pip install nvidia-ml-py"
 
     def memory(self) -> int | None:
-        """Bytes of GPU memory that are used by everything that runs on it."""
-        return None if self._nvml is None else int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used)
+        """Bytes of GPU memory that are used by everything that runs on it; None where NVML does not tell."""
+        info = self._ask("nvmlDeviceGetMemoryInfo")
+        return None if info is None else int(info.used)
 
     def joules(self) -> float | None:
         """Energy that the GPU has used since the driver was loaded; None where it does not count it."""
-        try:
-            return None if self._nvml is None else self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3
-        except Exception:  # older GPUs and Jetson
-            return None
+        energy = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return None if energy is None else float(energy) / 1e3
 
     def state(self) -> dict[str, Any]:
-        """Clock in MHz, temperature in degrees, and whether the GPU holds itself back."""
+        """Clock in MHz, temperature in degrees, and whether the GPU holds itself back; what NVML tells of it."""
         if self._nvml is None:
             return {}
-        nvml = self._nvml
-        return {
-            "sm_mhz": nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_SM),
-            "celsius": nvml.nvmlDeviceGetTemperature(self._handle, nvml.NVML_TEMPERATURE_GPU),
-            "throttle_reasons": hex(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)),
+        reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+        found = {
+            "sm_mhz": self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM),
+            "celsius": self._ask("nvmlDeviceGetTemperature", self._nvml.NVML_TEMPERATURE_GPU),
+            "throttle_reasons": None if reasons is None else hex(reasons),
         }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _ask(self, function: str, *arguments: Any) -> Any:
+        """A question to NVML; None where it has no answer: older GPUs, Jetson, parts of a GPU, a newer NVML."""
+        try:
+            return None if self._nvml is None else getattr(self._nvml, function)(self._handle, *arguments)
+        except Exception:  # NVML's own classes
+            return None
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ def make_bundle(
     """
     if (out / "bundle.json").is_file():
         return out
+    device = torch_device(device)
     image = ImageSpec(channels=shape[0], height=shape[1], width=shape[2])
     schedule = NoiseSchedule.linear()
     parsed = {name: Preset.parse(dict(data)) for name, data in (presets or {"timed": PRESET}).items()}
@@ -130,6 +131,17 @@ def make_bundle(
         write_manifest(folder, manifest)
         Bundle.open(folder).selftest()
     return out
+
+
+def torch_device(device: str) -> str:
+    """Where PyTorch can compute: ``cpu`` if its build or the driver does not give it the GPU."""
+    return "cuda" if device == "cuda" and torch.cuda.is_available() else "cpu"
+
+
+def need_torch(device: str) -> None:
+    """Raises CannotRunError if PyTorch cannot compute on the device."""
+    if torch_device(device) != device:
+        raise CannotRunError(f"PyTorch {torch.__version__} cannot use this GPU (torch.cuda.is_available() is False)")
 
 
 @contextmanager

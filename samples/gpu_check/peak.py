@@ -8,14 +8,15 @@ import torch
 
 from .context import Context
 from .meters import Meter, timed
-from .networks import exact
+from .networks import exact, need_torch
 
 #: Precision -> dtype of both matrices. Random values: zeros run faster and flatter.
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def matrix_peak(device: str, quick: bool = False) -> dict[str, float]:
-    """FLOP/s of a square matrix product by precision (fp32 without TF32)."""
+    """FLOP/s of a square matrix product by precision (fp32 without TF32). Raises CannotRunError if PyTorch cannot."""
+    need_torch(device)
     size = 8192 if device == "cuda" else 256
     found = {}
     for name, dtype in DTYPES.items():
@@ -36,6 +37,7 @@ def peak(context: Context) -> None:
         return {f"{name}_tflops": value / 1e12 for name, value in matrix_peak(context.device, context.quick).items()}
 
     def bandwidth() -> Mapping[str, float]:
+        need_torch(context.device)
         count = 1 << 30 if context.device == "cuda" else 1 << 22
         source = torch.randn(count // 4, device=context.device)
         target = torch.empty_like(source)

@@ -3,7 +3,8 @@
     python samples/gpu_check/run.py --out out/gpu_check [--quick] [--minutes N] [--only SECTION ...]
 
 It runs what this machine has and lists what it could not run, and why. Each section has a process of its own and is
-written down part by part, so whatever ends the run loses nothing; a section that is finished in DIR is not run again.
+written down part by part, so whatever ends the run loses nothing. What is finished in DIR is not run again: the next
+run goes on with the rest. A part that ends its process is noted, and the section goes on behind it.
 """
 
 from __future__ import annotations
@@ -70,6 +71,33 @@ def share(section: Section, coming: Sequence[Section], end: float) -> float:
     return min(end, now + max(2.0 * fair, SHORTEST))
 
 
+def _read(partial: Path) -> dict[str, Any]:
+    """What a section has written so far."""
+    try:
+        found: dict[str, Any] = json.loads(partial.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # it is being written
+        return {"results": [], "missing": []}
+    return found
+
+
+def _without_culprit(partial: Path, code: int) -> int:
+    """Note the part that was under way when its process ended, so that the next process goes past it; how many parts
+    are done now."""
+    data = _read(partial)
+    results = data["results"]
+    if data.get("running"):
+        culprit = {"part": data["running"][-1], "ok": False, "error": _how(code)}
+        results = [*(r for r in results if r["part"] != culprit["part"]), culprit]
+    write_text(partial, json.dumps({"results": results, "missing": data["missing"]}))
+    return len(results)
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"its process ended with {code}"
+    return f"its process was ended by {signal.Signals(-code).name}{' (out of memory?)' if code == -9 else ''}"
+
+
 class Run:
     """The results of one folder, written after every change."""
 
@@ -80,8 +108,14 @@ class Run:
         self.data: dict[str, Any] = {"machine": describe(), "device": device, "quick": quick, "sections": {}}
         if self.file.is_file():
             known = json.loads(self.file.read_text(encoding="utf-8"))
-            if (known.get("device"), known.get("quick")) == (device, quick):
+            here = (device, quick, self.data["machine"]["gpus"])
+            if (known["device"], known["quick"], known["machine"]["gpus"]) == here:
                 self.data["sections"] = known["sections"]
+            elif any(section.get("results") for section in known["sections"].values()):
+                raise SystemExit(
+                    f"error: {self.file} holds results of another GPU, of --quick, or of a rehearsal; "
+                    "give another --out"
+                )
 
     def all(self, sections: Sequence[Section], seconds: float, again: bool = False) -> int:
         """Run sections one after another within ``seconds``; 0, or 1 if a check failed."""
@@ -96,27 +130,44 @@ class Run:
                 reason = "the time is used up"
             if reason:
                 print(f"{section.name}: could not run: {reason}")
-                self._set(section, "could not run", reason=reason)
+                if known is None or not known.get("results"):
+                    self._set(section, "could not run", reason=reason)
                 continue
             print(f"{section.name}: {section.title} (about {section.minutes:g} min)", flush=True)
-            self._run(section, share(section, sections[index:], end))
+            self._run(section, share(section, sections[index:], end), again)
         print(f"\n{summary(self.data)}\n\nwritten to {self.file} and {self.file.with_suffix('.md')}")
         failed = [r for s in self.data["sections"].values() for r in s.get("results", []) if r.get("ok") is False]
         crashed = [s for s in self.data["sections"].values() if s["state"] == "crashed"]
         return 1 if failed or crashed else 0
 
-    def _run(self, section: Section, end: float) -> None:
+    def _run(self, section: Section, end: float, again: bool) -> None:
         partial = self.work / "partial" / f"{section.name}.json"
         partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)
+        before = [] if again else self.data["sections"].get(section.name, {}).get("results", [])
+        kept = [r for r in before if "error" not in r]  # what failed is tried again
+        write_text(partial, json.dumps({"results": kept, "missing": []}))
+        started, done = time.time(), len(kept)
+        while (code := self._process(section, partial, end, started)) not in (0, None) and time.time() < end:
+            known, done = done, _without_culprit(partial, code)
+            if done == known:  # it does not get any further
+                break
+        state = "stopped" if code is None else "finished" if code == 0 else "crashed"
+        found = _read(partial)
+        if state == "finished" and any(m.get("later") for m in found["missing"]):
+            state = "stopped"
+        how = {"stopped": "the time is used up", "crashed": f"{_how(code or 0)}, see the log"}
+        self._take(section, partial, state, started, how.get(state))
+
+    def _process(self, section: Section, partial: Path, end: float, started: float) -> int | None:
+        """Run the section's process to its end; its exit code, or None if it had to be stopped."""
         command = [sys.executable, "-m", "samples.gpu_check.section", section.name, "--file", str(partial),
                    "--work", str(self.work), "--device", self.device, "--deadline", str(end)]  # fmt: skip
         places = os.pathsep.join([*PLACES, os.environ.get("PYTHONPATH", "")])
-        started = time.time()
+        # NVML counts GPUs in the order of the bus, CUDA by speed unless it is told
+        environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ, "PYTHONPATH": places}
         process = subprocess.Popen(
-            [*command, *(["--quick"] if self.quick else [])], cwd=ROOT, env={**os.environ, "PYTHONPATH": places},
-            start_new_session=True,
-        )  # fmt: skip
+            [*command, *(["--quick"] if self.quick else [])], cwd=ROOT, env=environment, start_new_session=True
+        )
         try:
             while process.poll() is None and time.time() < end + GRACE:
                 self._take(section, partial, "running", started)
@@ -129,18 +180,15 @@ class Run:
             if stopped:  # the whole group: compilers run in processes of their own
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        state = "stopped" if stopped else "finished" if process.returncode == 0 else "crashed"
-        how = {"stopped": "the time is used up", "crashed": f"ended with {process.returncode}, see the log"}
-        self._take(section, partial, state, started, how.get(state))
+        return None if stopped else process.returncode
 
     def _take(self, section: Section, partial: Path, state: str, started: float, reason: str | None = None) -> None:
         """What the section has written so far."""
-        try:
-            found = json.loads(partial.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there yet
-            found = {"results": [], "missing": []}
+        found = _read(partial)
+        found.pop("running", None)
+        values = {"date": self.data["machine"]["date"], "versions": self.data["machine"]["versions"], **found}
         seconds = round(time.time() - started, 1)
-        self._set(section, state, seconds=seconds, **found, **({} if reason is None else {"reason": reason}))
+        self._set(section, state, seconds=seconds, **values, **({} if reason is None else {"reason": reason}))
 
     def _set(self, section: Section, state: str, **values: Any) -> None:
         self.data["sections"][section.name] = {"title": section.title, "state": state, **values}

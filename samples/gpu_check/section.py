@@ -6,7 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from .context import Context
+from edgepure.errors import EdgepureError
+
+from .context import CannotRunError, Context, one_line
 from .sections import BY_NAME
 
 
@@ -21,7 +23,11 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     context = Context(options.device, options.file, options.work, options.deadline, options.quick)
-    BY_NAME[options.name](context)
+    section = BY_NAME[options.name]
+    try:
+        section(context)
+    except (CannotRunError, EdgepureError, ImportError) as error:  # before its first part
+        context.cannot("the rest", one_line(error))
     sys.exit(0)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,19 +23,34 @@ from edgepure.noise import SeededNoise
 from edgepure.purifier import Purifier
 from edgepure_export.step import UnetModule
 
-from .context import Context
+from .context import CannotRunError, Context, one_line
 from .engines import EngineName, Parts, engine_names, opened, with_cuda_graphs
 from .meters import Meter, timed
-from .networks import NETWORKS, Network, exact, make_bundle
+from .networks import NETWORKS, Network, exact, make_bundle, need_torch, torch_device
 from .peak import matrix_peak
 
 #: Batch sizes of the table.
 BATCHES = (1, 8, 32)
-#: PyTorch's ways: name -> dtype and whether compiled. "reduce-overhead" is its way with CUDA graphs.
-TORCH_WAYS: dict[str, tuple[torch.dtype, str | None]] = {
-    "pytorch eager fp32": (torch.float32, None),
-    "pytorch eager fp16": (torch.float16, None),
-    "pytorch compile fp16": (torch.float16, "reduce-overhead"),
+
+
+@dataclass(frozen=True)
+class TorchWay:
+    """A way to run PyTorch. ``mode`` of torch.compile; None: eager. ``largest_batch``: of the table, where compiling
+    takes minutes."""
+
+    dtype: torch.dtype
+    mode: str | None = None
+    channels_last: bool = False
+    largest_batch: int = BATCHES[-1]
+
+
+#: "reduce-overhead" is PyTorch's way with CUDA graphs; "max-autotune" has them too, and tries more kernels.
+TORCH_WAYS = {
+    "pytorch eager fp32": TorchWay(torch.float32),
+    "pytorch eager fp16": TorchWay(torch.float16),
+    "pytorch eager fp16 channels_last": TorchWay(torch.float16, channels_last=True),
+    "pytorch compile fp16": TorchWay(torch.float16, "reduce-overhead"),
+    "pytorch compile fp16 max-autotune": TorchWay(torch.float16, "max-autotune", largest_batch=1),
 }
 #: Largest error of a whole UNet call: root mean square over that of PyTorch's output in fp32.
 LARGEST_ERROR = {"fp32": 1e-3, "fp16": 2e-2}
@@ -47,7 +64,7 @@ class Bench:
     Attributes:
         batches: sizes that are measured.
         seconds: length of one timing.
-        bundle: of the network, with random weights.
+        bundle: of the network, with random weights; made after PyTorch was timed, because that takes minutes.
         flops: of one UNet call for one image.
         peaks: measured FLOP/s of a matrix product by precision.
     """
@@ -87,28 +104,33 @@ def measure(
 
     def prepare() -> Values:
         unet = network.build()
-        flops = count_flops(unet, network.shape, context.device)
-        bundle = make_bundle(unet, network.shape, context.work / key, context.device)
+        flops = count_flops(unet, network.shape, torch_device(context.device))
         meter = Meter(context.device)
         chosen = tuple(batches[:1]) if context.quick else tuple(batches)
-        peaks = matrix_peak(context.device, quick=True)
-        made.append(
-            Bench(context, network, unet, bundle, chosen, 0.2 if context.quick else seconds, flops, peaks, meter)
-        )
+        peaks = matrix_peak(context.device, quick=True) if torch_device(context.device) == context.device else {}
+        length = 0.2 if context.quick else seconds
+        made.append(Bench(context, network, unet, context.work / key, chosen, length, flops, peaks, meter))
         parameters = sum(p.numel() for p in unet.parameters())
         return {"title": network.title, "parameters": parameters, "gflop_per_call": flops / 1e9,
                 "energy_and_memory": meter.fault or "NVML", **meter.state()}  # fmt: skip
 
-    if not context.run("network", prepare, needs=30):
+    if not context.run("network", prepare, needs=30, always=True):
         return
     (bench,) = made
     ways = TORCH_WAYS if context.device == "cuda" else {"pytorch eager fp32": TORCH_WAYS["pytorch eager fp32"]}
-    uncompiled = {name: way for name, way in ways.items() if way[1] is None}
+    uncompiled = {name: way for name, way in ways.items() if way.mode is None}
     _torch_ways(bench, uncompiled)
+
+    def export() -> Values:
+        make_bundle(bench.unet, network.shape, bench.bundle, context.device)
+        return {"bundle_mib": sum(f.stat().st_size for f in bench.bundle.glob("*") if f.is_file()) / 2**20}
+
     precisions = ("fp16", "fp32") if context.device == "cuda" else ("fp32",)
-    for name in engine_names(context.device, precisions):
-        _engine(bench, name)
-    _torch_ways(bench, {name: way for name, way in ways.items() if way[1] is not None})
+    if context.run("export", export, needs=60, always=True):
+        for name in engine_names(context.device, precisions):
+            _engine(bench, name)
+    slow = ("max-autotune",) if context.quick else ()
+    _torch_ways(bench, {name: way for name, way in ways.items() if way.mode is not None and way.mode not in slow})
 
 
 def count_flops(unet: nn.Module, shape: Sequence[int], device: str) -> float:
@@ -123,34 +145,58 @@ def count_flops(unet: nn.Module, shape: Sequence[int], device: str) -> float:
 # ---- PyTorch ---------------------------------------------------------------------------------------------------------
 
 
-def _torch_ways(bench: Bench, ways: Mapping[str, tuple[torch.dtype, str | None]]) -> None:
-    for name, (dtype, mode) in ways.items():
+def _torch_ways(bench: Bench, ways: Mapping[str, TorchWay]) -> None:
+    for name, way in ways.items():
         for batch in bench.batches:
-            work = partial(torch_call, bench, dtype, mode, batch)
-            bench.context.run(f"{name}, batch {batch}", work, needs=90 if mode else 20)
+            if batch <= way.largest_batch:
+                needs = {None: 20, "reduce-overhead": 90}.get(way.mode, 240)
+                bench.context.run(f"{name}, batch {batch}", partial(_torch_call, bench, way, batch), needs=needs)
 
 
-def torch_call(bench: Bench, dtype: torch.dtype, mode: str | None, batch: int) -> Values:
-    """PyTorch's UNet call: eager, or compiled in a mode of torch.compile."""
+def _torch_call(bench: Bench, way: TorchWay, batch: int) -> Values:
+    """`torch_call`; what PyTorch cannot do (no compiler, no GPU) is no failure of ours."""
+    try:
+        return torch_call(bench, way, batch)
+    except Exception as error:
+        if not isinstance(error, CannotRunError):
+            traceback.print_exc(file=sys.stderr)
+        raise CannotRunError(one_line(error)) from error
+
+
+def torch_call(bench: Bench, way: TorchWay, batch: int) -> Values:
+    """PyTorch's UNet call: eager, or compiled in a mode of torch.compile. cuDNN may try its kernels before, as ONNX
+    Runtime does."""
     device = bench.context.device
+    need_torch(device)
+    layout = torch.channels_last if way.channels_last else torch.contiguous_format
     before = bench.meter.memory()
-    with _moved(bench.unet, device, dtype) as module:
+    with _moved(bench.unet, device, way.dtype) as module, _tried_kernels():
+        module.to(memory_format=layout)
         torch.compiler.reset()  # every batch size is compiled for itself
-        run: Callable[[Tensor, Tensor], Tensor] = module if mode is None else torch.compile(module, mode=mode)
-        x = torch.randn((batch, *bench.network.shape), device=device).to(dtype)
+        run: Callable[[Tensor, Tensor], Tensor] = module if way.mode is None else torch.compile(module, mode=way.mode)
+        x = torch.randn((batch, *bench.network.shape), device=device).to(way.dtype, memory_format=layout)
         t = torch.full((batch,), 500.0, device=device)
 
         def call() -> None:
             with torch.no_grad():
                 run(x, t)
 
-        with exact(device) if dtype == torch.float32 else nullcontext():
+        with exact(device) if way.dtype == torch.float32 else nullcontext():
             found = timed(call, _wait(device), bench.meter, bench.seconds)
         used = bench.meter.memory()
-        precision = "fp16" if dtype == torch.float16 else "fp32"
+        precision = "fp16" if way.dtype == torch.float16 else "fp32"
         values = bench.values(found.ms, found.spread, found.joules, batch, precision)
         values["peak_memory_mib"] = _mib(before, used)
-        return {**values, "compiled": mode or "no"}
+        return {**values, "compiled": way.mode or "no", "layout": "channels_last" if way.channels_last else "default"}
+
+
+@contextmanager
+def _tried_kernels() -> Iterator[None]:
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager
@@ -179,7 +225,7 @@ def _mib(before: int | None, after: int | None) -> float | None:
 def _engine(bench: Bench, name: EngineName) -> None:
     """All batch sizes of one engine: it is built and opened once."""
     if bench.context.left() < 60 and not bench.context.quick:
-        bench.context.cannot(f"{name}", "the time is used up")
+        bench.context.cannot(f"edgepure {name}", "the time is used up", later=True)
         return
 
     def run() -> Values:

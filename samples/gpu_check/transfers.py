@@ -56,6 +56,9 @@ def _events(work: Callable[[], object]) -> list[dict[str, Any]]:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
+    from .networks import need_torch
+
+    need_torch("cuda")
     work()
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as traced:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = sorted((ROOT / "samples" / "integrations").glob("*.py"))
 LIBRARY = {
     "art_pgd": "art",
+    "autoattack_rand": "pyautoattack",
     "blackbox_square": "art",
     "robustbench_style": "torchattacks",
     "torchattacks_eot": "torchattacks",
@@ -26,7 +27,9 @@ def test_sample_runs(sample: Path) -> None:
     pytest.importorskip(LIBRARY[sample.stem])
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("runtime", "export", "calibration")),
+        "PYTHONPATH": os.pathsep.join(
+            [*(str(ROOT / part) for part in ("runtime", "export", "calibration")), os.environ.get("PYTHONPATH", "")]
+        ),
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+import real_autoattack
 from edgepure.demo import demo_bundle, demo_images
+from edgepure_calibration.attacks import APGD, Ball
 from edgepure_export.integrations import PurifiedClassifier
+from edgepure_export.twin import load_twin
 
 torchattacks = pytest.importorskip("torchattacks")
 
@@ -43,3 +46,23 @@ def test_attacks_run_and_keep_to_their_ball(name: str, model: PurifiedClassifier
     if name != "Square":  # 20 queries are few
         assert after < before, "weak noise, known to the attacker: exact gradients must find something"
     assert not model.training
+
+
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
+def test_our_apgd_leaves_no_more_images_than_its(loss: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classifier alone, the same start (its attack begins as AutoAttack's does), the same number of steps."""
+    eps, steps = 0.05, 50
+    images, labels = (torch.from_numpy(a[:24].copy()) for a in (demo_images().clean, demo_images().labels))
+    twin = load_twin(demo_bundle())
+    assert twin.classifier is not None
+    twin.classifier.requires_grad_(False)
+    begin = real_autoattack.start(images, eps, 0)
+    monkeypatch.setattr(Ball, "start", lambda self, centre, seed: begin)
+    with torch.no_grad():
+        assert bool((twin.logits(images).argmax(1) == labels).all())
+    theirs = torchattacks.APGD(twin.classifier, norm="Linf", eps=eps, steps=steps, loss=loss, seed=0)(images, labels)
+    ours = APGD(eps=eps, steps=steps, loss=loss)(twin.logits, images, labels)
+    with torch.no_grad():
+        left = [int((twin.logits(x).argmax(1) == labels).sum()) for x in (ours, theirs)]
+    assert left[0] <= left[1] + 1
+    assert left[1] < 24

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from edgepure import atomic
 from edgepure.bundle import Bundle
 from edgepure.bundle_edit import edit_bundle
 from edgepure.errors import BundleError
@@ -41,6 +43,33 @@ def test_files_and_manifest_change_together(bundle: Path) -> None:
     assert (bundle / "notes" / "a.json").read_bytes() == b"[]"
     assert "notes/b.json" not in Bundle.open(bundle).manifest.files
     assert os.listdir(bundle.parent) == ["bundle"]
+
+
+def test_two_changes_that_end_together_do_not_both_succeed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[BundleError] = []
+
+    def other() -> None:
+        try:
+            with edit_bundle(bundle) as edit:
+                edit.write("other.json", b"{}")
+        except BundleError as error:
+            refused.append(error)
+
+    second = threading.Thread(target=other)
+    sync = atomic._sync_tree
+
+    def slow_sync(folder: Path) -> None:  # the last thing before the first change takes the bundle's place
+        sync(folder)
+        if threading.current_thread() is not second:
+            second.start()
+            second.join(0.5)
+
+    monkeypatch.setattr(atomic, "_sync_tree", slow_sync)
+    with edit_bundle(bundle) as edit:
+        edit.write("first.json", b"{}")
+    second.join()
+    assert "changed by something else" in str(refused[0])
+    assert "first.json" in Bundle.open(bundle).manifest.files
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, ValueError])

@@ -67,6 +67,9 @@ def test_wrong_usage_is_exit_code_2(tiny_bundle: Path) -> None:
         assert done.code == 2
         assert done.stdout == ""
         assert "Traceback" not in done.stderr
+        told = run(*arguments, "--json")
+        assert told.code == 2
+        assert told.json["error"]["exit_code"] == 2 and told.json["error"]["message"] in told.stderr
 
 
 # ---- plan ------------------------------------------------------------------------------------------------------------

@@ -85,7 +85,22 @@ def test_two_inputs_never_share_an_output(tmp_path: Path) -> None:
 def test_an_archive_of_several_arrays_must_say_which(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", clean=images(1), attacked=images(1))
     (source,) = find_sources([tmp_path / "two.npz"])
-    assert "clean, attacked" in str(source.item)
+    assert "clean, attacked" in str(source.item) and "FILE.npz:NAME" in str(source.item)
+    (named,) = find_sources([Path(f"{tmp_path / 'two.npz'}:attacked")])
+    np.testing.assert_array_equal(named.item, images(1)[0])
+    assert named.path == tmp_path / "two.npz" and named.name.endswith("two.npz:attacked[0]")
+    (wrong,) = find_sources([Path(f"{tmp_path / 'two.npz'}:nothing")])
+    assert "`nothing`" in str(wrong.item)
+
+
+def test_a_damaged_archive_is_a_bad_image(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, images=images(64))
+    data = bytearray(path.read_bytes())
+    data[100:140] = bytes(40)
+    path.write_bytes(data)
+    (source,) = find_sources([path])
+    assert "cannot be read as an array" in str(source.item)
 
 
 def test_chunks_do_not_change_the_results(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,9 +57,12 @@ def test_a_provider_that_falls_back_does_not_work(monkeypatch: pytest.MonkeyPatc
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]
 
+    loaded: list[bool] = []
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append(True), raising=False)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     fault = doctor.try_provider("CUDAExecutionProvider")
     assert fault is not None and "took CPUExecutionProvider instead" in fault
+    assert loaded, "CUDA's libraries that are Python packages are found as by the engine"
 
 
 def test_a_provider_that_computes_nonsense_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:

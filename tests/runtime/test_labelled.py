@@ -61,17 +61,32 @@ def test_a_draw_is_fair_to_classes_and_repeatable() -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": pixels(2)}, "has no array 'images'; it has pictures"),
+        ({"pictures": pixels(2)}, "npz has no array 'images'; it has pictures: FILE.npz:NAME takes"),
         ({"images": pixels(2), "labels": np.array([0, 3])}, "go from 0 to 3"),
         ({"images": pixels(2), "labels": np.array([0.0, 1.0])}, "expected integers"),
         ({"images": pixels(2), "labels": np.array([0])}, r"\[1\], expected integers \[2\]"),
         ({"images": pixels(2)}, "has no labels"),
-        ({"images": pixels(2)[:, :, :3]}, "expected"),
+        ({"images": pixels(2)[:, :, :3]}, "data.npz: .*expected"),
     ],
 )
 def test_bad_npz_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises((ConfigError, ImageError), match=message):
         load_labelled(saved(tmp_path, **arrays), SPEC, CLASSES, need_labels=True)
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped", "npy"])
+def test_files_that_are_no_archive_are_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, images=pixels(64))
+    data = bytearray(path.read_bytes())
+    if damage == "npy":
+        np.save(tmp_path / "data.npy", pixels(2))
+        data = bytearray((tmp_path / "data.npy").read_bytes())
+    if damage == "flipped":
+        data[100:140] = bytes(40)
+    path.write_bytes({"empty": b"", "text": b"hello", "cut": data[:-40]}.get(damage, data))
+    with pytest.raises(ImageError, match=r"data\.npz cannot be read as \.npz"):
+        load_labelled(path, SPEC, CLASSES)
 
 
 def test_pickles_and_strange_folders_are_refused(tmp_path: Path) -> None:

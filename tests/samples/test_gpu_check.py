@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from edgepure import nvidia
 from edgepure.errors import ProviderError
 from samples.gpu_check import goals, report, run
+from samples.gpu_check import section as section_module
 from samples.gpu_check.context import Context
 from samples.gpu_check.engines import EngineName, engine_names
 from samples.gpu_check.networks import NETWORKS
@@ -95,8 +98,72 @@ def test_a_section_that_crashes_keeps_what_it_had(monkeypatch: pytest.MonkeyPatc
     section = fake(f"echo '{GOOD}' > $file; kill -SEGV $$", monkeypatch, tmp_path)
     code, found = outcome(tmp_path, section)
     assert code == 1
-    assert found["state"] == "crashed" and "-11" in found["reason"]
+    assert found["state"] == "crashed" and "SIGSEGV" in found["reason"]
     assert found["results"] == [{"part": "a", "ok": True}]
+
+
+PYTHON = sys.executable
+PROGRAM = """#!{python}
+import json, os, signal, sys
+known = json.load(open(sys.argv[5]))["results"]
+assert all(r["part"] != "good" or r["value"] == 7 for r in known)
+done = {{r["part"] for r in known}}
+results, missing = known + [{{"part": "good", "ok": True, "value": 7}}] * ("good" not in done), []
+def write(running):
+    with open(sys.argv[5], "w") as file:
+        json.dump({{"results": results, "missing": missing, "running": running}}, file)
+{code}
+write([])
+"""
+
+
+def program(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Section:
+    """A section that takes up its results as the real one does, and then runs this Python code."""
+    section = fake("", monkeypatch, tmp_path)
+    (tmp_path / "python").write_text(PROGRAM.format(python=PYTHON, code=code))
+    return section
+
+
+def test_the_section_goes_on_behind_a_part_that_ends_its_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = """
+for part in ("crash 1", "crash 2"):
+    if part not in done:
+        write(["outer", part])
+        os.kill(os.getpid(), signal.SIGKILL)
+results += [{"part": "last", "ok": True}]
+"""
+    code_of_exit, found = outcome(tmp_path, program(code, monkeypatch, tmp_path))
+    assert (code_of_exit, found["state"]) == (1, "finished")
+    assert [(r["part"], r["ok"]) for r in found["results"]] == [
+        ("good", True), ("crash 1", False), ("crash 2", False), ("last", True),
+    ]  # fmt: skip
+    assert found["results"][1]["error"] == "its process was ended by SIGKILL (out of memory?)"
+
+
+def test_several_short_runs_add_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was left for want of time, and what failed, is done by the next run; what succeeded is kept."""
+    code = """
+results = [r for r in results if "error" not in r] + [{"part": "bad", "ok": False, "error": "x"}]
+missing = [{"part": "late", "why": "the time is used up", "later": True}]
+"""
+    section = program(code, monkeypatch, tmp_path)
+    _, found = outcome(tmp_path, section)
+    assert (found["state"], found["reason"]) == ("stopped", "the time is used up")
+    program('results += [{"part": "late", "ok": True}]; assert "bad" not in done', monkeypatch, tmp_path)
+    code_of_exit, found = outcome(tmp_path, section)
+    assert (code_of_exit, found["state"], found["missing"]) == (0, "finished", [])
+    assert [r["part"] for r in found["results"]] == ["good", "late"]
+
+
+def test_results_of_another_machine_are_not_mixed_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome(tmp_path, fake(f"echo '{GOOD}' > $file", monkeypatch, tmp_path))
+    with pytest.raises(SystemExit, match=r"holds results of another GPU.*give another --out"):
+        run.Run(tmp_path / "out", tmp_path / "work", "cpu", quick=False)
+    assert json.loads((tmp_path / "out" / "gpu_check.json").read_text())["quick"] is True
 
 
 def test_a_section_past_its_time_is_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -136,6 +203,58 @@ def test_parts_are_written_down_one_by_one(context: Context) -> None:
     assert not context.run("broken", broken)
     assert read(context)["missing"] == [{"part": "cannot", "why": "provider 'cuda' is not there"}]
     assert read(context)["results"][1] == {"part": "broken", "ok": False, "error": "ValueError: a defect in two lines"}
+
+
+def test_a_part_that_is_done_is_not_done_again(context: Context) -> None:
+    context.run("good", lambda: {"value": 1})
+    other = Context("cpu", context.file, context.work, context.deadline)
+    assert other.run("good", lambda: {"value": 2}) and other.results == [{"part": "good", "value": 1}]
+    assert other.run("good", lambda: {"value": 3}, always=True) and other.results == [{"part": "good", "value": 3}]
+
+
+def test_a_full_memory_is_no_defect(context: Context) -> None:
+    """And the parts around it go on."""
+
+    def full() -> dict[str, Any]:
+        assert read(context)["running"] == ["outer", "inner"]
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    def outer() -> dict[str, Any]:
+        assert not context.run("inner", full)
+        return {"ok": True}
+
+    assert context.run("outer", outer)
+    found = read(context)
+    assert [m["part"] for m in found["missing"]] == ["inner"] and "out of memory" in found["missing"][0]["why"]
+    assert found["results"] == [{"part": "outer", "ok": True}] and found["running"] == []
+
+
+def test_a_gpu_that_is_broken_needs_another_process(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr("samples.gpu_check.context.os._exit", left.append)
+
+    def broken() -> dict[str, Any]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    context.run("outer", lambda: {"ok": context.run("inner", broken)})
+    assert left == [1]
+    assert read(context)["results"][0] == {
+        "part": "inner", "ok": False, "error": "RuntimeError: CUDA error: an illegal memory access was encountered",
+    }  # fmt: skip
+
+
+def test_a_section_that_cannot_begin_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(self: Section, context: Context) -> None:
+        raise ProviderError("onnxruntime cannot be imported")
+
+    file = tmp_path / "partial.json"
+    monkeypatch.setattr(Section, "__call__", nothing)
+    words = ["noise", "--file", str(file), "--work", str(tmp_path), "--deadline", str(time.time() + 60)]
+    monkeypatch.setattr(sys, "argv", ["section", *words])
+    with pytest.raises(SystemExit) as caught:
+        section_module.main()
+    assert caught.value.code == 0
+    assert json.loads(file.read_text())["missing"] == [{"part": "the rest", "why": "onnxruntime cannot be imported"}]
 
 
 def test_a_part_that_takes_longer_than_is_left_is_not_begun(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import edgepure
 import tiny_models
 from samples.gpu_check import device_stream, flat_memory, meters, peak, speed, transfers
 from samples.gpu_check.context import CannotRunError, Context
@@ -143,14 +146,81 @@ def test_a_gpu_without_nvml_is_measured_without_energy() -> None:
     assert meter.fault == "there is no GPU"
 
 
+def test_what_nvml_does_not_answer_is_left_out() -> None:
+    """A Jetson has no memory of its own to tell of, a part of a GPU no energy, a newer NVML other names."""
+
+    class Nvml:
+        NVML_CLOCK_SM, NVML_TEMPERATURE_GPU = 1, 0
+
+        def nvmlDeviceGetTemperature(self, handle: object, sensor: int) -> int:  # noqa: N802
+            return 40
+
+        def nvmlDeviceGetMemoryInfo(self, handle: object) -> object:  # noqa: N802
+            raise RuntimeError("Not Supported")
+
+    meter = meters.Meter("cpu")
+    meter._nvml, meter._handle = Nvml(), object()
+    assert (meter.memory(), meter.joules(), meter.state()) == (None, None, {"celsius": 40})
+
+
+def test_what_pytorch_cannot_do_is_no_failure(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(speed.torch, "compile", broken)
+    monkeypatch.setattr(speed, "TORCH_WAYS", {"pytorch compile fp32": speed.TorchWay(torch.float32, "reduce-overhead")})
+    network = Network("tiny", (3, 8, 8), tiny_models.TinyUNet)
+    bench = speed.Bench(context, network, tiny_models.TinyUNet(), Path(), (1,), 0.02, 1.0, {}, meters.Meter("cpu"))
+    speed._torch_ways(bench, speed.TORCH_WAYS)
+    assert not read(context)["results"]
+    assert "Failed to find C compiler" in read(context)["missing"][0]["why"]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pytorch_is_timed_in_the_layout_and_precision_that_is_claimed(
+    context: Context, monkeypatch: pytest.MonkeyPatch, channels_last: bool
+) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    class Watched(tiny_models.TinyUNet):
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            weight = next(w for w in self.parameters() if w.dim() == 4 and w.shape[1] > 1)
+            last = {"memory_format": torch.channels_last}
+            seen.append((x.dtype, weight.dtype, x.is_contiguous(**last), torch.backends.cudnn.benchmark))
+            return x
+
+    network = Network("tiny", (3, 8, 8), Watched)
+    bench = speed.Bench(context, network, Watched(), Path(), (2,), 0.02, 1.0, {}, meters.Meter("cpu"))
+    speed.torch_call(bench, speed.TorchWay(torch.float16, channels_last=channels_last), 2)
+    assert set(seen) == {(torch.float16, torch.float16, channels_last, True)}
+    assert torch.backends.cudnn.benchmark is False
+
+
+def test_without_a_gpu_for_pytorch_the_other_engines_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "engine_names", lambda device, precisions: [EngineName("cuda", "fp32")])
+    monkeypatch.setattr(speed, "make_bundle", lambda unet, shape, out, *_: shutil.copytree(edgepure.demo_bundle(), out))
+    if torch.cuda.is_available():
+        pytest.skip("PyTorch has a GPU here")
+    where = Context("cuda", tmp_path / "partial.json", tmp_path / "work", time.time() + 600, quick=True)
+    BY_NAME["peak"](where)
+    assert all("cannot use this GPU" in m["why"] for m in read(where)["missing"]) and not read(where)["results"]
+    speed.measure(where, "tiny", Network("tiny", (3, 8, 8), tiny_models.TinyUNet), batches=(1,), seconds=0.02)
+    assert [r["part"] for r in read(where)["results"]] == ["network", "export"]
+    tried = [m["part"] for m in read(where)["missing"]]
+    assert "pytorch eager fp32, batch 1" in tried and "edgepure cuda fp32" in tried
+
+
 def test_a_small_network_through_the_whole_table(context: Context) -> None:
     network = Network("tiny", (3, 8, 8), tiny_models.TinyUNet)
     speed.measure(context, "tiny", network, batches=(1, 2), seconds=0.02)
     results = read(context)["results"]
     assert [r["part"] for r in results] == [
-        "network", "pytorch eager fp32, batch 1", "edgepure cpu fp32, batch 1", "edgepure cpu fp32"
+        "network", "pytorch eager fp32, batch 1", "export", "edgepure cpu fp32, batch 1", "edgepure cpu fp32"
     ]  # fmt: skip
-    described, eager, ours, error = results
+    described, eager, exported, ours, error = results
+    assert exported["bundle_mib"] > 0.0
     assert described["parameters"] == sum(p.numel() for p in tiny_models.TinyUNet().parameters())
     assert eager["share_of_peak"] > 0.0 and eager["ms_per_call"] > 0.0
     assert ours["rows"] == 10

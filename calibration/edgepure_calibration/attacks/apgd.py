@@ -26,8 +26,9 @@ ALPHA, RHO = 0.75, 0.75
 class APGD:
     """Untargeted Auto-PGD: momentum, and a step size of each image that is halved where the loss stops growing.
 
-    The loss is averaged over ``eot`` copies. The result is the iterate with the largest mean loss seen. ``batch``,
-    ``copies``, ``penalty`` as in `PGD`.
+    The loss is averaged over ``eot`` copies. The result is the iterate of which most copies were read wrong, and among
+    equals that with the largest mean loss: with more than two classes the largest cross-entropy need not be a wrong
+    answer. Step sizes follow the loss alone. ``batch``, ``copies``, ``penalty`` as in `PGD`.
     """
 
     eps: float
@@ -49,6 +50,7 @@ class APGD:
         here = self._look(logits, x, labels)
         best_loss, best_gradient = here.loss, here.gradient
         loss, gradient = here.loss, here.gradient
+        result, result_wrong, result_loss = x, here.wrong, here.loss
         rule = StepRule(self.eps, self.steps, best_loss)
         for step in range(1, self.steps + 1):
             z = ball.project(x + per_image(rule.size) * ball.direction(gradient), images)
@@ -61,6 +63,10 @@ class APGD:
             best = torch.where(per_image(better), x, best)
             best_gradient = torch.where(per_image(better), gradient, best_gradient)
             best_loss = torch.where(better, loss, best_loss)
+            worse = (found.wrong > result_wrong) | ((found.wrong == result_wrong) & (loss > result_loss))
+            result = torch.where(per_image(worse), x, result)
+            result_wrong = torch.where(worse, found.wrong, result_wrong)
+            result_loss = torch.where(worse, loss, result_loss)
             halved = rule.after(step, increased, best_loss)
             if halved is not None:  # go on from the best point
                 x = torch.where(per_image(halved), best, x)
@@ -68,7 +74,7 @@ class APGD:
                 loss = torch.where(halved, best_loss, loss)
             if on_step is not None:
                 on_step(step)
-        return best
+        return result
 
     def _look(self, logits: Logits, images: Tensor, labels: Tensor) -> Expected:
         return expected(

@@ -19,10 +19,12 @@ Penalty = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Expected:
-    """Of each image: the mean loss ``[B]`` over the copies, and its gradient ``[B, C, H, W]``."""
+    """Of each image: the mean loss ``[B]`` over the copies, its gradient ``[B, C, H, W]``, and the share ``[B]`` of the
+    copies that were read wrong."""
 
     loss: Tensor
     gradient: Tensor
+    wrong: Tensor
 
 
 def expected(
@@ -50,11 +52,13 @@ def expected(
     """
     losses: list[Tensor] = []
     gradients: list[Tensor] = []
+    shares: list[Tensor] = []
     for first in range(0, len(images), batch):
         truth = labels[first : first + batch]
         point = images[first : first + batch].detach().requires_grad_(True)
         total = torch.zeros(len(point), dtype=point.dtype, device=point.device)
         gradient = torch.zeros_like(point)
+        wrong = torch.zeros(len(point), device=point.device)
         for begun in range(0, eot, copies or eot):
             count = min(copies or eot, eot - begun)
             answers = logits(point.repeat(count, 1, 1, 1))
@@ -63,6 +67,8 @@ def expected(
                 mean = mean - penalty(point)
             gradient = gradient + torch.autograd.grad(mean.sum(), point)[0]
             total = total + mean.detach()
+            wrong = wrong + (answers.argmax(1) != truth.repeat(count)).reshape(count, -1).sum(0)
         losses.append(total)
         gradients.append(gradient)
-    return Expected(torch.cat(losses), torch.cat(gradients))
+        shares.append(wrong / eot)
+    return Expected(torch.cat(losses), torch.cat(gradients), torch.cat(shares))

@@ -30,6 +30,7 @@ def protocol(line: Line, target: Target, settings: Settings, common: dict[str, A
         target="the whole defence", **common,
     )  # fmt: skip
     auto = "2 eps, halved by the rule of Auto-PGD"
+    within = "iterate that most EOT copies read wrong, among equals that with the largest mean loss"
     if line.attack == "transfer":
         return replace(
             base, gradient="exact, of the cross-entropy", eot=None, target="the plain classifier", mask_gradient=None,
@@ -48,10 +49,10 @@ def protocol(line: Line, target: Target, settings: Settings, common: dict[str, A
     if line.attack in ("apgd-ce", "apgd-dlr"):
         loss = "cross-entropy" if line.attack == "apgd-ce" else "DLR loss"
         return replace(base, gradient=f"{whole}; {loss}", step_size=auto,
-                       selection=several if many else "iterate with the largest mean loss")  # fmt: skip
+                       selection=several if many else within)  # fmt: skip
     if line.attack == "apgd":
         return replace(base, gradient=f"{whole}; cross-entropy and DLR loss, one run each", step_size=auto,
-                       selection=f"largest mean loss within a run; {several}")  # fmt: skip
+                       selection=f"within a run the {within}; {several}")  # fmt: skip
     if line.attack == "low-frequency":
         size = settings.field_size
         return replace(

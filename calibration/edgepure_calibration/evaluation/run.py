@@ -22,6 +22,7 @@ from edgepure.labelled import LabelledImages, load_labelled
 from edgepure_export.reference import TorchReference
 from edgepure_export.twin import load_twin
 
+from ..attack_revision import ATTACK_REVISION
 from ..data_checks import check_images, check_labels
 from . import attack_list
 from .agreement import agreement
@@ -33,7 +34,7 @@ from .noise_policy import PolicyResult, noise_policy
 from .protocol import Accuracy, Protocol, Rule, digest
 from .protocols import clean_protocol, protocol
 from .results import AttackResult, Evaluation, PresetResult
-from .settings import USUAL_IMAGES, Settings
+from .settings import THROUGH_ROWS, USUAL_IMAGES, Settings
 from .store import Store, bundle_key
 
 Float32 = NDArray[np.float32]
@@ -97,22 +98,26 @@ def evaluate(
             network.requires_grad_(False)
         targets = [Target(name, preset, purifier, made, device) for name, preset in chosen]
         key = bundle_key(opened.manifest, precision)
-        store = Store(None if work is None else Path(work), {"bundle": key, "data": images.sha256})
+        store = Store(
+            None if work is None else Path(work), {"bundle": key, "data": images.sha256, "attacks": ATTACK_REVISION}
+        )
         meter = Meter(targets, settings, len(images), report, with_noise_policy, clean_only)
         runner = _Runner(images, drawn, settings, store, key, meter, clean_only)
         found = tuple(runner.preset(target) for target in targets)
         experiments: dict[str, dict[str, tuple[PolicyResult, ...]]] = {}
         if with_noise_policy:
             experiments["noise_policy"] = {t.name: runner.noise_policy(t) for t in targets}
-        facts = {
+        facts: dict[str, Any] = {
             **environment(),
             "torch": str(torch.__version__),
             "engine": f"{provider}, {precision}",
             "twin": _twin_words(twin, device, checkpointing),
             "noise seed of the judging": runner.noise_seed,
             "seconds": round(perf_counter() - started, 1),
-            "memory of an attack, derived": {t.name: attack_memory(t).to_dict() for t in targets},
         }
+        # Counting keeps a row's activations, which for a large network are more than all the rest takes.
+        if not clean_only and THROUGH_ROWS & set(settings.attacks):
+            facts["memory of an attack, derived"] = {t.name: attack_memory(t).to_dict() for t in targets}
     return Evaluation(
         bundle=opened.manifest.name,
         bundle_sha256=key,

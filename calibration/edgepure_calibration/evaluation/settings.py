@@ -24,6 +24,8 @@ ATTACKS = {
 }
 #: Attacks whose gradient goes through the whole defence, so that the mask has one if it is asked for.
 THROUGH_THE_DEFENCE = ("pgd", "pgd-small-norm", "apgd-ce", "apgd-dlr", "apgd", "low-frequency")
+#: Attacks that differentiate rows of a purification, the surrogate's too.
+THROUGH_ROWS = {*THROUGH_THE_DEFENCE, "surrogate"}
 DEFAULT_ATTACKS = ("transfer", "pgd", "apgd", "low-frequency", "square")
 #: So many images are evaluated at most unless a number is asked for; critics ask for at least so many.
 USUAL_IMAGES = 256

@@ -77,6 +77,10 @@ class TimeBudget:
     overhead_ms: float
     call_ms: Mapping[int, float]
 
+    def __post_init__(self) -> None:
+        if not 0.0 < self.ms < math.inf:
+            raise ConfigError(f"a budget of {self.ms:g} ms cannot be met: give a number above 0")
+
     @property
     def limit(self) -> float:
         return self.ms

@@ -10,6 +10,7 @@ from typing import Any
 from edgepure import Bundle
 from edgepure.demo.report import environment
 
+from ..attack_revision import ATTACK_REVISION
 from .parts import Part
 from .settings import TuneSettings
 from .space import calibrated_ssni
@@ -35,7 +36,8 @@ def fingerprint(
         "ssni": {n: s.model_dump(mode="json") for n, s in calibrated_ssni(manifest).items()},
     }
     device = {"provider": provider, **{k: environment()[k] for k in ("device", "cores")}} if ms is not None else {}
-    protocol = {**settings.of_the_search(), "white-box": whitebox, "methods": sorted(methods or ()), **device}
+    protocol = {**settings.of_the_search(), "white-box": whitebox, "methods": sorted(methods or ()),
+                "attacks": ATTACK_REVISION, **device}  # fmt: skip
     return {
         "the bundle": digest({**models, "precisions": list(precisions)}),
         "the data": digest([parts[0].clean.sha256, parts[0].attacked.sha256]),

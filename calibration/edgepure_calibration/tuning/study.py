@@ -53,6 +53,10 @@ class Study:
             study_name=_NAME, storage=storage, directions=["minimize", "maximize", "maximize"], load_if_exists=True
         )
         known: dict[str, str] = self._study.user_attrs.get("made for", {})
+        begun = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING)
+        if known != dict(made_for) and not self._study.get_trials(deepcopy=False, states=begun):
+            known = {}  # new, or a command that was refused before its first trial: nothing is kept of it
+            self.remember("price", None)
         if known and known != dict(made_for):
             differing = sorted(key for key in {*known, *made_for} if known.get(key) != made_for.get(key))
             raise ConfigError(

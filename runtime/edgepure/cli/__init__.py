@@ -8,9 +8,11 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 INTERRUPTED = "interrupted; nothing was left half-written"
+#: Exit code after SIGTERM.
+TERMINATED = 128 + signal.SIGTERM
 
 
 def main() -> None:
@@ -19,12 +21,28 @@ def main() -> None:
     try:
         from .app import app
 
-        app(prog_name="edgepure")
+        code = app(prog_name="edgepure", standalone_mode=False)
     except KeyboardInterrupt:  # before or after a command ran; inside one `guard` takes it
         sys.stderr.write(f"error: {INTERRUPTED}\n")
         raise SystemExit(130) from None
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what click and typer raise for wrong usage
+            raise
+        _wrong_usage(error)
+    raise SystemExit(code or 0)
+
+
+def _wrong_usage(error: Any) -> NoReturn:
+    """Options that contradict the help, in typer's words; with --json as a document, as every other error."""
+    error.show()
+    if "--json" in sys.argv:
+        from .output import emit_json
+
+        message = error.format_message()
+        emit_json({"error": {"type": "UsageError", "message": message, "exit_code": error.exit_code}})
+    raise SystemExit(error.exit_code)
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
     """SIGTERM (a container stops) unwinds like Ctrl-C, so that temporary files go away."""
-    raise SystemExit(128 + number)
+    raise SystemExit(TERMINATED)

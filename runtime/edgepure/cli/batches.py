@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,14 +133,16 @@ def chunk_size(shape: tuple[int, int, int], slots: int) -> int:
 
 
 def _sources(path: Path) -> Iterator[Source]:
-    if path.suffix.lower() in (".npy", ".npz"):
+    named = re.fullmatch(r"(.+\.npz):(\w+)", str(path))
+    file = Path(named[1]) if named else path
+    if file.suffix.lower() in (".npy", ".npz"):
         try:
-            images = _read_array(path)
+            images = _read_array(file, named[2] if named else None)
         except ImageError as error:
-            yield Source(str(path), path.stem, path, error)
+            yield Source(str(path), file.stem, file, error)
             return
         for i, image in enumerate(images):
-            yield Source(f"{path}[{i}]", f"{path.stem}_{i:05d}", path, image)
+            yield Source(f"{path}[{i}]", f"{file.stem}_{i:05d}", file, image)
     elif path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
         for file in files:
@@ -150,7 +153,7 @@ def _sources(path: Path) -> Iterator[Source]:
         yield Source(str(path), path.stem, path, path)
 
 
-def _read_array(path: Path) -> NDArray[Any]:
+def _read_array(path: Path, name: str | None) -> NDArray[Any]:
     """A batch of images, ``[N, ...]``, from ``.npy`` (mapped, not read) or ``.npz``. Nothing is unpickled."""
     try:
         found = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
@@ -158,12 +161,12 @@ def _read_array(path: Path) -> NDArray[Any]:
             array = found
         else:
             with found as archive:
-                array = archive[_key(archive.files)]
+                array = archive[_key(archive.files, name)]
     except ImageError:
         raise
     except FileNotFoundError:
         raise ImageError("there is no such file; check the path") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ImageError(f"it cannot be read as an array of numbers ({first_line(error)})") from None
     if array.ndim in (2, 3):
         array = array[None]
@@ -176,12 +179,17 @@ def _read_array(path: Path) -> NDArray[Any]:
     return array
 
 
-def _key(keys: Sequence[str]) -> str:
-    if len(keys) == 1:
+def _key(keys: Sequence[str], name: str | None) -> str:
+    if name is not None and name in keys:
+        return name
+    if name is None and len(keys) == 1:
         return keys[0]
-    if "images" in keys:
+    if name is None and "images" in keys:
         return "images"
-    raise ImageError(f"it holds the arrays {', '.join(keys) or 'none'}; expected one, or one called `images`")
+    wanted = "one, or one called `images`" if name is None else f"one called `{name}`"
+    raise ImageError(
+        f"it holds the arrays {', '.join(keys) or 'none'}; expected {wanted}, or give FILE.npz:NAME for the array NAME"
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -48,7 +48,8 @@ def calibrate(
     full_probe: Annotated[
         int, typer.Option(min=0, help="UNet calls of the papers' probe, tried as well; 0 leaves it out.")
     ] = 20,
-    search: Annotated[int, typer.Option(min=20, help="Images of each kind on which probes are compared.")] = 200,
+    search: Annotated[int, typer.Option(min=20, help="Images of each kind on which probes are compared, "
+                       "at most --limit.")] = 200,
     limit: Annotated[int, typer.Option(min=20, help="Images of each kind that are used at all.")] = 2000,
     preset: Annotated[
         list[str] | None,
@@ -101,16 +102,18 @@ def calibrate(
     from edgepure_calibration.calibrate.report import write_report
     from edgepure_calibration.page import check_tools
 
-    from .output import emit_json, note
+    from .output import emit_json, note, prepare_file
     from .progress import Progress
 
     if report is not None:
         check_tools()
+        prepare_file(report, "--report")
     settings = Settings(
         levels=DEFAULT_LEVELS if probe_t is None else parse_levels(probe_t),
         noise=noise,  # type: ignore[arg-type]  # it is checked there
-        full_probe=full_probe, search=search, limit=limit, presets=None if preset is None else tuple(preset),
-        reweighting=reweighting, minimum=minimum, mask_area=mask_area, seed=seed,
+        full_probe=full_probe, search=min(search, limit), limit=limit,
+        presets=None if preset is None else tuple(preset), reweighting=reweighting, minimum=minimum,
+        mask_area=mask_area, seed=seed,
     )  # fmt: skip
     folder = work or bundle.resolve().parent / f".{bundle.resolve().name}.calibrate"
     try:
@@ -119,7 +122,7 @@ def calibrate(
                 bundle, data, attacked=attacked, settings=settings, apply=apply, work=folder, provider=provider,
                 precision=precision, threads=threads, resize=resize, on_progress=bar.update,
             )  # fmt: skip
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         if folder.is_dir():
             note("what was measured is kept: the same command goes on from there")
         raise

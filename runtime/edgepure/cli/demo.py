@@ -41,9 +41,10 @@ def demo(
       edgepure demo --out /tmp/report --preset heterogeneous --json
     """
     from ..demo import run_demo
-    from .output import emit_json, say, table
+    from .output import emit_json, prepare_file, say, table
     from .progress import Progress
 
+    prepare_file(out / "report.html", "--out")
     with Progress("opening the digits bundle") as bar:
         report = run_demo(
             out,

@@ -20,6 +20,7 @@ from .options import (
     ResizeOption,
     SlotsOption,
     ThreadsOption,
+    radius,
 )
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def evaluate(
       edgepure evaluate cifar10 --data test/ --attack pgd,apgd --device cuda --mask-gradient soft --report robust.html
       edgepure evaluate digits --data test.npz --attack square --noise-policy --no-card --json
     """
-    from .output import emit_json, note
+    from .output import emit_json, note, prepare_file
     from .progress import Progress
 
     try:
@@ -128,11 +129,10 @@ def evaluate(
         ) from error
     if report is not None:  # not found out after the whole run
         check_tools()
-        if not report.absolute().parent.is_dir():
-            raise ConfigError(f"the report {report} cannot be written: its folder does not exist; make it first")
+        prepare_file(report, "--report")
     settings = evaluation.Settings(
         attacks=tuple(evaluation.ATTACKS) if attack == "all" else _names(attack),
-        norm=norm, eps=_number(eps), steps=steps, eot=eot, restarts=restarts, votes=votes, worst=worst, images=images,
+        norm=norm, eps=radius(eps), steps=steps, eot=eot, restarts=restarts, votes=votes, worst=worst, images=images,
         seeds=_whole_numbers(seeds), mask_gradient=mask_gradient, norm_penalty=norm_penalty, queries=queries,
         surrogate_calls=surrogate_calls, batch=batch, copies=copies, noise_seed=noise_seed,
     )  # fmt: skip
@@ -144,7 +144,7 @@ def evaluate(
                 threads=threads, slots=slots, device=device, checkpointing=not keep_activations, work=folder,
                 resize=resize, on_progress=bar.update,
             )  # fmt: skip
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         if folder.is_dir():
             note(f"finished batches are kept in {folder}: the same command goes on from there")
         raise
@@ -197,12 +197,3 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
     if not parts or not all(part.isdecimal() for part in parts):
         raise ConfigError(f"--seeds {text!r}: expected whole numbers separated by commas, for example 0,1,2")
     return tuple(int(part) for part in parts)
-
-
-def _number(text: str) -> float:
-    """A number, or a fraction such as 8/255."""
-    above, _, below = text.partition("/")
-    try:
-        return float(above) / (float(below) if below else 1.0)
-    except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"--eps {text!r}: expected a number such as 0.03 or 8/255") from None

@@ -12,7 +12,7 @@ from typing import NoReturn, ParamSpec
 import typer
 
 from ..errors import EdgepureError
-from . import INTERRUPTED
+from . import INTERRUPTED, TERMINATED
 from .output import emit_json, note
 
 P = ParamSpec("P")
@@ -41,7 +41,7 @@ def guard(command: Callable[P, None]) -> Callable[P, None]:
         except typer.Exit:
             raise
         except BaseException as error:
-            if isinstance(error, (SystemExit, GeneratorExit)):
+            if isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and error.code != TERMINATED):
                 raise
             if kwargs.get("debug"):
                 traceback.print_exc()
@@ -75,6 +75,8 @@ def describe(error: BaseException) -> tuple[str, int]:
         return for_command_line(str(error)), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, 130
+    if isinstance(error, SystemExit):
+        return INTERRUPTED, TERMINATED
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}; nothing was left half-written", SYSTEM_ERROR

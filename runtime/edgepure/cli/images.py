@@ -252,7 +252,7 @@ class _Session:
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Print the results, then the failures; exit 4 if there are any."""
-        from .output import emit_json, note, say
+        from .output import counted, emit_json, note, say
 
         seconds = perf_counter() - self._start
         calls = sum(r["unet_calls"] for r in results)
@@ -267,13 +267,14 @@ class _Session:
             )  # fmt: skip
         elif results:
             show()
-            say(f"\n{len(results)} images, preset {self.name}: {calls} UNet calls in {seconds:.2f} s")
+            say(f"\n{counted(len(results), 'image')}, preset {self.name}: {calls} UNet calls in {seconds:.2f} s")
         self.purifier.close()
         if failures:
             for failure in failures:
                 note(f"error: {failure.name}: {failure.reason}")
             total = len(results) + len(failures)
-            note(f"{len(failures)} of {total} images could not be used; the other {len(results)} are done")
+            rest = {0: "", 1: "; the other one is done"}.get(len(results), f"; the other {len(results)} are done")
+            note(f"{len(failures)} of {counted(total, 'image')} could not be used{rest}")
             raise typer.Exit(ImageError.exit_code)
 
 

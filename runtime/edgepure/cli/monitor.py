@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+from .output import prepare_file
 
 if TYPE_CHECKING:
     from ..monitor import Monitor
@@ -19,6 +20,7 @@ def check_options(flag_rate: float | None, probe: bool, reject: bool, metrics: P
             raise ConfigError(f"{option} needs --flag-rate, the false-positive rate of the monitor, for example 0.01")
     if metrics is not None and metrics.suffix.lower() not in (".json", ".prom"):
         raise ConfigError(f"--metrics {metrics}: choose a name that ends in .json, or in .prom for Prometheus")
+    prepare_file(metrics, "--metrics")
 
 
 def rejection(result: Result, flag_rate: float | None) -> str:

@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from ..errors import ConfigError
+
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.", show_default=False)]
 ImagesArgument = Annotated[
     list[Path],
     typer.Argument(
-        metavar="IMAGES...",
-        help="Image files, folders of them, or arrays (.npy, .npz with one array or one called `images`).",
+        metavar="IMAGES",
+        help="Image files, folders of them, or arrays (.npy; .npz with one array or one called `images`, or "
+        "FILE.npz:NAME).",
         show_default=False,
     ),
 ]
@@ -64,3 +67,12 @@ SeedOption = Annotated[
 ResizeOption = Annotated[bool, typer.Option("--resize", help="Resize images of another size instead of refusing them.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, and nothing else.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def radius(text: str) -> float:
+    """What --eps says: a number, or a fraction such as 8/255."""
+    above, _, below = text.partition("/")
+    try:
+        return float(above) / (float(below) if below else 1.0)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"--eps {text!r}: expected a number such as 0.03 or 8/255") from None

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, EdgepureError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +40,32 @@ def note(text: str) -> None:
     """Print one line to stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def prepare_file(path: Path | None, option: str) -> None:
+    """Make the folder of a file that long work ends with, so that nobody learns at the end that it cannot be written.
+
+    Raises:
+        ConfigError: the path names a folder.
+        EdgepureError: its folder cannot be made or written to.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgepureError(
+            f"{option} {path}: its folder cannot be made ({error.strerror or error}); choose another place"
+        ) from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise EdgepureError(f"{option} {path}: its folder cannot be written to; choose another place")
+
+
+def counted(count: int, what: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:

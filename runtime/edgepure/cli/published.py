@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def presets(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...]", help="Show these in full. Default: list all.", show_default=False),
+        typer.Argument(metavar="NAME", help="Show these in full. Default: list all.", show_default=False),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only those for cifar10, svhn or imagenet.", show_default=False)

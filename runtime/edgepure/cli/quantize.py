@@ -78,7 +78,8 @@ def quantize(
     int8 and fp8 get explicit Q/DQ nodes, with ranges from real trajectories; fp16 and bf16 convert the heavy operators.
     The variant passes if it flips hardly more decisions than new noise does, loses no accuracy, and is faster here. As
     long as it does not, its most sensitive layers are kept in higher precision. If it cannot pass, the bundle stays as
-    it was and the exit code is 6. An interrupted run goes on where it was when the same command is given again.
+    it was and the exit code is 6. An interrupted run goes on where it was when the same command is given again. Needs
+    the onnx package, and no PyTorch: pip install edgepure[calibration].
 
     Examples:
 
@@ -89,7 +90,7 @@ def quantize(
     """
     from ..bundle import Bundle
     from ..labelled import load_labelled
-    from .output import emit_json, note, say
+    from .output import emit_json, note, prepare_file, say
     from .progress import Progress
 
     chosen = _target(target, provider)
@@ -98,6 +99,7 @@ def quantize(
         raise ConfigError(f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16")
     if report is not None:
         _import("edgepure_calibration.page").check_tools()
+        prepare_file(report, "--report")
     request = parts.Request(
         precision=precision, target=chosen, presets=tuple(preset or ()), keep=tuple(keep or ()), provider=provider,
         threads=threads, limits=parts.Limits(flips=max_flips, accuracy=max_loss), redraws=redraws, seed=seed,
@@ -114,7 +116,7 @@ def quantize(
             found = parts.quantize(
                 bundle, request, *images, work=work, on_progress=lambda what, share: bar.update(share, what)
             )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         note("what was measured is kept: the same command goes on from there")
         raise
     if report is not None:
@@ -129,7 +131,8 @@ def quantize(
         note(f"error: the {precision} variant was refused and the bundle is as it was: {'; '.join(found.reasons)}")
         raise typer.Exit(VerificationError.exit_code)
     if not as_json:
-        say(f"\nnext: edgepure bench {bundle} --precision {precision} --provider {provider}")
+        command, engine = ("build", "") if chosen == "tensorrt" else ("bench", f" --provider {chosen}")
+        say(f"\nnext: edgepure {command} {bundle} --precision {precision}{engine}")
 
 
 def _target(target: str | None, provider: str) -> str:
@@ -151,7 +154,7 @@ def _import(name: str) -> ModuleType:
     except ImportError as error:
         raise ExportError(
             f"quantize needs the onnx package, and {error.name or error} cannot be imported; install it with "
-            "`pip install edgepure[export]`"
+            "`pip install edgepure[calibration]`"
         ) from error
 
 

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import ConfigError
 from .guard import guard
-from .options import BundleArgument, DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption
+from .options import BundleArgument, DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption, radius
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -54,8 +54,9 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="Candidates to try.")] = 60,
     images: Annotated[int, typer.Option(min=8, help="Images of the search; at most half of --data.")] = 100,
     eps: Annotated[
-        float, typer.Option(show_default="8/255", help="Linf radius of the attacks, on images in [0, 1].")
-    ] = 8 / 255,
+        str, typer.Option(metavar="NUMBER", help="Linf radius of the attacks, on images in [0, 1]; 8/255 is "
+                          "understood.")
+    ] = "8/255",
     whitebox: Annotated[
         bool | None, typer.Option("--whitebox/--no-whitebox", help="Attack through the whole defence too. Default: if "
                                   "PyTorch is installed.", show_default=False),
@@ -92,7 +93,7 @@ def tune(
       edgepure tune digits --data d.npz --attacked d.npz:attacked --budget-calls 5 --no-whitebox --trials 30
     """
     from ..bundle import Bundle
-    from .output import emit_json
+    from .output import emit_json, note, prepare_file
     from .progress import Progress
 
     if (budget_calls is None) == (budget_ms is None):
@@ -101,19 +102,22 @@ def tune(
     _import("optuna", "tuning needs Optuna", "calibration")
     if report is not None:  # not found out after the whole search
         _import("matplotlib", "the report needs Matplotlib", "calibration")
-        if not report.absolute().parent.is_dir():
-            raise ConfigError(f"the report {report} cannot be written: its folder does not exist; make it first")
+        prepare_file(report, "--report")
     with Progress("opening the bundle") as bar:
         opened = Bundle.open(bundle)
-        settings = tuning.TuneSettings(objective=objective, trials=trials, images=images, eps=eps, seed=seed)
+        settings = tuning.TuneSettings(objective=objective, trials=trials, images=images, eps=radius(eps), seed=seed)
         clean, hit, fresh = (_load(opened, path, resize) for path in (data, attacked, test))
         twin = _twin(opened, whitebox, needed=attacked is None)
-        found = tuning.tune(
-            opened.path, clean, calls=budget_calls, ms=budget_ms, attacked=hit, test=fresh, study=study,
-            settings=settings, methods=method, precisions=_names(precision), provider=provider, threads=threads,
-            whitebox=twin is not None and whitebox is not False, twin=twin, write=not dry_run,
-            on_progress=bar.update,
-        )  # fmt: skip
+        try:
+            found = tuning.tune(
+                opened.path, clean, calls=budget_calls, ms=budget_ms, attacked=hit, test=fresh, study=study,
+                settings=settings, methods=method, precisions=_names(precision), provider=provider, threads=threads,
+                whitebox=twin is not None and whitebox is not False, twin=twin, write=not dry_run,
+                on_progress=bar.update,
+            )  # fmt: skip
+        except (KeyboardInterrupt, SystemExit):
+            note("finished trials are kept in the study: the same command goes on from there")
+            raise
         if report is not None:
             import_module("edgepure_calibration.tuning.report").write_report(found, report)
     if as_json:
@@ -123,14 +127,14 @@ def tune(
 
 
 def _show(found: Any, bundle: Path, *, written: bool, report: Path | None) -> None:
-    from .output import say, table
+    from .output import counted, say, table
 
     names: dict[str, list[str]] = {}
     for name, point in found.chosen.items():
         names.setdefault(point.candidate.key, []).append(name)
     say(
-        f"{found.bundle}: {len(found.trials)} candidates tried for at most {found.budget.limit:g} {found.budget.unit}, "
-        f"{len(found.finalists)} measured again"
+        f"{found.bundle}: {counted(len(found.trials), 'candidate')} tried for at most {found.budget.limit:g} "
+        f"{found.budget.unit}, {len(found.finalists)} measured again"
     )
     rows = [(", ".join(names.get(p.candidate.key, ("-",))), p) for p in found.finalists]
     rows += [(f"{name} (was there)", p) for name, p in found.references.items()]
@@ -148,7 +152,9 @@ def _show(found: Any, bundle: Path, *, written: bool, report: Path | None) -> No
         say(f"report: {report}")
     if written:
         say(f"\nwritten into {bundle}: presets {', '.join(found.chosen)}, and tuning/evidence.json")
-        say(f"next: edgepure classify {bundle} IMAGES --preset {next(iter(found.chosen))}")
+        name, point = next(iter(found.chosen.items()))
+        graphs = "" if point.candidate.precision == "fp32" else f" --precision {point.candidate.precision}"
+        say(f"next: edgepure classify {bundle} IMAGES --preset {name}{graphs}")
 
 
 def _share(score: Any) -> str:

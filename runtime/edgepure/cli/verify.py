@@ -87,13 +87,14 @@ def verify(
       edgepure verify cifar10 --provider cuda --precision fp32,fp16 --data clean.npz
     """
     from ..errors import VerificationError
-    from .output import emit_json, note
+    from .output import emit_json, note, prepare_file
     from .progress import Progress
 
     if against not in (None, "torch"):
         raise ConfigError(f"--against {against!r} is unknown; the only choice is torch")
     if against is None and (classifier or diffusion):
         raise ConfigError("--classifier and --diffusion name what to compare with; add --against torch")
+    prepare_file(report, "--report")
     engines = [(p, q) for p in _listed(providers, "--providers") for q in _listed(precision, "--precision")]
     with Progress("checking the hashes") as bar:
         images = _images(bundle, data, attacked, limit, resize)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import EdgepureError, ProviderError
 from .base import BoundCall, Float32
 from .cuda import DeviceBuffer, Stream, require_gpu, start_cuda
 from .device_stepper import DeviceStepper, image_shape_of, make_device_noise
-from .onnxruntime_engine import OnnxRuntimeEngine, import_onnxruntime, require_provider
+from .onnxruntime_engine import OnnxRuntimeEngine, gpu_words, import_onnxruntime, require_provider
 
 #: ``gpu_graph_id`` with which ONNX Runtime neither captures nor launches a graph.
 _NO_GRAPH = "-1"
@@ -26,7 +27,8 @@ class CudaEngine(OnnxRuntimeEngine):
         Args:
             path: the ``.onnx`` file; external data is looked up beside it.
             precision: of the heavy arithmetic in the graph, as the manifest says.
-            graphs: let ONNX Runtime capture a CUDA graph for each binding of `CudaStepper` and of `bound`.
+            graphs: let ONNX Runtime capture a CUDA graph for each binding of `CudaStepper` and of `bound`. Its graphs
+                belong to the thread that made them, and while it captures one no other thread may use CUDA.
             tf32: let fp32 matrices be computed with 10 bits of mantissa.
 
         Raises:
@@ -44,13 +46,27 @@ class CudaEngine(OnnxRuntimeEngine):
             "use_tf32": str(int(tf32)),
             "enable_cuda_graph": str(int(graphs)),
         }
-        super().__init__(path, "cuda", precision=precision, options=options)
+        try:
+            super().__init__(path, "cuda", precision=precision, options=options)
+        except BaseException:
+            self.stream.close()
+            raise
         self._graph_ids = 0
 
     def _run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, Float32]:
         settings = self._settings(_NO_GRAPH) if self.graphs else None
-        values = self.session.run(list(self.outputs), feeds, settings)
+        try:
+            values = self.session.run(list(self.outputs), feeds, settings)
+        except Exception as error:  # ONNX Runtime raises many unrelated classes
+            raise _fault(error) from None
         return dict(zip(self.outputs, values, strict=True))
+
+    def launch(self, binding: Any, settings: Any) -> None:
+        """Start a call with what `binding` gave."""
+        try:
+            self.session.run_with_iobinding(binding, settings)
+        except Exception as error:
+            raise _fault(error) from None
 
     def binding(self, batch: int, addresses: dict[str, int]) -> tuple[Any, Any]:
         """A binding of addresses on the GPU for a batch, and the settings to run it with: without waiting for the end,
@@ -84,12 +100,22 @@ class CudaEngine(OnnxRuntimeEngine):
             self.stream.close()
 
 
+def _fault(error: Exception) -> EdgepureError:
+    said = gpu_words(error)
+    if "memory" in said.lower() and ("allocate" in said.lower() or "out of" in said.lower()):
+        return EdgepureError(
+            f"the GPU's memory is full ({said}); use fewer slots or smaller batches, or end what else runs on the GPU"
+        )
+    return ProviderError(f"CUDA: ONNX Runtime failed: {said}; `edgepure doctor` shows what works here")
+
+
 class _DeviceCall(BoundCall):
     """A session on buffers of its own on the GPU."""
 
     def __init__(self, engine: CudaEngine, batch: int) -> None:
         self.inputs = {}
-        self._session, self._stream = engine.session, engine.stream
+        self._engine: CudaEngine | None = engine
+        self._stream = engine.stream
         specs = {**engine.inputs, **engine.outputs}
         self._buffers = {
             name: DeviceBuffer(batch * int(np.prod([int(n) for n in spec.shape[1:]])) * 4, engine.stream)
@@ -98,13 +124,15 @@ class _DeviceCall(BoundCall):
         self._binding, self._settings = engine.binding(batch, {n: b.pointer for n, b in self._buffers.items()})
 
     def __call__(self) -> None:
-        self._session.run_with_iobinding(self._binding, self._settings)
+        assert self._engine is not None, "closed"
+        self._engine.launch(self._binding, self._settings)
 
     def wait(self) -> None:
         self._stream.wait()
 
     def close(self) -> None:
         self._stream.wait()
+        self._engine = self._binding = None  # a binding would keep the session beyond the stream that it uses
         for buffer in self._buffers.values():
             buffer.close()
 
@@ -141,8 +169,7 @@ class CudaStepper(DeviceStepper):
         key = (bucket, now)
         if key not in self._bindings:
             self._bindings[key] = self._engine.binding(bucket, self._addresses(now))
-        binding, settings = self._bindings[key]
-        self._engine.session.run_with_iobinding(binding, settings)
+        self._engine.launch(*self._bindings[key])
 
     def close(self) -> None:
         self._stream.wait()

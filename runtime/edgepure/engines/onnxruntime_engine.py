@@ -6,7 +6,7 @@ asked what it really uses, and anything else than what was wanted is an error.
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -37,11 +37,25 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def why_inactive(provider: str) -> str:
-    """What is probably missing when a GPU provider did not start."""
-    if ctypes.util.find_library("cuda") is None:
-        return "no NVIDIA driver (libcuda) was found on this machine"
-    return "its CUDA, cuDNN or TensorRT libraries did not load; `edgepure doctor` lists what was found"
+def load_cuda_libraries(ort: Any) -> None:
+    """Load the CUDA libraries that were installed as Python packages: ONNX Runtime itself looks only where the system
+    has them. Says on stderr what it does not find."""
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(sys.stderr):
+            ort.preload_dlls()
+
+
+def why_inactive(ort: Any) -> str:
+    """What is missing when the CUDA provider did not start, from loading its library; empty if nothing is."""
+    library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        if "libcuda.so" in str(error):
+            return "no NVIDIA driver (libcuda) was found on this machine"
+        if "cannot open shared object" in str(error):
+            return f"{error} (`pip install 'onnxruntime-gpu[cuda,cudnn]'` brings it)"
+    return ""
 
 
 def require_provider(provider: str) -> str:
@@ -93,9 +107,8 @@ class OnnxRuntimeEngine(Engine):
                 "the bf16 variant cannot run on the CPU: ONNX Runtime has no bfloat16 convolution there; choose "
                 "precision fp32 or int8, or run it on TensorRT"
             )
-        if provider == "cuda" and hasattr(ort, "preload_dlls"):
-            with redirect_stdout(sys.stderr):  # it prints what it does not find
-                ort.preload_dlls()
+        if provider == "cuda":
+            load_cuda_libraries(ort)
         settings = ort.SessionOptions()
         settings.log_severity_level = 3
         if provider == "cpu" and precision == "fp8":
@@ -104,10 +117,16 @@ class OnnxRuntimeEngine(Engine):
         if threads is not None:
             settings.intra_op_num_threads = threads
         try:
-            self.session = ort.InferenceSession(str(path), settings, providers=[(wanted, dict(options or {}))])
+            # Left to itself, it answers a fault of the GPU, in any later call too, by going on with the CPU.
+            self.session = ort.InferenceSession(
+                str(path), settings, providers=[(wanted, dict(options or {}))], enable_fallback=0
+            )
         except Exception as error:  # ONNX Runtime raises many unrelated classes
             if provider != "cpu":
-                raise ProviderError(f"provider {provider!r} did not start: {why_inactive(provider)}") from error
+                raise ProviderError(
+                    f"provider {provider!r} cannot run {path.name}: {why_inactive(ort) or gpu_words(error)}; "
+                    "`edgepure doctor` shows what works here"
+                ) from None
             raise BundleError(
                 f"{path.name} cannot be run by onnxruntime {ort.__version__}: {_first_line(error)}"
             ) from None
@@ -115,7 +134,8 @@ class OnnxRuntimeEngine(Engine):
         if not active or active[0] != wanted:
             raise ProviderError(
                 f"asked for provider {provider!r}, but ONNX Runtime started {', '.join(active) or 'nothing'}: "
-                f"{why_inactive(provider)}. Pass provider='cpu' to run on the CPU on purpose"
+                f"{why_inactive(ort) or '`edgepure doctor` shows what works here'}. Pass provider='cpu' to run on the "
+                "CPU on purpose"
             )
         self.provider = provider
         self.inputs = {i.name: _spec(i) for i in self.session.get_inputs()}
@@ -220,6 +240,15 @@ def _spec(node: Any) -> TensorSpec:
         node.type, node.type
     )
     return TensorSpec(node.name, tuple(d if d is not None else "?" for d in node.shape), dtype)
+
+
+def gpu_words(error: Exception) -> str:
+    """What the GPU's part of ONNX Runtime says, without the places in its source and the name of this machine."""
+    text = " ".join(str(error).split()).partition(" ; GPU=")[0]
+    for mark in ("CUDA failure", "CUDNN failure", "CUBLAS failure", "[ONNXRuntimeError] :"):
+        if mark in text:
+            return text[text.index(mark) :][:300]
+    return text[:300] or type(error).__name__
 
 
 def _first_line(error: Exception) -> str:

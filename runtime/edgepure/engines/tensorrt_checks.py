@@ -64,7 +64,12 @@ def check_batches(batches: Sequence[int]) -> tuple[int, ...]:
 
 
 def choose_targets(trt: TensorRT, gpu: Gpu | None, targets: Sequence[str], precisions: set[str]) -> tuple[str, ...]:
-    """The GPUs to build for, checked; empty: the one here."""
+    """The GPUs to build for, checked; empty: the one here.
+
+    Raises:
+        ConfigError: targets that this TensorRT does not have.
+        ProviderError: TensorRT for RTX, and a GPU that it is not made for (Hopper, Jetson).
+    """
     if not trt.is_rtx:
         if targets:
             raise ConfigError(
@@ -72,13 +77,18 @@ def choose_targets(trt: TensorRT, gpu: Gpu | None, targets: Sequence[str], preci
                 "(product tensorrt-rtx, pip install edgepure[rtx])"
             )
         return ()
+    offered = [name.lower() for name in trt.module.ComputeCapability.__members__ if name.startswith("SM")]
     if not targets:
         if gpu is not None:
+            if f"sm{gpu.compute_capability.replace('.', '')}" not in offered:
+                raise ProviderError(
+                    f"{trt} has no engines for {gpu.name} (compute capability {gpu.compute_capability}): it is made "
+                    f"for {', '.join(offered)}; use product tensorrt, or --provider cuda"
+                )
             return ()
         lowest = max((NEEDS[p] for p in precisions if p in NEEDS), default=(0, 0))
         return tuple(target for target in PORTABLE_TARGETS if capability(target) >= lowest)
     names = tuple(dict.fromkeys(target.lower() for target in targets))
-    offered = [name.lower() for name in trt.module.ComputeCapability.__members__ if name.startswith("SM")]
     unknown = [name for name in names if name not in offered]
     if unknown:
         raise ConfigError(f"{trt} cannot build for {unknown[0]!r}; it knows {', '.join(offered)}")

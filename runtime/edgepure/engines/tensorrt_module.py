@@ -125,7 +125,7 @@ _CAUSES: tuple[tuple[str, str, type[EdgepureError]], ...] = (
 
 
 def fault(what: str, trt: TensorRT, log: Any, details: list[str] | None = None) -> EdgepureError:
-    """An error in plain words, from what TensorRT logged.
+    """An error in plain words, from what TensorRT has logged since the last one.
 
     Args:
         what: what failed, ``building the engine of step``.
@@ -134,6 +134,7 @@ def fault(what: str, trt: TensorRT, log: Any, details: list[str] | None = None) 
         details: more precise than the log, for example the parser's errors.
     """
     messages = [*(details or ()), *log.errors]
+    log.errors.clear()  # a later fault has nothing to do with what was said now
     text = "\n".join(messages)
     said = _shortened(messages[0]) if messages else "it gave no reason"
     for pattern, meaning, kind in _CAUSES:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from edgepure.errors import ConfigError
-from edgepure_calibration.attacks import APGD, PGD, select_worst
+from edgepure_calibration.attacks import APGD, PGD, Ball, select_worst
 from edgepure_calibration.attacks.apgd import StepRule, checkpoints
 from edgepure_calibration.attacks.expectation import expected
 from edgepure_calibration.attacks.losses import cross_entropy, dlr, margin
@@ -71,6 +71,38 @@ def test_the_result_is_the_best_iterate_seen() -> None:
     best = APGD(eps=0.2, steps=15, seed=2)(logits, torch.full((1, 1, 2, 2), 0.5), torch.tensor([0]))
     assert len(seen) == 16  # the start and every step
     torch.testing.assert_close(best, max(seen, key=lambda pair: pair[0])[1])
+
+
+def test_a_wrong_answer_counts_more_than_a_larger_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dark images are read wrong with 40 % for the truth, bright ones right with 30 %, which is the larger loss.
+    AutoAttack keeps the first answer; whoever keeps the largest loss calls the image robust."""
+    wrong, right = torch.tensor([0.4, 0.5, 0.05, 0.05]).log(), torch.tensor([0.3, 0.24, 0.23, 0.23]).log()
+    seen: list[int] = []
+
+    def logits(images: Tensor) -> Tensor:
+        bright = images.mean((1, 2, 3))[:, None]
+        answers = torch.where(bright > 0.52, right, wrong) + bright * torch.tensor([-0.01, 0.0, 0.0, 0.0])
+        seen.append(int(answers.argmax()))
+        return answers
+
+    monkeypatch.setattr(Ball, "start", lambda self, centre, seed: centre)
+    found = APGD(eps=0.1, steps=4)(logits, torch.full((1, 1, 2, 2), 0.5), torch.tensor([0]))
+    assert set(seen) == {0, 1}
+    assert int(logits(found).argmax()) == 1
+
+
+@pytest.mark.parametrize("margin_of_truth", [0.0, 5.0, 20.0, 60.0, -30.0])
+def test_cross_entropy_keeps_its_gradient_where_the_classifier_is_sure(margin_of_truth: float) -> None:
+    """Compared with float64. The usual way gives the true logit no gradient in float32 from a margin of 17 on."""
+    logits = torch.tensor([[margin_of_truth, 0.0, -1.0]], requires_grad=True)
+    (found,) = torch.autograd.grad(cross_entropy(logits, torch.tensor([0])).sum(), logits)
+    exact = logits.detach().double()
+    # Of the others p_j, of the truth minus their sum.
+    others = exact.softmax(1)[:, 1:]
+    wanted = torch.cat([-others.sum(1, keepdim=True), others], dim=1).float()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0.0)
+    loss = torch.nn.functional.cross_entropy(exact, torch.tensor([0]), reduction="none").float()
+    torch.testing.assert_close(cross_entropy(logits, torch.tensor([0])).detach(), loss, rtol=1e-4, atol=1e-12)
 
 
 def test_dlr_does_not_change_with_the_scale_and_needs_three_classes() -> None:

@@ -108,6 +108,23 @@ def test_square_stays_in_the_ball_counts_its_queries_and_wins(images: Tensor, la
     np.testing.assert_array_equal(again.images, found.images)
 
 
+def test_square_wastes_no_query_on_a_square_that_changes_nothing() -> None:
+    """With one channel every second square has the sign that is there already; each query has to try something."""
+    last: dict[str, Any] = {}
+
+    def answers(batch: Any) -> Any:
+        last["same"] = last.get("same", 0) + int((batch == last.get("best", batch + 1.0)).all())
+        last.setdefault("best", batch.copy())  # nothing is ever better than the start
+        return np.stack([np.ones(len(batch)), np.zeros(len(batch))], axis=1)
+
+    images, labels = np.full((1, 1, 8, 8), 0.5, np.float32), np.zeros(1, np.int64)
+    Square(EPS, queries=200, recheck=0)(answers, images, labels)
+    assert last["same"] == 0
+    # Where nothing can be changed the attack ends all the same.
+    found = Square(1e-9, queries=20)(answers, np.ones((1, 1, 8, 8), np.float32), labels)
+    assert found.queries == 20
+
+
 def test_square_asks_again_where_an_answer_was_lucky() -> None:
     """Answers are random: without a second look the first lucky one would be believed for ever."""
     rng = np.random.default_rng(0)

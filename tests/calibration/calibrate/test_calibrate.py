@@ -323,7 +323,7 @@ def test_command_refuses_in_one_sentence_and_says_what_it_did(own: Path, tmp_pat
     command(own, tmp_path / "few.npz").fails(4, "9 images are too few")
     command(own, tmp_path / "gone.npz").fails(4, "does not exist")
     np.savez(tmp_path / "clean.npz", images=clean.images)
-    done = command(own, tmp_path / "clean.npz", "--no-apply")
+    done = command(own, tmp_path / "clean.npz", "--no-apply", "--search", "5000", "--limit", "2000")
     assert done.code == 0, done.stderr
     assert "not written (--no-apply): adaptive" in done.stdout
     assert "which is no attack" in done.stdout

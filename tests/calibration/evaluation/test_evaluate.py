@@ -79,6 +79,23 @@ def test_attacks_stay_in_their_ball_and_twin_and_engine_agree(small: Evaluation)
         assert attack.agreement.difference < 1e-4
 
 
+def test_memory_is_counted_only_for_attacks_that_differentiate_rows(
+    small: Evaluation, twin: TorchReference, digits: LabelledImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting takes more memory than a transferred attack does, so there it would decide what fits."""
+    assert small.facts["memory of an attack, derived"]["uniform"]["rows"] == 3
+
+    def never(target: Any) -> Any:
+        raise AssertionError("nothing differentiates a row")
+
+    monkeypatch.setattr(run, "attack_memory", never)
+    few = replace(SETTINGS, attacks=("transfer",), images=2, seeds=(0,), steps=1)
+    assert (
+        "memory of an attack, derived"
+        not in evaluate(demo_bundle(), digits, ["uniform"], few, twin=twin, threads=1).facts
+    )
+
+
 def test_resuming_an_interrupted_run_gives_what_an_uninterrupted_one_gives(
     small: Evaluation, twin: TorchReference, digits: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".bundle.evaluate"))
     for wrong, word in (
         (["--eps", "eight"], "8/255"), (["--seeds", "a"], "whole numbers"), (["--attack", "fgsm"], "low-frequency"),
-        (["--report", str(tmp_path / "no" / "r.html")], "folder does not exist"),
+        (["--report", str(tmp_path)], "give the name of a file"),
     ):  # fmt: skip
         refused = CliRunner().invoke(app, [*map(str, asked), *wrong])
         assert refused.exit_code == 2

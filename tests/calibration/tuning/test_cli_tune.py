@@ -63,9 +63,9 @@ def test_refusals(bundle: Path, npz: Path, data: LabelledImages, tmp_path: Path)
     run(*tune(bundle, "--data", small, *attacks)).fails(4, "16")
     run(*tune(bundle, "--data", npz, "--attacked", npz)).fails(2, "no attacks on this bundle's classifier")
     run(*tune(bundle, "--data", npz, *attacks, "--budget-ms", 5)).fails(2, "--budget-calls N or --budget-ms X")
-    run(*tune(bundle, "--data", npz, *attacks, "--report", tmp_path / "no" / "r.html")).fails(
-        2, "folder does not exist"
-    )
+    run(*tune(bundle, "--data", npz, *attacks, "--report", npz / "r.html")).fails(1, "--report", "another place")
+    run(*tune(bundle, "--data", npz, *attacks, "--eps", "8/0")).fails(2, "8/0", "8/255")
+    run(*tune(bundle, "--data", npz, *attacks, "--eps", "510/255")).fails(2, "eps 2.0 must lie between 0 and 1")
     run(*tune(bundle, "--data", npz, *attacks, "--method", "gnsp", "--budget-calls", 1)).fails(
         2, "the smallest possible is 2 UNet calls"
     )

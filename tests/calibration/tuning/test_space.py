@@ -122,6 +122,9 @@ def test_a_budget_that_nothing_meets_names_the_smallest_one(manifest: Manifest) 
         SearchSpace(manifest, CallBudget(1), methods=["heterogeneous", "gdmp"])
     with pytest.raises(ConfigError, match=r"budget of 0\.5 ms: the smallest possible is 1\.2 ms \(uniform"):
         SearchSpace(manifest, TimeBudget(0.5, 0.2, {1: 1.0, 8: 4.0}))
+    for ms in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="ms cannot be met"):
+            TimeBudget(ms, 0.2, {1: 1.0})
 
 
 def test_unknown_method(manifest: Manifest) -> None:

@@ -98,12 +98,21 @@ def test_time_adds_up_over_runs(tmp_path: Path) -> None:
     assert again.seconds > first
 
 
-def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
-    Study(tmp_path / "s", MADE_FOR, 0)
+def test_a_study_of_something_else_is_refused(tmp_path: Path, point: MakePoint) -> None:
+    study = Study(tmp_path / "s", MADE_FOR, 0)
+    study.tell(study.ask(), point(1, 90, 50, 40))
     with pytest.raises(ConfigError, match=r"made for something else: the data differs, so its trials say nothing here"):
         Study(tmp_path / "s", {**MADE_FOR, "the data": "c"}, 0)
     with pytest.raises(ConfigError, match="the bundle, the data differ,"):
         Study(tmp_path / "s", {"the bundle": "x", "the data": "c"}, 0)
+
+
+def test_what_was_refused_before_its_first_trial_stands_in_nobodys_way(tmp_path: Path, point: MakePoint) -> None:
+    Study(tmp_path / "s", {**MADE_FOR, "the budget": "0 UNet calls"}, 0).remember("price", {"1": 0.5})
+    study = Study(tmp_path / "s", MADE_FOR, 0)
+    assert study.recall("price") is None
+    study.tell(study.ask(), point(1, 90, 50, 40))
+    assert len(Study(tmp_path / "s", MADE_FOR, 0).points()) == 1
 
 
 @pytest.mark.parametrize("content", [b"not a study\n", b'{"some": "json"}\n', b"\xff\xfe\x00", b"[1]"])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
+import os
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cuda.bindings import nvrtc
 
+import edgepure
+from edgepure import noise
 from edgepure.engines.cuda import DeviceBuffer, Stream, to_device, to_host
 from edgepure.engines.device_noise import COUNTER_WORDS, SOURCE, THREADS, DeviceNoise, compile_kernels
 from edgepure.errors import ProviderError
@@ -17,15 +22,12 @@ from edgepure.methods import UniformSpec, compile_plan
 from edgepure.noise import Replay, SecretNoise, SeededNoise, StreamNoise, normals, philox4x32
 from edgepure.noise import Stream as NoiseStream
 from edgepure.schedule import NoiseSchedule
+from fake_libcuda import KERNELS, STREAM, compile_c, make_libcuda
 
-#: CUDA's keywords for a C compiler, and a loop in the place of the grid.
-HARNESS = r"""
-#include <math.h>
-#define __device__
-#define __global__
-struct dim { unsigned x, y; };
-static struct dim blockIdx, blockDim, threadIdx;
-%s
+#: The kernels as C, and a loop in the place of the grid.
+HARNESS = (
+    KERNELS
+    + r"""
 #define RUN(KERNEL, TYPE) \
 void run_##KERNEL(TYPE *out, const unsigned *slots, unsigned elements, \
                   unsigned count, unsigned blocks, unsigned threads) \
@@ -38,7 +40,13 @@ void run_##KERNEL(TYPE *out, const unsigned *slots, unsigned elements, \
 }
 RUN(fill_normals, float)
 RUN(fill_words, unsigned)
+void pairs(const unsigned *words, double *out, unsigned count)
+{
+    unsigned i;
+    for (i = 0; i < count; i++) normal_pair(words[2 * i], words[2 * i + 1], &out[2 * i], &out[2 * i + 1]);
+}
 """
+)
 #: seed, image, stream, vote, row: small, large, and beyond 32 bits.
 CASES = [
     (0, 0, NoiseStream.ROW, 0, 0),
@@ -48,16 +56,16 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
+#: As the text stands, and with multiplications and additions fused, as NVRTC does it.
+FUSED = ["-mfma", "-ffp-contract=fast"]
+
+
+@pytest.fixture(scope="module", params=[["-ffp-contract=off"], FUSED], ids=["plain", "fused"])
+def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    if request.param == FUSED and "fma" not in Path("/proc/cpuinfo").read_text().split():
+        pytest.skip("this processor cannot fuse multiplications and additions")
     folder = tmp_path_factory.mktemp("kernel")
-    (folder / "noise.c").write_text(HARNESS % SOURCE.replace('extern "C" ', ""))
-    command = [compiler, "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "noise.c", "-o", "noise.so", "-lm"]
-    subprocess.run(command, cwd=folder, check=True, timeout=60)
-    return ctypes.CDLL(str(folder / "noise.so"))
+    return ctypes.CDLL(str(compile_c(HARNESS, folder / "noise.so", "-Werror", *request.param)))
 
 
 def run_c(kernels: Any, name: str, counters: np.ndarray, elements: int, dtype: type, fill: float = 0) -> np.ndarray:
@@ -103,11 +111,75 @@ def test_the_normals_agree_over_a_million_values(kernels: Any) -> None:
     assert np.abs(found - normals(seed, image, stream, vote, [row], elements)[0]).max() <= 1e-6
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_87", "sm_90", "compute_86"])
-def test_nvrtc_compiles_it_without_a_gpu(architecture: str) -> None:
-    code = compile_kernels(architecture)
-    assert code.startswith(b"\x7fELF" if architecture.startswith("sm") else b"//")
-    assert b"fill_normals" in code and b"fill_words" in code
+def test_the_transform_at_its_edges(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest and largest uniforms, and angles at which a sine or cosine is near 0 or 1."""
+    edges = [0, 1, 2, 2**30 - 1, 2**30, 2**31 - 1, 2**31, 2**31 + 1, 3 * 2**30, 2**32 - 2, 2**32 - 1]
+    words = np.array([(a, b) for a in edges for b in edges], np.uint32)
+    found = np.empty(words.shape, np.float64)
+    pointer = lambda a: a.ctypes.data_as(ctypes.c_void_p)  # noqa: E731
+    kernels.pairs(pointer(words), pointer(found), len(words))
+    monkeypatch.setattr(  # a block is two pairs; the second one repeats the first
+        noise, "philox4x32", lambda counter, key: np.concatenate([words.T, words.T]).astype(np.uint64)[:, None, :]
+    )
+    expected = noise.normals(0, 0, NoiseStream.ROW, 0, [0], 4 * len(words)).reshape(-1, 4)[:, :2]
+    assert np.isfinite(expected).all() and np.abs(expected).max() > 6.6
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+
+
+def test_nvrtc_compiles_it_for_every_gpu_without_one() -> None:
+    """Machine code with both entry points, for every architecture that this NVRTC knows."""
+    _, known = nvrtc.nvrtcGetSupportedArchs()
+    assert {80, 87, 89, 90} <= set(known)
+    for number in known:
+        code = compile_kernels(f"sm_{number}")
+        assert code.startswith(b"\x7fELF"), number
+        assert b".text.fill_normals\0" in code and b".text.fill_words\0" in code, number
+    assert b".visible .entry fill_normals(" in compile_kernels("compute_86")
+
+
+#: Launches the kernels through the real cuda-bindings. Arguments: a file with the kernels, a file for the results.
+LAUNCH = """
+import json
+import sys
+import numpy as np
+from edgepure.engines import device_noise
+from edgepure.errors import ProviderError
+from edgepure.nvidia import Gpu
+
+code, results, stream = open(sys.argv[1], "rb").read(), sys.argv[2], int(sys.argv[3])
+device_noise.start_cuda = lambda: None  # the runtime brings its own, private ways into the driver
+device_noise.compile_kernels = lambda architecture: code
+noise = device_noise.DeviceNoise(Gpu("made up", "9.0", 1))
+counters = np.array(json.loads(sys.argv[4]), np.uint32)
+words, values = np.zeros((len(counters), 1001), np.uint32), np.zeros((len(counters), 1001), np.float32)
+noise.fill_words(words.ctypes.data, counters.ctypes.data, len(counters), 1001, stream)
+noise.fill(values.ctypes.data, counters.ctypes.data, len(counters), 1001, stream)
+try:
+    noise.fill(values.ctypes.data, counters.ctypes.data, 1, 1001, stream + 1)
+except ProviderError as error:
+    print(error)
+noise.close()
+np.savez(results, words=words, values=values)
+"""
+
+
+def test_the_real_bindings_give_the_driver_what_is_meant(tmp_path: Path) -> None:
+    library = make_libcuda(tmp_path)
+    (tmp_path / "code").write_bytes(compile_kernels("sm_90"))
+    slots = [counter(*CASES[1]), [0] * COUNTER_WORDS, counter(*CASES[2])]
+    command = [sys.executable, "-c", LAUNCH, str(tmp_path / "code"), str(tmp_path / "r.npz"), str(STREAM), str(slots)]
+    places = os.pathsep.join([str(Path(edgepure.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(library.parent), "PYTHONPATH": places}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "CUDA: invalid resource handle\n"
+    with np.load(tmp_path / "r.npz") as found:
+        for slot, case in ((0, CASES[1]), (2, CASES[2])):
+            seed, image, stream, vote, row = case
+            expected = normals(seed, image, stream, vote, [row], 1001)[0]
+            np.testing.assert_allclose(found["values"][slot], expected, atol=1e-6, rtol=0)
+        assert not found["values"][1].any() and not found["words"][1].any()
+        assert len(np.unique(found["words"][[0, 2]])) > 1990
 
 
 def test_a_gpu_that_nvrtc_does_not_know() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import edgepure
 from edgepure.bundle import Bundle
 from edgepure.engines import open_engine, open_stepper
 from edgepure.engines.onnxruntime_cuda import CudaEngine, CudaStepper
-from edgepure.errors import ConfigError, ProviderError
+from edgepure.engines.onnxruntime_engine import gpu_words, why_inactive
+from edgepure.errors import ConfigError, EdgepureError, ProviderError
 from edgepure.inflight import InFlight, Job
 from edgepure.measure import bench
 from edgepure.noise import SeededNoise
@@ -130,6 +132,64 @@ def test_a_silent_fallback_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ProviderError, match="asked for provider 'cuda', but ONNX Runtime started CPUExecutionProvider"):
         edgepure.load(DIGITS, "cuda")
     unplug()
+
+
+def test_what_the_gpu_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    plug_in(monkeypatch, machine)
+    plug_in_onnxruntime(monkeypatch, machine)
+    said = (
+        "/src/cuda_call.cc:154 std::conditional_t<THRW, void>\nCUDA failure 2: out of memory ; GPU=0 ; "
+        "hostname=this-machine ; file=/src/cuda_execution_provider.cc"
+    )
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", full)
+    with pytest.raises(ProviderError, match=r"'cuda' cannot run classifier\.onnx: ") as caught:
+        open_engine(Bundle.open(DIGITS), "classifier", "cuda")
+    assert "this-machine" not in str(caught.value) and "/src" not in str(caught.value)
+    assert gpu_words(RuntimeError(said)) == "CUDA failure 2: out of memory"
+    assert machine.leaks() == {}
+    unplug()
+
+
+@pytest.mark.parametrize(
+    ("said", "words", "kind"),
+    [
+        ("bfc_arena.cc:376 Failed to allocate memory for requested buffer", "the GPU's memory is full", EdgepureError),
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", "CUDA: ONNX Runtime", ProviderError),
+    ],
+)
+def test_a_call_that_fails_is_an_error_and_no_call_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, said: str, words: str, kind: type[Exception]
+) -> None:
+    machine = Machine()
+    plug_in(monkeypatch, machine)
+    plug_in_onnxruntime(monkeypatch, machine)
+
+    def broken(self: Any, *_: Any) -> None:
+        raise RuntimeError(said)
+
+    engine = open_engine(Bundle.open(DIGITS), "classifier", "cuda")
+    call = engine.bound(1)
+    for name in ("run", "run_with_iobinding"):
+        monkeypatch.setattr(f"gpu_stand_in.CudaSession.{name}", broken)
+    for fails in (call, lambda: engine.run({"image": np.zeros((1, 1, 16, 16), np.float32)})):
+        with pytest.raises(EdgepureError, match=words) as caught:
+            fails()
+        assert type(caught.value) is kind
+    call.close()
+    engine.close()
+    assert machine.leaks() == {}
+    unplug()
+
+
+def test_the_library_that_is_missing_is_named(tmp_path: Path) -> None:
+    installed = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    said = why_inactive(installed)
+    assert "libonnxruntime_providers_cuda.so: cannot open shared object" in said and "[cuda,cudnn]" in said
 
 
 def test_bindings_of_another_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import edgepure.engines.tensorrt_build as tensorrt_build
 from edgepure import atomic
 from edgepure.bundle import Bundle, hash_files
 from edgepure.engines.tensorrt_build import build_engines
+from edgepure.engines.tensorrt_module import fault, import_tensorrt, make_log
 from edgepure.engines.tensorrt_plans import read_plan
 from edgepure.engines.tensorrt_progress import Phases
 from edgepure.errors import BundleError, ConfigError, EdgepureError, ProviderError
@@ -203,6 +204,26 @@ def test_no_gpu(folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None
     unplug_driver(monkeypatch, "no driver here")
     with pytest.raises(ProviderError, match="TensorRT needs an NVIDIA GPU: no driver here"):
         build_engines(folder, product="tensorrt")
+
+
+def test_a_fault_tells_of_itself_and_not_of_an_earlier_one(gpu: Any) -> None:
+    """A CUDA graph that could not be captured must not be named as the reason of what fails an hour later."""
+    trt = import_tensorrt("tensorrt")
+    log = make_log(trt)
+    log.log(trt.module.ILogger.ERROR, "the first fault")
+    assert "the first fault" in str(fault("capturing", trt, log))
+    log.log(trt.module.ILogger.ERROR, "out of memory")
+    assert "first" not in str(fault("running", trt, log))
+
+
+def test_a_gpu_that_tensorrt_for_rtx_is_not_made_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, Machine(), version="1.7.1", rtx=True, gpu=Gpu("NVIDIA H200", "9.0", 141 << 30))
+    with pytest.raises(
+        ProviderError, match=r"no engines for NVIDIA H200 \(compute capability 9\.0\).*sm89.*--provider"
+    ):
+        build_engines(folder, product="tensorrt-rtx")
+    assert "SM90" not in real_rtx().ComputeCapability.__members__
+    unplug()
 
 
 def test_targets_need_tensorrt_for_rtx(folder: Path, gpu: Any) -> None:
