@@ -20,6 +20,9 @@ DIGITS_PRESET = {
     "method": {"method": "heterogeneous", "variant": "official", "t_l": 200, "t_s": 100, "ddim_steps": 500, "U": 3},
     "mask": {"area": 0.3},
 }
+#: A call of the digits UNet is so short that it matters where its buffers lie, which differs from load to load: so
+#: the bundle is loaded so many times, and the median is taken.
+LOADS = 9
 
 
 def machine() -> dict[str, object]:
@@ -63,10 +66,15 @@ def main() -> None:
         results.update(values)
         print("  ".join(f"{key} {value:.3f}" for key, value in values.items()), flush=True)
 
+    images = np.load(edgepure.demo_bundle().parent / "digits_images.npz")["clean"]
+    costs = []
+    for _ in range(LOADS):
+        with edgepure.load(edgepure.demo_bundle()) as digits:
+            costs.append(loop_cost.measure(digits, DIGITS_PRESET, images[0], repeats=2 * repeats))
+    costs.sort(key=lambda cost: float(cost["loop_cost"]))  # type: ignore[arg-type]
+    cost = {**costs[LOADS // 2], "every_load": [cost["loop_cost"] for cost in costs]}
+    note("loop_cost_digits", cost, loop_cost_digits=cost["loop_cost"])  # type: ignore[arg-type]
     with edgepure.load(edgepure.demo_bundle()) as digits:
-        images = np.load(edgepure.demo_bundle().parent / "digits_images.npz")["clean"]
-        cost = loop_cost.measure(digits, DIGITS_PRESET, images[0], repeats=8 * repeats)
-        note("loop_cost_digits", cost, loop_cost_digits=cost["loop_cost"])  # type: ignore[arg-type]
         stream = np.resize(images, (256, *images.shape[1:]))
         flight = inflight.measure(digits, stream, repeats)
         note("inflight", flight, inflight_vs_padded=flight["inflight_vs_padded"],  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ class Protocol:
     """Everything that has to be known to repeat or to doubt an accuracy.
 
     Attributes:
-        attack: its name; ``none`` for clean images.
+        attack: its name; ``none`` for clean images, ``union`` for several at once.
         gradient: what the attack follows, and where it is cut.
         bounded: what the attack may change, in words.
         norm, eps: the ball; None for attacks without one.
@@ -87,6 +87,8 @@ class Protocol:
         extra = [self.mask_gradient] if self.mask_gradient not in (None, "none") else []
         if self.attack == "none":
             return "clean images"
+        if self.attack == "union":
+            return "all of these"
         usual = "apgd (AutoAttack rand)" if self.attack == "apgd" else self.attack
         name = usual + (f", mask gradient {extra[0]}" if extra else "")
         return f"{name} (surrogate gradient)" if self.surrogate else name

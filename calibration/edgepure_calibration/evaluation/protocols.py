@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -68,6 +69,17 @@ def protocol(line: Line, target: Target, settings: Settings, common: dict[str, A
             selection="smallest mean margin of its answers", twin="nothing",
         )  # fmt: skip
     return base
+
+
+def union_protocol(attacks: Sequence[Protocol]) -> Protocol:
+    """Of the union of attacks, whose protocols these are."""
+    names = ", ".join(made.title for made in attacks)
+    return replace(
+        attacks[0], attack="union", gradient="of each attack its own", bounded="each attack by its own bound",
+        norm=None, eps=None, steps=None, eot=None, step_size=None, restarts=None, mask_gradient=None, norm_penalty=0.0,
+        queries=None, selection=f"right only if right unattacked and under each of {names}",
+        target="as each attack says",
+    )  # fmt: skip
 
 
 def clean_protocol(common: dict[str, Any]) -> Protocol:

@@ -96,13 +96,18 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class PresetResult:
-    """One preset: what it costs, clean and under every attack."""
+    """One preset: what it costs, clean and under every attack.
+
+    Attributes:
+        union: under all attacks but surrogates at once, by each rule; empty if there are not several. See `.union`.
+    """
 
     name: str
     preset: Preset
     unet_calls: int
     clean: AttackResult
     attacks: tuple[AttackResult, ...]
+    union: tuple[Accuracy, ...] = ()
 
     @property
     def worst(self) -> AttackResult | None:
@@ -127,6 +132,7 @@ class PresetResult:
             "unet_calls_of_one_purification": self.unet_calls,
             "clean": self.clean.to_dict(),
             "attacks": [a.to_dict() for a in self.attacks],
+            "union": [a.to_dict() for a in self.union],
         }
 
 

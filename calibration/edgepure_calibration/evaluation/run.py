@@ -32,10 +32,11 @@ from .memory import attack_memory
 from .meter import Meter, OnProgress
 from .noise_policy import PolicyResult, noise_policy
 from .protocol import Accuracy, Protocol, Rule, digest
-from .protocols import clean_protocol, protocol
+from .protocols import clean_protocol, protocol, union_protocol
 from .results import AttackResult, Evaluation, PresetResult
 from .settings import THROUGH_ROWS, USUAL_IMAGES, Settings
 from .store import Store, bundle_key
+from .union import union
 
 Float32 = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -152,15 +153,22 @@ class _Runner:
     def preset(self, target: Target) -> PresetResult:
         settings = self._settings
         common = self._common(target)
-        clean = self._judged(target, clean_protocol({**common, "seeds": (0,)}), [self.images])
-        attacks = []
+        clean, (answers,) = self._judged(target, clean_protocol({**common, "seeds": (0,)}), [self.images])
+        attacks: list[AttackResult] = []
+        counted: dict[Protocol, list[Draws]] = {}
         for line in [] if self._clean_only else attack_list.lines(target, settings):
             made = protocol(line, target, settings, common)
             adversarial = [self._attacked(target, line, made, seed) for seed in settings.seeds]
-            judged = self._judged(target, made, adversarial)
+            judged, drawn = self._judged(target, made, adversarial)
+            if not made.surrogate:
+                counted[made] = drawn
             same = agreement(target, adversarial[0], derived_seed(self.noise_seed, "agreement"), settings.batch)
             attacks.append(replace(judged, agreement=same, images=adversarial[0]))
-        return PresetResult(target.name, target.preset, target.calls, clean, tuple(attacks))
+        rights: tuple[Accuracy, ...] = ()
+        if len(counted) > 1:
+            decisions = rules(self.votes(target.preset), self._settings.worst)
+            rights = union(union_protocol(list(counted)), decisions, answers, list(counted.values()))
+        return PresetResult(target.name, target.preset, target.calls, clean, tuple(attacks), rights)
 
     def noise_policy(self, target: Target) -> tuple[PolicyResult, ...]:
         """The experiment on noise policies."""
@@ -194,8 +202,8 @@ class _Runner:
             self._meter.add(line, target, len(images))
         return np.concatenate(parts)
 
-    def _judged(self, target: Target, made: Protocol, versions: Sequence[Float32]) -> AttackResult:
-        """Answers of the deployed engine on the images of every seed, and what the rules make of them."""
+    def _judged(self, target: Target, made: Protocol, versions: Sequence[Float32]) -> tuple[AttackResult, list[Draws]]:
+        """What the rules make of the deployed engine's answers on the images of every seed, and those answers."""
         found, plain = [], []
         for seed, images in zip(made.seeds, versions, strict=True):
             label = f"{target.name} {made.attack} {made.mask_gradient} {seed}"
@@ -206,12 +214,13 @@ class _Runner:
             for rule in rules(self.votes(target.preset), self._settings.worst)
         )
         alone = replace(made, noise="none: the classifier alone answers", preset="none", preset_sha256="none")
-        return AttackResult(
+        result = AttackResult(
             accuracies=accuracies,
             resubmission=tuple(float(v) for v in np.mean([d.resubmission() for d in found], axis=0)),
             unet_calls=float(np.mean([d.unet_calls for d in found])),
             plain=Accuracy(alone, Rule("single"), tuple(plain), len(self.labels)),
         )
+        return result, found
 
     def _draws(self, target: Target, images: Float32, label: str) -> Draws:
         count, logs, calls = max(self.votes(target.preset), self._settings.worst), [], []

@@ -31,6 +31,9 @@ def attack_table(found: PresetResult, notes: Footnotes) -> Table:
     """One preset: clean, then every attack, by every decision rule."""
     rules = [str(found.clean.by_rule(kind).rule) for kind in RULES]
     rows = [_row(a.protocol.title, a, notes) for a in (found.clean, *found.attacks)]
+    if found.union:
+        cells = {a.rule.kind: a.cell(notes) for a in found.union}
+        rows.append((found.union[0].protocol.title, *(cells[kind] for kind in RULES), "-", "-"))
     return Table(
         title=found.name,
         note=f"{found.preset.description or found.preset.method.method}; {found.unet_calls} UNet calls a purification "
@@ -50,12 +53,14 @@ def summary_table(found: Evaluation, notes: Footnotes) -> Table:
             worst = min(counted, key=lambda a, kind=kind: a.by_rule(kind).fraction, default=None)  # type: ignore[misc]
             cells.append("-" if worst is None else f"{worst.by_rule(kind).cell(notes)} {worst.protocol.title}")
         clean = preset.clean.by_rule("majority")
-        rows.append((preset.name, str(preset.unet_calls), f"{clean.cell(notes)} {clean.rule}", *cells))
-    first = found.presets[0].clean
+        every = next((a.cell(notes) for a in preset.union if a.rule.kind == "majority"), "-")
+        rows.append((preset.name, str(preset.unet_calls), f"{clean.cell(notes)} {clean.rule}", *cells, every))
+    names = [str(found.presets[0].clean.by_rule(kind).rule) for kind in RULES]
     return Table(
         title="Each preset under the attack that leaves least",
-        note="For each decision rule its own attack; surrogates do not count.",
-        columns=("preset", "UNet calls", "clean", *(str(first.by_rule(kind).rule) for kind in RULES)),
+        note="For each decision rule its own attack; surrogates do not count. Last column: right only if right "
+        "unattacked and under each attack.",
+        columns=("preset", "UNet calls", "clean", *names, f"all attacks, {names[-1]}"),
         rows=rows,
     )
 

@@ -67,6 +67,10 @@ def test_every_number_has_its_protocol(small: Evaluation, digits: LabelledImages
     assert (pgd.steps, pgd.eot, pgd.seeds, pgd.mask_gradient) == (3, 2, (0, 1), None)
     assert (square.queries, square.steps, square.twin) == (4, None, "nothing")
     assert preset.attacks[0].plain.fraction < preset.clean.plain.fraction  # it is an attack on the classifier
+    assert [a.rule.kind for a in preset.union] == ["single", "worst", "majority"]
+    for value in preset.union:
+        assert value.fraction <= min(a.by_rule(value.rule.kind).fraction for a in (preset.clean, *preset.attacks))
+        assert value.protocol.seeds == (0, 1) and "transfer, pgd, square" in str(value)
 
 
 def test_attacks_stay_in_their_ball_and_twin_and_engine_agree(small: Evaluation) -> None:
