@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from os import PathLike
+from typing import Any
 
 from edgepure.bundle_edit import edit_bundle
 from edgepure.errors import BundleError, ConfigError
 
-from .protocol import Footnotes
+from .protocol import Footnotes, digest
 from .results import Evaluation
 from .store import bundle_key
 from .tables import mask_table, policy_table, summary_table
@@ -57,5 +58,23 @@ def write_card(bundle: str | PathLike[str], found: Evaluation, precision: str = 
                 f"{bundle} does not hold the graphs and weights that were evaluated; evaluate it again for a card"
             )
         edit.write(CARD, card(found).encode())
-        text = json.dumps({"format": 1, **found.to_dict()}, indent=2, sort_keys=True, allow_nan=False)
+        protocols: dict[str, Any] = {}
+        data = {"format": 1, **_with_keys(found.to_dict(), protocols), "protocols": protocols}
+        text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
         edit.write(CARD_JSON, (text + "\n").encode())
+
+
+def _with_keys(data: Any, protocols: dict[str, Any]) -> Any:
+    """Plain data with a key in the place of every protocol, which is written once, under that key in ``protocols``."""
+    if isinstance(data, list):
+        return [_with_keys(part, protocols) for part in data]
+    if not isinstance(data, dict):
+        return data
+    kept = {}
+    for name, part in data.items():
+        if name == "protocol":
+            key = digest(part)[:16]
+            protocols[key], kept[name] = part, key
+        else:
+            kept[name] = _with_keys(part, protocols)
+    return kept

@@ -221,7 +221,7 @@ def test_the_card_goes_into_the_bundle_and_says_what_was_not_tested(small: Evalu
         assert part in text
     data = json.loads((copy / CARD_JSON).read_text())
     for attack in data["presets"][0]["attacks"]:
-        assert all(a["protocol"]["data_sha256"] and a["interval95"] for a in attack["accuracies"])
+        assert all(data["protocols"][a["protocol"]]["data_sha256"] and a["interval95"] for a in attack["accuracies"])
     assert any("8 images" in line for line in data["not_tested"])
     assert not any("noise seed" in line for line in data["not_tested"])
     write_card(copy, small)  # again: replaced, not refused
