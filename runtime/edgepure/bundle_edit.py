@@ -6,7 +6,6 @@ bundle's place in one step. An error, Ctrl-C or a full disk leaves the bundle as
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -103,7 +102,9 @@ def _locked(folder: Path) -> Iterator[None]:
     """Nobody else changes the bundle between the last look at it and the exchange."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # a file system without locks
+        with suppress(ImportError, OSError):  # a system or a file system without locks
+            import fcntl
+
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

@@ -59,7 +59,7 @@ def summary_table(found: Evaluation, notes: Footnotes) -> Table:
     return Table(
         title="Each preset under the attack that leaves least",
         note="For each decision rule its own attack; surrogates do not count. Last column: right only if right "
-        "unattacked and under each attack.",
+        "unattacked and under each of the attacks that its protocol names.",
         columns=("preset", "UNet calls", "clean", *names, f"all attacks, {names[-1]}"),
         rows=rows,
     )
