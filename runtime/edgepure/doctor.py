@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 from . import jetson as jetsons
 from . import nvidia
+from .cores import usable_cores
 from .install_lines import install_line
 from .jetson import Jetson
 from .nvidia import Driver
@@ -123,7 +123,7 @@ def gather() -> Environment:
         onnxruntime=_onnxruntime_version(),
         providers=tuple(_providers(driver, jetson)),
         cpu=_cpu_name(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores(),
         features=_features(),
         memory_total=total,
         memory_available=available,

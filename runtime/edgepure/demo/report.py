@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import write_text
+from ..cores import usable_cores
 from ..errors import EdgepureError
 from .scores import Protocol, Score
 
@@ -167,7 +168,7 @@ def environment() -> dict[str, str]:
         "numpy": np.__version__,
         "onnxruntime": next((v for n in ("onnxruntime", "onnxruntime-gpu") if (v := _version(n)) != "-"), "-"),
         "device": cpu_name(),
-        "cores": str(_cores()),
+        "cores": str(usable_cores()),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -181,12 +182,6 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # the cores that this process may use
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str:

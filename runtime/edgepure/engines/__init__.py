@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PROVIDERS", "BoundCall", "Engine", "Stepper", "TensorSpec", "open_engine", "open_graph", "open_stepper"]
 
-#: What may be asked for: ONNX Runtime on the CPU and on CUDA, TensorRT, TensorRT for RTX.
-PROVIDERS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
+#: What may be asked for: ONNX Runtime and OpenVINO on the CPU, ONNX Runtime on CUDA, TensorRT, TensorRT for RTX.
+PROVIDERS = ("cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx")
 
 
 def open_engine(
@@ -46,11 +46,11 @@ def open_engine(
 
 
 def open_graph(path: Path, provider: str = "cpu", *, precision: str = "fp32", threads: int | None = None) -> Engine:
-    """One ONNX file on ONNX Runtime.
+    """One ONNX file on ONNX Runtime or OpenVINO.
 
     Args:
         path: the file; external data is looked up beside it.
-        provider: ``cpu`` or ``cuda``; TensorRT runs engines that are built from a bundle.
+        provider: ``cpu``, ``openvino`` or ``cuda``; TensorRT runs engines that are built from a bundle.
         precision: of the heavy arithmetic in the graph.
         threads: as for `open_engine`.
 
@@ -61,6 +61,10 @@ def open_graph(path: Path, provider: str = "cpu", *, precision: str = "fp32", th
         from .onnxruntime_cuda import CudaEngine
 
         return CudaEngine(path, precision=precision)
+    if provider == "openvino":
+        from .openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(path, threads, precision=precision)
     from .onnxruntime_engine import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(path, provider, threads, precision=precision)
@@ -81,6 +85,11 @@ def open_stepper(engine: Engine, slots: int = 8) -> Stepper:
 
         assert isinstance(engine, CudaEngine)
         return CudaStepper(engine, slots)
+    if engine.provider == "openvino":
+        from .openvino_engine import OpenVinoEngine, OpenVinoStepper
+
+        assert isinstance(engine, OpenVinoEngine)
+        return OpenVinoStepper(engine, slots)
     from .onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeStepper
 
     assert isinstance(engine, OnnxRuntimeEngine)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, ProviderError
-from ..rows import COLUMNS, LEARNED_COLUMNS
-from .base import BoundCall, Engine, Float32, Stepper, TensorSpec
+from .base import BoundCall, Engine, Float32, TensorSpec
+from .host_stepper import HostCall, HostStepper
 
 #: Our name of a provider -> ONNX Runtime's name. Its own TensorRT provider is not here: it builds engines inside the
 #: first request, and knows TensorRT 10 only; `edgepure.engines.tensorrt_runner` does it without.
@@ -146,26 +147,14 @@ class OnnxRuntimeEngine(Engine):
         return dict(zip(self.outputs, values, strict=True))
 
     def bound(self, batch: int) -> BoundCall:
-        return _HostCall(self, batch)
+        return HostCall(self, batch, self.prepare)
+
+    def prepare(self, inputs: Mapping[str, Float32], outputs: Mapping[str, Float32]) -> Callable[[], object]:
+        """A call on C-contiguous arrays, which must outlive it."""
+        return partial(self.session.run_with_iobinding, bind_arrays(self.session, inputs, outputs))
 
     def close(self) -> None:
         self.session = None
-
-
-class _HostCall(BoundCall):
-    """A session on arrays of the host."""
-
-    def __init__(self, engine: OnnxRuntimeEngine, batch: int) -> None:
-        def zeros(spec: TensorSpec) -> Float32:
-            return np.zeros((batch, *(int(n) for n in spec.shape[1:])), np.float32)
-
-        self.inputs = {name: zeros(spec) for name, spec in engine.inputs.items()}
-        self._outputs = {name: zeros(spec) for name, spec in engine.outputs.items()}
-        self._session = engine.session
-        self._binding = bind_arrays(engine.session, self.inputs, self._outputs)
-
-    def __call__(self) -> None:
-        self._session.run_with_iobinding(self._binding)
 
 
 def bind_arrays(session: Any, inputs: Mapping[str, Float32], outputs: Mapping[str, Float32]) -> Any:
@@ -178,61 +167,15 @@ def bind_arrays(session: Any, inputs: Mapping[str, Float32], outputs: Mapping[st
     return binding
 
 
-class OnnxRuntimeStepper(Stepper):
-    """The fused `step` graph on preallocated buffers.
-
-    ``x`` lives in two buffers that swap their roles after each step, because a graph may read its input while it
-    writes its output. The bindings are made once for each number of active slots.
-    """
+class OnnxRuntimeStepper(HostStepper):
+    """The fused `step` graph on arrays of the host, bound once for each number of active slots."""
 
     def __init__(self, engine: OnnxRuntimeEngine, capacity: int = 8) -> None:
-        shape = engine.inputs["x"].shape[1:]
-        channels, height, width = (int(n) for n in shape)
-        self.capacity, self.image_shape = capacity, (channels, height, width)
-        self._session = engine.session
-        self._learned = "noise_out" in engine.inputs
-        columns = len(COLUMNS) + (len(LEARNED_COLUMNS) if self._learned else 0)
-        self._x = [np.zeros((capacity, channels, height, width), np.float32) for _ in range(2)]
-        self._now = 0
-        self._ref = np.zeros_like(self._x[0])
-        self._mask = np.ones((capacity, 1, height, width), np.float32)
-        self.noise = np.zeros_like(self._x[0])
-        self.noise_out = np.zeros_like(self._x[0]) if self._learned else None
-        self.coeffs = np.zeros((capacity, columns), np.float32)
-        self._bindings: dict[tuple[int, int], Any] = {}
+        super().__init__(engine.inputs, capacity)
+        self._engine = engine
 
-    def admit(self, slot: int, x: Float32, ref: Float32, mask: Float32 | None) -> None:
-        self._x[self._now][slot], self._ref[slot] = x, ref
-        self._mask[slot] = 1.0 if mask is None else mask
-
-    def move(self, source: int, target: int) -> None:
-        for array in (self._x[self._now], self._ref, self._mask):
-            array[target] = array[source]
-
-    def step(self, active: int) -> None:
-        key = (active, self._now)
-        binding = self._bindings.get(key)
-        if binding is None:
-            binding = self._bindings[key] = self._bind(active)
-        self._session.run_with_iobinding(binding)
-        self._now = 1 - self._now
-
-    def state(self, slot: int) -> Float32:
-        x: Float32 = self._x[self._now][slot].copy()
-        return x
-
-    def close(self) -> None:
-        self._bindings.clear()
-        self._session = None
-
-    def _bind(self, active: int) -> Any:
-        feeds = {
-            "x": self._x[self._now], "ref": self._ref, "mask": self._mask, "noise": self.noise, "coeffs": self.coeffs,
-        }  # fmt: skip
-        if self.noise_out is not None:
-            feeds["noise_out"] = self.noise_out
-        parts = {name: array[:active] for name, array in feeds.items()}
-        return bind_arrays(self._session, parts, {"x_next": self._x[1 - self._now][:active]})
+    def _prepare(self, active: int, feeds: dict[str, Float32], x_next: Float32) -> Callable[[], object]:
+        return self._engine.prepare(feeds, {"x_next": x_next})
 
 
 def _spec(node: Any) -> TensorSpec:
