@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -64,3 +65,12 @@ def run(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None 
         command(*arguments), cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=120, **options
     )
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """Start a command that is going to be interrupted: a shell's background job, which the tests may be part of, would
+    leave it deaf to SIGINT."""
+    return subprocess.Popen(
+        command(*arguments), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip

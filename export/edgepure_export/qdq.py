@@ -14,11 +14,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgepure.errors import ExportError
+from edgepure.errors import ConfigError, ExportError
+from edgepure.manifest import Target
 
 from .precision import drop_unused, new_constant
 
-Target = Literal["cpu", "cuda", "tensorrt"]
 #: Which tensor of which node: (node name, ``input`` or ``output``).
 Tap = tuple[str, Literal["input", "output"]]
 #: Lowest and highest value of a tensor.
@@ -56,6 +56,7 @@ _FP8 = Scheme(ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E4M3FN, outputs=frozen
 #: By precision and target.
 SCHEMES: dict[tuple[str, Target], Scheme] = {
     ("int8", "cpu"): Scheme(ir.DataType.UINT8, ir.DataType.INT8, outputs=frozenset({"Conv"}), int32_bias=True),
+    ("int8", "openvino"): _INT8,
     ("int8", "cuda"): _INT8,
     ("int8", "tensorrt"): _INT8,
     ("fp8", "cpu"): _FP8,
@@ -66,6 +67,21 @@ SCHEMES: dict[tuple[str, Target], Scheme] = {
 #: directly, and one with another zero point as a matrix product, for which it uses the matrix units (AMX) of processors
 #: that have them. Same result; which one is faster has to be measured.
 CPU_MATRIX_PRODUCT = replace(SCHEMES["int8", "cpu"], conv_weight_zero=-1)
+
+
+def scheme_of(precision: str, target: Target) -> Scheme:
+    """The scheme of a quantized precision for an engine.
+
+    Raises:
+        ConfigError: the engine has no kernels for it.
+    """
+    try:
+        return SCHEMES[precision, target]
+    except KeyError:
+        made_for = ", ".join(engine for name, engine in SCHEMES if name == precision)
+        raise ConfigError(
+            f"there are no {precision} kernels in {target}; {precision} can be made for {made_for}"
+        ) from None
 
 
 @dataclass(frozen=True)

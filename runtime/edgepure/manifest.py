@@ -36,6 +36,9 @@ GraphName = Literal["classifier", "mask", "step", "step_learned", "unet"]
 GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "unet")
 #: Precisions that a bundle may have beside the fp32 in which it was exported.
 VariantName = Literal["fp16", "bf16", "int8", "fp8"]
+#: Engines that variants are made for.
+Target = Literal["cpu", "openvino", "cuda", "tensorrt"]
+_ENGINES = {"cpu": "the CPU (ONNX Runtime)", "openvino": "OpenVINO", "tensorrt": "TensorRT"}
 VARIANT_NAMES: tuple[VariantName, ...] = ("fp16", "bf16", "int8", "fp8")
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -104,9 +107,7 @@ class GraphEntry(_Entry):
     file: RelativePath
     opset: int = Field(ge=7, le=1000, description="ONNX operator set of the default domain")
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] = "fp32"
-    target: Literal["cpu", "cuda", "tensorrt"] | None = Field(
-        None, description="the engine that a variant was made for; null: any"
-    )
+    target: Target | None = Field(None, description="the engine that a variant was made for; null: any")
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
 
@@ -235,17 +236,20 @@ class Manifest(_Entry):
     def check_target(self, precision: str, provider: str) -> None:
         """Refuse a variant on an engine that it was not made for.
 
-        ONNX Runtime's CPU wants other Q/DQ nodes than GPUs do, and those with zero points are nothing for a GPU.
+        ONNX Runtime's CPU wants other Q/DQ nodes than the others do, those with zero points are nothing for a GPU, and
+        the bf16 that stands between OpenVINO's is nothing for ONNX Runtime's CPU.
 
         Raises:
-            ProviderError: the variant was made for the CPU, and the provider is a GPU's.
+            ProviderError: the variant was made for another engine, and cannot run on this one.
         """
-        made_for = {entry.target for entry in self.graphs_in(precision).values()}
-        if provider != "cpu" and "cpu" in made_for:
-            raise ProviderError(
-                f"the {precision} variant of {self.name!r} was made for the CPU and cannot run on {provider!r}; make "
-                f"it anew with `edgepure quantize BUNDLE --precision {precision} --for tensorrt --data IMAGES`"
-            )
+        wanted = provider.removesuffix("-rtx")
+        for made_for in {entry.target for entry in self.graphs_in(precision).values()} - {None, wanted}:
+            if made_for in ("cpu", "openvino") or wanted == "openvino":
+                engine = _ENGINES.get(str(made_for), made_for)
+                raise ProviderError(
+                    f"the {precision} variant of {self.name!r} was made for {engine} and cannot run on {provider!r}; "
+                    f"make it anew with `edgepure quantize BUNDLE --precision {precision} --for {wanted} --data IMAGES`"
+                )
 
     def _check_graph(self, graph: GraphName, entry: GraphEntry) -> None:
         if entry.file not in self.files:

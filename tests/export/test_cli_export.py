@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cli_process import command, environment, run
+from cli_process import run, start
 
 NETWORKS = """
 import torch
@@ -119,10 +118,7 @@ def test_bad_options_are_refused_before_pytorch_is_imported(networks: Path, tmp_
 def test_interrupting_an_export_leaves_nothing(networks: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bundles"
     folder.mkdir()
-    process = subprocess.Popen(
-        command(*arguments(networks, folder / "bundle")), env=environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    process = start(*arguments(networks, folder / "bundle"))
     guard = threading.Timer(100, process.kill)
     guard.start()
     try:

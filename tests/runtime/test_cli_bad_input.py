@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli_process import command, environment, run
+from cli_process import run, start
 from tiny_bundle import images, mask_model, rehash
 
 Damage = Callable[[Path], None]
@@ -297,10 +296,9 @@ def test_counters_that_cannot_be_written_stop_before_the_work(tiny_bundle: Path,
 def test_interrupting_leaves_whole_files_only(tiny_bundle: Path, tmp_path: Path, number: int, code: int) -> None:
     np.save(tmp_path / "many.npy", images(2000))
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        command("purify", tiny_bundle, tmp_path / "many.npy", "-o", out, "--set", "t_star=1000", "--set", "steps=1000"),
-        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    process = start(
+        "purify", tiny_bundle, tmp_path / "many.npy", "-o", out, "--set", "t_star=1000", "--set", "steps=1000"
+    )
     guard = threading.Timer(100, process.kill)
     guard.start()
     try:

@@ -67,7 +67,15 @@ def test_engines_that_cannot_run_a_variant_say_so(own_bundle: Path) -> None:
         edgepure.load(own_bundle, precision="bf16")
     add_variant(own_bundle, "int8", target="cpu")
     with pytest.raises(ProviderError, match=r"int8 variant of 'tiny' was made for the CPU.*--for tensorrt"):
-        edgepure.load(own_bundle, "cuda", precision="int8")
+        edgepure.load(own_bundle, "tensorrt-rtx", precision="int8")
+    with pytest.raises(ProviderError, match=r"made for the CPU \(ONNX Runtime\) .*'openvino'.*--for openvino"):
+        edgepure.load(own_bundle, "openvino", precision="int8")
+    add_variant(own_bundle, "int8", target="openvino")
+    with pytest.raises(ProviderError, match=r"was made for OpenVINO and cannot run on 'cpu'.*--for cpu"):
+        edgepure.load(own_bundle, precision="int8")
+    add_variant(own_bundle, "int8", target="tensorrt")
+    with pytest.raises(ProviderError, match=r"was made for TensorRT and cannot run on 'openvino'"):
+        edgepure.load(own_bundle, "openvino", precision="int8")
 
 
 @pytest.mark.parametrize(

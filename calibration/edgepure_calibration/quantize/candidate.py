@@ -13,10 +13,10 @@ import onnx
 from edgepure.bundle import Bundle
 from edgepure.engines import Engine, open_graph
 from edgepure.errors import ExportError
-from edgepure.manifest import GraphName, VariantName
+from edgepure.manifest import GraphName, Target, VariantName
 from edgepure.purifier import Purifier
 from edgepure_export.precision import HALF_TYPES, HalfReport, emulated, heavy_nodes, load_graph, to_half
-from edgepure_export.qdq import SCHEMES, QdqReport, Range, Scheme, Tap, Target, insert_qdq, quantizable
+from edgepure_export.qdq import QdqReport, Range, Scheme, Tap, insert_qdq, quantizable, scheme_of
 from edgepure_export.weights_pool import WeightsPool
 
 #: The graphs that hold the diffusion network, which runs many times for each decision. The classifier runs once.
@@ -115,15 +115,22 @@ def _convert(
     keep: Collection[str],
     scheme: Scheme | None,
 ) -> dict[str, Any]:
-    """Convert in place. On a GPU what is not quantized runs in fp16: engines are strongly typed."""
+    """Convert in place.
+
+    On a GPU what is not quantized runs in fp16: engines are strongly typed. For OpenVINO the heavy operators that are
+    not quantized, like attention's products of two activations, go to bf16.
+    """
     report: dict[str, Any] = {}
     if precision in HALF_TYPES:
         half: HalfReport = to_half(model, precision, keep)
         return {"half": asdict(half)}
     assert ranges is not None
-    qdq: QdqReport = insert_qdq(model, ranges, scheme or SCHEMES[precision, target], keep)
+    quantized = set(quantizable(model)) - set(keep)
+    qdq: QdqReport = insert_qdq(model, ranges, scheme or scheme_of(precision, target), keep)
     report["qdq"] = asdict(qdq)
-    if target != "cpu":
+    if target == "openvino":
+        report["half"] = asdict(to_half(model, "bf16", quantized))
+    elif target != "cpu":
         report["half"] = asdict(to_half(model, "fp16"))
     return report
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgepure.manifest import VariantName
-from edgepure_export.qdq import Target
+from edgepure.manifest import Target, VariantName
 
 from .verdict import Limits, PresetGate
 

@@ -15,7 +15,7 @@ from edgepure.manifest import GraphName
 from edgepure.presets import Preset
 from edgepure.purifier import Purifier
 from edgepure_export.precision import HALF_TYPES, matching
-from edgepure_export.qdq import SCHEMES, Range, Tap
+from edgepure_export.qdq import Range, Tap, scheme_of
 
 from ..data_checks import check_images
 from .candidate import Candidate, CandidatePurifier, build, layers
@@ -50,6 +50,8 @@ class Run:
     ) -> None:
         self.bundle, self.request, self.fp32, self.report = bundle, request, fp32, report
         names = request.presets or (bundle.manifest.default_preset,)
+        if request.precision not in HALF_TYPES:
+            scheme_of(request.precision, request.target)  # one that there is not is an error now
         self.presets: dict[str, Preset] = {name: fp32.preset(name) for name in names}
         plans = [fp32.plan(preset) for preset in self.presets.values()]
         self.plan = plans[0]
@@ -90,7 +92,7 @@ class Run:
         if known is None:
             found = measure_ranges(
                 self.bundle.graph_path(self.graph),
-                SCHEMES[precision, request.target],
+                scheme_of(precision, request.target),
                 self.samples,
                 store.folder,
                 request.threads,

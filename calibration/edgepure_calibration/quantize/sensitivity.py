@@ -10,8 +10,8 @@ import numpy as np
 from edgepure.bundle import Bundle
 from edgepure.engines import open_graph
 from edgepure.engines.base import Engine, Float32
-from edgepure.manifest import GraphName, VariantName
-from edgepure_export.qdq import Range, Tap, Target
+from edgepure.manifest import GraphName, Target, VariantName
+from edgepure_export.qdq import Range, Tap
 
 from .candidate import build, layers
 from .recording import Samples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -15,8 +15,6 @@ from .options import BundleArgument, DebugOption, JsonOption, ProviderOption, Re
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
-
-Target = Literal["cpu", "cuda", "tensorrt"]
 
 
 @guard
@@ -42,8 +40,9 @@ def quantize(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--for", metavar="cpu|cuda|tensorrt", help="The engine that the variant is for. Elsewhere than on "
-                     "--provider its speed is not measured. Default: the provider.", show_default=False),
+        typer.Option("--for", metavar="cpu|openvino|cuda|tensorrt", help="The engine that the variant is for. "
+                     "Elsewhere than on --provider its speed is not measured. Default: the provider.",
+                     show_default=False),
     ] = None,
     keep: Annotated[
         list[str] | None,
@@ -86,6 +85,7 @@ def quantize(
     \b
       edgepure quantize digits --precision int8 --data images.npz:clean --attacked images.npz:adversarial
       edgepure quantize cifar10 --precision fp16 --for tensorrt --data photos/ --report fp16.html
+      edgepure quantize cifar10 --precision bf16 --provider openvino --data photos/
       edgepure classify digits seven.png --precision int8
     """
     from ..bundle import Bundle
@@ -137,12 +137,15 @@ def quantize(
 
 def _target(target: str | None, provider: str) -> str:
     """What the variant is for."""
+    from ..manifest import Target
+
     wanted = target or provider.removesuffix("-rtx")
     if wanted not in get_args(Target):
-        raise ConfigError(f"--for {wanted!r} is unknown; choose cpu, cuda or tensorrt")
-    if provider not in ("cpu", "cuda"):
+        raise ConfigError(f"--for {wanted!r} is unknown; choose cpu, openvino, cuda or tensorrt")
+    if provider.startswith("tensorrt"):
         raise ConfigError(
-            f"--provider {provider!r}: variants are judged by ONNX Runtime; give --provider cpu and --for {wanted}"
+            f"--provider {provider!r}: variants are judged by ONNX Runtime or OpenVINO; give --provider cpu and "
+            f"--for {wanted}"
         )
     return wanted
 

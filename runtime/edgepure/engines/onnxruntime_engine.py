@@ -106,7 +106,7 @@ class OnnxRuntimeEngine(Engine):
         if provider == "cpu" and precision == "bf16":
             raise ProviderError(
                 "the bf16 variant cannot run on the CPU: ONNX Runtime has no bfloat16 convolution there; choose "
-                "precision fp32 or int8, or run it on TensorRT"
+                "precision fp32 or int8, or run it on OpenVINO (provider='openvino') or TensorRT"
             )
         if provider == "cuda":
             load_cuda_libraries(ort)
