@@ -1,0 +1,113 @@
+"""Variants for OpenVINO: they run as what they say they are, decide as fp32 does, and stay on their engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import edgepure
+from edgepure.bundle import Bundle
+from edgepure.engines import open_graph
+from edgepure.engines.openvino_engine import import_openvino
+from edgepure.errors import ConfigError, ProviderError
+from edgepure.labelled import LabelledImages
+from edgepure.manifest import VariantName
+from edgepure_calibration.quantize import Limits, Request, quantize
+from edgepure_calibration.quantize.candidate import build
+from edgepure_calibration.quantize.sensitivity import output_error
+
+CONVOLUTION = "unet.conv_in/Conv_0"
+
+
+def computed_in(path: Path) -> Counter[tuple[str, str]]:
+    """What OpenVINO made of a graph: how often each kind of operator computes in each type."""
+    core = import_openvino().Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = core.compile_model(core.read_model(path), "CPU", options)
+    nodes = [n.get_rt_info() for n in compiled.get_runtime_model().get_ops()]
+    return Counter((n["layerType"].value, n["runtimePrecision"].value.lower()) for n in nodes)
+
+
+def capable(kind: str) -> bool:
+    """Whether OpenVINO has kernels of this type for this processor."""
+    return kind in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def test_int8_runs_on_integers(digits: Bundle, measured: Any, tmp_path: Path) -> None:
+    candidate = build(digits, "int8", "openvino", tmp_path, measured.ranges["int8", "tensorrt"], provider="openvino")
+    assert candidate.native and candidate.opened_as == "int8"
+    found = computed_in(candidate.files["step"])
+    assert found["Convolution", "i8"] == candidate.reports["step"]["qdq"]["operators"]["Conv"] > 10
+    assert not {dtype for kind, dtype in found if kind == "Convolution"} - {"i8"}
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_the_twin_on_onnx_runtime_tells_what_openvino_does(
+    digits: Bundle, measured: Any, tmp_path: Path, precision: VariantName
+) -> None:
+    ranges = measured.ranges["int8", "tensorrt"] if precision == "int8" else None
+    errors = {}
+    for provider in ("openvino", "cpu"):
+        folder = tmp_path / provider
+        made = build(digits, precision, "openvino", folder, ranges, graphs=("step",), provider=provider)
+        with open_graph(made.runnable["step"], provider, precision=made.opened_as, threads=1) as engine:
+            errors[provider] = output_error(engine, measured.samples)
+    assert errors["openvino"] > 0.0
+    assert errors["openvino"] == pytest.approx(errors["cpu"], rel=0.5)
+
+
+def test_layers_that_are_kept_go_to_bf16(digits: Bundle, measured: Any, tmp_path: Path) -> None:
+    ranges = measured.ranges["int8", "tensorrt"]
+    made = build(digits, "int8", "openvino", tmp_path, ranges, (CONVOLUTION,), ("step",), provider="openvino")
+    node = next(n for n in ir.load(made.files["step"]).graph if n.name == CONVOLUTION)
+    assert node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.BFLOAT16
+    assert made.reports["step"]["qdq"]["kept"] == (CONVOLUTION,)
+    if capable("BF16"):
+        assert computed_in(made.files["step"])["Convolution", "bf16"] == 1
+
+
+def test_bf16_is_computed_in_bf16_but_the_timestep_is_not(digits: Bundle, measured: Any, tmp_path: Path) -> None:
+    made = build(digits, "bf16", "openvino", tmp_path, graphs=("step", "unet"), provider="openvino")
+    if capable("BF16"):
+        assert (
+            computed_in(made.files["step"])["Convolution", "bf16"]
+            == made.reports["step"]["half"]["operators"]["Conv"]
+            > 10
+        )
+    # 999 and 1000 are one number in bf16: a rounded timestep would give equal results.
+    x = np.random.default_rng(0).standard_normal((1, 1, 16, 16)).astype(np.float32)
+    with open_graph(made.files["unet"], "openvino", precision="bf16", threads=1) as engine:
+        (first,), (second,) = (engine.run({"x": x, "t": np.full(1, t, np.float32)}).values() for t in (999.0, 1000.0))
+    assert np.abs(first - second).max() > 0.0
+
+
+def test_accepted_into_a_bundle_and_for_openvino_alone(
+    own_digits: Path, clean: LabelledImages, attacked: LabelledImages
+) -> None:
+    limits = Limits(flips=0.03, speed=0.0)
+    request = Request(
+        "int8", "openvino", ("uniform",), provider="openvino", threads=1, redraws=3, limits=limits,
+    )  # fmt: skip
+    outcome = quantize(own_digits, request, clean, attacked)
+    assert outcome, outcome.reasons
+    assert outcome.evidence["measured_on"] == "the variant itself" and outcome.evidence["kernel"] is None
+    assert [s["batch"] for s in outcome.evidence["speed"]] == [1, 8]
+    with edgepure.load(own_digits, "openvino", precision="int8", threads=1) as purifier:
+        labels = [r.label for r in purifier.run(clean.images[:8], "uniform", noise=1)]
+    with edgepure.load(own_digits, threads=1) as plain:
+        assert [r.label for r in plain.run(clean.images[:8], "uniform", noise=1)] == labels
+    for provider in ("cpu", "cuda", "tensorrt"):
+        with pytest.raises(ProviderError, match="was made for OpenVINO and cannot run on"):
+            edgepure.load(own_digits, provider, precision="int8")
+
+
+def test_what_openvino_has_no_kernels_for(own_digits: Path, clean: LabelledImages) -> None:
+    before = (own_digits / "bundle.json").read_bytes()
+    with pytest.raises(ConfigError, match="no fp8 kernels in openvino; fp8 can be made for cpu, cuda, tensorrt"):
+        quantize(own_digits, Request("fp8", "openvino", provider="openvino", threads=1), clean)
+    assert (own_digits / "bundle.json").read_bytes() == before
