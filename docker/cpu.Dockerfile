@@ -29,7 +29,8 @@ LABEL org.opencontainers.image.title="edgepure" \
 COPY --from=build /opt/edgepure /opt/edgepure
 ENV PATH=/opt/edgepure/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1
 RUN useradd --uid 10001 --user-group --create-home --home-dir /home/edgepure --shell /usr/sbin/nologin edgepure \
  && install -d -o edgepure -g edgepure /data
 USER 10001:10001

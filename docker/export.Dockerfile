@@ -34,6 +34,7 @@ COPY --from=build /opt/edgepure /opt/edgepure
 ENV PATH=/opt/edgepure/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     HF_HOME=/tmp/huggingface \
     TORCH_HOME=/tmp/torch \
     MPLCONFIGDIR=/tmp/matplotlib

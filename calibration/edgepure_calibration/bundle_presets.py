@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepure.atomic import write_npz
 from edgepure.bundle_edit import BundleEdit
 from edgepure.manifest import SELFTEST_FILE
 from edgepure.presets import Preset
@@ -34,10 +31,7 @@ def put_presets(
         kept = {key: arrays[key] for key in arrays if not _belongs(key, changed)}
         stale = len(kept) < len(arrays.files)
     if stale or recorded:
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / SELFTEST_FILE
-            write_npz(target, {**kept, **(recorded or {})})
-            edit.add(SELFTEST_FILE, target)
+        edit.write_npz(SELFTEST_FILE, {**kept, **(recorded or {})})
 
 
 def _belongs(key: str, presets: set[str]) -> bool:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import edgepure  # noqa: F401  before ONNX Runtime, whose telemetry it switches off
+
 #: Public names and the modules they live in. They load when first used: importing this package does not import torch.
 _PUBLIC = {
     "export_bundle": "bundle_writer",

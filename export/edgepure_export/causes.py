@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from edgepure.engines import ON_CPU
+
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _NORMALISATION = {
     "InstanceNormalization", "GroupNormalization", "LayerNormalization", "BatchNormalization", "ReduceMean", "Pow",
@@ -53,9 +55,9 @@ def usual_causes(
         causes.append(f"a quantised layer whose activations have outliers: {keep}, or calibrate with more images")
     if operator in _WEIGHTED and half:
         causes.append(f"values beyond fp16's 65504, or sums that were kept in 16 bits: {keep}, or choose bf16")
-    if operator in _WEIGHTED and provider != "cpu" and precision == "fp32":
+    if operator in _WEIGHTED and provider not in ON_CPU and precision == "fp32":
         causes.append("TF32 convolutions and products on the GPU, which keep 10 bits: switch TF32 off to compare")
-    if operator in _WEIGHTED and precision == "fp32" and provider == "cpu":
+    if operator in _WEIGHTED and provider in ON_CPU and precision == "fp32":
         causes.append(
             "other weights than the reference's: another checkpoint, an average (EMA) of it, or a file that was changed"
         )
@@ -66,5 +68,5 @@ def usual_causes(
     if not causes and (half or eight_bit):
         causes.append(f"rounding that this layer does not bear: {keep}")
     if not causes:
-        causes.append("a kernel of this provider: compare with the CPU, or with another version of the engine")
+        causes.append("a kernel of this provider: compare with provider cpu, or with another version of the engine")
     return tuple(causes)

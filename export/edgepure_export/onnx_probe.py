@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgepure.engines.onnxruntime_engine import OnnxRuntimeEngine
+from edgepure.engines import open_graph
 from edgepure.external_data import external_tensors
 
 from .tensorrt_outputs import PRODUCTS, tensorrt_outputs
@@ -50,7 +50,7 @@ class OnnxProbe:
 
     Args:
         path: of the graph; its external data lies beside it.
-        provider, threads, precision: as `OnnxRuntimeEngine`; ``tensorrt`` and ``tensorrt-rtx`` go through Polygraphy.
+        provider, threads, precision: as `open_graph`; ``tensorrt`` and ``tensorrt-rtx`` go through Polygraphy.
     """
 
     def __init__(self, path: Path, provider: str = "cpu", threads: int | None = None, precision: str = "fp32") -> None:
@@ -71,7 +71,7 @@ class OnnxProbe:
         """The values of these tensors, in one session.
 
         Raises:
-            ProviderError, BundleError: as `OnnxRuntimeEngine`.
+            ProviderError, BundleError: as `open_graph`.
         """
         if self._provider in PRODUCTS:
             return tensorrt_outputs(self._path, tensors, feeds, self._provider)
@@ -83,7 +83,7 @@ class OnnxProbe:
             target = Path(folder) / self._path.name
             target.write_bytes(model.SerializeToString())
             self._link_data(Path(folder))
-            with OnnxRuntimeEngine(target, self._provider, self._threads, precision=self._precision) as engine:
+            with open_graph(target, self._provider, precision=self._precision, threads=self._threads) as engine:
                 values = engine.run(feeds)
         return {name: values[name] for name in tensors}
 

@@ -8,8 +8,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# From 1.29 on ONNX Runtime reports its sessions, with names and hashes of their models, to its makers over the network
+# if this is not set before it is imported. Nothing of a defence is to leave the device.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 #: Public names and the modules they live in. They load when first used, so that `import edgepure` is quick.
 _PUBLIC = {

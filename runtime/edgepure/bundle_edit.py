@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from .atomic import atomic_directory, write_bytes
+from numpy.typing import NDArray
+
+from .atomic import atomic_directory, write_bytes, write_npz
 from .bundle import Bundle, hash_file, write_manifest
 from .errors import BundleError
-from .manifest import ENGINES_FOLDER, MANIFEST_FILE, FileEntry, Manifest, check_relative_path
+from .locks import locked
+from .manifest import MANIFEST_FILE, FileEntry, Manifest, check_relative_path
 
 
 class BundleEdit:
@@ -40,6 +44,12 @@ class BundleEdit:
         """
         target = self._place(name)
         write_bytes(target, data)
+        self._list(name, target)
+
+    def write_npz(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Make or replace the file ``name`` by these arrays. Raises BundleError as `write` does."""
+        target = self._place(name)
+        write_npz(target, arrays)
         self._list(name, target)
 
     def add(self, name: str, source: str | PathLike[str]) -> None:
@@ -87,34 +97,20 @@ def edit_bundle(path: str | PathLike[str]) -> Iterator[BundleEdit]:
     """
     bundle = Bundle.open(path)
     with ExitStack() as exchange, atomic_directory(bundle.path, overwrite=True) as root:
-        _link_tree(bundle, root)
+        _link(bundle, root, [*bundle.manifest.files, MANIFEST_FILE])
         edit = BundleEdit(root, bundle.manifest)
         yield edit
         write_manifest(root, edit.manifest)
         Bundle.open(root, verify=False)  # what leaves here can be opened
-        exchange.enter_context(_locked(bundle.path))
+        exchange.enter_context(locked(bundle.path))  # from the last look at the bundle to the exchange
         if Bundle.open(bundle.path, verify=False).content_hash != bundle.content_hash:
             raise BundleError(f"{bundle.path} was changed by something else in the meantime; run the command again")
+        engines = [file for file in bundle.engines_path.rglob("*") if file.is_file()]  # those built meanwhile, too
+        _link(bundle, root, [str(file.relative_to(bundle.path)) for file in engines])
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Nobody else changes the bundle between the last look at it and the exchange."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(ImportError, OSError):  # a system or a file system without locks
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _link_tree(bundle: Bundle, root: Path) -> None:
-    engines = bundle.path / ENGINES_FOLDER
-    built = [p.relative_to(bundle.path) for p in engines.rglob("*") if p.is_file()] if engines.is_dir() else []
-    for name in [*bundle.manifest.files, MANIFEST_FILE, *(str(p) for p in built)]:
+def _link(bundle: Bundle, root: Path, names: Sequence[str]) -> None:
+    for name in names:
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -11,7 +11,6 @@ import importlib.util
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,15 @@ from .install_lines import install_line
 from .jetson import Jetson
 from .nvidia import Driver
 from .tensorrt_probe import TINY_GRAPH, probe
+from .versions import package_version
 
 #: CPU features that decide how fast a convolution runs, as Linux spells them.
 FEATURES = (
     "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
 )  # fmt: skip
+#: Those of them that multiply integers of 8 bits. OpenVINO says that it runs int8 on every processor.
+_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class ProviderStatus:
 
 @dataclass(frozen=True)
 class ModuleStatus:
-    """TensorRT, TensorRT for RTX, or the CUDA bindings that they run with.
+    """OpenVINO, TensorRT, TensorRT for RTX, or the CUDA bindings that both TensorRT run with.
 
     Attributes:
         version: None if it is not installed.
-        works: it did something on a GPU.
+        works: it did something: OpenVINO on the CPU, the others on a GPU.
         builds: it builds engines, which TensorRT for RTX does without a GPU too.
-        detail: why it does not work.
+        detail: why it does not work; of OpenVINO that works, what the processor has for bf16 and int8.
     """
 
     name: str
@@ -116,10 +118,10 @@ def gather() -> Environment:
     driver, jetson = nvidia.find(), jetsons.find()
     total, available = memory()
     return Environment(
-        edgepure=_version("edgepure") or "not installed (running from a source folder)",
+        edgepure=package_version("edgepure") or "not installed (running from a source folder)",
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
-        numpy=_version("numpy") or "unknown",
+        numpy=package_version("numpy") or "unknown",
         onnxruntime=_onnxruntime_version(),
         providers=tuple(_providers(driver, jetson)),
         cpu=_cpu_name(),
@@ -162,6 +164,24 @@ def try_provider(onnxruntime_name: str) -> str | None:
     return None if np.array_equal(result, np.full(2, 2.0)) else f"computed {result.tolist()} for 1 + 1"
 
 
+def try_openvino() -> tuple[str, ...]:
+    """Run one node on OpenVINO. What the processor can do by OpenVINO's word: ``BF16``, ``FP32``, ...
+
+    Raises:
+        Exception: it did not work, in OpenVINO's words or ours.
+    """
+    import numpy as np
+
+    from .engines.openvino_engine import import_openvino
+
+    core = import_openvino().Core()
+    compiled = core.compile_model(core.read_model(TINY_GRAPH), "CPU", {"INFERENCE_NUM_THREADS": 1})
+    result = compiled({"x": np.ones(2, np.float32)})[0]
+    if not np.array_equal(result, np.full(2, 2.0)):
+        raise RuntimeError(f"computed {result.tolist()} for 1 + 1")
+    return tuple(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
 def _providers(driver: Driver, jetson: Jetson | None) -> Iterator[ProviderStatus]:
     from .engines.onnxruntime_engine import PROVIDERS
 
@@ -187,7 +207,22 @@ def _provider_fault(long_name: str) -> str | None:
     return try_provider(long_name)
 
 
+def _openvino(driver: Driver, jetson: Jetson | None) -> ModuleStatus:
+    name = "openvino"
+    if importlib.util.find_spec(name) is None:
+        return ModuleStatus(name, None, False, detail="not installed", install=install_line(name, jetson, driver))
+    version = package_version(name) or "unknown"
+    try:
+        capabilities = try_openvino()
+    except Exception as error:  # a broken installation raises anything
+        lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from ")]
+        return ModuleStatus(name, version, False, detail=lines[0].strip()[:200] if lines else type(error).__name__)
+    units = [*(["bf16"] if "BF16" in capabilities else []), *(["int8"] if _INT8 & set(_features()) else [])]
+    return ModuleStatus(name, version, True, detail=f"{' and '.join(units) or 'neither bf16 nor int8'} in hardware")
+
+
 def _modules(driver: Driver, jetson: Jetson | None) -> Iterator[ModuleStatus]:
+    yield _openvino(driver, jetson)
     for name, package in (("tensorrt", "tensorrt"), ("tensorrt_rtx", "tensorrt-rtx")):
         install = install_line(name, jetson, driver)
         if importlib.util.find_spec(name) is None:
@@ -196,7 +231,7 @@ def _modules(driver: Driver, jetson: Jetson | None) -> Iterator[ModuleStatus]:
         found = probe(name, run=bool(driver))
         detail = found.fault or ("" if found.runs else f"builds engines, but cannot run them: {driver.fault}")
         yield ModuleStatus(
-            name, found.version or _version(package) or "unknown", bool(found.runs), found.builds, detail,
+            name, found.version or package_version(package) or "unknown", bool(found.runs), found.builds, detail,
             install if found.fault else "",
         )  # fmt: skip
     yield _bindings(driver, jetson)
@@ -204,7 +239,7 @@ def _modules(driver: Driver, jetson: Jetson | None) -> Iterator[ModuleStatus]:
 
 def _bindings(driver: Driver, jetson: Jetson | None) -> ModuleStatus:
     """TensorRT's memory, streams and graphs go through these."""
-    name, installed = "cuda.bindings", _version("cuda-bindings")
+    name, installed = "cuda.bindings", package_version("cuda-bindings")
     install = install_line(name, jetson, driver)
     if installed is None:
         return ModuleStatus(name, None, False, detail="not installed", install=install)
@@ -228,16 +263,9 @@ def _demo_bundle() -> str | None:
 
 def _onnxruntime_version() -> str | None:
     for name in ("onnxruntime", "onnxruntime-gpu"):
-        if (found := _version(name)) is not None:
+        if (found := package_version(name)) is not None:
             return f"{found} ({name})"
     return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _cpu_name() -> str:

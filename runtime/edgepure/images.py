@@ -160,6 +160,9 @@ def _items(inputs: Any) -> Iterator[tuple[str, Any]]:
 def _expand(item: Any, position: str) -> Iterator[tuple[str, Any]]:
     if isinstance(item, str | os.PathLike):
         path = Path(item)
+        if item == "":  # as a path it would be the current folder
+            yield position or "0", ImageError("the path is empty; give an image file or a folder")
+            return
         if not path.is_dir():
             yield str(path), path
             return

@@ -15,11 +15,15 @@ def install_line(part: str, jetson: Jetson | None, driver: Driver) -> str:
     """What to do for a missing part; empty where nothing can be done, or where it would be of no use.
 
     Args:
-        part: ``driver``, ``cpu``, ``cuda``, ``tensorrt``, ``tensorrt_rtx`` or ``cuda.bindings``.
+        part: ``driver``, ``cpu``, ``openvino``, ``cuda``, ``tensorrt``, ``tensorrt_rtx`` or ``cuda.bindings``.
         jetson, driver: of this machine.
     """
     if part == "cpu":
         return "pip install edgepure[cpu]"
+    if part == "openvino":
+        return (
+            "" if jetson is not None else "optional, for its bf16 and int8 on the CPU: pip install edgepure[openvino]"
+        )
     if part == "driver":
         return _driver(jetson, driver)
     if jetson is None and not driver:

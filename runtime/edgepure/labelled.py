@@ -102,6 +102,8 @@ def load_labelled(
         ConfigError: labels are needed and missing, are no classes of the bundle, or are not one per image.
     """
     text = str(path)
+    if not text:  # as a path it would be the current folder
+        raise ImageError("the path of the images is empty; give an .npz file or a folder")
     match = re.fullmatch(r"(.+\.npz)(?::(\w+))?", text)
     place = Path(match.group(1) if match else text)
     if not place.exists():

@@ -18,6 +18,7 @@ from .noise import SeededNoise
 from .presets import Preset
 from .purifier import Purifier
 from .rows import Plan
+from .versions import engine_words
 
 #: Anything that does the work to be timed.
 Work = Callable[[], object]
@@ -120,11 +121,15 @@ class BatchSpeed:
 
 @dataclass(frozen=True)
 class Bench:
-    """What `bench` measured. Times are medians of ``repeats`` rounds."""
+    """What `bench` measured. Times are medians of ``repeats`` rounds.
+
+    ``engine`` is the provider's, with its version.
+    """
 
     bundle: str
     preset: str
     provider: str
+    engine: str
     repeats: int
     unet_calls: int
     rows_timed: int
@@ -181,6 +186,7 @@ def bench(
         bundle=purifier.bundle.manifest.name,
         preset=preset if isinstance(preset, str) else purifier.bundle.manifest.default_preset if preset is None else "",
         provider=purifier.provider,
+        engine=engine_words(purifier.provider),
         repeats=repeats,
         unet_calls=calls,
         rows_timed=len(plan.rows),

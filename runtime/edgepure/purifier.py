@@ -42,8 +42,8 @@ def load(
 
     Args:
         path: the bundle's directory.
-        provider: ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-rtx``. One that is not active is an error, never a
-            fallback. TensorRT needs the engines that `edgepure build` makes.
+        provider: ``cpu`` (ONNX Runtime), ``openvino`` (on the CPU too), ``cuda``, ``tensorrt`` or ``tensorrt-rtx``. One
+            that is not active is an error, never a fallback. TensorRT needs the engines that `edgepure build` makes.
         precision: ``fp32``, or a variant that `edgepure quantize` put into the bundle: ``fp16``, ``bf16``, ``int8``,
             ``fp8``. Graphs that the variant does not have are the fp32 ones.
         threads: CPU threads of one call; None: one per core.

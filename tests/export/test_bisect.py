@@ -48,6 +48,16 @@ def test_two_graphs_node_by_node(tiny_bundle: Path, own_bundle: Path) -> None:
     assert found.to_json()["module"] == "unet.conv1"
 
 
+def test_the_probe_runs_on_the_engine_that_is_deployed(tiny_bundle: Path) -> None:
+    feeds = Bundle.open(tiny_bundle).selftest().graphs["unet"].inputs
+    on_cpu, on_openvino = (OnnxProbe(tiny_bundle / "unet.onnx", name, threads=1) for name in ("cpu", "openvino"))
+    found = bisect_graphs(
+        "unet", on_openvino, on_cpu, feeds, precision="fp32", against="the fp32 graph on cpu", provider="openvino"
+    )
+    assert not found and len(found.layers) == len(on_cpu.nodes)
+    assert 0.0 < max(layer.max_abs for layer in found.layers) < 1e-3, "two engines round differently"
+
+
 def test_looking_inside_leaves_the_bundle_alone(tiny_bundle: Path) -> None:
     before = {p.name: p.stat().st_mtime_ns for p in tiny_bundle.iterdir()}
     probe = OnnxProbe(tiny_bundle / "unet.onnx", threads=1)
@@ -67,6 +77,7 @@ def test_looking_inside_leaves_the_bundle_alone(tiny_bundle: Path) -> None:
         ("Conv", "int8", "cpu", "outliers"),
         ("Conv", "fp32", "cuda", "TF32"),
         ("Conv", "fp32", "cpu", "other weights"),
+        ("Conv", "fp32", "openvino", "other weights"),  # it computes on the CPU: no TF32
         ("Sin", "bf16", "tensorrt", "sines"),
         ("Softmax", "fp16", "cuda", "attention logits"),
         ("Gather", "fp32", "cpu", "opset"),

@@ -1,4 +1,4 @@
-"""The goldens through the exported, fused step graph on ONNX Runtime: what a device runs."""
+"""The goldens through the exported, fused step graph on the engines for the CPU: what a device runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx_ir
 import pytest
 import torch
 
-from edgepure.engines.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeStepper
+from edgepure.engines import open_graph, open_stepper
 from edgepure.rows import COLUMNS, LEARNED_COLUMNS
 from edgepure_export.graphs import export_graph
 from edgepure_export.step import LearnedStepModule, StepModule
@@ -26,6 +26,8 @@ CASES = [
     for path in (files(folder, pattern)[:1] if folder.startswith("G2") else files(folder, pattern))
 ]
 IDS = [f"{path.parent.name.partition('_')[0]}-{path.stem}" for _, path in CASES]
+
+PROVIDERS = ("cpu", "openvino")
 
 Exporter = Callable[[Path, tuple[int, ...], bool], Path]
 
@@ -52,20 +54,22 @@ def step_graph(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
     return export
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize(("make", "path"), CASES, ids=IDS)
-def test_trajectory(make: Callable[[Path], Case], path: Path, step_graph: Exporter) -> None:
+def test_trajectory(make: Callable[[Path], Case], path: Path, provider: str, step_graph: Exporter) -> None:
     case = make(path)
     learned = any(plan.learned_variance for plan in case.plans)
     graph = step_graph(case.net, case.refs.shape[1:], learned)
-    with OnnxRuntimeEngine(graph, threads=1) as engine:
-        check(case, run(case, TracingStepper(OnnxRuntimeStepper(engine, capacity=2))))
+    with open_graph(graph, provider, threads=1) as engine:
+        check(case, run(case, TracingStepper(open_stepper(engine, slots=2))))
 
 
-def test_plain_plan_on_the_learned_graph(step_graph: Exporter) -> None:
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_plain_plan_on_the_learned_graph(provider: str, step_graph: Exporter) -> None:
     """A network with learned variance also runs plans without it: the extra columns are zero."""
     cases = [make(path) for make, path in CASES]
     nets = {case.net for case in cases if case.plans[0].learned_variance}
     plain = next(case for case in cases if case.net in nets and not case.plans[0].learned_variance)
     graph = step_graph(plain.net, plain.refs.shape[1:], True)
-    with OnnxRuntimeEngine(graph, threads=1) as engine:
-        check(plain, run(plain, TracingStepper(OnnxRuntimeStepper(engine, capacity=3))))
+    with open_graph(graph, provider, threads=1) as engine:
+        check(plain, run(plain, TracingStepper(open_stepper(engine, slots=3))))

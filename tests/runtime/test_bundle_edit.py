@@ -6,12 +6,14 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgepure import atomic
 from edgepure.bundle import Bundle
 from edgepure.bundle_edit import edit_bundle
 from edgepure.errors import BundleError
+from edgepure.manifest import SELFTEST_FILE
 from minimal_bundle import make_bundle
 
 
@@ -45,6 +47,18 @@ def test_files_and_manifest_change_together(bundle: Path) -> None:
     assert os.listdir(bundle.parent) == ["bundle"]
 
 
+def test_arrays_are_written_beside_what_they_replace(bundle: Path) -> None:
+    before = (bundle / SELFTEST_FILE).read_bytes()
+    os.link(bundle / SELFTEST_FILE, bundle.parent / "kept")
+    with edit_bundle(bundle) as edit:
+        edit.write_npz(SELFTEST_FILE, {"a": np.arange(3)})
+        assert (bundle / SELFTEST_FILE).read_bytes() == before
+    assert Bundle.open(bundle).manifest.files[SELFTEST_FILE].bytes == (bundle / SELFTEST_FILE).stat().st_size
+    with np.load(bundle / SELFTEST_FILE, allow_pickle=False) as arrays:
+        assert arrays["a"].tolist() == [0, 1, 2]
+    assert (bundle.parent / "kept").read_bytes() == before, "the old file is not written through its other name"
+
+
 def test_two_changes_that_end_together_do_not_both_succeed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused: list[BundleError] = []
 
@@ -70,6 +84,20 @@ def test_two_changes_that_end_together_do_not_both_succeed(bundle: Path, monkeyp
     second.join()
     assert "changed by something else" in str(refused[0])
     assert "first.json" in Bundle.open(bundle).manifest.files
+
+
+def test_engines_that_are_built_while_it_changes_stay(bundle: Path) -> None:
+    folder = bundle / "engines" / "gpu"
+    folder.mkdir(parents=True)
+    (folder / "old.plan").write_bytes(b"old")
+    (folder / "gone.plan").write_bytes(b"gone")
+    with edit_bundle(bundle) as edit:
+        edit.write("notes/a.json", b"{}")
+        atomic.write_bytes(folder / "old.plan", b"built again")
+        atomic.write_bytes(folder / "new.plan", b"new")
+        (folder / "gone.plan").unlink()
+    assert "notes/a.json" in Bundle.open(bundle).manifest.files
+    assert contents(folder) == {"old.plan": b"built again", "new.plan": b"new"}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, ValueError])

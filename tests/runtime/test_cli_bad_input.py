@@ -221,9 +221,32 @@ def test_plan_refuses_the_same_parameters_without_an_engine() -> None:
     run("plan", "--method", "uniform", "--image", "32x32").fails(2, "32x32", "3x32x32")
 
 
-@pytest.mark.parametrize(("provider", "words"), [("gpu", ("unknown provider 'gpu'", "cpu, cuda")), ("", ("cpu",))])
-def test_an_unknown_provider_is_refused(provider: str, words: tuple[str, ...], tiny_bundle: Path, photo: Path) -> None:
-    run("classify", tiny_bundle, photo, "--provider", provider).fails(5, *words)
+def test_an_unknown_provider_is_refused(tiny_bundle: Path, photo: Path) -> None:
+    run("classify", tiny_bundle, photo, "--provider", "gpu").fails(5, "unknown provider 'gpu'", "cpu, openvino, cuda")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [
+        (("classify", "BUNDLE", ""), 2),
+        (("classify", "", "photo.png"), 1),
+        (("purify", "BUNDLE", "photo.png", "-o", ""), 4),
+        (("verify", "BUNDLE", "--data="), 2),
+        (("calibrate", "BUNDLE", "--data", ""), 3),
+        (("tune", "BUNDLE", "--data", "", "--budget-calls", "5"), 3),
+        (("evaluate", "BUNDLE", "--data", ""), 3),
+        (("quantize", "BUNDLE", "--data", ""), 3),
+        (("demo", "--out="), 1),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    arguments: tuple[str, ...], number: int, tiny_bundle: Path, photo: Path
+) -> None:
+    given = [str(tiny_bundle) if word == "BUNDLE" else word for word in arguments]
+    done = run(*given, "--json", cwd=photo.parent)
+    message = done.fails(2, f"argument {number} of `edgepure {arguments[0]}` is empty")
+    assert message.removeprefix("error: ") == done.json["error"]["message"]
+    assert [path.name for path in photo.parent.iterdir()] == ["photo.png"]
 
 
 def test_a_provider_that_is_not_active_is_an_error_and_no_fallback(tiny_bundle: Path) -> None:

@@ -164,3 +164,9 @@ def test_environment_names_versions() -> None:
     assert re.fullmatch(r"\d+\.\d+.*", found["onnxruntime"])
     assert int(found["cores"]) >= 1
     assert all(isinstance(v, str) and v for v in found.values())
+
+
+def test_environment_names_the_engines_that_computed() -> None:
+    found = environment("openvino")
+    assert re.fullmatch(r"\d+\.\d+.*", found["openvino"]) and "onnxruntime" not in found
+    assert {"openvino", "onnxruntime"} <= set(environment("openvino", "cpu"))

@@ -76,6 +76,15 @@ def test_report_says_what_was_and_what_was_not_run(tmp_path: Path) -> None:
         assert method.attacked.fraction >= 0.85
 
 
+def test_the_report_names_the_engine_that_ran(tmp_path: Path) -> None:
+    report = run_demo(tmp_path, presets=["uniform"], provider="openvino", threads=1)
+    assert "on OpenVINO" in report.summary and "ONNX Runtime" not in report.summary
+    assert report.facts["provider"] == "openvino" and "onnxruntime" not in report.facts
+    assert report.facts["openvino"] in (tmp_path / "report.html").read_text(encoding="utf-8")
+    attacked = report.methods[0].attacked
+    assert attacked is not None and attacked.fraction >= 0.85
+
+
 def test_numbers_repeat(purifier: edgepure.Purifier) -> None:
     images = demo_images()
     first, second = (evaluate(purifier, images.adversarial[:8], images.labels[:8], "uniform", seed=3) for _ in range(2))

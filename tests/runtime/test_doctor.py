@@ -18,6 +18,7 @@ import pytest
 from cli_process import environment, run
 from edgepure import doctor, nvidia
 from edgepure import jetson as jetsons
+from edgepure.engines import openvino_engine
 from edgepure.errors import ProviderError
 from edgepure.jetson import Jetson
 from edgepure.nvidia import Driver, Gpu
@@ -101,6 +102,75 @@ def test_a_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "tensorrt_rtx" not in advice, "it has no engines for a Jetson"
 
 
+def openvino_module(monkeypatch: pytest.MonkeyPatch, openvino: object) -> doctor.ModuleStatus:
+    """What the doctor says of OpenVINO if this is its module."""
+    monkeypatch.setattr(openvino_engine, "import_openvino", lambda: openvino)
+    return doctor._openvino(Driver(fault="no NVIDIA driver on this machine (libcuda)"), None)
+
+
+def fake_openvino(result: list[float], capabilities: list[str]) -> SimpleNamespace:
+    core = SimpleNamespace(
+        read_model=lambda model: model,
+        compile_model=lambda *_: lambda feeds: [np.array(result, np.float32)],
+        get_property=lambda device, name: capabilities,
+    )
+    return SimpleNamespace(Core=lambda: core)
+
+
+def test_openvino_is_tried(found: doctor.Environment) -> None:
+    module = next(m for m in found.modules if m.name == "openvino")
+    assert (module.works, module.version) == (True, doctor.package_version("openvino"))
+    assert module.detail.endswith("in hardware") and module.install == ""
+    assert replace(found, providers=(), modules=(module,)), "OpenVINO alone is an engine"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "features", "words"),
+    [
+        (["BF16", "FP32", "INT8"], ("avx512_vnni",), "bf16 and int8 in hardware"),
+        (["BF16", "FP32", "INT8"], (), "bf16 in hardware"),
+        (["FP32", "INT8"], ("avx2", "avx_vnni"), "int8 in hardware"),
+        (["FP32", "FP16", "INT8"], ("avx2", "fma"), "neither bf16 nor int8 in hardware"),  # it has kernels all the same
+    ],
+)
+def test_what_the_processor_has_for_variants(
+    capabilities: list[str], features: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_features", lambda: features)
+    module = openvino_module(monkeypatch, fake_openvino([2.0, 2.0], capabilities))
+    assert module.works and module.detail == words
+
+
+def test_openvino_that_computes_nonsense_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = openvino_module(monkeypatch, fake_openvino([2.0, 3.0], ["BF16"]))
+    assert (module.works, module.detail) == (False, "computed [2.0, 3.0] for 1 + 1")
+
+    def broken() -> None:
+        raise RuntimeError("Exception from src/core.cpp:12:\nno plugin for CPU\n")
+
+    module = openvino_module(monkeypatch, SimpleNamespace(Core=broken))
+    assert (module.works, module.detail) == (False, "no plugin for CPU")
+
+
+def test_a_machine_without_openvino_is_not_ill(found: doctor.Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    module = doctor._openvino(found.driver, None)
+    assert (module.version, module.works, module.detail) == (None, False, "not installed")
+    machine = replace(found, modules=(module,))
+    assert machine
+    (line,) = [line for line in machine.advice() if line.startswith("openvino")]
+    assert "optional" in line and "pip install edgepure[openvino]" in line
+
+
+def test_openvino_reports_its_use_to_nobody(tmp_path: Path) -> None:
+    (tmp_path / "openvino_telemetry.py").write_text(f"open({str(tmp_path / 'sent')!r}, 'w')")
+    env = environment()
+    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
+    done = run("doctor", "--json", env=env)
+    assert next(m for m in done.json["modules"] if m["name"] == "openvino")["works"]
+    assert not (tmp_path / "sent").exists()
+
+
 @pytest.mark.parametrize(
     ("found", "works", "builds", "words"),
     [
@@ -126,7 +196,7 @@ def test_what_a_module_can_do(
 
 
 def test_bindings_that_do_not_fit_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    if doctor._version("cuda-bindings") is None:
+    if doctor.package_version("cuda-bindings") is None:
         pytest.skip("cuda-bindings is not installed")
     driver = Driver("580.95.05", "13.0", (Gpu("NVIDIA H200", "9.0", 150_000_000_000),))
 
@@ -146,15 +216,27 @@ def test_bindings_that_do_not_fit_the_driver(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_command_prints_what_was_found() -> None:
     done = run("doctor")
     assert done.code == 0
-    for word in ("onnxruntime", "cpu features", "memory", "nvidia driver", "jetson", "torch", "cuda.bindings"):
+    for word in (
+        "onnxruntime",
+        "cpu features",
+        "memory",
+        "nvidia driver",
+        "jetson",
+        "torch",
+        "openvino",
+        "cuda.bindings",
+    ):
         assert word in done.stdout
     assert run("doctor", "--json").json["ok"] is True
 
 
 def test_no_engine_at_all_is_exit_code_5(tmp_path: Path) -> None:
-    (tmp_path / "onnxruntime.py").write_text("raise ImportError('broken on purpose')")
+    for name in ("onnxruntime", "openvino"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('broken on purpose')")
     env = environment()
     done = run("doctor", "--json", env={**env, "PYTHONPATH": f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"})
     done.fails(ProviderError.exit_code, "edgepure[cpu]")
     assert done.json["ok"] is False
     assert any("broken on purpose" in line and "edgepure[cpu]" in line for line in done.json["advice"])
+    openvino = next(m for m in done.json["modules"] if m["name"] == "openvino")
+    assert "broken on purpose" in openvino["detail"] and "edgepure[openvino]" in openvino["detail"]

@@ -214,6 +214,15 @@ def test_rounding_outside_the_range_is_clipped_and_more_is_not() -> None:
     assert "expected [0, 1]" in refusal(np.full((3, 4, 6), 1.0 + 1e-5))
 
 
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    for inputs in ("", [tmp_path / "a.png", ""]):
+        with pytest.raises(ImageError, match="the path is empty"):
+            load_images(inputs, RGB)
+    assert len(load_images(".", RGB)) == 1
+
+
 @pytest.mark.parametrize("empty", [[], (), np.zeros((0, 4, 6, 3), np.uint8), iter([])])
 def test_nothing_at_all_is_an_error(empty: Any) -> None:
     for on_error in ("raise", "collect"):

@@ -18,6 +18,8 @@ JETPACK5, JETPACK6, JETPACK7 = Jetson("35.5.0"), Jetson("36.4.3"), Jetson("39.2"
     ("part", "jetson", "driver", "words"),
     [
         ("cpu", None, NONE, "edgepure[cpu]"),
+        ("openvino", None, NONE, "optional"),
+        ("openvino", None, PC, "edgepure[openvino]"),
         ("cuda", None, PC, "edgepure[cuda]"),
         ("tensorrt", None, PC, "edgepure[tensorrt]"),
         ("tensorrt_rtx", None, PC, "edgepure[rtx]"),
@@ -47,6 +49,7 @@ def test_the_line_fits_the_platform(part: str, jetson: Jetson | None, driver: Dr
         ("tensorrt", None, NONE),
         ("cuda.bindings", None, NONE),
         ("tensorrt_rtx", JETPACK6, ORIN6),  # it has no engines for Orin
+        ("openvino", JETPACK6, ORIN6),
         ("driver", None, PC),
     ],
 )

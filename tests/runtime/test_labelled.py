@@ -74,6 +74,13 @@ def test_bad_npz_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], messa
         load_labelled(saved(tmp_path, **arrays), SPEC, CLASSES, need_labels=True)
 
 
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "one.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImageError, match="the path of the images is empty"):
+        load_labelled("", SPEC, CLASSES)
+
+
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped", "npy"])
 def test_files_that_are_no_archive_are_refused(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "data.npz"

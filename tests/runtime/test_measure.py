@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 import edgepure
@@ -44,6 +45,7 @@ def test_a_bench_reports_the_plan_that_it_ran(tiny_bundle: Path) -> None:
     with edgepure.load(tiny_bundle, threads=1, slots=4) as purifier:
         found = bench(purifier, "voted", batches=(1, 4), repeats=2, on_progress=shares.append)
         assert (found.preset, found.unet_calls, found.rows_timed) == ("voted", 12, 4)
+        assert (found.provider, found.engine) == ("cpu", f"ONNX Runtime {onnxruntime.__version__}")
         assert [speed.batch for speed in found.speeds] == [1, 4]
         long = purifier.preset().model_copy(update={"method": edgepure.UniformSpec(t_star=400)})
         short = bench(purifier, long, batches=(1,), repeats=1)

@@ -41,21 +41,23 @@ def test_the_block_holds(torchless: dict[str, str]) -> None:
     assert python(code, torchless) == "torch is blocked by a test\n"
 
 
-def test_python_interface(torchless: dict[str, str], tiny_bundle: Path) -> None:
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_python_interface(torchless: dict[str, str], tiny_bundle: Path, provider: str) -> None:
     code = """
 import sys, json, numpy as np, edgepure
 from edgepure.measure import bench
 from edgepure.verification import verify
-with edgepure.load(sys.argv[1], threads=1) as purifier:
+bundle, provider, *blocked = sys.argv[1:]
+with edgepure.load(bundle, provider, threads=1) as purifier:
     image = np.full((2, 1, 16, 16), 0.2, np.float32)
     labels = [r.class_name for r in purifier.classify(image, "heterogeneous", votes=2)]
     purified = purifier.purify(image)[0].image
     speed = bench(purifier, batches=(1,), repeats=1).speeds[0].loop_cost
-found = bool(verify(sys.argv[1], threads=1))
-loaded = [m for m in sys.argv[2:] if m in sys.modules]
+found = bool(verify(bundle, provider, threads=1))
+loaded = [m for m in blocked if m in sys.modules]
 print(json.dumps([labels, list(purified.shape), speed > 0, found, loaded]))
 """
-    found = json.loads(python(code, torchless, tiny_bundle, *BLOCKED))
+    found = json.loads(python(code, torchless, tiny_bundle, provider, *BLOCKED))
     assert found == [["dark", "dark"], [1, 16, 16], True, True, []]
 
 
@@ -69,6 +71,7 @@ def test_every_command_of_the_device(torchless: dict[str, str], tiny_bundle: Pat
         ["plan", tiny_bundle],
         ["inspect", tiny_bundle],
         ["bench", tiny_bundle, "--batch", "1", "--repeats", "1"],
+        ["classify", tiny_bundle, image, "--provider", "openvino"],
         ["doctor"],
     ):
         done = run(*arguments, env=torchless)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -12,6 +13,7 @@ from edgepure.bundle_edit import edit_bundle
 from edgepure.calibration import Calibration
 from edgepure.errors import BundleError, ConfigError
 from edgepure.labelled import LabelledImages
+from edgepure.locks import work_folder
 from edgepure.manifest import Manifest
 from edgepure.presets import MaskSpec, Preset
 from edgepure.purifier import Purifier
@@ -104,6 +106,7 @@ def calibrate(
     Raises:
         ImageError, ConfigError: images or settings are unfit.
         BundleError: the bundle is not whole, or was changed meanwhile; it stays as it is.
+        EdgepureError: another run is at work in the folder.
     """
     settings = settings or Settings()
     report = on_progress or (lambda share, what: None)
@@ -113,7 +116,8 @@ def calibrate(
     with Purifier(opened, provider, precision=precision, threads=threads, slots=16) as purifier:
         report(0.0, "reading the images")
         images = load_data(purifier, data, attacked, limit=settings.limit, seed=settings.seed, resize=resize)
-        measured = run(purifier, images, settings, _store(opened, precision, work), report)
+        with nullcontext() if work is None else work_folder(Path(work)):
+            measured = run(purifier, images, settings, _store(opened, precision, work), report)
     presets = changed_presets(opened.manifest, measured.calibration, settings)
     if apply:
         report(1.0, "writing the bundle")
@@ -151,9 +155,7 @@ def changed_presets(manifest: Manifest, calibration: Calibration, settings: Sett
 def _store(bundle: Bundle, precision: str, work: str | PathLike[str] | None) -> NormStore:
     if work is None:
         return NormStore(None)
-    folder = Path(work)
-    folder.mkdir(parents=True, exist_ok=True)
-    return NormStore(folder / f"score-norms-{graphs_key(bundle.manifest, precision)[:16]}.npz")
+    return NormStore(Path(work) / f"score-norms-{graphs_key(bundle.manifest, precision)[:16]}.npz")
 
 
 def _check(settings: Settings, manifest: Manifest) -> None:

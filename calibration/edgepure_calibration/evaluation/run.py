@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,7 @@ from edgepure.bundle import Bundle
 from edgepure.demo.report import environment
 from edgepure.errors import ProviderError
 from edgepure.labelled import LabelledImages, load_labelled
+from edgepure.locks import work_folder
 from edgepure_export.reference import TorchReference
 from edgepure_export.twin import load_twin
 
@@ -84,6 +86,7 @@ def evaluate(
     Raises:
         ImageError, ConfigError: images, presets or settings are unfit.
         BundleError, ProviderError: as `edgepure.load`; or PyTorch does not have the device.
+        EdgepureError: something else is at work in the folder.
     """
     settings = settings or Settings()
     report = on_progress or (lambda share, what: None)
@@ -91,7 +94,7 @@ def evaluate(
     _check_device(device)
     opened = Bundle.open(bundle)
     images, drawn = _images(opened, data, settings, resize)
-    with Purifier(opened, provider, precision=precision, threads=threads, slots=slots) as purifier:
+    with Purifier(opened, provider, precision=precision, threads=threads, slots=slots) as purifier, ExitStack() as held:
         names = list(presets) if presets else [opened.manifest.default_preset]
         chosen = [(name, purifier.preset(name)) for name in dict.fromkeys(names)]
         made = twin or load_twin(opened, precision=precision, device=device, checkpointing=checkpointing)
@@ -99,6 +102,8 @@ def evaluate(
             network.requires_grad_(False)
         targets = [Target(name, preset, purifier, made, device) for name, preset in chosen]
         key = bundle_key(opened.manifest, precision)
+        if work is not None:  # its files are whole and named by what made them: several runs may add some
+            held.enter_context(work_folder(Path(work), shared=True))
         store = Store(
             None if work is None else Path(work), {"bundle": key, "data": images.sha256, "attacks": ATTACK_REVISION}
         )
@@ -109,7 +114,7 @@ def evaluate(
         if with_noise_policy:
             experiments["noise_policy"] = {t.name: runner.noise_policy(t) for t in targets}
         facts: dict[str, Any] = {
-            **environment(),
+            **environment(provider),
             "torch": str(torch.__version__),
             "engine": f"{provider}, {precision}",
             "twin": _twin_words(twin, device, checkpointing),

@@ -62,5 +62,5 @@ def evidence(
         "redraws": request.redraws,
         "seed": request.seed,
         "threads": request.threads,
-        "environment": environment(),
+        "environment": environment(request.provider),
     }

@@ -10,6 +10,7 @@ from typing import Any
 from edgepure.bundle import Bundle
 from edgepure.bundle_edit import edit_bundle
 from edgepure.labelled import LabelledImages
+from edgepure.locks import work_folder
 from edgepure.purifier import Purifier
 from edgepure_export.precision import HALF_TYPES, load_graph
 
@@ -48,20 +49,22 @@ def quantize(
         ImageError: the images are too few or all the same.
         ExportError: a graph cannot be converted.
         BundleError, ProviderError: as `edgepure.load`.
+        EdgepureError: another run is at work in the folder.
     """
     report: OnProgress = on_progress or (lambda what, share: None)
     bundle = Bundle.open(path)
     with Purifier(bundle, request.provider, threads=request.threads) as fp32:
         run = Run(bundle, request, fp32, clean, attacked, report)
         folder = work or bundle.path.with_name(f".{bundle.path.name}.quantize-{request.precision}-{request.target}")
-        store = Work(folder, run.key())
-        run.measure(store)
-        candidate, attempts, speeds, reasons = run.search(store)
-        evidence = make_evidence(run, candidate, attempts, speeds, reasons)
-        if not reasons:
-            report("writing", 0.9)
-            write_variant(bundle, candidate, evidence)
-        store.remove()
+        with work_folder(folder):
+            store = Work(folder, run.key())
+            run.measure(store)
+            candidate, attempts, speeds, reasons = run.search(store)
+            evidence = make_evidence(run, candidate, attempts, speeds, reasons)
+            if not reasons:
+                report("writing", 0.9)
+                write_variant(bundle, candidate, evidence)
+            store.remove()
     return Outcome(not reasons, tuple(reasons), evidence)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgepure.atomic import write_npz, write_text
+from edgepure.errors import ConfigError
 
 from .recording import Samples
 
@@ -22,8 +23,12 @@ class Work:
     """A folder of results, valid for one key: bundle, data and settings. Another key starts anew.
 
     Args:
-        folder: made if it is not there.
+        folder: empty, or with results of an earlier run, and held by `edgepure.locks.work_folder`. It is removed at the
+            end.
         key: everything that the results depend on, as plain data.
+
+    Raises:
+        ConfigError: the folder holds something else.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
@@ -32,9 +37,14 @@ class Work:
         place = folder / _KEY
         self.resumed = place.is_file() and place.read_text(encoding="utf-8") == text
         if not self.resumed:
-            if place.is_file():  # ours: nobody else's folder is emptied
-                shutil.rmtree(folder)
-            folder.mkdir(parents=True, exist_ok=True)
+            former = [path for path in folder.iterdir() if path != place and not path.name.startswith(f".{_KEY}.")]
+            if former and not place.is_file():  # nobody else's folder is emptied
+                raise ConfigError(
+                    f"the folder {folder} holds something else than the work of a quantization, and would be removed "
+                    "at the end; name a new or an empty one (--work)"
+                )
+            for path in former:  # the folder itself stays: it is locked
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             write_text(place, text)
 
     def get(self, name: str) -> Any:

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepure import Preset, Purifier
+from edgepure import Bundle, Preset, Purifier
 from edgepure.bundle_edit import edit_bundle
 from edgepure.labelled import LabelledImages
 
 from ..bundle_presets import put_presets
 from .points import Point
-from .result import Tuning
+from .result import Tuning, point_of
 
 if TYPE_CHECKING:
     from .whitebox import TwinLoader
 
 EVIDENCE_FILE = "tuning/evidence.json"
+#: Among its facts: the text of `measured_by`.
+MEASURED_BY = "the measurement of the finalists"
 #: A recorded purification is kept if the deployed graphs repeat its pixels this closely; `edgepure verify` allows more.
 AGREEMENT = 1e-4
 
@@ -49,6 +51,23 @@ def write_presets(
         text = json.dumps(tuning.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
         edit.write(EVIDENCE_FILE, text.encode())
     return tuple(name for name in presets if f"pipeline/{name}/image" not in recorded)
+
+
+def earlier_points(bundle: Bundle, how: str) -> dict[str, Point]:
+    """What an earlier tuning measured in the same way, by `Candidate.key`; nothing if there is no such evidence.
+
+    ``how``: `edgepure_calibration.tuning.fingerprint.measured_by`.
+    """
+    if EVIDENCE_FILE not in bundle.manifest.files:
+        return {}
+    try:
+        found = json.loads((bundle.path / EVIDENCE_FILE).read_text(encoding="utf-8"))
+        if found["facts"][MEASURED_BY] != how:
+            return {}
+        points = [point_of(data) for data in (*found["finalists"], *found["references"].values())]
+    except (KeyError, TypeError, ValueError, AttributeError):  # of another version
+        return {}
+    return {point.candidate.key: point for point in points}
 
 
 def with_evidence(name: str, point: Point, tuning: Tuning) -> Preset:

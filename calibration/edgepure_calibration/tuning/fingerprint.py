@@ -11,6 +11,7 @@ from edgepure import Bundle
 from edgepure.demo.report import environment
 
 from ..attack_revision import ATTACK_REVISION
+from .measuring import Measuring
 from .parts import Part
 from .settings import TuneSettings
 from .space import calibrated_ssni
@@ -28,21 +29,33 @@ def fingerprint(
     provider: str,
 ) -> dict[str, str]:
     """What the numbers of a study depend on. Not the bundle's presets: tuning changes them."""
-    manifest = bundle.manifest
-    models = {
-        "files": {n: f.sha256 for n, f in manifest.files.items() if n.endswith((".onnx", ".bin", ".data"))},
-        "graphs": {n: e.model_dump(mode="json") for n, e in manifest.graphs.items()},
-        "schedule": manifest.schedule.model_dump(mode="json"),
-        "ssni": {n: s.model_dump(mode="json") for n, s in calibrated_ssni(manifest).items()},
-    }
+    ssni = {n: s.model_dump(mode="json") for n, s in calibrated_ssni(bundle.manifest).items()}
     device = {"provider": provider, **{k: environment()[k] for k in ("device", "cores")}} if ms is not None else {}
     protocol = {**settings.of_the_search(), "white-box": whitebox, "methods": sorted(methods or ()),
                 "attacks": ATTACK_REVISION, **device}  # fmt: skip
     return {
-        "the bundle": digest({**models, "precisions": list(precisions)}),
+        "the bundle": digest({**_models(bundle), "ssni": ssni, "precisions": list(precisions)}),
         "the data": digest([parts[0].clean.sha256, parts[0].attacked.sha256]),
         "the budget": f"{calls} UNet calls" if ms is None else f"{ms:g} ms",
         "the settings of the search": digest(protocol),
+    }
+
+
+def measured_by(bundle: Bundle, measuring: Measuring, provider: str) -> str:
+    """What the numbers of a finalist depend on besides itself: a short text, equal if the numbers would be."""
+    parts = (measuring.part.clean, measuring.part.attacked, measuring.part.whitebox)
+    attack = None if measuring.whitebox is None else measuring.whitebox.protocol()
+    protocol = {"white-box": attack, "attacks": ATTACK_REVISION, "noise": measuring.noise_seed,
+                "latency": measuring.latency_repeats, "provider": provider}  # fmt: skip
+    return digest({**_models(bundle), "data": [part.sha256 for part in parts], **protocol})
+
+
+def _models(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "files": {n: f.sha256 for n, f in manifest.files.items() if n.endswith((".onnx", ".bin", ".data"))},
+        "graphs": {n: e.model_dump(mode="json") for n, e in manifest.graphs.items()},
+        "schedule": manifest.schedule.model_dump(mode="json"),
     }
 
 

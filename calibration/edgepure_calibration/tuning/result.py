@@ -9,6 +9,7 @@ from typing import Any
 from edgepure.demo.scores import Score
 
 from .budget import Budget
+from .candidate import Candidate
 from .points import Point
 from .settings import TuneSettings
 
@@ -81,6 +82,19 @@ def point_data(point: Point, budget: Budget) -> dict[str, Any]:
     if point.dropped:
         data["dropped"] = point.dropped
     return data
+
+
+def point_of(data: Mapping[str, Any]) -> Point:
+    """The reverse of `point_data` for a point that was measured whole. Raises KeyError, TypeError or ValueError."""
+    clean, attacked, whitebox = (
+        None if (score := data[name]) is None else Score(
+            score["images"], score["right"], score["first_purification_right"], score["every_purification_right"]
+        )
+        for name in ("clean", "transferred", "whitebox")
+    )  # fmt: skip
+    if clean is None:
+        raise ValueError("nothing was measured")
+    return Point(Candidate.from_dict(dict(data)), data["unet_calls"], data["latency_ms"], clean, attacked, whitebox)
 
 
 def score_data(score: Score) -> dict[str, Any]:

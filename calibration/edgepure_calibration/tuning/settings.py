@@ -68,8 +68,3 @@ class TuneSettings:
         """What the numbers of the trials depend on."""
         names = ("images", "whitebox_images", "eps", "search_steps", "search_eot", "most_votes", "seed")
         return {name: getattr(self, name) for name in names}
-
-    def of_the_finalists(self) -> dict[str, Any]:
-        """What the numbers of the finalists depend on, besides."""
-        names = ("final_images", "final_whitebox_images", "final_steps", "final_eot", "latency_repeats")
-        return {name: getattr(self, name) for name in names}

@@ -32,7 +32,7 @@ class Study:
     """The trials of one search.
 
     Args:
-        path: the file; made if it is not there.
+        path: the file; made if it is not there. `study_file` keeps others out of it.
         made_for: what the numbers depend on, by what to call it in an error message.
         seed: of the sampler.
 
@@ -43,8 +43,6 @@ class Study:
     def __init__(self, path: Path, made_for: Mapping[str, str], seed: int) -> None:
         self.path, self._seed = path, seed
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        if path.is_dir() or not path.parent.is_dir():
-            raise ConfigError(f"the study {path} cannot be written: name a file in a folder that exists (--study)")
         new = not path.exists() or path.stat().st_size == 0
         if not new:
             _check_journal(path)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from edgepure import Bundle
 from edgepure.demo.report import environment
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, ProviderError
 from edgepure.labelled import LabelledImages
+from edgepure.manifest import Manifest
 
 from .budget import Budget, CallBudget, TimeBudget
 from .candidate import Candidate
-from .fingerprint import digest, fingerprint
+from .evidence import MEASURED_BY, earlier_points, write_presets
+from .fingerprint import fingerprint, measured_by
 from .measuring import Measuring
 from .meter import Meter
 from .parts import Part, make_parts
@@ -25,6 +27,7 @@ from .result import Tuning
 from .search import search
 from .settings import TuneSettings
 from .space import PRESET_NAMES, SearchSpace
+from .study_file import study_file
 
 if TYPE_CHECKING:
     from .study import Study
@@ -71,18 +74,20 @@ def tune(
         study: file of the trials; None: ``<bundle>.tuning.journal`` beside the bundle. The same call goes on with it.
         settings: sizes and seeds.
         methods: to search among; None: all that the bundle can run.
-        precisions: to search among; None: all that the bundle has.
+        precisions: to search among; None: all that the bundle has for this provider.
         provider, threads: engine, as `edgepure.load` takes them.
         whitebox: attack through the defence, which needs ``twin``.
         twin: gives the differentiable PyTorch twin of the bundle in a precision; `edgepure_export.twin.load_twin` makes
             it. None: there are no white-box attacks, and ``attacked`` is needed.
-        references: presets of the bundle to measure beside the finalists; None: all that are not too expensive.
+        references: presets of the bundle to measure beside the finalists; None: all that are not too expensive. Those
+            that an earlier tuning measured in the same way (``tuning/evidence.json``) are not measured again.
         write: put the presets and ``tuning/evidence.json`` into the bundle; it is changed as a whole or not at all.
         on_progress: see `TuneProgress`.
 
     Raises:
         ConfigError: no preset can meet the budget, data that cannot serve, or a study of something else.
         BundleError: the bundle is damaged, or was changed meanwhile.
+        EdgepureError: another run works with the study.
     """
     if (calls is None) == (ms is None):
         raise ConfigError("give one budget: UNet calls or milliseconds")
@@ -95,11 +100,10 @@ def tune(
         if name not in offered:
             raise ConfigError(f"the bundle has no graphs in {name}; it has {', '.join(offered)}")
     transfer, attacks, protocols = make_attacks(twin, settings, whitebox, len(opened.manifest.classes))
-    with Meter(bundle, provider, threads) as meter:
+    with study_file(opened.path, study) as path, Meter(bundle, provider, threads) as meter:
         report(0.0, "attacking the plain classifier" if attacked is None else "checking the images")
         parts = make_parts(data, attacked, test, settings, meter.purifier().logits, transfer)
-        chosen_precisions = tuple(precisions or offered)
-        path = _study_path(opened.path, study)
+        chosen_precisions = tuple(precisions or (p for p in offered if _made_for(opened.manifest, p, provider)))
         made_for = fingerprint(opened, settings, parts, calls, ms, methods, chosen_precisions, whitebox, provider)
         trials = _open_study(path, made_for, settings.seed)
         budget = _budget(trials, meter, calls, ms, parts[0], settings, chosen_precisions)
@@ -124,11 +128,15 @@ def tune(
         again = Measuring(meter, parts[1], seeds[1], repeats, attacks[1])
         names = [n for n in opened.manifest.presets if n not in PRESET_NAMES] if references is None else references
         own = {name: Candidate(meter.purifier().preset(name)) for name in names}
+        how = measured_by(opened, again, provider)
+        earlier = {} if repeats else earlier_points(opened, how)  # times of another day do not compare
+        known = {c.key: earlier[c.key] for c in own.values() if c.key in earlier}
         most = REFERENCE_CALLS * max(p.calls for p in points)
-        skipped = {n: k for n, c in own.items() if references is None and (k := meter.calls(c)) > most}
+        costs = {n: meter.calls(c) for n, c in own.items() if references is None and c.key not in known}
+        skipped = {name: cost for name, cost in costs.items() if cost > most}
         wanted = {c.key: c for c in (*(p.candidate for p in best), *(c for n, c in own.items() if n not in skipped))}
         with trials.timed():
-            final = _measure_again(trials, again, wanted, settings, report)
+            final = _measure_again(trials, again, wanted, known, how, settings, report)
         result = Tuning(
             bundle=opened.manifest.name,
             budget=budget,
@@ -140,12 +148,14 @@ def tune(
             chosen={},
             protocols=describe_run(protocols, parts, settings, seeds, attacked is not None, test is not None),
             facts={
-                **environment(),
+                **environment(provider),
                 "provider": provider,
                 "threads": threads,
                 "study": path.name,
                 "seconds": round(trials.seconds, 1),
                 **made_for,
+                MEASURED_BY: how,
+                "taken from an earlier tuning": ", ".join(n for n, c in own.items() if c.key in known) or "nothing",
             },
         )
         within = [p for p in result.finalists if p.cost <= budget.limit]
@@ -156,21 +166,19 @@ def tune(
             )
         result = replace(result, chosen=choose(within, settings.objective, settings.tolerance))
         if write:
-            from .evidence import write_presets
-
             report(0.99, "writing the presets")
             result = replace(result, unrecorded=write_presets(opened.path, result, twin, meter.purifier(), data))
     report(1.0, "done")
     return result
 
 
-def _study_path(bundle: Path, study: str | PathLike[str] | None) -> Path:
-    if study is None:
-        return bundle.with_name(f"{bundle.name}.tuning.journal")
-    path = Path(study).resolve()
-    if path.is_relative_to(bundle):
-        raise ConfigError(f"the study {path} lies inside the bundle, which may only hold its own files; name another")
-    return path
+def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
+    """Whether a variant was made for this engine too."""
+    try:
+        manifest.check_target(precision, provider)
+    except ProviderError:
+        return False
+    return True
 
 
 def _open_study(path: Path, made_for: Mapping[str, str], seed: int) -> Study:
@@ -206,18 +214,26 @@ def _budget(
 
 
 def _measure_again(
-    study: Study, measuring: Measuring, wanted: Mapping[str, Candidate], settings: TuneSettings, report: TuneProgress
+    study: Study,
+    measuring: Measuring,
+    wanted: Mapping[str, Candidate],
+    known: Mapping[str, Point],
+    how: str,
+    settings: TuneSettings,
+    report: TuneProgress,
 ) -> dict[str, Point]:
-    """Every candidate under the protocol of the finalists; what the study has already is not measured again."""
-    tag = digest([settings.of_the_finalists(), measuring.part.clean.sha256, measuring.part.attacked.sha256])[:16]
+    """Every candidate under the protocol of the finalists; what is known or in the study is not measured again."""
     found: dict[str, Point] = {}
     total = sum(measuring.meter.calls(c) for c in wanted.values())
     done = 0.0
     for key, candidate in wanted.items():
-        stored = study.recall(f"final {tag} {key}")
+        name = f"final {how[:16]} {key}"
+        stored = study.recall(name)
         size = measuring.meter.calls(candidate)
         what = f"finalist {len(found) + 1} of {len(wanted)}"
-        if stored is None:
+        if key in known:
+            found[key] = known[key]
+        elif stored is None:
 
             def on_step(step: int, *, before: float = done, size: int = size, what: str = what) -> None:
                 share = (before + size * step / settings.final_steps) / total
@@ -225,7 +241,7 @@ def _measure_again(
 
             on_step(0)
             found[key] = measuring.full(candidate, on_step)
-            study.remember(f"final {tag} {key}", found[key].to_dict())
+            study.remember(name, found[key].to_dict())
         else:
             found[key] = Point.from_dict(stored)
         done += size

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from ..errors import ConfigError
 from .bench import bench
 from .build import build
 from .calibrate import calibrate
@@ -13,6 +15,7 @@ from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
+from .guard import fail
 from .images import classify, purify
 from .inspect import inspect
 from .plan import plan
@@ -34,6 +37,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
+
+class _Command(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse empty values, which are variables that are not set: an empty path would be the current folder."""
+        for number, text in enumerate(args, start=1):
+            option, sign, value = text.partition("=")
+            if not text or (option.startswith("--") and sign and not value):
+                empty = ConfigError(
+                    f"argument {number} of `edgepure {ctx.info_name}` is empty, perhaps a variable that is not set; "
+                    "give a value or leave it out"
+                )
+                fail(empty, as_json="--json" in args)
+        return super().parse_args(ctx, args)
+
+
 for command in (
     demo,
     export,
@@ -51,7 +69,7 @@ for command in (
     bench,
     doctor,
 ):
-    app.command()(command)
+    app.command(cls=_Command)(command)
 
 
 def _version(asked: bool) -> None:

@@ -62,7 +62,8 @@ def bench(
     if as_json:
         emit_json({**found.to_dict(), "preset": name, "precision": precision, "threads": threads})
         return
-    say(f"{found.bundle}, preset {name}, {provider}, {precision}: {found.unet_calls} UNet calls for one decision")
+    what = f"{found.bundle}, preset {name}, {provider} ({found.engine}), {precision}"
+    say(f"{what}: {found.unet_calls} UNet calls for one decision")
     table(
         ("batch", "UNet call", "step call", "loop cost", "images/s"),
         (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..locks import remove_work_folder
 from .guard import guard
 from .options import (
     BundleArgument,
@@ -129,7 +129,7 @@ def calibrate(
     if report is not None:
         write_report(report, found.bundle.name, found.measured, found.presets, found.applied)
     if work is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_work_folder(folder)
     if as_json:
         emit_json(_document(found, report))
     else:

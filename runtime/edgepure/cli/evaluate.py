@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigError
+from ..locks import remove_work_folder
 from .guard import guard
 from .options import (
     BundleArgument,
@@ -153,7 +153,7 @@ def evaluate(
     if card:
         write_card(bundle, found, precision)
     if work is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_work_folder(folder)
     if as_json:
         emit_json({**found.to_dict(), "card": card, "report": None if report is None else str(report)})
     else:

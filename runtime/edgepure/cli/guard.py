@@ -24,6 +24,7 @@ OPTIONS = {
     "(resize=True)": "(--resize)",
     "pass provider='cpu'": "give --provider cpu",
     "Pass provider='cpu'": "Give --provider cpu",
+    "(provider='openvino')": "(--provider openvino)",
     "pass check_epsilon=False": "give --any-network",
     "ask to overwrite it": "give --overwrite",
     "pass probe=True": "give --probe",

@@ -42,7 +42,11 @@ VotesOption = Annotated[
     typer.Option(help="Independent purifications of each image. Default: as the preset says.", show_default=False),
 ]
 ProviderOption = Annotated[
-    str, typer.Option(help="Inference engine: cpu, cuda, tensorrt or tensorrt-rtx. One that is not active is an error.")
+    str,
+    typer.Option(
+        help="Inference engine: cpu (ONNX Runtime), openvino (on the CPU too), cuda, tensorrt or tensorrt-rtx. One "
+        "that is not active is an error."
+    ),
 ]
 PrecisionOption = Annotated[
     str,

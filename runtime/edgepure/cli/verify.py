@@ -24,8 +24,9 @@ def verify(
     bundle: BundleArgument,
     providers: Annotated[
         str,
-        typer.Option("--provider", "--providers", metavar="A,B,...", help="Inference engines. The first one (with the "
-                     "first precision) is the reference of the others. One that is not active is an error."),
+        typer.Option("--provider", "--providers", metavar="A,B,...", help="Inference engines: cpu, openvino, cuda, "
+                     "tensorrt, tensorrt-rtx. The first one (with the first precision) is the reference of the others. "
+                     "One that is not active is an error."),
     ] = "cpu",
     precision: Annotated[
         str,

@@ -8,7 +8,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from ..atomic import write_text
 from ..cores import usable_cores
 from ..errors import EdgepureError
+from ..versions import ENGINES, package_version
 from .scores import Protocol, Score
 
 #: The columns of the accuracy table, in order: key, heading.
@@ -159,14 +159,18 @@ class DemoReport:
         return folder / "report.html", folder / "report.json"
 
 
-def environment() -> dict[str, str]:
-    """Date, machine and versions: what a timing means nothing without."""
+def environment(*providers: str) -> dict[str, str]:
+    """Date, machine and versions: what a timing means nothing without.
+
+    ``providers``: those that computed, whose engines are named; none: ``cpu``.
+    """
+    packages = [ENGINES[provider][1] for provider in providers or ("cpu",)]
     return {
         "date": date.today().isoformat(),
-        "edgepure": _version("edgepure"),
+        "edgepure": package_version("edgepure") or "-",
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "onnxruntime": next((v for n in ("onnxruntime", "onnxruntime-gpu") if (v := _version(n)) != "-"), "-"),
+        **{names[0]: package_version(*names) or "-" for names in packages},
         "device": cpu_name(),
         "cores": str(usable_cores()),
         "system": f"{platform.system()} {platform.machine()}",
@@ -182,13 +186,6 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "-"
 
 
 def _scores(scores: Mapping[str, Score | None]) -> dict[str, Any]:

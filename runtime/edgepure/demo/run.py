@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ..purifier import load
+from ..versions import ENGINES
 from .data import demo_bundle, demo_images
 from .evaluate import StageProgress, default_first, evaluate_methods, plain_labels, plan_rows
 from .galleries import attack_gallery, method_gallery, one_of_each_class
@@ -78,8 +79,8 @@ def run_demo(
         title="Adversarial digits, purified",
         summary=(
             f"{len(data)} handwritten digits that the classifier has not seen, attacked so that it reads them wrong, "
-            "then purified by a small diffusion model and classified again: by exported graphs on ONNX Runtime, "
-            "without PyTorch."
+            "then purified by a small diffusion model and classified again: by exported graphs on "
+            f"{ENGINES[provider][0]}, without PyTorch."
         ),
         default=default,
         plain={
@@ -116,7 +117,7 @@ def run_demo(
         ),
         plan=plan,
         timings=timings,
-        facts=environment(),
+        facts={**environment(provider), "provider": provider},
         notes=(
             "No white-box attack was run: it needs gradients, so PyTorch. `make demo` in a source checkout attacks "
             "through the whole defence and reports that too.",

@@ -12,10 +12,22 @@ if TYPE_CHECKING:
 
     from ..bundle import Bundle
 
-__all__ = ["PROVIDERS", "BoundCall", "Engine", "Stepper", "TensorSpec", "open_engine", "open_graph", "open_stepper"]
+__all__ = [
+    "ON_CPU",
+    "PROVIDERS",
+    "BoundCall",
+    "Engine",
+    "Stepper",
+    "TensorSpec",
+    "open_engine",
+    "open_graph",
+    "open_stepper",
+]
 
 #: What may be asked for: ONNX Runtime and OpenVINO on the CPU, ONNX Runtime on CUDA, TensorRT, TensorRT for RTX.
 PROVIDERS = ("cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx")
+#: Those of them that compute on the CPU.
+ON_CPU = ("cpu", "openvino")
 
 
 def open_engine(

@@ -63,7 +63,8 @@ class Engine(ABC):
         """Run the graph on arrays whose first axis is the batch. Returns new arrays.
 
         Raises:
-            ImageError: an input is missing, unknown, or of another shape or dtype than the graph's.
+            ImageError: an input is missing, unknown, or of another shape or dtype than the graph's, or has another
+                number of images than the others.
         """
         if set(feeds) != set(self.inputs):
             raise ImageError(f"the graph takes the inputs {sorted(self.inputs)}, got {sorted(feeds)}")
@@ -76,6 +77,9 @@ class Engine(ABC):
                 raise ImageError(
                     f"input {name!r}: expected {spec.dtype} {list(spec.shape)}, got {array.dtype} {list(array.shape)}"
                 )
+        if len({array.shape[:1] for array in feeds.values()}) > 1:
+            counts = ", ".join(f"{name!r} {len(feeds[name])}" for name in self.inputs)
+            raise ImageError(f"all inputs of a call have the same number of images; got {counts}")
         return self._run({name: np.ascontiguousarray(array) for name, array in feeds.items()})
 
     @abstractmethod

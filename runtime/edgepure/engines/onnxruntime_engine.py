@@ -35,6 +35,8 @@ def import_onnxruntime() -> Any:
             f"onnxruntime cannot be imported ({error}); install it with `pip install edgepure[cpu]`, "
             "or `pip install edgepure[cuda]` on an NVIDIA GPU"
         ) from None
+    if hasattr(onnxruntime, "disable_telemetry_events"):
+        onnxruntime.disable_telemetry_events()  # where the program imported it before edgepure
     return onnxruntime
 
 

@@ -6,6 +6,7 @@ the network is told 1000 when it should be told 999.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cores import usable_cores
-from ..errors import BundleError, EdgepureError, ProviderError
+from ..errors import BundleError, ProviderError
 from .base import BoundCall, Engine, Float32, TensorSpec
 from .host_stepper import HostCall, HostStepper
 
@@ -44,7 +45,7 @@ def import_openvino() -> Any:
         ) from None
     finally:
         if hidden:
-            del sys.modules[_TELEMETRY]
+            sys.modules.pop(_TELEMETRY, None)
     return openvino
 
 
@@ -52,7 +53,10 @@ class OpenVinoEngine(Engine):
     """One ONNX graph on the CPU.
 
     OpenVINO is faster with a batch size that it knows. So a batch of one image, and a full one of the stepper, are
-    compiled for their size, and all others for any; each when it is first used, which takes about a second.
+    compiled for their size, and all others for any; each when it is first used, which takes about a second. If it
+    cannot compile a graph for any size, the others run image by image.
+
+    Calls may be made from several threads: the compiled graphs are shared, the requests are not.
     """
 
     provider = "openvino"
@@ -75,18 +79,20 @@ class OpenVinoEngine(Engine):
                 "bf16 or int8, or run it on TensorRT"
             )
         self._openvino = import_openvino()
+        self._version = self._openvino.__version__.partition("-")[0]
         self._core = self._openvino.Core()
+        onnx = self._openvino.frontend.FrontEndManager().load_by_framework("onnx")  # and no other format is tried
         try:
-            self._model = self._core.read_model(path)
-        except Exception as error:  # OpenVINO raises RuntimeError for everything
-            raise BundleError(
-                f"{path.name} cannot be run by openvino {self._openvino.__version__}: {_reason(error)}"
-            ) from None
+            self._model = onnx.convert(onnx.load(str(path), True))  # the weights stay in the file till they are used
+            if not self._model.outputs:
+                raise ValueError("it has no outputs")
+        except Exception as error:  # OpenVINO raises many unrelated classes
+            raise BundleError(f"{path.name} cannot be run by openvino {self._version}: {_reason(error)}") from None
         self._file = path.name
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        self._requests: dict[int | None, list[Any]] = {}
+        self._compiled: dict[int | None, Any] = {}
         self._lock = Lock()
         self.inputs = {port.any_name: _spec(port) for port in self._model.inputs}
         self.outputs = {port.any_name: _spec(port) for port in self._model.outputs}
@@ -96,87 +102,67 @@ class OpenVinoEngine(Engine):
 
         ``full``: calls with this batch size are going to be many; it is worth being compiled for.
         """
-        batch = len(next(iter(inputs.values())))
-        requests = self._compiled(batch if full or batch == 1 else None)
-        size = batch // len(requests)
-        parts = [
-            (
-                request,
-                {name: self._tensor(array[start : start + size]) for name, array in inputs.items()},
-                {name: self._tensor(array[start : start + size]) for name, array in outputs.items()},
-            )
-            for request, start in zip(requests, range(0, batch, size), strict=True)
-        ]
-        return partial(self._call, parts)
+        requests = self._requests({**inputs, **outputs}, full, shared=True)
+        return partial(_infer, requests)
 
     def bound(self, batch: int) -> BoundCall:
         return HostCall(self, batch, partial(self.prepare, full=True))
 
     def close(self) -> None:
-        self._requests.clear()
+        self._compiled.clear()
         self._model = self._core = None
 
     def _run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, Float32]:
-        batch = len(next(iter(feeds.values())))
+        requests = self._requests(feeds, full=False, shared=False)  # copies, because arrays may be read-only
+        _infer(requests)
+        return {name: np.concatenate([request.get_tensor(name).data for request in requests]) for name in self.outputs}
+
+    def _requests(self, arrays: Mapping[str, NDArray[np.generic]], full: bool, shared: bool) -> list[Any]:
+        """Requests, for equal parts of a batch, on these arrays or on copies of them."""
+        batch = len(next(iter(arrays.values())))
+        compiled, size = self._compiled_for(batch, full)
+        requests = []
+        for start in range(0, batch, size):
+            request = compiled.create_infer_request()
+            for name, array in arrays.items():
+                request.set_tensor(name, self._openvino.Tensor(array[start : start + size], shared_memory=shared))
+            requests.append(request)
+        return requests
+
+    def _compiled_for(self, batch: int, full: bool) -> tuple[Any, int]:
+        """A compiled graph, and how many images of a batch each of its calls takes."""
         with self._lock:
-            (request,) = self._compiled(1 if batch == 1 else None)
-            for name, array in feeds.items():
-                request.set_tensor(name, self._tensor(array))
-            self._infer(request)
-            return {name: request.get_tensor(name).data.copy() for name in self.outputs}
+            if not full and batch > 1:
+                if None not in self._compiled:
+                    try:
+                        self._compiled[None] = self._compile(None, 1)
+                    except BundleError:
+                        self._compiled[None] = None
+                if self._compiled[None] is not None:
+                    return self._compiled[None], batch
+                batch = 1
+            streams = self._streams(batch)
+            if batch not in self._compiled:
+                self._compiled[batch] = self._compile(batch // streams, streams)
+            return self._compiled[batch], batch // streams
 
-    def _compiled(self, batch: int | None) -> list[Any]:
-        """The requests that share a batch of this size; None: one request for any size."""
-        if batch not in self._requests:
-            self._requests[batch] = self._compile(batch, 1 if batch is None else self._streams(batch))
-        return self._requests[batch]
-
-    def _compile(self, batch: int | None, streams: int) -> list[Any]:
+    def _compile(self, size: int | None, streams: int) -> Any:
+        """The graph for calls on so many images; None: on any number."""
         model = self._model
-        if batch is not None:
-            model = model.clone()
-            model.reshape({name: [batch // streams, *spec.shape[1:]] for name, spec in self.inputs.items()})
         try:
-            compiled = self._core.compile_model(model, "CPU", {**self._options, "NUM_STREAMS": streams})
-        except Exception as error:
+            if size is not None:
+                model = model.clone()
+                model.reshape({name: [size, *spec.shape[1:]] for name, spec in self.inputs.items()})
+            return self._core.compile_model(model, "CPU", {**self._options, "NUM_STREAMS": streams})
+        except RuntimeError as error:
             raise BundleError(
-                f"{self._file} cannot be compiled by openvino {self._openvino.__version__}: {_reason(error)}"
+                f"{self._file} cannot be compiled by openvino {self._version}: {_reason(error)}"
             ) from None
-        return [compiled.create_infer_request() for _ in range(streams)]
 
     def _streams(self, batch: int) -> int:
         """Into how many equal parts a full batch is divided."""
         most = min(self._options.get("INFERENCE_NUM_THREADS") or usable_cores(), batch // STREAM_IMAGES)
         return next((count for count in range(most, 1, -1) if batch % count == 0), 1)
-
-    def _call(self, parts: list[tuple[Any, dict[str, Any], dict[str, Any]]]) -> None:
-        for request, inputs, outputs in parts:
-            for name, tensor in (*inputs.items(), *outputs.items()):
-                request.set_tensor(name, tensor)
-        if len(parts) == 1:
-            self._infer(parts[0][0])
-            return
-        try:
-            for request, _, _ in parts:
-                request.start_async()
-        finally:
-            for request, _, _ in parts:
-                self._wait(request)
-
-    def _infer(self, request: Any) -> None:
-        try:
-            request.infer(share_outputs=True)
-        except RuntimeError as error:
-            raise _fault(error) from None
-
-    def _wait(self, request: Any) -> None:
-        try:
-            request.wait()
-        except RuntimeError as error:
-            raise _fault(error) from None
-
-    def _tensor(self, array: NDArray[np.generic]) -> Any:
-        return self._openvino.Tensor(array, shared_memory=True)
 
 
 class OpenVinoStepper(HostStepper):
@@ -196,12 +182,27 @@ def _spec(port: Any) -> TensorSpec:
     return TensorSpec(port.any_name, shape, dtype or str(port.element_type))
 
 
-def _fault(error: Exception) -> EdgepureError:
-    return ProviderError(f"OpenVINO failed: {_reason(error)}; `edgepure doctor` shows what works here")
+def _infer(requests: list[Any]) -> None:
+    """Run requests side by side. Whatever happens, none is running any more when this returns.
+
+    Even a single one is started asynchronously: on one thread, OpenVINO's synchronous call keeps faults to itself.
+    """
+    failed: RuntimeError | None = None
+    try:
+        for request in requests:
+            request.start_async()
+    except RuntimeError as error:
+        failed = error
+    for request in requests:
+        try:
+            request.wait()
+        except RuntimeError as error:
+            failed = failed or error
+    if failed is not None:
+        raise ProviderError(f"OpenVINO failed: {_reason(failed)}; `edgepure doctor` shows what works here")
 
 
 def _reason(error: Exception) -> str:
-    """What OpenVINO says, without the places in its source code, in one line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Exception from ", "While validating", "--"))]
-    return (said[0] if said else str(error)).rstrip(".:")[:300]
+    """What OpenVINO says, without the places in its source code: its last line."""
+    lines = [re.sub(r" failed at \S+", " failed", line).strip(" .:-") for line in str(error).splitlines()]
+    return next((line for line in reversed(lines) if line), type(error).__name__)[:300]

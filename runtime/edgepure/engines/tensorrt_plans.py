@@ -20,6 +20,7 @@ from ..atomic import write_bytes, write_json
 from ..bundle import Bundle, hash_file
 from ..errors import BundleError, ProviderError
 from ..external_data import external_tensors
+from ..locks import locked
 from ..manifest import GraphEntry
 from .cuda import driver
 from .tensorrt_module import TensorRT
@@ -208,12 +209,33 @@ def plan_path(bundle: Bundle, key: EngineKey) -> Path:
 
 
 def write_plan(bundle: Bundle, key: EngineKey, data: bytes, seconds: float) -> Plan:
-    """Write an engine and its record, each whole or not at all.
+    """Write an engine and its record, each whole or not at all, unless its graph has changed since it was built.
 
     Raises:
+        BundleError: the graph has changed.
         EdgepureError: no space or no permission.
     """
-    path = plan_path(bundle, key)
+    with locked(bundle.path):  # a change of the bundle would not take along what is written meanwhile
+        _check_unchanged(bundle, key)
+        return _write_plan(plan_path(bundle, key), key, data, seconds)
+
+
+def _check_unchanged(bundle: Bundle, key: EngineKey) -> None:
+    now = Bundle.open(bundle.path, verify=False)
+    if now.content_hash == bundle.content_hash:
+        return
+    try:
+        unchanged = graph_hash(now, graph_entry(now, key.graph, key.precision)) == key.onnx_sha256
+    except BundleError:
+        unchanged = False
+    if not unchanged:
+        raise BundleError(
+            f"the graph {key.graph} ({key.precision}) of {bundle.path} was changed while its engine was built, so this "
+            "engine was not kept; run the command again"
+        )
+
+
+def _write_plan(path: Path, key: EngineKey, data: bytes, seconds: float) -> Plan:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

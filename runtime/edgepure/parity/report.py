@@ -59,7 +59,9 @@ def render(found: Sequence[Verification]) -> str:
     """The page, as UTF-8 text."""
     title = f"Parity of {found[0].bundle}" if found else "Parity"
     sections = [part for one in found for part in _sections(one)]
-    facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in environment().items())
+    facts = "".join(
+        f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in environment(*(one.provider for one in found)).items()
+    )
     sections.append(f"<footer><h2>Measured with</h2><dl>{facts}</dl></footer>")
     return page(title, sections, CSS)
 

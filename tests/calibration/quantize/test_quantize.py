@@ -131,6 +131,12 @@ def test_layers_that_spoil_it_are_kept_until_the_gate_holds(
     assert len(outcome.evidence["attempts"]) > 1
 
 
+def test_a_work_folder_with_other_things_is_refused_and_left_alone(own_digits: Path, clean: LabelledImages) -> None:
+    with pytest.raises(ConfigError, match=r"holds something else .* removed at the end; name a new or an empty"):
+        quantize(own_digits, request("fp16"), clean, work=own_digits.parent)
+    assert Bundle.open(own_digits)
+
+
 def test_an_interrupted_run_goes_on_where_it_was(
     own_digits: Path, clean: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from edgepure.demo.scores import Score
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, EdgepureError
 from edgepure.manifest import Manifest
 from edgepure_calibration.tuning.budget import CallBudget
 from edgepure_calibration.tuning.candidate import Candidate
 from edgepure_calibration.tuning.points import Point
 from edgepure_calibration.tuning.space import SearchSpace
 from edgepure_calibration.tuning.study import RANDOM_TRIALS, Study
+from edgepure_calibration.tuning.study_file import study_file
 
 MakePoint = Callable[..., Point]
 MADE_FOR = {"the bundle": "a", "the data": "b"}
@@ -126,8 +127,22 @@ def test_other_files_are_refused_and_left_alone(tmp_path: Path, content: bytes) 
 
 def test_a_place_that_does_not_exist(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing" / "s"):
-        with pytest.raises(ConfigError, match="name a file in a folder that exists"):
-            Study(path, MADE_FOR, 0)
+        with pytest.raises(ConfigError, match="name a file in a folder that exists"), study_file(tmp_path / "b", path):
+            pass
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with study_file(tmp_path / "b", None) as path:
+        assert path == tmp_path / "b.tuning.journal"
+        Study(path, MADE_FOR, 0)
+        with pytest.raises(EdgepureError, match=r"another run is at work with the study .*\(--study\)"):
+            study_file(tmp_path / "b", path).__enter__()
+    with study_file(tmp_path / "b", None):
+        pass
+    assert path.stat().st_size > 0
+    with study_file(tmp_path / "b", tmp_path / "other"):  # nothing came of it
+        pass
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_empty_file_becomes_a_study(tmp_path: Path, manifest: Manifest) -> None:

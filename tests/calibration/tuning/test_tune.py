@@ -12,12 +12,12 @@ import pytest
 
 from edgepure import Bundle, Preset
 from edgepure.bundle_edit import edit_bundle
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, ProviderError
 from edgepure.labelled import LabelledImages
 from edgepure.verification import verify
 from edgepure_calibration.bundle_presets import put_presets
 from edgepure_calibration.tuning import TuneSettings, Tuning, tune
-from edgepure_calibration.tuning.evidence import EVIDENCE_FILE
+from edgepure_calibration.tuning.evidence import EVIDENCE_FILE, earlier_points
 from edgepure_calibration.tuning.meter import Meter
 from edgepure_calibration.tuning.space import PRESET_NAMES
 
@@ -128,6 +128,50 @@ def test_a_study_of_other_data_or_settings_is_refused(
         run(bundle, data, attacked, study=tmp_path / "s", settings=quick, calls=6)
 
 
+def test_what_an_earlier_tuning_measured_is_not_measured_again(
+    bundle: Path, data: LabelledImages, attacked: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another budget, another study: the presets that were there keep their numbers, and the finalists get theirs."""
+    quick = replace(SETTINGS, trials=2, finalists=1)
+    names = ["uniform", "voted"]
+    first = run(bundle, data, attacked, settings=quick, references=names)
+    assert first.facts["taken from an earlier tuning"] == "nothing"
+    score, scored = Meter.score, set()
+
+    def counted(self: Meter, candidate: Any, *arguments: Any) -> Any:
+        scored.add(candidate.key)
+        return score(self, candidate, *arguments)
+
+    monkeypatch.setattr(Meter, "score", counted)
+    old = {point.candidate.key for point in first.references.values()}
+    second = run(bundle, data, attacked, settings=quick, references=names, calls=6, study=tmp_path / "2")
+    assert second.references == first.references and second.facts["taken from an earlier tuning"] == "uniform, voted"
+    assert scored and not scored & old
+    # the evidence of the first has been replaced, and its numbers live on
+    third = run(bundle, data, attacked, settings=quick, calls=7, study=tmp_path / "3", write=False)
+    assert {name: third.references[name] for name in names} == first.references
+    assert set(third.references) > set(names) and not scored & old
+    # other noise, other images, or times, which were not measured: again
+    for number, other in enumerate((replace(quick, seed=2), replace(quick, final_images=18))):
+        scored.clear()
+        found = run(
+            bundle, data, attacked, settings=other, references=names, study=tmp_path / f"o{number}", write=False
+        )
+        assert found.facts["taken from an earlier tuning"] == "nothing" and old <= scored
+    timed = {"calls": None, "ms": 1e4, "references": names, "study": tmp_path / "ms"}
+    for _ in range(2):
+        found = run(bundle, data, attacked, settings=quick, **timed)
+        assert found.facts["taken from an earlier tuning"] == "nothing"
+        assert all(point.latency_ms is not None for point in found.references.values())
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"facts": 1}', "no JSON"])
+def test_evidence_that_nobody_can_read_is_passed_over(bundle: Path, text: str) -> None:
+    with edit_bundle(bundle) as edit:
+        edit.write(EVIDENCE_FILE, text.encode())
+    assert earlier_points(Bundle.open(bundle), "x") == {}
+
+
 def test_a_study_inside_the_bundle(bundle: Path, data: LabelledImages, attacked: LabelledImages) -> None:
     with pytest.raises(ConfigError, match="lies inside the bundle"):
         run(bundle, data, attacked, study=bundle / "study")
@@ -180,6 +224,19 @@ def test_a_precision_that_the_bundle_does_not_have(
 ) -> None:
     with pytest.raises(ConfigError, match="no graphs in int8; it has fp32"):
         run(bundle, data, attacked, precisions=["int8"])
+
+
+def test_variants_of_another_engine_are_not_tried(bundle: Path, data: LabelledImages, attacked: LabelledImages) -> None:
+    with edit_bundle(bundle) as edit:
+        step = edit.manifest.graphs["step"].model_copy(update={"precision": "int8", "target": "cpu"})
+        edit.manifest = edit.manifest.model_copy(update={"variants": {"int8": {"step": step}}})
+    found = run(bundle, data, attacked, provider="openvino", write=False)
+    assert {trial.candidate.precision for trial in found.trials} == {"fp32"}
+    assert found.facts["provider"] == "openvino" and found.facts["openvino"][0].isdigit()
+    assert "onnxruntime" not in found.facts
+    other = bundle.with_name("other.journal")
+    with pytest.raises(ProviderError, match=r"int8 variant .* was made for the CPU"):
+        run(bundle, data, attacked, provider="openvino", precisions=["int8"], study=other)
 
 
 @pytest.mark.parametrize(

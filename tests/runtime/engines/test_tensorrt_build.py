@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 import edgepure.engines.tensorrt_build as tensorrt_build
 from edgepure import atomic
 from edgepure.bundle import Bundle, hash_files
-from edgepure.engines.tensorrt_build import build_engines
+from edgepure.bundle_edit import edit_bundle
+from edgepure.engines.tensorrt_build import build_engines, build_plan
 from edgepure.engines.tensorrt_module import fault, import_tensorrt, make_log
 from edgepure.engines.tensorrt_plans import read_plan
 from edgepure.engines.tensorrt_progress import Phases
@@ -106,6 +107,76 @@ def test_other_weights_are_another_engine(folder: Path, gpu: Any) -> None:
     with pytest.raises(BundleError, match=r"weights\.bin is damaged"):
         build_engines(folder, graphs=["step"])
     rewrite(folder, "weights.bin", bytes(data))
+    assert [engine.reused for engine in build_engines(folder, graphs=["step"])] == [False]
+
+
+def while_building(patch: pytest.MonkeyPatch, change: Any) -> None:
+    """Let something happen to the bundle when the builder is done and nothing is written yet."""
+    real = tensorrt_build.build_plan
+
+    def build(*arguments: Any) -> bytes:
+        data = real(*arguments)
+        change()
+        return data
+
+    patch.setattr(tensorrt_build, "build_plan", build)
+
+
+def test_a_bundle_that_changes_meanwhile_keeps_its_engine(
+    folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change() -> None:
+        with edit_bundle(folder) as edit:
+            edit.write("notes/a.json", b"{}")
+
+    while_building(monkeypatch, change)
+    (built,) = build_engines(folder, graphs=["step"])
+    assert built.path.is_file() and "notes/a.json" in Bundle.open(folder).manifest.files
+
+
+def test_an_engine_that_is_finished_while_a_change_ends_waits_for_it(
+    folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change takes the engines along and puts another folder in the bundle's place: the engine must be in that."""
+    finished, change_ends, built = threading.Event(), threading.Event(), []
+    sync = atomic._sync_tree
+
+    def slow_sync(root: Path) -> None:  # the last thing before the change takes the bundle's place; it holds the lock
+        change_ends.set()
+        build.join(0.5)
+        assert build.is_alive() and not list(folder.glob("engines/**/*.plan"))
+        sync(root)
+
+    def wait() -> None:
+        finished.set()
+        change_ends.wait(30)
+
+    while_building(monkeypatch, wait)
+    build = threading.Thread(target=lambda: built.extend(build_engines(folder, graphs=["step"])))
+    build.start()
+    assert finished.wait(30)
+    with monkeypatch.context() as patch, edit_bundle(folder) as edit:
+        edit.write("notes/a.json", b"{}")
+        patch.setattr(atomic, "_sync_tree", slow_sync)
+    build.join(30)
+    assert built[0].path.is_file() and "notes/a.json" in Bundle.open(folder).manifest.files
+
+
+def test_an_engine_of_a_graph_that_was_replaced_meanwhile_is_not_kept(
+    folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = folder / "weights.bin"
+    changed = bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:]
+
+    def change() -> None:
+        with edit_bundle(folder) as edit:
+            edit.write("weights.bin", changed)
+
+    while_building(monkeypatch, change)
+    with pytest.raises(BundleError, match=r"step \(fp32\) of .* was changed while .* not kept; run the command again"):
+        build_engines(folder, graphs=["step"])
+    assert not list(folder.glob("engines/**/*.plan"))
+    monkeypatch.setattr(tensorrt_build, "build_plan", build_plan)
     assert [engine.reused for engine in build_engines(folder, graphs=["step"])] == [False]
 
 

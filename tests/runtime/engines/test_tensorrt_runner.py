@@ -302,8 +302,8 @@ def test_without_a_driver_tensorrt_is_never_touched(
 
 
 def test_an_unknown_provider(built_digits: Path) -> None:
-    with pytest.raises(ProviderError, match="unknown provider 'openvino'; choose one of cpu, cuda, tensorrt"):
-        edgepure.load(built_digits, "openvino")
+    with pytest.raises(ProviderError, match="unknown provider 'directml'; choose one of cpu, openvino, cuda, tensorrt"):
+        edgepure.load(built_digits, "directml")
 
 
 def test_the_stand_in_notices_a_context_that_outlives_its_engine(built_digits: Path, gpu: Any) -> None:
