@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgepure import Bundle
 from edgepure.demo.report import environment
+from edgepure.engines.base import check_kernels
 from edgepure.errors import ConfigError, ProviderError
 from edgepure.labelled import LabelledImages
 from edgepure.manifest import Manifest
@@ -173,8 +174,9 @@ def tune(
 
 
 def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
-    """Whether a variant was made for this engine too."""
+    """Whether a variant can run on this engine."""
     try:
+        check_kernels(provider, precision)
         manifest.check_target(precision, provider)
     except ProviderError:
         return False

@@ -11,12 +11,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError
+from ..errors import ImageError, ProviderError
 
 if TYPE_CHECKING:
     from ..noise import RowNoise
 
 Float32 = NDArray[np.float32]
+
+
+#: Precisions that a provider has no kernels for: what to say.
+_NO_KERNELS = {
+    ("cpu", "bf16"): "the bf16 variant cannot run on the CPU by ONNX Runtime, which has no bfloat16 convolution there; "
+    "choose precision fp32 or int8, or run it on OpenVINO (provider='openvino') or TensorRT",
+    ("openvino", "fp8"): "the fp8 variant cannot run on OpenVINO, which has no float8 kernels for the CPU; choose "
+    "precision fp32, bf16 or int8, or run it on TensorRT",
+}
+
+
+def check_kernels(provider: str, precision: str) -> None:
+    """Refuse a precision that an engine cannot compute in.
+
+    Raises:
+        ProviderError: it has no kernels for it.
+    """
+    if (provider, precision) in _NO_KERNELS:
+        raise ProviderError(_NO_KERNELS[provider, precision])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, ProviderError
-from .base import BoundCall, Engine, Float32, TensorSpec
+from .base import BoundCall, Engine, Float32, TensorSpec, check_kernels
 from .host_stepper import HostCall, HostStepper
 
 #: Our name of a provider -> ONNX Runtime's name. Its own TensorRT provider is not here: it builds engines inside the
@@ -105,11 +105,7 @@ class OnnxRuntimeEngine(Engine):
             BundleError: the file is not an ONNX graph that this ONNX Runtime can run.
         """
         wanted, ort = require_provider(provider), import_onnxruntime()
-        if provider == "cpu" and precision == "bf16":
-            raise ProviderError(
-                "the bf16 variant cannot run on the CPU: ONNX Runtime has no bfloat16 convolution there; choose "
-                "precision fp32 or int8, or run it on OpenVINO (provider='openvino') or TensorRT"
-            )
+        check_kernels(provider, precision)
         if provider == "cuda":
             load_cuda_libraries(ort)
         settings = ort.SessionOptions()

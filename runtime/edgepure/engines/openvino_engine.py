@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..cores import usable_cores
 from ..errors import BundleError, ProviderError
-from .base import BoundCall, Engine, Float32, TensorSpec
+from .base import BoundCall, Engine, Float32, TensorSpec, check_kernels
 from .host_stepper import HostCall, HostStepper
 
 #: A full batch is divided among streams that run side by side, with at least so many images each: less and the
@@ -73,11 +73,7 @@ class OpenVinoEngine(Engine):
             ProviderError: OpenVINO is not installed, or has no kernels for this precision.
             BundleError: the file is not an ONNX graph that this OpenVINO can run.
         """
-        if precision == "fp8":
-            raise ProviderError(
-                "the fp8 variant cannot run on OpenVINO: it has no float8 kernels for the CPU; choose precision fp32, "
-                "bf16 or int8, or run it on TensorRT"
-            )
+        check_kernels("openvino", precision)
         self._openvino = import_openvino()
         self._version = self._openvino.__version__.partition("-")[0]
         self._core = self._openvino.Core()

@@ -229,7 +229,9 @@ def test_a_precision_that_the_bundle_does_not_have(
 def test_variants_of_another_engine_are_not_tried(bundle: Path, data: LabelledImages, attacked: LabelledImages) -> None:
     with edit_bundle(bundle) as edit:
         step = edit.manifest.graphs["step"].model_copy(update={"precision": "int8", "target": "cpu"})
-        edit.manifest = edit.manifest.model_copy(update={"variants": {"int8": {"step": step}}})
+        float8 = step.model_copy(update={"precision": "fp8", "target": None})
+        variants = {"int8": {"step": step}, "fp8": {"step": float8}}
+        edit.manifest = edit.manifest.model_copy(update={"variants": variants})
     found = run(bundle, data, attacked, provider="openvino", write=False)
     assert {trial.candidate.precision for trial in found.trials} == {"fp32"}
     assert found.facts["provider"] == "openvino" and found.facts["openvino"][0].isdigit()
