@@ -100,6 +100,11 @@ def tune(
     for name in precisions or ():
         if name not in offered:
             raise ConfigError(f"the bundle has no graphs in {name}; it has {', '.join(offered)}")
+    for name in references or ():
+        if name not in opened.manifest.presets:
+            raise ConfigError(
+                f"the bundle has no preset {name!r} to compare with; it has {', '.join(opened.manifest.presets)}"
+            )
     transfer, attacks, protocols = make_attacks(twin, settings, whitebox, len(opened.manifest.classes))
     with study_file(opened.path, study) as path, Meter(bundle, provider, threads) as meter:
         report(0.0, "attacking the plain classifier" if attacked is None else "checking the images")

@@ -48,8 +48,13 @@ def tune(
                                        "gdmp, gnsp). May be given several times.", show_default=False),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Precisions to search among. Default: all of the bundle.",
-                                 show_default=False),
+        str | None, typer.Option(metavar="A,B,...", help="Precisions to search among. Default: all of the bundle "
+                                 "that the engine can run.", show_default=False),
+    ] = None,
+    reference: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A preset of the bundle to measure beside the new ones. "
+                                       "May be given several times. Default: all that are not too expensive.",
+                                       show_default=False),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Candidates to try.")] = 60,
     images: Annotated[int, typer.Option(min=8, help="Images of the search; at most half of --data.")] = 100,
@@ -111,9 +116,9 @@ def tune(
         try:
             found = tuning.tune(
                 opened.path, clean, calls=budget_calls, ms=budget_ms, attacked=hit, test=fresh, study=study,
-                settings=settings, methods=method, precisions=_names(precision), provider=provider, threads=threads,
-                whitebox=twin is not None and whitebox is not False, twin=twin, write=not dry_run,
-                on_progress=bar.update,
+                settings=settings, methods=method, precisions=_names(precision), references=reference,
+                provider=provider, threads=threads, whitebox=twin is not None and whitebox is not False, twin=twin,
+                write=not dry_run, on_progress=bar.update,
             )  # fmt: skip
         except (KeyboardInterrupt, SystemExit):
             note("finished trials are kept in the study: the same command goes on from there")

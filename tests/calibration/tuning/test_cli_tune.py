@@ -45,10 +45,11 @@ def test_tunes_and_says_what_it_did(bundle: Path, npz: Path, tmp_path: Path) -> 
 
 def test_json_and_dry_run(bundle: Path, npz: Path) -> None:
     before = Bundle.open(bundle).content_hash
-    done = run(*tune(bundle, "--data", npz, "--attacked", f"{npz}:attacked", "--dry-run", "--json"))
+    options = ("--attacked", f"{npz}:attacked", "--reference", "uniform", "--dry-run", "--json")
+    done = run(*tune(bundle, "--data", npz, *options))
     assert done.code == 0, done.stderr
     assert set(done.json["chosen"]) == {"fast", "balanced", "robust"}
-    assert done.json["written"] is False
+    assert done.json["written"] is False and set(done.json["references"]) == {"uniform"}
     assert done.json["budget"] == {"calls": 4}
     assert Bundle.open(bundle).content_hash == before
 
@@ -70,6 +71,7 @@ def test_refusals(bundle: Path, npz: Path, data: LabelledImages, tmp_path: Path)
         2, "the smallest possible is 2 UNet calls"
     )
     run(*tune(bundle, "--data", npz, *attacks, "--study", npz)).fails(2, "is not a study")
+    run(*tune(bundle, "--data", npz, *attacks, "--reference", "unifrom")).fails(2, "no preset 'unifrom'", "uniform")
 
 
 def without(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
