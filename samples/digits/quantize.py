@@ -2,7 +2,7 @@
 
     python samples/digits/quantize.py --out out/precision
 
-takes about half an hour on one core. Variants for TensorRT are judged by their twins, those for ONNX Runtime's CPU and
+takes about ten minutes on one core. Variants for TensorRT are judged by their twins, those for ONNX Runtime's CPU and
 for OpenVINO by themselves. Speed is not part of the verdict here: these networks are too small to show it.
 """
 
