@@ -7,12 +7,12 @@ import json
 import os
 import platform
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 import edgepure
+from edgepure.versions import package_version
 
 from . import inflight, loop_cost
 
@@ -44,7 +44,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
-        "openvino": version("openvino"),
+        "openvino": package_version("openvino"),
     }
 
 

@@ -217,8 +217,10 @@ def _openvino(driver: Driver, jetson: Jetson | None) -> ModuleStatus:
     except Exception as error:  # a broken installation raises anything
         lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from ")]
         return ModuleStatus(name, version, False, detail=lines[0].strip()[:200] if lines else type(error).__name__)
-    units = [*(["bf16"] if "BF16" in capabilities else []), *(["int8"] if _INT8 & set(_features()) else [])]
-    return ModuleStatus(name, version, True, detail=f"{' and '.join(units) or 'neither bf16 nor int8'} in hardware")
+    features = set(_features())  # none where the system does not list them: then nothing is said of int8
+    units = [*(["bf16"] if "BF16" in capabilities else []), *(["int8"] if _INT8 & features else [])]
+    words = " and ".join(units) or ("neither bf16 nor int8" if features else "no bf16")
+    return ModuleStatus(name, version, True, detail=f"{words} in hardware")
 
 
 def _modules(driver: Driver, jetson: Jetson | None) -> Iterator[ModuleStatus]:

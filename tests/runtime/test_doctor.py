@@ -129,6 +129,7 @@ def test_openvino_is_tried(found: doctor.Environment) -> None:
     [
         (["BF16", "FP32", "INT8"], ("avx512_vnni",), "bf16 and int8 in hardware"),
         (["BF16", "FP32", "INT8"], (), "bf16 in hardware"),
+        (["FP32", "INT8"], (), "no bf16 in hardware"),  # and int8 is not known
         (["FP32", "INT8"], ("avx2", "avx_vnni"), "int8 in hardware"),
         (["FP32", "FP16", "INT8"], ("avx2", "fma"), "neither bf16 nor int8 in hardware"),  # it has kernels all the same
     ],

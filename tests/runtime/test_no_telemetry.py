@@ -34,7 +34,8 @@ def test_a_command_leaves_nothing_at_home(tiny_bundle: Path, tmp_path: Path, pro
 
 
 def test_nor_does_a_doctor(tmp_path: Path) -> None:
-    run("doctor", "--json", env=at_home(tmp_path / "home"))
+    done = run("doctor", "--json", env=at_home(tmp_path / "home"))
+    assert done.json["ok"] is True
     assert files(tmp_path / "home") == []
 
 

@@ -48,6 +48,8 @@ import sys, json, numpy as np, edgepure
 from edgepure.measure import bench
 from edgepure.verification import verify
 bundle, provider, *blocked = sys.argv[1:]
+if provider == "openvino":
+    sys.modules["onnxruntime"] = None  # it is an engine of its own
 with edgepure.load(bundle, provider, threads=1) as purifier:
     image = np.full((2, 1, 16, 16), 0.2, np.float32)
     labels = [r.class_name for r in purifier.classify(image, "heterogeneous", votes=2)]

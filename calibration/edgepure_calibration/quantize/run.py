@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgepure.bundle import Bundle
+from edgepure.engines.base import check_kernels
 from edgepure.errors import ConfigError
 from edgepure.labelled import LabelledImages
 from edgepure.manifest import GraphName
@@ -52,6 +53,8 @@ class Run:
         names = request.presets or (bundle.manifest.default_preset,)
         if request.precision not in HALF_TYPES:
             scheme_of(request.precision, request.target)  # one that there is not is an error now
+        if request.precision == "fp8":
+            check_kernels(request.provider, "fp8")  # a twin of it holds float8 values, too
         self.presets: dict[str, Preset] = {name: fp32.preset(name) for name in names}
         plans = [fp32.plan(preset) for preset in self.presets.values()]
         self.plan = plans[0]

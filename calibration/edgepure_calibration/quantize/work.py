@@ -38,7 +38,7 @@ class Work:
         self.resumed = place.is_file() and place.read_text(encoding="utf-8") == text
         if not self.resumed:
             former = [path for path in folder.iterdir() if path != place and not path.name.startswith(f".{_KEY}.")]
-            if former and not place.is_file():  # nobody else's folder is emptied
+            if not _ours(place) and (former or place.exists()):  # nobody else's folder is emptied
                 raise ConfigError(
                     f"the folder {folder} holds something else than the work of a quantization, and would be removed "
                     "at the end; name a new or an empty one (--work)"
@@ -75,6 +75,15 @@ class Work:
     def remove(self) -> None:
         """Take the folder away; the work is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _ours(place: Path) -> bool:
+    """Whether a key of a quantization lies there, and not somebody else's file of this name."""
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"calibration", "request"} <= found.keys()
 
 
 def digest(value: Any) -> str:

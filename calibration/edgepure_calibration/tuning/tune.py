@@ -88,6 +88,7 @@ def tune(
     Raises:
         ConfigError: no preset can meet the budget, data that cannot serve, or a study of something else.
         BundleError: the bundle is damaged, or was changed meanwhile.
+        ProviderError: the engine is not active, or cannot run one of ``precisions``.
         EdgepureError: another run works with the study.
     """
     if (calls is None) == (ms is None):
@@ -100,13 +101,11 @@ def tune(
     for name in precisions or ():
         if name not in offered:
             raise ConfigError(f"the bundle has no graphs in {name}; it has {', '.join(offered)}")
-    for name in references or ():
-        if name not in opened.manifest.presets:
-            raise ConfigError(
-                f"the bundle has no preset {name!r} to compare with; it has {', '.join(opened.manifest.presets)}"
-            )
+        _check_engine(opened.manifest, name, provider)
     transfer, attacks, protocols = make_attacks(twin, settings, whitebox, len(opened.manifest.classes))
     with study_file(opened.path, study) as path, Meter(bundle, provider, threads) as meter:
+        for name in references or ():
+            meter.purifier().preset(name)  # one that there is not is an error now
         report(0.0, "attacking the plain classifier" if attacked is None else "checking the images")
         parts = make_parts(data, attacked, test, settings, meter.purifier().logits, transfer)
         chosen_precisions = tuple(precisions or (p for p in offered if _made_for(opened.manifest, p, provider)))
@@ -178,11 +177,16 @@ def tune(
     return result
 
 
+def _check_engine(manifest: Manifest, precision: str, provider: str) -> None:
+    """Raises ProviderError if a variant cannot run on this engine."""
+    check_kernels(provider, precision)
+    manifest.check_target(precision, provider)
+
+
 def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
     """Whether a variant can run on this engine."""
     try:
-        check_kernels(provider, precision)
-        manifest.check_target(precision, provider)
+        _check_engine(manifest, precision, provider)
     except ProviderError:
         return False
     return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -179,23 +180,23 @@ def _spec(port: Any) -> TensorSpec:
 
 
 def _infer(requests: list[Any]) -> None:
-    """Run requests side by side. Whatever happens, none is running any more when this returns.
+    """Run requests side by side. Whatever happens, Ctrl-C included, none is running any more when this ends: they write
+    to arrays of the caller.
 
     Even a single one is started asynchronously: on one thread, OpenVINO's synchronous call keeps faults to itself.
     """
-    failed: RuntimeError | None = None
     try:
         for request in requests:
             request.start_async()
-    except RuntimeError as error:
-        failed = error
-    for request in requests:
-        try:
+        for request in requests:
             request.wait()
-        except RuntimeError as error:
-            failed = failed or error
-    if failed is not None:
-        raise ProviderError(f"OpenVINO failed: {_reason(failed)}; `edgepure doctor` shows what works here")
+    except BaseException as error:
+        for request in requests:
+            with suppress(RuntimeError):
+                request.wait()
+        if not isinstance(error, RuntimeError):
+            raise
+        raise ProviderError(f"OpenVINO failed: {_reason(error)}; `edgepure doctor` shows what works here") from None
 
 
 def _reason(error: Exception) -> str:

@@ -110,4 +110,6 @@ def test_what_openvino_has_no_kernels_for(own_digits: Path, clean: LabelledImage
     before = (own_digits / "bundle.json").read_bytes()
     with pytest.raises(ConfigError, match="no fp8 kernels in openvino; fp8 can be made for cpu, cuda, tensorrt"):
         quantize(own_digits, Request("fp8", "openvino", provider="openvino", threads=1), clean)
+    with pytest.raises(ProviderError, match="fp8 variant cannot run on OpenVINO"):
+        quantize(own_digits, Request("fp8", "tensorrt", provider="openvino", threads=1), clean, on_progress=pytest.fail)
     assert (own_digits / "bundle.json").read_bytes() == before

@@ -137,6 +137,19 @@ def test_a_work_folder_with_other_things_is_refused_and_left_alone(own_digits: P
     assert Bundle.open(own_digits)
 
 
+@pytest.mark.parametrize("others", [{"key.json": '{"type": "secret"}', "notes": ""}, {"key.json": "no JSON"}])
+def test_nor_is_a_folder_whose_key_is_another_programs(
+    own_digits: Path, clean: LabelledImages, tmp_path: Path, others: dict[str, str]
+) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for name, text in others.items():
+        (folder / name).write_text(text)
+    with pytest.raises(ConfigError, match="holds something else"):
+        quantize(own_digits, request("fp16"), clean, work=folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == others
+
+
 def test_an_interrupted_run_goes_on_where_it_was(
     own_digits: Path, clean: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -239,6 +239,8 @@ def test_variants_of_another_engine_are_not_tried(bundle: Path, data: LabelledIm
     other = bundle.with_name("other.journal")
     with pytest.raises(ProviderError, match=r"int8 variant .* was made for the CPU"):
         run(bundle, data, attacked, provider="openvino", precisions=["int8"], study=other)
+    with pytest.raises(ProviderError, match="fp8 variant cannot run on OpenVINO"):
+        run(bundle, data, attacked, provider="openvino", precisions=["fp8"], study=other, on_progress=pytest.fail)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,20 @@ def test_one_of_two_parts_fails(fragile: OpenVinoEngine) -> None:
         np.testing.assert_array_equal(written_by(call, good), good + good[:4].sum())
 
 
-def test_a_part_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [
+        (
+            RuntimeError("Exception from src/request.cpp:7:\nno thread is left\n\n"),
+            ProviderError,
+            r"^OpenVINO failed: no thread is left; `edgepure doctor` shows",
+        ),
+        (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
+    ],
+)
+def test_a_part_that_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, fault: BaseException, error: type[BaseException], words: str
+) -> None:
     """The others are waited for before the error: they write to arrays of the caller."""
     step = OpenVinoEngine(DIGITS / "step.onnx", 2)
     compiled, size = step._compiled_for(8, full=True)
@@ -110,7 +123,7 @@ def test_a_part_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
             def called(*arguments: Any) -> Any:
                 events.append((self._name, method))
                 if (self._name, method) == ("second", "start_async"):
-                    raise RuntimeError("Exception from src/request.cpp:7:\nno thread is left\n\n")
+                    raise fault
                 return getattr(self._real, method)(*arguments)
 
             return called
@@ -119,7 +132,7 @@ def test_a_part_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     watching = SimpleNamespace(create_infer_request=lambda: Watched(next(names)))
     monkeypatch.setattr(step, "_compiled_for", lambda batch, full: (watching, size))
     call = step.bound(8)
-    with pytest.raises(ProviderError, match=r"^OpenVINO failed: no thread is left; `edgepure doctor` shows"):
+    with pytest.raises(error, match=words):
         call()
     assert events.index(("first", "wait")) > events.index(("first", "start_async"))
 
