@@ -97,8 +97,8 @@ def calibrate(
         attacked: images that were attacked, at least 20. They make a better choice of the probe and of tau and xi_max.
         settings: what to try; None: the defaults of `Settings`.
         apply: write calibration and presets into the bundle, all at once at the end. False: leave it as it is.
-        work: folder for partial results: with the same images and graphs the next run goes on there. None: nothing is
-            kept.
+        work: folder for partial results: with the same images, graphs and engine the next run goes on there. None:
+            nothing is kept.
         provider, precision, threads: as in `edgepure.load`.
         resize: resize images of another size instead of refusing them.
         on_progress: called with (share of the UNet calls that is done, what is going on).
@@ -117,7 +117,7 @@ def calibrate(
         report(0.0, "reading the images")
         images = load_data(purifier, data, attacked, limit=settings.limit, seed=settings.seed, resize=resize)
         with nullcontext() if work is None else work_folder(Path(work)):
-            measured = run(purifier, images, settings, _store(opened, precision, work), report)
+            measured = run(purifier, images, settings, _store(opened, provider, precision, work), report)
     presets = changed_presets(opened.manifest, measured.calibration, settings)
     if apply:
         report(1.0, "writing the bundle")
@@ -152,10 +152,10 @@ def changed_presets(manifest: Manifest, calibration: Calibration, settings: Sett
     return changed
 
 
-def _store(bundle: Bundle, precision: str, work: str | PathLike[str] | None) -> NormStore:
+def _store(bundle: Bundle, provider: str, precision: str, work: str | PathLike[str] | None) -> NormStore:
     if work is None:
         return NormStore(None)
-    return NormStore(Path(work) / f"score-norms-{graphs_key(bundle.manifest, precision)[:16]}.npz")
+    return NormStore(Path(work) / f"score-norms-{provider}-{graphs_key(bundle.manifest, precision)[:16]}.npz")
 
 
 def _check(settings: Settings, manifest: Manifest) -> None:

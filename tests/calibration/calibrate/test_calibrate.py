@@ -202,12 +202,13 @@ def test_an_interrupted_run_goes_on_and_ends_as_one_without_interruption(
     assert 0 < calls < whole
     assert resumed.calibration == straight.calibration
     assert shares == sorted(shares) and shares[-1] == 1.0
-    made = []
-    for work in (tmp_path / "work", tmp_path / "fresh"):  # other images: nothing of the old ones is used
-        calls = 0
-        quick(own, clean_data(seed=2), work=work, apply=False)
-        made.append(calls)
-    assert made[0] == made[1] > 0
+    for data, provider in ((clean_data(seed=2), "cpu"), (clean, "openvino")):
+        made = []
+        for work in (tmp_path / "work", tmp_path / provider):  # nothing of other images, or of another engine, is used
+            calls = 0
+            quick(own, data, provider=provider, work=work, apply=False)
+            made.append(calls)
+        assert made[0] == made[1] > 0
 
 
 def test_a_damaged_work_file_is_begun_anew(own: Path, tmp_path: Path) -> None:
