@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import edgepure
+from edgepure.processor import cpu_name
 from edgepure.versions import package_version
 
 from . import inflight, loop_cost
@@ -31,14 +32,9 @@ def machine() -> dict[str, object]:
     import onnxruntime
     import torch
 
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
     return {
         "date": date.today().isoformat(),
-        "cpu": model,
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

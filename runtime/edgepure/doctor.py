@@ -16,19 +16,14 @@ from typing import Any
 
 from . import jetson as jetsons
 from . import nvidia
-from .cores import usable_cores
 from .install_lines import install_line
 from .jetson import Jetson
 from .nvidia import Driver
+from .processor import cpu_features, cpu_name, usable_cores
 from .tensorrt_probe import TINY_GRAPH, probe
 from .versions import package_version
 
-#: CPU features that decide how fast a convolution runs, as Linux spells them.
-FEATURES = (
-    "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
-    "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
-)  # fmt: skip
-#: Those of them that multiply integers of 8 bits. OpenVINO says that it runs int8 on every processor.
+#: CPU features that multiply integers of 8 bits. OpenVINO says that it runs int8 on every processor.
 _INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
 
@@ -124,9 +119,9 @@ def gather() -> Environment:
         numpy=package_version("numpy") or "unknown",
         onnxruntime=_onnxruntime_version(),
         providers=tuple(_providers(driver, jetson)),
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=usable_cores(),
-        features=_features(),
+        features=cpu_features(),
         memory_total=total,
         memory_available=available,
         driver=driver,
@@ -217,7 +212,7 @@ def _openvino(driver: Driver, jetson: Jetson | None) -> ModuleStatus:
     except Exception as error:  # a broken installation raises anything
         lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from ")]
         return ModuleStatus(name, version, False, detail=lines[0].strip()[:200] if lines else type(error).__name__)
-    features = set(_features())  # none where the system does not list them: then nothing is said of int8
+    features = set(cpu_features())  # none where the system does not list them: then nothing is said of int8
     units = [*(["bf16"] if "BF16" in capabilities else []), *(["int8"] if _INT8 & features else [])]
     words = " and ".join(units) or ("neither bf16 nor int8" if features else "no bf16")
     return ModuleStatus(name, version, True, detail=f"{words} in hardware")
@@ -267,27 +262,6 @@ def _onnxruntime_version() -> str | None:
     for name in ("onnxruntime", "onnxruntime-gpu"):
         if (found := package_version(name)) is not None:
             return f"{found} ({name})"
-    return None
-
-
-def _cpu_name() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _features() -> tuple[str, ...]:
-    flags = set((_cpuinfo("flags") or _cpuinfo("Features") or "").split())
-    return tuple(name for name in FEATURES if name in flags)
-
-
-def _cpuinfo(key: str) -> str | None:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                name, _, value = line.partition(":")
-                if name.strip() == key:
-                    return value.strip()
-    except OSError:
-        pass
     return None
 
 

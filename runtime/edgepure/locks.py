@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import EdgepureError
+from .errors import ConfigError, EdgepureError
 
 
 @contextmanager
@@ -82,8 +82,14 @@ def work_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Make a folder for partial results, and keep other runs out of it (``shared``: those that do not share it).
 
     Raises:
+        ConfigError: it lies inside a bundle.
         EdgepureError: another run is at work there.
     """
+    place = folder.resolve()
+    if any((outer / "bundle.json").is_file() for outer in (place, *place.parents)):
+        raise ConfigError(
+            f"the folder {folder} lies inside a bundle, which may only hold its own files; name another one (--work)"
+        )
     busy = f"another run is at work in the folder {folder}; wait until it has ended, or name another folder (--work)"
     with locked(folder, shared=shared, busy=busy, make=lambda: folder.mkdir(parents=True, exist_ok=True)):
         yield

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgepure import jetson, nvidia
+from edgepure.processor import cpu_name, usable_cores
 
 from .sections import Section
 
@@ -31,7 +32,7 @@ def describe() -> dict[str, Any]:
         "cuda_of_driver": driver.cuda,
         "jetson": None if board is None else str(board),
         "power_mode": None if board is None else board.power_mode,
-        "cpu": _cpu(),
+        "cpu": f"{cpu_name()}, {usable_cores()} cores",
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
@@ -54,12 +55,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return f"{names[0]}, {len(names)} cores" if names else platform.machine()

@@ -16,6 +16,7 @@ from typing import Any
 
 import edgepure
 from edgepure.bundle import Bundle
+from edgepure.processor import cpu_name, usable_cores
 from edgepure.verification import verify
 from edgepure_export import ExportedBundle, export_from_sources
 
@@ -115,7 +116,11 @@ def run(recipe: Recipe, classifier: str, diffusion: str, out: Path, presets: Any
     return {
         "recipe": recipe.name,
         "date": date.today().isoformat(),
-        "machine": {"cpu": _cpu(), "threads": options.get("threads"), "python": platform.python_version()},
+        "machine": {
+            "cpu": f"{cpu_name()}, {usable_cores()} cores",
+            "threads": options.get("threads"),
+            "python": platform.python_version(),
+        },
         "classifier": manifest.provenance.classifier,
         "diffusion": manifest.provenance.diffusion,
         "parameters": counts,
@@ -166,9 +171,3 @@ def _threads(count: int | None) -> str:
 def peak_memory() -> float:
     """GiB that this process had in memory at most so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-    return f"{names[0]}, {len(names)} cores" if names else platform.machine()

@@ -137,7 +137,7 @@ def test_openvino_is_tried(found: doctor.Environment) -> None:
 def test_what_the_processor_has_for_variants(
     capabilities: list[str], features: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_features", lambda: features)
+    monkeypatch.setattr(doctor, "cpu_features", lambda: features)
     module = openvino_module(monkeypatch, fake_openvino([2.0, 2.0], capabilities))
     assert module.works and module.detail == words
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli_process import environment
-from edgepure.errors import EdgepureError
+from edgepure.errors import ConfigError, EdgepureError
 from edgepure.locks import locked, remove_work_folder, work_folder
 
 pytest.importorskip("fcntl", reason="this system has no such locks")
@@ -127,3 +127,11 @@ def test_without_locks_everything_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
         pass
     remove_work_folder(tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "engines", "new/folder"])
+def test_a_bundle_holds_no_partial_results(tiny_bundle: Path, inside: str) -> None:
+    before = sorted(tiny_bundle.rglob("*"))
+    with pytest.raises(ConfigError, match="lies inside a bundle, .*--work"), work_folder(tiny_bundle / inside):
+        pass
+    assert sorted(tiny_bundle.rglob("*")) == before

@@ -30,9 +30,9 @@ def fingerprint(
 ) -> dict[str, str]:
     """What the numbers of a study depend on. Not the bundle's presets: tuning changes them."""
     ssni = {n: s.model_dump(mode="json") for n, s in calibrated_ssni(bundle.manifest).items()}
-    device = {"provider": provider, **{k: environment()[k] for k in ("device", "cores")}} if ms is not None else {}
+    device = {k: environment()[k] for k in ("device", "cores")} if ms is not None else {}
     protocol = {**settings.of_the_search(), "white-box": whitebox, "methods": sorted(methods or ()),
-                "attacks": ATTACK_REVISION, **device}  # fmt: skip
+                "attacks": ATTACK_REVISION, "provider": provider, **device}  # fmt: skip
     return {
         "the bundle": digest({**_models(bundle), "ssni": ssni, "precisions": list(precisions)}),
         "the data": digest([parts[0].clean.sha256, parts[0].attacked.sha256]),

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import write_text
-from ..cores import usable_cores
 from ..errors import EdgepureError
+from ..processor import cpu_name, usable_cores
 from ..versions import ENGINES, package_version
 from .scores import Protocol, Score
 
@@ -175,17 +175,6 @@ def environment(*providers: str) -> dict[str, str]:
         "cores": str(usable_cores()),
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def cpu_name() -> str:
-    """The processor as its maker calls it, or the architecture."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.lower().startswith(("model name", "hardware")):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _scores(scores: Mapping[str, Score | None]) -> dict[str, Any]:

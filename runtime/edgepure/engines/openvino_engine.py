@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cores import usable_cores
 from ..errors import BundleError, ProviderError
+from ..processor import usable_cores
 from .base import BoundCall, Engine, Float32, TensorSpec, check_kernels
 from .host_stepper import HostCall, HostStepper
 
