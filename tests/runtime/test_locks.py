@@ -132,6 +132,6 @@ def test_without_locks_everything_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("inside", ["", "engines", "new/folder"])
 def test_a_bundle_holds_no_partial_results(tiny_bundle: Path, inside: str) -> None:
     before = sorted(tiny_bundle.rglob("*"))
-    with pytest.raises(ConfigError, match="lies inside a bundle, .*--work"), work_folder(tiny_bundle / inside):
+    with pytest.raises(ConfigError, match=r"lies inside a bundle, .*--work"), work_folder(tiny_bundle / inside):
         pass
     assert sorted(tiny_bundle.rglob("*")) == before
