@@ -203,6 +203,8 @@ def _provider_fault(long_name: str) -> str | None:
 
 
 def _openvino(driver: Driver, jetson: Jetson | None) -> ModuleStatus:
+    from .engines.openvino_engine import reason
+
     name = "openvino"
     if importlib.util.find_spec(name) is None:
         return ModuleStatus(name, None, False, detail="not installed", install=install_line(name, jetson, driver))
@@ -210,8 +212,7 @@ def _openvino(driver: Driver, jetson: Jetson | None) -> ModuleStatus:
     try:
         capabilities = try_openvino()
     except Exception as error:  # a broken installation raises anything
-        lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from ")]
-        return ModuleStatus(name, version, False, detail=lines[0].strip()[:200] if lines else type(error).__name__)
+        return ModuleStatus(name, version, False, detail=reason(error)[:200])
     features = set(cpu_features())  # none where the system does not list them: then nothing is said of int8
     units = [*(["bf16"] if "BF16" in capabilities else []), *(["int8"] if _INT8 & features else [])]
     words = " and ".join(units) or ("neither bf16 nor int8" if features else "no bf16")

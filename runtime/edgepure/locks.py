@@ -85,8 +85,10 @@ def work_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
         ConfigError: it lies inside a bundle.
         EdgepureError: another run is at work there.
     """
+    from .manifest import MANIFEST_FILE
+
     place = folder.resolve()
-    if any((outer / "bundle.json").is_file() for outer in (place, *place.parents)):
+    if any((outer / MANIFEST_FILE).is_file() for outer in (place, *place.parents)):
         raise ConfigError(
             f"the folder {folder} lies inside a bundle, which may only hold its own files; name another one (--work)"
         )

@@ -15,11 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from .calibration import Calibration
+from .engines.base import check_kernels
 from .errors import BundleError, ConfigError, ProviderError
 from .faults import first_fault
 from .presets import Preset
 from .rows import COLUMNS, LEARNED_COLUMNS
 from .schedule import ScheduleSpec
+from .versions import ENGINES
 
 #: Version of the format that this package writes, and the newest one that it reads.
 SCHEMA_VERSION = 1
@@ -38,7 +40,6 @@ GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learne
 VariantName = Literal["fp16", "bf16", "int8", "fp8"]
 #: Engines that variants are made for.
 Target = Literal["cpu", "openvino", "cuda", "tensorrt"]
-_ENGINES = {"cpu": "the CPU (ONNX Runtime)", "openvino": "OpenVINO", "tensorrt": "TensorRT"}
 VARIANT_NAMES: tuple[VariantName, ...] = ("fp16", "bf16", "int8", "fp8")
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -234,21 +235,24 @@ class Manifest(_Entry):
         )
 
     def check_target(self, precision: str, provider: str) -> None:
-        """Refuse a variant on an engine that it was not made for.
+        """Refuse a variant on an engine that it was not made for, or that has no kernels for it.
 
         ONNX Runtime's CPU wants other Q/DQ nodes than the others do, those with zero points are nothing for a GPU, and
         the bf16 that stands between OpenVINO's is nothing for ONNX Runtime's CPU.
 
         Raises:
-            ProviderError: the variant was made for another engine, and cannot run on this one.
+            ProviderError: the variant cannot run on this engine.
+            ConfigError, BundleError: as `graphs_in`.
         """
+        graphs = self.graphs_in(precision)
+        check_kernels(provider, precision)
         wanted = provider.removesuffix("-rtx")
-        for made_for in {entry.target for entry in self.graphs_in(precision).values()} - {None, wanted}:
+        for made_for in {entry.target for entry in graphs.values() if entry.target not in (None, wanted)}:
             if made_for in ("cpu", "openvino") or wanted == "openvino":
-                engine = _ENGINES.get(str(made_for), made_for)
                 raise ProviderError(
-                    f"the {precision} variant of {self.name!r} was made for {engine} and cannot run on {provider!r}; "
-                    f"make it anew with `edgepure quantize BUNDLE --precision {precision} --for {wanted} --data IMAGES`"
+                    f"the {precision} variant of {self.name!r} was made for {ENGINES[str(made_for)][0]} ({made_for}) "
+                    f"and cannot run on {provider!r}; make it anew with "
+                    f"`edgepure quantize BUNDLE --precision {precision} --for {wanted} --data IMAGES`"
                 )
 
     def _check_graph(self, graph: GraphName, entry: GraphEntry) -> None:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .engines import Engine, Stepper, open_engine, open_stepper
-from .engines.base import check_kernels
 from .errors import ConfigError, NotFiniteError
 from .images import load_images
 from .inflight import Counters, InFlight, Job
@@ -78,7 +77,6 @@ class Purifier:
         self.bundle = bundle
         self.provider = provider
         self.precision = precision
-        check_kernels(provider, precision)
         bundle.manifest.check_target(precision, provider)  # a variant that is not there is an error now
         self.slots = slots
         self._threads = threads

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import platform
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgepure import jetson, nvidia
 from edgepure.processor import cpu_name, usable_cores
+from edgepure.versions import package_version
 
 from .sections import Section
 
@@ -36,7 +36,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
-    found["versions"] = {name: v for name in PACKAGES if (v := _version(name)) is not None}
+    found["versions"] = {name: v for name in PACKAGES if (v := package_version(name)) is not None}
     return found
 
 
@@ -48,10 +48,3 @@ def lacks(section: Section, device: str) -> str:
             return f"no CUDA device: {driver.fault}"
     missing = [name for name in section.needs if importlib.util.find_spec(name) is None]
     return f"not installed: {', '.join(missing)}" if missing else ""
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from edgepure.bundle import Bundle, hash_files, write_manifest
 from edgepure.manifest import SELFTEST_FILE, ImageSpec, Manifest, Provenance
 from edgepure.presets import Preset
 from edgepure.schedule import NoiseSchedule
+from edgepure.versions import package_version
 from edgepure_export.bundle_graphs import bundle_parts, export_parts, graph_entry
 from edgepure_export.cases import Cases
 from edgepure_export.graphs import OPSET, evaluating
@@ -119,7 +119,7 @@ def make_bundle(
                 "default_preset": next(iter(parsed)),
                 "provenance": Provenance(
                     created=date.today(),
-                    edgepure_version=_version("edgepure"),
+                    edgepure_version=package_version("edgepure") or "unknown",
                     torch_version=str(torch.__version__),
                     onnx_version=str(onnx.__version__),
                     classifier="stand-in",
@@ -157,10 +157,3 @@ def exact(device: str) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, convolution.allow_tf32 = before
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return "unknown"

@@ -66,15 +66,17 @@ def test_engines_that_cannot_run_a_variant_say_so(own_bundle: Path) -> None:
     with pytest.raises(ProviderError, match=r"bf16 variant cannot run on the CPU.*OpenVINO"):
         edgepure.load(own_bundle, precision="bf16")
     add_variant(own_bundle, "int8", target="cpu")
-    with pytest.raises(ProviderError, match=r"int8 variant of 'tiny' was made for the CPU.*--for tensorrt"):
+    with pytest.raises(
+        ProviderError, match=r"int8 variant of 'tiny' was made for ONNX Runtime \(cpu\).*--for tensorrt"
+    ):
         edgepure.load(own_bundle, "tensorrt-rtx", precision="int8")
-    with pytest.raises(ProviderError, match=r"made for the CPU \(ONNX Runtime\) .*'openvino'.*--for openvino"):
+    with pytest.raises(ProviderError, match=r"made for ONNX Runtime \(cpu\) .*'openvino'.*--for openvino"):
         edgepure.load(own_bundle, "openvino", precision="int8")
     add_variant(own_bundle, "int8", target="openvino")
-    with pytest.raises(ProviderError, match=r"was made for OpenVINO and cannot run on 'cpu'.*--for cpu"):
+    with pytest.raises(ProviderError, match=r"was made for OpenVINO \(openvino\) and cannot run on 'cpu'.*--for cpu"):
         edgepure.load(own_bundle, precision="int8")
     add_variant(own_bundle, "int8", target="tensorrt")
-    with pytest.raises(ProviderError, match=r"was made for TensorRT and cannot run on 'openvino'"):
+    with pytest.raises(ProviderError, match=r"was made for TensorRT \(tensorrt\) and cannot run on 'openvino'"):
         edgepure.load(own_bundle, "openvino", precision="int8")
 
 

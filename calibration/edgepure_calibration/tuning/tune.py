@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from edgepure import Bundle
 from edgepure.demo.report import environment
-from edgepure.engines.base import check_kernels
 from edgepure.errors import ConfigError, ProviderError
 from edgepure.labelled import LabelledImages
 from edgepure.manifest import Manifest
@@ -101,7 +100,7 @@ def tune(
     for name in precisions or ():
         if name not in offered:
             raise ConfigError(f"the bundle has no graphs in {name}; it has {', '.join(offered)}")
-        _check_engine(opened.manifest, name, provider)
+        opened.manifest.check_target(name, provider)
     transfer, attacks, protocols = make_attacks(twin, settings, whitebox, len(opened.manifest.classes))
     with study_file(opened.path, study) as path, Meter(bundle, provider, threads) as meter:
         for name in references or ():
@@ -177,16 +176,10 @@ def tune(
     return result
 
 
-def _check_engine(manifest: Manifest, precision: str, provider: str) -> None:
-    """Raises ProviderError if a variant cannot run on this engine."""
-    check_kernels(provider, precision)
-    manifest.check_target(precision, provider)
-
-
 def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
     """Whether a variant can run on this engine."""
     try:
-        _check_engine(manifest, precision, provider)
+        manifest.check_target(precision, provider)
     except ProviderError:
         return False
     return True

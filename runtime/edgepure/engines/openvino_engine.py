@@ -84,7 +84,7 @@ class OpenVinoEngine(Engine):
             if not self._model.outputs:
                 raise ValueError("it has no outputs")
         except Exception as error:  # OpenVINO raises many unrelated classes
-            raise BundleError(f"{path.name} cannot be run by openvino {self._version}: {_reason(error)}") from None
+            raise BundleError(f"{path.name} cannot be run by openvino {self._version}: {reason(error)}") from None
         self._file = path.name
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
         if threads is not None:
@@ -152,9 +152,7 @@ class OpenVinoEngine(Engine):
                 model.reshape({name: [size, *spec.shape[1:]] for name, spec in self.inputs.items()})
             return self._core.compile_model(model, "CPU", {**self._options, "NUM_STREAMS": streams})
         except RuntimeError as error:
-            raise BundleError(
-                f"{self._file} cannot be compiled by openvino {self._version}: {_reason(error)}"
-            ) from None
+            raise BundleError(f"{self._file} cannot be compiled by openvino {self._version}: {reason(error)}") from None
 
     def _streams(self, batch: int) -> int:
         """Into how many equal parts a full batch is divided."""
@@ -196,10 +194,10 @@ def _infer(requests: list[Any]) -> None:
                 request.wait()
         if not isinstance(error, RuntimeError):
             raise
-        raise ProviderError(f"OpenVINO failed: {_reason(error)}; `edgepure doctor` shows what works here") from None
+        raise ProviderError(f"OpenVINO failed: {reason(error)}; `edgepure doctor` shows what works here") from None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """What OpenVINO says, without the places in its source code: its last line."""
     lines = [re.sub(r" failed at \S+", " failed", line).strip(" .:-") for line in str(error).splitlines()]
     return next((line for line in reversed(lines) if line), type(error).__name__)[:300]

@@ -237,7 +237,7 @@ def test_variants_of_another_engine_are_not_tried(bundle: Path, data: LabelledIm
     assert found.facts["provider"] == "openvino" and found.facts["openvino"][0].isdigit()
     assert "onnxruntime" not in found.facts
     other = bundle.with_name("other.journal")
-    with pytest.raises(ProviderError, match=r"int8 variant .* was made for the CPU"):
+    with pytest.raises(ProviderError, match=r"int8 variant .* was made for ONNX Runtime"):
         run(bundle, data, attacked, provider="openvino", precisions=["int8"], study=other)
     with pytest.raises(ProviderError, match="fp8 variant cannot run on OpenVINO"):
         run(bundle, data, attacked, provider="openvino", precisions=["fp8"], study=other, on_progress=pytest.fail)
