@@ -1,25 +1,29 @@
-# make demo | test | bench | lint | wheel | clean
+# make demo | test | test-arm64 | images | bench | lint | wheel | clean
 # Each does its own set-up: only Python 3.10 to 3.13 (with its venv module) and make have to be there.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+DIST ?= dist
 
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.edgepure-installed
 
-# uv from the PATH when it works (a shim may not), else a private one in .uv/.
+# uv from the PATH when it works (a shim may not), else a private one in .uv/, the version of the container images.
+UV_VERSION := 0.13.9
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 UV_FILE := $(filter .uv/%,$(UV))
 
 SUPPORTED := -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format wheel setup constraints clean distclean
+.PHONY: help demo test test-arm64 images bench lint format wheel setup constraints clean distclean
 
 help:
 	@echo "make demo       export, attack, purify and classify the digits; writes out/report.html and out/report.json"
 	@echo "make test       ruff, hadolint, mypy and the tests"
+	@echo "make test-arm64 the runtime's tests on emulated 64-bit Arm; needs root: sudo make test-arm64"
+	@echo "make images     build and try container images with docker, podman or buildah: make images IMAGES='cpu export'"
 	@echo "make bench      the speed table; writes out/bench.json"
 	@echo "make lint       ruff, hadolint and mypy alone;  make format repairs what ruff can"
 	@echo "make wheel      dist/edgepure-*.whl"
@@ -32,6 +36,12 @@ demo: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -q $(PYTEST_ARGS)
+
+test-arm64:
+	tests/arm64/run.sh
+
+images:
+	$(PYTHON) docker/check.py $(IMAGES)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
@@ -47,7 +57,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 wheel: | $(UV_FILE)
-	$(UV) build --wheel --python "$(PYTHON)" --out-dir dist
+	$(UV) build --wheel --python "$(PYTHON)" --out-dir "$(DIST)"
 
 # An environment that is already there is kept when its Python fits; otherwise a new one is made, with $(PYTHON) where
 # that fits and with a Python that uv finds where it does not.
@@ -65,7 +75,7 @@ $(STAMP): pyproject.toml constraints.txt | $(UV_FILE)
 	@$(PYTHON) -m venv .uv || { rm -rf .uv; \
 	  echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian, Ubuntu: apt install python3-venv) or uv." >&2; \
 	  exit 1; }
-	.uv/bin/python -m pip install --quiet uv
+	.uv/bin/python -m pip install --quiet uv==$(UV_VERSION)
 
 # After a change of dependencies in pyproject.toml. What is pinned stays pinned: delete a line to let it move.
 # A marker is kept only where Python 3.10 needs an older version than the others do.

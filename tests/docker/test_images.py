@@ -1,4 +1,4 @@
-"""What can be known of the container images without building them. hadolint runs in `make lint`."""
+"""What can be known of the container images without building them. `make lint` runs hadolint, `make images` builds."""
 
 from __future__ import annotations
 
@@ -44,6 +44,19 @@ def test_versions_are_pinned(path: Path) -> None:
             wanted = [word for word in command.split() if re.match(r"""["']?[a-z]""", word)]
             free = [word for word in wanted if "==" not in word and "constraints" not in word and "TORCH" not in word]
             assert not free or "--constraint" in command, f"{free} have no version"
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=NAMES)
+def test_a_change_of_the_sources_keeps_the_layer_of_the_packages(path: Path) -> None:
+    lines = instructions(path)
+    (packages,) = [i for i, line in enumerate(lines) if "-r pyproject.toml" in line]
+    copied = [line for line in lines[:packages] if line.startswith("COPY ") and "--from" not in line]
+    assert copied == ["COPY constraints.txt pyproject.toml ./"]
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=NAMES)
+def test_no_frontend_is_fetched(path: Path) -> None:
+    assert "syntax=" not in path.read_text(encoding="utf-8"), "a moving tag, from a registry, for nothing that is used"
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=NAMES)
