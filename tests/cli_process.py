@@ -15,6 +15,8 @@ import edgepure
 
 #: Commands that open an engine: one thread each, because tests run side by side.
 _WITH_ENGINE = ("verify", "purify", "classify", "bench", "demo", "export")
+#: Seconds after which a command hangs; emulated processors need more.
+TIMEOUT = float(os.environ.get("EDGEPURE_TEST_TIMEOUT", "120"))
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,13 @@ def command(*arguments: object) -> list[str]:
 def run(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, **options: Any) -> Finished:
     """Run one command to its end."""
     done = subprocess.run(
-        command(*arguments), cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=120, **options
+        command(*arguments),
+        cwd=cwd,
+        env=env or environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        **options,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
 

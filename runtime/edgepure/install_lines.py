@@ -60,7 +60,8 @@ def _jetson(part: str, jetson: Jetson) -> str:
         return "flash JetPack 6 or 7: JetPack 5 has Python 3.8, and edgepure needs 3.10"
     wheels = "jp6/cu126" if jetson.jetpack == 6 else "sbsa, for CUDA 13"
     return {
-        "cuda": f"the onnxruntime-gpu wheel of the Jetson AI Lab index ({wheels}); that of PyPI is not for Jetson",
+        "cuda": "pip uninstall onnxruntime, then the onnxruntime-gpu wheel of the Jetson AI Lab index "
+        f"({wheels}); that of PyPI is not for Jetson",
         "tensorrt": _APT,
         "tensorrt_rtx": "",  # it has no engines for Orin and Thor
         "cuda.bindings": f'pip install "cuda-bindings=={12 if jetson.jetpack == 6 else 13}.*"',

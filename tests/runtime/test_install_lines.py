@@ -27,6 +27,7 @@ JETPACK5, JETPACK6, JETPACK7 = Jetson("35.5.0"), Jetson("36.4.3"), Jetson("39.2"
         ("tensorrt", JETPACK6, ORIN6, "--system-site-packages"),
         ("cuda", JETPACK6, ORIN6, "jp6/cu126"),
         ("cuda", JETPACK7, PC, "sbsa"),
+        ("cuda", JETPACK7, PC, "pip uninstall onnxruntime, then"),  # both are the module onnxruntime
         ("cuda.bindings", JETPACK6, ORIN6, "cuda-bindings==12.*"),
         ("cuda.bindings", JETPACK7, PC, "cuda-bindings==13.*"),
         ("tensorrt", JETPACK5, ORIN6, "flash JetPack 6 or 7"),

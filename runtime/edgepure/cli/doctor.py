@@ -10,7 +10,7 @@ from .guard import guard
 from .options import DebugOption, JsonOption
 
 if TYPE_CHECKING:
-    from ..doctor import ModuleStatus
+    from ..doctor import Environment, ModuleStatus
     from ..nvidia import Driver
 
 
@@ -52,10 +52,7 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
             ),
             ("jetson", str(found.jetson) if found.jetson is not None else "no"),
             *((("power mode", found.jetson.power_mode or "unknown"),) if found.jetson is not None else ()),
-            (
-                "torch",
-                "installed" if found.torch else "not installed; only export needs it: pip install edgepure[export]",
-            ),
+            ("torch", _torch(found)),
             ("demo bundle", found.demo_bundle or "missing: install edgepure from a wheel"),
         ]
         table(("what", "found"), facts)
@@ -72,6 +69,14 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
     if not found:
         note("error: no inference engine works on this machine; install one with `pip install edgepure[cpu]`")
         raise typer.Exit(ProviderError.exit_code)
+
+
+def _torch(found: Environment) -> str:
+    if found.torch:
+        return "installed"
+    if found.jetson is not None:
+        return "not installed; only export needs it, on a workstation"
+    return "not installed; only export needs it: pip install edgepure[export]"
 
 
 def _driver(driver: Driver) -> str:
