@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
 
-_ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
+#: Both bring the module `onnxruntime`.
+ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
 #: provider -> what people call its engine, and the packages that it may come from.
 ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "cpu": ("ONNX Runtime", _ONNXRUNTIME),
+    "cpu": ("ONNX Runtime", ONNXRUNTIME),
     "openvino": ("OpenVINO", ("openvino",)),
-    "cuda": ("ONNX Runtime", _ONNXRUNTIME),
+    "cuda": ("ONNX Runtime", ONNXRUNTIME),
     "tensorrt": ("TensorRT", ("tensorrt",)),
     "tensorrt-rtx": ("TensorRT for RTX", ("tensorrt-rtx",)),
 }
 
 
-def package_version(*names: str) -> str | None:
-    """Of the first of these packages that is installed; None if none is."""
+def installed_package(*names: str) -> tuple[str, str] | None:
+    """The one of these packages that Python imports, with its version: the first on Python's path, which counts where
+    several bring the same module; None if there is none."""
+    places = [os.path.realpath(place) for place in sys.path]
+    found = []
     for name in names:
         try:
-            return version(name)
+            package = distribution(name)
         except PackageNotFoundError:
             continue
-    return None
+        place = os.path.realpath(str(package.locate_file("")))
+        found.append((places.index(place) if place in places else len(places), name, package.version))
+    return min(found, key=lambda package: package[0])[1:] if found else None
+
+
+def package_version(*names: str) -> str | None:
+    """Of the one of these packages that Python imports; None if none is installed."""
+    found = installed_package(*names)
+    return None if found is None else found[1]
 
 
 def engine_words(provider: str) -> str:

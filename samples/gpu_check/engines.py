@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import edgepure
 from edgepure.engines.base import Engine, Stepper
@@ -82,3 +83,27 @@ def with_cuda_graphs(bundle: Path, name: EngineName, slots: int) -> Iterator[Par
         stepper = CudaStepper(step, slots)
         stack.callback(stepper.close)
         yield Parts(unet, stepper, purifier)
+
+
+@contextmanager
+def stepper_in_a_way(purifier: Purifier, name: EngineName, way: str, slots: int = 8) -> Iterator[Any]:
+    """The slots of the step graph of an open bundle, executed with ``graphs``, with ``no_graphs``, or (without them on
+    ONNX Runtime) with noise from the host, ``host_noise``."""
+    noise = "host" if way == "host_noise" else "auto"
+    with ExitStack() as stack:
+        stepper: Stepper
+        if name.provider == "cuda":
+            from edgepure.engines.onnxruntime_cuda import CudaEngine, CudaStepper
+
+            path = purifier.bundle.graph_path("step", name.precision)
+            engine = stack.enter_context(CudaEngine(path, precision=name.precision, graphs=way == "graphs"))
+            assert isinstance(engine, CudaEngine)
+            stepper = CudaStepper(engine, slots, noise=noise)
+        else:
+            from edgepure.engines.tensorrt_runner import TensorRTEngine, TensorRTStepper
+
+            built = purifier.engine("step")
+            assert isinstance(built, TensorRTEngine)
+            stepper = TensorRTStepper(built, slots, graphs=way != "no_graphs", noise=noise)
+        stack.callback(stepper.close)
+        yield stepper

@@ -9,14 +9,14 @@ from typing import Any
 
 from edgepure import jetson, nvidia
 from edgepure.processor import cpu_name, usable_cores
-from edgepure.versions import package_version
+from edgepure.versions import ONNXRUNTIME, installed_package
 
 from .sections import Section
 
 #: Packages whose versions decide the numbers.
 PACKAGES = (
-    "edgepure", "numpy", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx",
-    "cuda-bindings", "nvidia-ml-py", "diffusers",
+    "edgepure", "numpy", "torch", "triton", "onnx", "tensorrt", "tensorrt-rtx", "cuda-bindings",
+    "nvidia-cuda-nvrtc", "nvidia-cudnn-cu13", "nvidia-ml-py", "diffusers",
 )  # fmt: skip
 
 
@@ -36,7 +36,8 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
-    found["versions"] = {name: v for name in PACKAGES if (v := package_version(name)) is not None}
+    packages = [installed_package(*names) for names in (ONNXRUNTIME, *((name,) for name in PACKAGES))]
+    found["versions"] = dict(package for package in packages if package is not None)
     return found
 
 

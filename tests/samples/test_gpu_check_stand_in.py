@@ -85,12 +85,35 @@ def test_images_in_flight(machine: Machine, tmp_path: Path) -> None:
 def test_cuda_graphs_and_noise(machine: Machine, tmp_path: Path) -> None:
     where = context(tmp_path)
     BY_NAME["graphs"](where)
-    found = next(r for r in read(where)["results"] if r["part"] == "tensorrt fp32")
-    assert found["ok"], found
-    assert found["captured"] > 0 and found["difference_without_graphs"] == 0.0
-    assert found["difference_with_noise_of_the_host"] < 1e-5
-    assert {"ms_a_row_graphs", "ms_a_row_no_graphs", "ms_a_row_host_noise"} <= set(found)
+    tensorrt, cuda = (next(r for r in read(where)["results"] if r["part"] == f"{p} fp32") for p in ("tensorrt", "cuda"))
+    for found in (tensorrt, cuda):
+        assert found["ok"], found
+        assert found["difference_without_graphs"] == 0.0
+        assert found["difference_with_noise_of_the_host"] < 1e-5
+        assert {"ms_a_row_graphs", "ms_a_row_no_graphs", "ms_a_row_host_noise"} <= set(found)
+    assert tensorrt["captured"] > 0 and "captured" not in cuda
     assert machine.leaks() == {}
+
+
+def test_a_graph_of_onnxruntime_that_computes_something_else_is_a_failure(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it read memory that was used again after it was captured."""
+    from gpu_stand_in import CudaSession
+
+    real, calls = CudaSession.run_with_iobinding, dict[str, int]()
+
+    def stale(self: CudaSession, iobinding: Any, run_options: Any = None) -> None:
+        number = run_options.get_run_config_entry("gpu_graph_id") if self._options["enable_cuda_graph"] == "1" else ""
+        calls[number] = calls.get(number, 0) + 1
+        if number != "1" or calls[number] <= 3:
+            real(self, iobinding, run_options)
+
+    monkeypatch.setattr(CudaSession, "run_with_iobinding", stale)
+    where = context(tmp_path)
+    BY_NAME["graphs"](where)
+    found = {r["part"]: r["ok"] for r in read(where)["results"]}
+    assert found == {"cuda fp32": False, "tensorrt fp32": True}
 
 
 def test_graphs_that_cannot_be_captured_are_a_failure(

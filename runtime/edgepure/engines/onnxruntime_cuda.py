@@ -29,7 +29,8 @@ class CudaEngine(OnnxRuntimeEngine):
             precision: of the heavy arithmetic in the graph, as the manifest says.
             graphs: let ONNX Runtime capture a CUDA graph for each binding of `CudaStepper` and of `bound`. Its graphs
                 belong to the thread that made them, and while it captures one no other thread may use CUDA.
-            tf32: let fp32 matrices be computed with 10 bits of mantissa.
+            tf32: let fp32 matrices be computed with 10 bits of mantissa. Where ``precision`` is less than fp32 this is
+                always allowed: ONNX Runtime (1.31) otherwise keeps convolutions of every type off the tensor cores.
 
         Raises:
             ProviderError: ONNX Runtime without CUDA, no GPU, or CUDA does not start.
@@ -43,7 +44,7 @@ class CudaEngine(OnnxRuntimeEngine):
         options = {
             "device_id": "0",
             "user_compute_stream": str(int(self.stream)),
-            "use_tf32": str(int(tf32)),
+            "use_tf32": str(int(tf32 or precision != "fp32")),
             "enable_cuda_graph": str(int(graphs)),
         }
         try:
@@ -91,13 +92,13 @@ class CudaEngine(OnnxRuntimeEngine):
         return settings
 
     def bound(self, batch: int) -> BoundCall:
+        self.check_open()
         return _DeviceCall(self, batch)
 
-    def close(self) -> None:
-        if self.session is not None:
-            self.stream.wait()
-            super().close()
-            self.stream.close()
+    def _close(self) -> None:
+        self.stream.wait()
+        super()._close()
+        self.stream.close()
 
 
 def _fault(error: Exception) -> EdgepureError:
@@ -105,6 +106,11 @@ def _fault(error: Exception) -> EdgepureError:
     if "memory" in said.lower() and ("allocate" in said.lower() or "out of" in said.lower()):
         return EdgepureError(
             f"the GPU's memory is full ({said}); use fewer slots or smaller batches, or end what else runs on the GPU"
+        )
+    if "cudnn is unavailable" in said.lower():
+        return ProviderError(
+            "provider 'cuda' needs cuDNN, which was not found; install it with "
+            "`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
         )
     return ProviderError(f"CUDA: ONNX Runtime failed: {said}; `edgepure doctor` shows what works here")
 
@@ -171,7 +177,7 @@ class CudaStepper(DeviceStepper):
             self._bindings[key] = self._engine.binding(bucket, self._addresses(now))
         self._engine.launch(*self._bindings[key])
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._stream.wait()
         self._bindings.clear()
-        super().close()
+        super()._close()

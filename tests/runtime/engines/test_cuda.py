@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda.bindings import runtime as real_runtime
 
 from edgepure.engines import cuda
 from edgepure.errors import EdgepureError, ProviderError
@@ -72,3 +73,43 @@ def test_a_graph_that_cannot_be_captured_leaves_nothing(gpu: Any, fault: str) ->
     for part in (graph, buffer, stream):
         part.close()
     assert gpu.machine.leaks() == {}
+
+
+class Recorder:
+    """The stand-in's runtime, with everything that is called."""
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime, self.calls = runtime, list[tuple[str, tuple[Any, ...], tuple[Any, ...]]]()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._runtime, name)
+        if not callable(found) or isinstance(found, type):
+            return found
+
+        def function(*arguments: Any) -> Any:
+            results = found(*arguments)
+            self.calls.append((name, arguments, results))
+            return results
+
+        return function
+
+
+def test_the_real_bindings_take_these_arguments(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call of the module, made to the real ones: without a driver they fail, but not for their arguments."""
+    if real_runtime.cudaGetDeviceCount()[0] == real_runtime.cudaError_t.cudaSuccess:
+        pytest.skip("would be done to the GPU of this machine")
+    recorder = Recorder(gpu.machine.runtime)
+    monkeypatch.setattr(cuda.bindings(), "runtime", recorder)
+    cuda.require_gpu("this test")
+    cuda.start_cuda()
+    test_memory_there_and_back(gpu)
+    test_a_graph_that_cannot_be_captured_leaves_nothing(gpu, "allocation")
+    test_a_graph_that_cannot_be_captured_leaves_nothing(gpu, "work")
+    stream = cuda.Stream()
+    with pytest.raises(EdgepureError, match="memory is full"):
+        cuda.DeviceBuffer(1 << 40, stream)
+    stream.close()
+    assert {name for name, _, _ in recorder.calls} == {n for n in vars(type(gpu.machine.runtime)) if n[:4] == "cuda"}
+    for name, arguments, results in recorder.calls:
+        found = getattr(real_runtime, name)(*arguments)
+        assert isinstance(found[0], real_runtime.cudaError_t) and len(found) == len(results), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import edgepure
 from edgepure.bundle import Bundle
 from edgepure.engines import open_engine, open_stepper
 from edgepure.engines.onnxruntime_cuda import CudaEngine, CudaStepper
-from edgepure.engines.onnxruntime_engine import gpu_words, why_inactive
+from edgepure.engines.onnxruntime_engine import gpu_words, load_cuda_libraries, why_inactive
 from edgepure.errors import ConfigError, EdgepureError, ProviderError
 from edgepure.inflight import InFlight, Job
 from edgepure.measure import bench
@@ -160,6 +161,11 @@ def test_what_the_gpu_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("bfc_arena.cc:376 Failed to allocate memory for requested buffer", "the GPU's memory is full", EdgepureError),
         ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", "CUDA: ONNX Runtime", ProviderError),
+        (
+            "cuDNN is unavailable or disabled: dlopen failed for libcudnn.so",
+            r"^provider 'cuda' needs cuDNN",
+            ProviderError,
+        ),
     ],
 )
 def test_a_call_that_fails_is_an_error_and_no_call_on_the_cpu(
@@ -190,6 +196,62 @@ def test_the_library_that_is_missing_is_named(tmp_path: Path) -> None:
     installed = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
     said = why_inactive(installed)
     assert "libonnxruntime_providers_cuda.so: cannot open shared object" in said and "[cuda,cudnn]" in said
+
+
+def test_cudnn_is_looked_for_before_the_first_convolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime (1.31) starts without it."""
+
+    def load(name: str) -> None:
+        if name.startswith("libcudnn"):
+            raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    said = why_inactive(SimpleNamespace(__file__=str(tmp_path / "__init__.py")))
+    assert said.startswith("libcudnn.so.9: cannot open shared object") and "[cuda,cudnn]" in said
+
+
+def test_libraries_are_found_wherever_python_packages_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime looks beside itself; it may be in another folder than CUDA's libraries."""
+    places = [tmp_path / place / "nvidia" / part / "lib" for place, part in (("a", "cu13"), ("b", "cudnn"))]
+    for place in places:
+        place.mkdir(parents=True)
+        monkeypatch.syspath_prepend(str(place.parents[2]))
+    asked: list[str | None] = []
+
+    def preload_dlls(directory: str | None = None) -> None:
+        asked.append(directory)
+        print(f"not in {directory or 'any place'}")
+
+    load_cuda_libraries(SimpleNamespace(preload_dlls=preload_dlls))
+    assert asked[-1] is None and {str(place) for place in places} <= set(asked)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "not in any place\n")
+    load_cuda_libraries(SimpleNamespace())  # an older ONNX Runtime
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", "0"), ("fp16", "1"), ("int8", "1")])
+def test_less_than_fp32_is_let_onto_the_tensor_cores(
+    monkeypatch: pytest.MonkeyPatch, precision: str, tf32: str
+) -> None:
+    """ONNX Runtime has one switch for them, and calls it after fp32's way to use them."""
+    machine = Machine()
+    plug_in(monkeypatch, machine)
+    sessions = plug_in_onnxruntime(monkeypatch, machine)
+    CudaEngine(Bundle.open(DIGITS).graph_path("step"), precision=precision).close()
+    assert [session._options["use_tf32"] for session in sessions] == [tf32]
+    unplug()
+
+
+def test_bf16_is_refused_before_onnxruntime_says_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    plug_in(monkeypatch, machine)
+    plug_in_onnxruntime(monkeypatch, machine)
+    with pytest.raises(ProviderError, match=r"bf16 variant cannot run on ONNX Runtime's CUDA provider.*fp16"):
+        CudaEngine(Bundle.open(DIGITS).graph_path("step"), precision="bf16")
+    assert machine.leaks() == {}
+    unplug()
 
 
 def test_bindings_of_another_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
