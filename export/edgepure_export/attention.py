@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from edgepure.errors import ExportError
 
 from .mask_cut import MaskGradient, cut_map
-from .taps import Taps, named_taps
+from .taps import Taps, channels_first, named_taps
 
 #: Codes of the rules in the graph input ``rule``.
 RULES = {"minmax": 0.0, "softmax": 1.0}
@@ -132,7 +132,7 @@ class MaskModule(nn.Module):
     Args:
         classifier: images [B, C, H, W] in [0, 1] -> logits [B, N], preprocessing included.
         blocks: names of the modules whose outputs are tapped, as in ``classifier.named_modules()``, or `Taps`. The
-            tokens [B, n, C] of known vision transformers become maps by themselves.
+            tokens [B, n, C] of known vision transformers become maps by themselves, and so does [B, h, w, C].
         size_hw: height and width of the image.
         norm_p: see `AttentionHead`.
         input: what the tapped classifier sees. ``own``: the image. ``official``: ``((2 * image - 1) - mean) / std``
@@ -239,6 +239,8 @@ class MaskModule(nn.Module):
                 output = output[0]
             if isinstance(output, Tensor):
                 output = self._to_map(output)
+                if output.ndim == 4:
+                    output = channels_first(output, self.head.size_hw)
         if not isinstance(output, Tensor) or output.ndim != 4:
             got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ExportError(

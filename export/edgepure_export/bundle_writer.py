@@ -38,7 +38,7 @@ from . import parity
 from .attention import BlockTransform, MaskModule
 from .bundle_graphs import ExportProgress, bundle_parts, compare_parts, export_parts, graph_entry
 from .cases import Cases
-from .checks import check_classifier, check_placement, check_unet
+from .checks import check_classifier, check_module, check_placement, check_unet
 from .graphs import OPSET, evaluating
 from .recordings import record_pipelines
 from .reference import TorchReference
@@ -123,6 +123,8 @@ def export_bundle(
     if default_preset is not None and default_preset not in parsed:
         raise ExportError(f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)})")
     report = on_progress or (lambda stage, share: None)
+    check_module("classifier", classifier)
+    check_module("diffusion network", unet)
     target = Path(out)
     with atomic_directory(target, overwrite) as folder, evaluating(classifier, unet):
         report("checking the networks", 0.0)

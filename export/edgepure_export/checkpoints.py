@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgepure.errors import ExportError
+from edgepure.memory import available_memory
 
 StateDict = dict[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
@@ -56,7 +57,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
         raise CheckpointError(f"checkpoint {file} cannot be read: {error.strerror}") from error
     _refuse_by_content(file, head)
     # torch.load itself goes by the name where it is given a path that ends in .safetensors.
-    mapped = zipfile.is_zipfile(file) and file.suffix != ".safetensors"
+    with _as_sentences(file):
+        mapped = zipfile.is_zipfile(file) and file.suffix != ".safetensors"
     if not mapped:
         require_memory(file.stat().st_size, f"the contents of {file}")
     with _as_sentences(file):
@@ -136,6 +138,7 @@ def load_weights(module: Module, state: Mapping[str, Tensor], source: str, famil
                 if k in expected and v.shape != expected[k].shape
             ],
         ),
+        _fault("that are no plain arrays", [k for k, v in state.items() if k in expected and not _is_plain(v)]),
     ]
     if any(faults):
         raise CheckpointError(
@@ -199,25 +202,6 @@ def require_memory(needed: int, what: str) -> None:
             f"{what} need {needed / 2**30:.1f} GiB of memory, but {free / 2**30:.1f} GiB are free; "
             "close other programs or use a machine with more memory"
         )
-
-
-def available_memory() -> int | None:
-    """Bytes that this process can still allocate (free memory, and the limit of a container), or None if unknown."""
-    limits = []
-    try:
-        text = Path("/proc/meminfo").read_text()
-        limits.append(int(re.search(r"MemAvailable:\s+(\d+) kB", text)[1]) * 1024)  # type: ignore[index]
-    except (OSError, TypeError):
-        pass
-    try:
-        group = Path("/sys/fs/cgroup")
-        used = int((group / "memory.current").read_text())
-        # Page cache counts as used there, but is given up on demand.
-        cached = re.search(r"^file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
-        limits.append(int((group / "memory.max").read_text()) - used + int(cached[1] if cached else 0))
-    except (OSError, ValueError):
-        pass
-    return min(limits) if limits else None
 
 
 def _refuse_by_content(file: Path, head: bytes) -> None:
@@ -293,7 +277,15 @@ def _harmless_globals() -> list[Any]:
 
 
 def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether the numbers of a tensor are all there: not sparse, quantised, complex or without data."""
+    strided = value.layout == torch.strided and not value.is_quantized
+    return strided and not value.is_meta and not value.is_complex()
 
 
 def _is_wrapping(value: Any) -> bool:

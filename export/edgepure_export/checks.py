@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,19 @@ _log = logging.getLogger(__name__)
 WRONG_CORRELATION, DOUBTFUL_CORRELATION = 0.1, 0.5
 #: Its standard deviation there, likewise 1.
 SCALE_RANGE = (0.2, 5.0)
+#: An image alone and among others: so much may its output differ, relative to the largest value (and at least 1).
+ALONE_TOLERANCE = 1e-3
+
+
+def check_module(what: str, module: Any) -> None:
+    """ExportError if it is no PyTorch module, or one that cannot be traced."""
+    if not isinstance(module, nn.Module):
+        raise ExportError(
+            f"the {what} is a {type(module).__name__}, expected a torch.nn.Module: wrap a function in one, load a "
+            "state dict into one"
+        )
+    if any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
+        raise ExportError(f"the {what} is TorchScript, which cannot be exported; give the module that it was made from")
 
 
 def check_placement(what: str, module: nn.Module) -> None:
@@ -60,6 +74,7 @@ def check_unet(unet: nn.Module, image: ImageSpec, timesteps: int, *, trained: bo
                 f"it must take images of {image.channels} x {image.height} x {image.width} and float timesteps"
             ) from error
     learned = _check_output(output, x)
+    _check_alone("diffusion network", lambda: unet(x[:1], t[:1]), output)
     if not trained:
         return learned
     eps = output[:, : image.channels]
@@ -103,7 +118,8 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ExportError(
-            f"the classifier gives {got} for {len(images)} images, expected logits [{len(images)}, classes]"
+            f"the classifier gives {got} for {len(images)} images, expected the tensor of logits [{len(images)}, "
+            "classes]; wrap it in a module that returns only them"
         )
     if not bool(torch.isfinite(logits).all()):
         raise ExportError(
@@ -113,7 +129,28 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
         raise ExportError("the classifier has one output; purified classification needs at least 2 classes")
     if classes is not None and classes != logits.shape[1]:
         raise ExportError(f"{classes} class names were given, but the classifier has {logits.shape[1]} outputs")
+    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1.0).abs() < 1e-4).all()):
+        raise ExportError(
+            "the classifier gives probabilities (every row sums to 1), expected logits: leave out its softmax, or "
+            "return the logarithm"
+        )
+    _check_alone("classifier", lambda: classifier(images[:1]), logits)
     return int(logits.shape[1])
+
+
+def _check_alone(what: str, alone: Callable[[], Any], together: Tensor) -> None:
+    """Images share calls with whoever comes at the same time; none may change the answer of another."""
+    with torch.no_grad():
+        try:
+            single = alone()
+        except Exception as error:  # any user code
+            raise ExportError(f"the {what} fails on a batch of 1: {type(error).__name__}: {_line(error)}") from error
+    difference = float((torch.as_tensor(single).flatten() - together[0].flatten()).abs().max())
+    if not difference <= ALONE_TOLERANCE * max(1.0, float(together.abs().max())):
+        raise ExportError(
+            f"the {what} answers differently for an image alone and among others (off by {difference:.3g}): it mixes "
+            "the images of a batch; let each be normalised by itself, and give a BatchNorm its running statistics"
+        )
 
 
 def _check_output(output: Any, x: Tensor) -> bool:

@@ -24,7 +24,7 @@ from .offline import downloading
 from .parametrisation import Prediction, to_epsilon
 from .random_weights import with_random_weights
 from .sources import DiffusionSource, SourceText, describe_file, diffusion_scheme
-from .transformers_source import read_config
+from .transformers_source import config_in_use, read_config
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
@@ -64,11 +64,13 @@ def diffusers_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSo
         raise ExportError(f"{source.text} is a {config['_class_name']}, expected an unconditional UNet2DModel")
     if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
         raise ExportError(f"{source.text} is class-conditional: purification needs an unconditional model")
-    trained, prediction = read_scheduler(scheduler, source)
+    with config_in_use(source):
+        trained, prediction = read_scheduler(scheduler, source)
 
     def build() -> nn.Module:
         known = set(inspect.signature(diffusers.UNet2DModel.__init__).parameters)
-        network: nn.Module = diffusers.UNet2DModel(**{k: _tuples(v) for k, v in config.items() if k in known})
+        with config_in_use(source):
+            network: nn.Module = diffusers.UNet2DModel(**{k: _tuples(v) for k, v in config.items() if k in known})
         return network
 
     origin = source.text
@@ -80,9 +82,10 @@ def diffusers_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSo
         state = modern_names(state_dict_from(read_checkpoint(file), str(file)))
         load_weights(network, state, str(file), "diffusers")
         origin = describe_file(source, file)
-    size = config.get("sample_size")
-    height, width = (size, size) if isinstance(size, int) else (size or (0, 0))
-    channels = int(config.get("in_channels", 3))
+    with config_in_use(source):
+        size = config.get("sample_size")
+        height, width = (size, size) if isinstance(size, int) else (size or (0, 0))
+        channels = int(config.get("in_channels", 3))
     return DiffusionSource(
         to_epsilon(_Sample(network), prediction, trained, runtime=schedule),
         origin,

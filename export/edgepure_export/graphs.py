@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -97,6 +98,7 @@ def export_graph(
     assert program is not None
     model = program.model
     _check_operators(name, model)
+    _keep_padding(model)
     _name_nodes(name, model)
     _strip(name, model)
     graph = Graph(
@@ -135,6 +137,31 @@ def _check_operators(name: str, model: ir.Model) -> None:
             f"{name}: the graph draws random numbers ({', '.join(random)}), but engines ignore their seeds; "
             "make the noise an input of the module, and leave out dropout"
         )
+
+
+def _keep_padding(model: ir.Model) -> None:
+    """Part every Pad from a MaxPool behind it by an operator that changes nothing.
+
+    ONNX Runtime (from 1.17) takes the padding into the MaxPool whatever its value, and a MaxPool pads with -inf.
+    """
+    lowest: ir.Value | None = None
+    for pool in [node for node in model.graph if node.op_type == "MaxPool"]:
+        padded = pool.inputs[0]
+        producer = padded.producer() if padded is not None else None
+        if padded is None or producer is None or producer.op_type != "Pad":
+            continue
+        if lowest is None:
+            tensor = ir.tensor(np.array(np.finfo(np.float32).min), name="lowest_float32")
+            lowest = ir.Value(
+                name=tensor.name, shape=ir.Shape(()), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
+            model.graph.register_initializer(lowest)
+        parted = ir.node("Max", [padded, lowest])
+        parted.outputs[0].name = f"{padded.name}_parted"
+        parted.outputs[0].shape, parted.outputs[0].type = padded.shape, padded.type
+        parted.metadata_props.update(pool.metadata_props)
+        model.graph.insert_before(pool, parted)
+        pool.replace_input_with(0, parted.outputs[0])
 
 
 def _spec(name: str, value: ir.Value) -> TensorSpec:

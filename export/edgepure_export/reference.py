@@ -175,7 +175,7 @@ class TorchReference:
             _, mask, _ = self.mask_module(
                 x01,
                 full * (spec.threshold if spec.threshold is not None else 0.0),
-                full * (spec.area or 0.0),
+                full * spec.area_input(x01.shape[2] * x01.shape[3]),
                 full * RULES[spec.rule],
                 gradient,
             )

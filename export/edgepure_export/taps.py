@@ -28,8 +28,8 @@ class Taps:
 
     Attributes:
         names: modules whose *output* is tapped, in the order of the forward pass.
-        prefix_tokens: None if the outputs are maps [B, C, h, w]; otherwise they are tokens [B, n, C], of which the
-            first ``prefix_tokens`` (class token, registers) are no image patches.
+        prefix_tokens: None if the outputs are maps [B, C, h, w], or of a family that is not known; otherwise they are
+            tokens [B, n, C], of which the first ``prefix_tokens`` (class token, registers) are no image patches.
         family: what the classifier was recognised as.
     """
 
@@ -38,10 +38,12 @@ class Taps:
     family: str
 
     def to_map(self, activation: Tensor) -> Tensor:
-        """A tapped activation as a map [B, C, h, w]."""
-        if self.prefix_tokens is None or activation.ndim == 4:
+        """A tapped activation as a map [B, C, h, w]; as it is if it cannot be told what it is."""
+        if activation.ndim != 3:
             return activation
-        return token_map_to_grid(activation, self.prefix_tokens)
+        if self.prefix_tokens is None and math.isqrt(activation.shape[1]) ** 2 != activation.shape[1]:
+            return activation
+        return token_map_to_grid(activation, self.prefix_tokens or 0)
 
 
 def default_taps(module: nn.Module) -> list[str]:
@@ -52,7 +54,8 @@ def default_taps(module: nn.Module) -> list[str]:
 def find_taps(module: nn.Module) -> Taps:
     """The taps of a known family, also where it sits inside a wrapper (normalisation, preprocessing).
 
-    Known: ResNets, ConvNeXts and ViTs of torchvision, timm and transformers, and RobustBench's two WideResNets.
+    Known: ResNets, ConvNeXts and ViTs of torchvision, timm and transformers, torchvision's Swins, what else of timm
+    lists its stages (``feature_info``), and RobustBench's two WideResNets.
 
     Raises:
         ExportError: unknown family; lists modules that could be named by hand.
@@ -126,6 +129,17 @@ def token_map_to_grid(act: Tensor, prefix_tokens: int = 1, grid_hw: tuple[int, i
     return torch.unflatten(act[:, prefix_tokens:].transpose(1, 2), 2, (h, w))
 
 
+def channels_first(activation: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """A map [B, C, h, w], also from [B, h, w, C] as Swin transformers have it.
+
+    The layout is told by the image's shape, which only the height and width of a map share.
+    """
+    (_, first, second, third), (height, width) = activation.shape, size_hw
+    if first * width == second * height and second * width != third * height:
+        return activation.permute(0, 3, 1, 2)
+    return activation
+
+
 def _wideresnet(module: nn.Module) -> Taps | None:
     if isinstance(module, WideResNet):
         groups = [module.block1, module.block2, module.block3]
@@ -150,6 +164,24 @@ def _convnext_torchvision(module: nn.Module) -> Taps | None:
         return None
     # Even entries are the stem and the downsampling layers.
     return _maps([f"features.{i}" for i in range(1, len(features), 2)])
+
+
+def _swin_torchvision(module: nn.Module) -> Taps | None:
+    features = getattr(module, "features", None)
+    if type(module).__name__ != "SwinTransformer" or not isinstance(features, nn.Sequential):
+        return None
+    # Even entries are the patch embedding and the merging of patches.
+    return _maps([f"features.{i}" for i in range(1, len(features), 2)])
+
+
+def _stages_timm(module: nn.Module) -> Taps | None:
+    """What timm's networks say of their stages; the last four."""
+    info = getattr(module, "feature_info", None)
+    if not isinstance(info, list):
+        return None
+    inside = {name for name, _ in module.named_modules()}
+    names = [str(stage["module"]) for stage in info if isinstance(stage, dict) and stage.get("module") in inside]
+    return Taps(tuple(dict.fromkeys(names))[-4:], 0, "") if names else None
 
 
 def _convnext_timm(module: nn.Module) -> Taps | None:
@@ -221,4 +253,6 @@ _FAMILIES: tuple[tuple[str, Callable[[nn.Module], Taps | None]], ...] = (
     ("torchvision ViT", _vit_torchvision),
     ("timm ViT", _vit_timm),
     ("transformers ViT", _vit_transformers),
+    ("torchvision Swin", _swin_torchvision),
+    ("timm stages", _stages_timm),
 )

@@ -7,7 +7,8 @@ be exported with its blocks named by hand. Options are those of `classifier_sour
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,19 @@ def transformers_classifier(source: SourceText, image_size: tuple[int, int] | No
         model: nn.Module = transformers.AutoModelForImageClassification.from_config(parsed)
         return model
 
-    if source.random:
-        network = with_random_weights(build)
-    elif weights is not None:
-        network = build()
-        load_file(network, weights)
-    else:
-        network = _pretrained(transformers, folder, source)
-    used = None if "weights" in source.options else _weights_file(folder, source)
-    labels = config.get("id2label") or {}
-    classes = tuple(str(labels[key]) for key in sorted(labels, key=int))
-    return finished(source, network, read_transform(processor, source), image_size, classes, used)
+    with config_in_use(source):
+        if source.random:
+            network = with_random_weights(build)
+        elif weights is not None:
+            network = build()
+            load_file(network, weights)
+        else:
+            network = _pretrained(transformers, folder, source)
+        used = None if "weights" in source.options else _weights_file(folder, source)
+        labels = config.get("id2label") or {}
+        classes = tuple(str(labels[key]) for key in sorted(labels, key=int))
+        transform = read_transform(processor, source)
+    return finished(source, network, transform, image_size, classes, used)
 
 
 def read_transform(processor: Mapping[str, Any], source: SourceText) -> Transform:
@@ -107,13 +110,29 @@ def _size(processor: Mapping[str, Any], kind: str) -> tuple[tuple[int, int] | No
     return None, 1.0
 
 
+@contextmanager
+def config_in_use(source: SourceText) -> Iterator[None]:
+    """Around what is made of the json files of a model folder, which say anything: one sentence for what they cause.
+
+    Raises:
+        ExportError: whatever the library raises.
+    """
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:  # a value of another type, a size without sense: each library its own class
+        what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ExportError(f"{source.text}: its json files describe no network ({what}); download it again") from error
+
+
 def read_config(path: Path, source: SourceText) -> dict[str, Any]:
     """A json file of a model folder."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ExportError(f"{source.text}: {path.parent} has no {path.name}; download the whole model") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f"{source.text}: {path} cannot be read as json ({error}); download it again") from None
     if not isinstance(content, dict):
         raise ExportError(f"{source.text}: {path} holds a {type(content).__name__}, expected an object")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import tiny_models
 from edgepure.errors import ExportError
+from edgepure.presets import MaskSpec
 from edgepure_export.attention import AttentionHead, MaskModule
 from edgepure_export.graphs import export_graph
 from edgepure_export.mask_cut import area_cut
@@ -53,6 +54,9 @@ class Golden:
         self.activations = [torch.from_numpy(self.data[name]) for name in names]
         self.size = (int(self.data["size_hw"][0]), int(self.data["size_hw"][1]))
         self.batch = len(self.activations[0])
+
+    def area(self, share: float) -> float:
+        return MaskSpec(area=share).area_input(self.size[0] * self.size[1])
 
     def settings(self, **values: float) -> dict[str, Tensor]:
         every = {"threshold": 0.0, "area": 0.0, "rule": MINMAX, **values}
@@ -103,7 +107,7 @@ def test_golden_masks(path: Path, engine: str, norm_p: int, exporter: Exporter) 
     for key in data:
         if match := re.fullmatch(r"mask_(tau|top)_([\d.]+)", key):
             value = float(match[2])
-            mask, attention = run(threshold=value) if match[1] == "tau" else run(area=value)
+            mask, attention = run(threshold=value) if match[1] == "tau" else run(area=golden.area(value))
             np.testing.assert_array_equal(mask, data[key])
             np.testing.assert_allclose(attention[:, 0], data["fused"], rtol=0, atol=FUSED_ATOL)
             checked += 1
@@ -127,7 +131,7 @@ def test_golden_constant_blocks(path: Path, engine: str, exporter: Exporter) -> 
     mask, attention = run(threshold=float(data["tau"]))
     np.testing.assert_array_equal(mask, data["mask_tau"])
     np.testing.assert_allclose(attention[:, 0], data["fused"], rtol=0, atol=FUSED_ATOL)
-    mask, _ = run(area=float(data["pct"]))
+    mask, _ = run(area=golden.area(float(data["pct"])))
     np.testing.assert_array_equal(mask[[0, 2]], data["mask_top_imgs02"])
 
 
@@ -176,10 +180,24 @@ def test_area_counts_truncated() -> None:
     for percent in range(1, 100):
         area = percent / 100
         mask, _ = AttentionHead((10, 10))(acts, **settings(1, area=area))
-        # Python's own product is below the integer for a few (0.29 * 100 < 29)
+        # float64's own product is below the integer for a few (0.29 * 100 < 29)
         assert int(mask.sum()) in (int(100 * area), percent)
+        mask, _ = AttentionHead((10, 10))(acts, **settings(1, area=MaskSpec(area=area).area_input(100)))
+        assert int(mask.sum()) == int(100 * area)
     mask, _ = AttentionHead((10, 10))(acts, **settings(1, area=0.004))
     assert mask.sum() == 0
+
+
+@pytest.mark.parametrize("size", [(8, 8), (17, 23), (20, 20), (32, 32), (30, 30), (224, 224)])
+def test_area_input_gives_the_count_of_the_authors(size: tuple[int, int]) -> None:
+    """int(H * W * p) in float64: 400 * 0.29 is 115, and 116 in float32."""
+    pixels = size[0] * size[1]
+    level = torch.rand(pixels, generator=torch.Generator().manual_seed(0)).reshape(1, 1, *size)
+    for percent in (1, 13, 15, 29, 53, 57, 58, 100):
+        spec = MaskSpec(area=percent / 100)
+        mask, _ = AttentionHead(size)([level], **settings(1, area=spec.area_input(pixels)))
+        assert int(mask.sum()) == int(pixels * (percent / 100)), percent
+    assert MaskSpec(threshold=0.5).area_input(pixels) == 0.0
 
 
 def test_thresholds_are_inclusive_for_minmax_only() -> None:

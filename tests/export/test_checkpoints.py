@@ -342,3 +342,34 @@ def test_unknown_preset_family_and_double_settings(tmp_path: Path) -> None:
         load_diffusion("ddpm", file)  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_diffusion("score-sde", file, settings=tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(2, 3).to_sparse(),
+        torch.empty(2, 3, device="meta"),
+        torch.zeros(2, 3, dtype=torch.complex64),
+    ],
+    ids=["sparse", "without data", "complex"],
+)
+def test_tensors_that_are_no_plain_arrays_are_refused(tmp_path: Path, tensor: Tensor) -> None:
+    torch.save({"weight": tensor}, tmp_path / "a.pt")
+    state = state_dict_from(read_checkpoint(tmp_path / "a.pt"), "a.pt")
+    with pytest.raises(CheckpointError, match="1 that are no plain arrays: weight"):
+        load_weights(nn.Linear(3, 2, bias=False), state, "a.pt")
+
+
+def test_names_of_weights_are_texts(tmp_path: Path) -> None:
+    torch.save({1: torch.zeros(2)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        state_dict_from(read_checkpoint(tmp_path / "a.pt"), "a.pt")
+
+
+def test_an_archive_with_a_damaged_end_is_one_sentence(tmp_path: Path) -> None:
+    # an end of a large archive that says that it spans several disks
+    locator = b"PK\x06\x07" + struct.pack("<LQL", 5, 0, 9)
+    end = b"PK\x05\x06" + bytes(18)
+    (tmp_path / "a.pt").write_bytes(b"PK\x03\x04" + bytes(60) + locator + end)
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        read_checkpoint(tmp_path / "a.pt")

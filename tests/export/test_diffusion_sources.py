@@ -261,3 +261,27 @@ def test_a_file_with_a_question_mark_in_its_name(tmp_path: Path) -> None:
     odd = tmp_path / "what?.safetensors"
     odd.symlink_to(next(golden.glob("*.safetensors")).resolve())
     assert resolve_diffusion(f"score-sde:{odd}").image is not None
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"block_out_channels": ["a", "b"]}),
+        ("config.json", {"block_out_channels": []}),
+        ("config.json", {"down_block_types": ["os.system"]}),
+        ("config.json", {"sample_size": [1, 2, 3]}),
+        ("config.json", {"norm_num_groups": 0}),
+        ("scheduler_config.json", {"num_train_timesteps": "many"}),
+        ("scheduler_config.json", {"trained_betas": [2.0, None]}),
+        ("scheduler_config.json", {"beta_start": -1.0}),
+    ],
+)
+def test_json_files_that_describe_no_network_are_one_sentence(
+    tmp_path: Path, file: str, changes: dict[str, object]
+) -> None:
+    folder = model_folders.diffusers_folder(tmp_path, model_folders.diffusers_unet())
+    path = folder / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ExportError, match=r"json files describe no network|do not fit") as caught:
+        resolve_diffusion(f"diffusers:{folder}")
+    assert "\n" not in str(caught.value)

@@ -155,6 +155,16 @@ def test_a_batch_of_one_is_refused() -> None:
         export_graph("toy", Lambda(lambda x, y: x), {"x": torch.ones(1, 2), "y": torch.ones(2, 2)}, ["out"])
 
 
+def test_zeros_around_a_max_pool_stay_zeros(tmp_path: Path) -> None:
+    """ONNX Runtime takes a Pad of any value into a MaxPool, which pads with -inf."""
+    module = nn.Sequential(nn.ConstantPad2d(1, 0.0), nn.MaxPool2d(3, 2), nn.ZeroPad2d(1), nn.MaxPool2d(2))
+    image = torch.rand((2, 3, 8, 8)) - 2.0
+    onnx_ir.save(export_graph("pool", module, {"image": image}, ["out"]).model, tmp_path / "pool.onnx")
+    check_file(tmp_path / "pool.onnx")
+    found = open_session(tmp_path / "pool.onnx", threads=1).run(None, {"image": image.numpy()})[0]
+    np.testing.assert_array_equal(found, module(image).numpy())
+
+
 def test_training_flags_come_back(tmp_path: Path) -> None:
     module = Lambda(lambda x, y: x + y)
     module.inner = nn.Dropout()

@@ -33,6 +33,7 @@ from edgepure_export.random_weights import with_random_weights
 from edgepure_export.sources import resolve_classifier
 from edgepure_export.step import UnetModule
 from model_folders import ExportedGraph, diffusers_unet, transformers_folder
+from samples.gpu_check.networks import exact
 
 TOLERANCE = 5e-6
 
@@ -327,7 +328,7 @@ def test_on_a_gpu(tiny_bundle: Path) -> None:
         feeds = recorded(tiny_bundle, name, 3)
         module = OnnxModule.load(tiny_bundle / f"{name}.onnx")
         inputs = [torch.from_numpy(feeds[key]) for key in module.input_names]
-        with torch.no_grad():
+        with torch.no_grad(), exact("cuda"):
             here = module(*inputs)
             there = module.to("cuda")(*(x.cuda() for x in inputs))
         here, there = (r if isinstance(r, tuple) else (r,) for r in (here, there))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from edgepure.errors import ExportError
+from edgepure_export.attention import MaskModule
 from edgepure_export.networks.wideresnet import DMWideResNet, WideResNet, WideResNetConfig
-from edgepure_export.taps import Taps, default_taps, find_taps, named_taps, token_map_to_grid
+from edgepure_export.taps import Taps, channels_first, default_taps, find_taps, named_taps, token_map_to_grid
 
 #: Side of the images that the small classifiers below take.
 SIZE = 64
@@ -98,6 +99,31 @@ CASES: dict[str, tuple[Callable[[], nn.Module], list[str], int | None]] = {
 }  # fmt: skip
 
 
+def torchvision_swin() -> nn.Module:
+    models = pytest.importorskip("torchvision.models")
+    swin: nn.Module = models.SwinTransformer([4, 4], 12, [1, 1], [1, 2], [4, 4], num_classes=5)
+    return swin
+
+
+def timm_swin() -> nn.Module:
+    sizes = {"window_size": 4, "depths": (1, 1), "num_heads": (1, 2), "embed_dim": 12}
+    return timm_model("swin_tiny_patch4_window7_224", img_size=SIZE, num_classes=5, **sizes)()
+
+
+#: Classifiers with other layouts than [B, C, h, w]: their taps, and channels and side of each map.
+LAYOUTS: dict[str, tuple[Callable[[], nn.Module], list[str], list[tuple[int, int]]]] = {
+    "torchvision swin": (torchvision_swin, ["features.1", "features.3"], [(12, 16), (24, 8)]),
+    "timm swin": (timm_swin, ["layers.0", "layers.1"], [(12, 16), (24, 8)]),
+    "timm mixer": (
+        timm_model("mixer_s32_224", img_size=SIZE), [f"blocks.{i}" for i in (4, 5, 6, 7)], [(512, 2)] * 4,
+    ),
+    "timm mobilenet": (
+        timm_model("mobilenetv3_small_050"), [f"blocks.{i}" for i in (0, 1, 3, 5)],
+        [(8, 16), (16, 8), (24, 4), (288, 2)],
+    ),
+}  # fmt: skip
+
+
 def tapped_maps(module: nn.Module, taps: Taps, image: Tensor) -> list[Tensor]:
     seen: dict[str, Tensor] = {}
     for name in taps.names:
@@ -121,6 +147,35 @@ def test_known_families(case: str) -> None:
     assert all(m.ndim == 4 and m.shape[0] == 2 for m in maps)
     sides = [m.shape[2] for m in maps]
     assert sides == [SIZE // s for s in ((4, 8, 16, 32) if prefix_tokens is None else (16,) * 4)]
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_stages_of_every_layout_become_maps(case: str) -> None:
+    make, names, shapes = LAYOUTS[case]
+    torch.manual_seed(0)
+    module = make().eval()
+    taps = find_taps(module)
+    assert list(taps.names) == names
+    mask = MaskModule(module, taps, (SIZE, SIZE))
+    with torch.no_grad():
+        module(torch.rand(2, 3, SIZE, SIZE))
+    assert [tuple(m.shape) for m in mask.activations()] == [(2, c, side, side) for c, side in shapes]
+
+
+def test_channels_first_goes_by_the_shape_of_the_image() -> None:
+    wide = torch.randn(1, 4, 8, 5)  # [B, h, w, C] of an image twice as wide as high
+    assert torch.equal(channels_first(wide, (32, 64)), wide.permute(0, 3, 1, 2))
+    assert channels_first(wide.permute(0, 3, 1, 2), (32, 64)).shape == (1, 5, 4, 8)
+    square = torch.randn(1, 7, 7, 7)  # nothing tells: as PyTorch has it
+    assert torch.equal(channels_first(square, (56, 56)), square)
+    odd = torch.randn(1, 6, 5, 6)  # a map of 17 x 23 pixels, rounded up
+    assert channels_first(odd, (17, 23)) is odd
+
+
+def test_tokens_of_an_unknown_family() -> None:
+    taps = Taps(("block",), None, "named by hand")
+    assert taps.to_map(torch.randn(2, 9, 4)).shape == (2, 4, 3, 3)
+    assert taps.to_map(torch.randn(2, 10, 4)).shape == (2, 10, 4)  # refused by whoever needs a map
 
 
 def test_wideresnets() -> None:
