@@ -87,7 +87,9 @@ QUICK = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three small models, two rounds, nothing is written")
-    parser.add_argument("--only", action="append", help="part of a model's name; the other rows stay as they are")
+    parser.add_argument(
+        "--only", action="append", help="part of a model's name; the other rows stay, if measured here today"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=7, help="rounds of timing, fewer for slow models")
     options = parser.parse_args()
@@ -98,7 +100,8 @@ def main() -> None:
         if not chosen:
             names = ", ".join(m.name for m in MODELS)
             raise SystemExit(f"no model has {' or '.join(options.only)} in its name: {names}")
-    rows = {} if options.quick or not RESULTS.exists() else json.loads(RESULTS.read_text())["models"]
+    info = machine()
+    rows = {} if options.quick else kept_rows(RESULTS, info, bool(options.only))
     for model in chosen:
         print(f"{model.name} ...", flush=True)
         rows[model.name] = measure(model, options.threads, 2 if options.quick else options.repeats)
@@ -107,8 +110,30 @@ def main() -> None:
         if not options.quick:  # after each model: a run of hours must not lose what it has
             known = {m.name: rows[m.name] for m in MODELS if m.name in rows}
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            RESULTS.write_text(json.dumps({"machine": machine(), "models": known}, indent=1) + "\n")
-            write_table(known, machine())
+            RESULTS.write_text(json.dumps({"machine": info, "models": known}, indent=1) + "\n")
+            write_table(known, info)
+
+
+def kept_rows(path: Path, info: Mapping[str, Any], some: bool) -> dict[str, Any]:
+    """The rows that were measured before on this machine and day: one table does not mix them with others.
+
+    Without ``some`` all rows are measured, so those of another machine or day are left out. With it they would stay
+    in the table, and that is refused.
+    """
+    if not path.exists():
+        return {}
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    differing = [f"{key} {kept['machine'].get(key)} (now {value})" for key, value in info.items()
+                 if kept["machine"].get(key) != value]  # fmt: skip
+    if not differing:
+        rows: dict[str, Any] = kept["models"]
+        return rows
+    if some:
+        raise SystemExit(
+            f"{path} was measured with {', '.join(differing)}: one table does not mix that; measure all models, or "
+            "move the file away"
+        )
+    return {}
 
 
 def measure(model: Model, threads: int, repeats: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from edgepure_export.precision import load_graph, to_half
 from edgepure_export.weights_pool import WeightsPool
 
 from .__main__ import machine
-from .models import MODELS, QUICK, Model, build
+from .models import MODELS, QUICK, Model, build, kept_rows
 
 #: Seconds that the rounds of one model at one batch size take, about, and above which it is left out.
 BUDGET, MOST = 120.0, 300.0
@@ -36,16 +36,17 @@ BUDGET, MOST = 120.0, 300.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three small models, two rounds, nothing is written")
-    parser.add_argument("--only", action="append", help="part of a model's name; the other rows stay as they are")
+    parser.add_argument(
+        "--only", action="append", help="part of a model's name; the other rows stay, if measured here today"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/openvino.json"))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     chosen = QUICK if options.quick else MODELS
     if options.only:
         chosen = tuple(m for m in chosen if any(part.lower() in m.name.lower() for part in options.only))
-    rows: dict[str, Any] = {}
-    if options.out.exists() and not options.quick:
-        rows = json.loads(options.out.read_text(encoding="utf-8"))["models"]
+    info = machine()
+    rows = {} if options.quick else kept_rows(options.out, info, bool(options.only))
     for model in chosen:
         print(f"{model.name} ...", flush=True)
         rows[model.name] = measure(model, options.threads, 2 if options.quick else 9)
@@ -54,7 +55,7 @@ def main() -> None:
         if not options.quick:
             options.out.parent.mkdir(parents=True, exist_ok=True)
             known = {m.name: rows[m.name] for m in MODELS if m.name in rows}
-            write_text(options.out, json.dumps({"machine": machine(), "models": known}, indent=1) + "\n")
+            write_text(options.out, json.dumps({"machine": info, "models": known}, indent=1) + "\n")
     print(table(rows))
 
 

@@ -165,7 +165,7 @@ def plug_in_onnxruntime(patch: pytest.MonkeyPatch, machine: Machine) -> list[Cud
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )  # fmt: skip
     if hasattr(onnxruntime, "preload_dlls"):
-        patch.setattr(onnxruntime, "preload_dlls", lambda: None)
+        patch.setattr(onnxruntime, "preload_dlls", lambda **_: None)
     return made
 
 

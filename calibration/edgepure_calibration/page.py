@@ -10,6 +10,7 @@ from pathlib import Path
 from edgepure.atomic import write_text
 from edgepure.demo.style import CSS
 from edgepure.errors import ConfigError
+from edgepure.printable import printable_lines
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -78,5 +79,5 @@ def write_page(
     page = Environment(autoescape=True).from_string(_PAGE)
     text = page.render(title=title, css=CSS, summary=summary, figures=figures, tables=tables, notes=notes)
     target = Path(path)
-    write_text(target, text)
+    write_text(target, printable_lines(text))
     return target

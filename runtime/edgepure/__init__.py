@@ -40,6 +40,7 @@ _PUBLIC = {
     "SeededNoise": "noise",
     "Replay": "noise",
     "Monitor": "monitor",
+    "Service": "service",
     "Result": "results",
     "Results": "results",
     "EdgepureError": "errors",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from .rows import Row as Row
     from .schedule import NoiseSchedule as NoiseSchedule
     from .schedule import ScheduleSpec as ScheduleSpec
+    from .service import Service as Service
     from .verification import verify as verify
 
 

@@ -34,7 +34,7 @@ class SsniSpec(BaseModel):
     weakest noise level that an image may get, as a fraction of t*: 0 lets a clean-looking image pass unpurified.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     reweighting: Literal["linear", "sigmoid"] = "sigmoid"
     probe: EpsSpec = EpsSpec()
@@ -71,7 +71,7 @@ class SsniSpec(BaseModel):
 
     def factor(self, score_norm: float, t_star: float, t_max: float) -> float:
         """t / t*, rounded to `levels` steps (so that images share plans) and clipped to [minimum, t_max / t*]."""
-        raw = self.noise_level(score_norm, t_star) / t_star
+        raw = min(max(self.noise_level(score_norm, t_star) / t_star, 0.0), t_max / t_star + 1.0)  # it may be infinite
         stepped = round(raw * self.levels) / self.levels
         return min(max(stepped, self.minimum, 0.0), t_max / t_star)
 

@@ -45,6 +45,7 @@ def atomic_file(path: str | PathLike[str], *, expected_bytes: int | None = None)
         with open(temporary, "xb") as file:
             yield file
             file.flush()
+            _keep_mode(target, temporary)
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException as error:
@@ -101,7 +102,8 @@ def atomic_directory(
     Args:
         target: the directory to make. Missing parents are made too.
         overwrite: replace a directory that is already there. Only one that holds ``marker`` is ever replaced, so that
-            a mistyped path cannot delete anything else. An empty directory needs no ``overwrite``.
+            a mistyped path cannot delete anything else. What is hidden in it (``.git``) is somebody else's and stays.
+            An empty directory needs no ``overwrite``.
         marker: name of the file by which a directory of the same kind is known.
 
     Yields:
@@ -120,6 +122,8 @@ def atomic_directory(
         yield temporary
         _sync_tree(temporary)
         _check_replaceable(final, overwrite, marker)  # something may have appeared in the meantime
+        _keep_mode(final, temporary)
+        _keep_hidden(final, temporary)
         _swap(temporary, final)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -149,6 +153,31 @@ def _check_replaceable(target: Path, overwrite: bool, marker: str) -> None:
         raise EdgepureError(
             f"{target} is not empty and holds no {marker}, so it is not overwritten; choose another name, or remove it"
         )
+
+
+def _keep_mode(old: Path, new: Path) -> None:
+    """What takes the place of something can be read by whom that could be read by."""
+    with suppress(OSError):  # nothing was there
+        shutil.copymode(old, new)
+
+
+def _keep_hidden(old: Path, new: Path) -> None:
+    """Take over what is hidden in a directory, unfinished files of our own aside."""
+    for path in old.iterdir() if old.is_dir() else ():
+        target = new / path.name
+        if not path.name.startswith(".") or path.name.endswith(".tmp") or os.path.lexists(target):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, target, symlinks=True, copy_function=_link)
+        else:
+            _link(path, target)
+
+
+def _link(source: str | PathLike[str], target: str | PathLike[str]) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _swap(new: Path, target: Path) -> None:
@@ -235,6 +264,10 @@ def _raise_explained(error: OSError, target: Path, temporary: Path, expected_byt
         reason = "permission denied; write elsewhere, or change the permissions"
     elif error.errno == errno.EROFS:
         reason = "the file system is read-only; write elsewhere"
+    elif error.errno == errno.EXDEV:
+        reason = "it lies in a layer of a container's image, where a folder cannot be replaced; copy it to a volume"
+    elif error.errno == errno.EBUSY:
+        reason = "it is a mounted folder, which cannot be replaced; mount the folder above it"
     elif named:
         reason = f"{error.strerror}; choose another name or place"
     else:

@@ -7,10 +7,12 @@ damage; the manifest is not signed, so they do not prove who made the bundle (se
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path, PurePosixPath
@@ -62,6 +64,16 @@ class Bundle:
             BundleError: missing, damaged, of a newer format, with missing, changed or unlisted files, or with a path,
                 symlink or external tensor that leaves the directory.
         """
+        while True:
+            before = _identity(path)
+            try:
+                return cls._open(path, verify)
+            except BundleError:  # half of the files may be those of a bundle that was exchanged for another meanwhile
+                if _identity(path) == before:
+                    raise
+
+    @classmethod
+    def _open(cls, path: str | PathLike[str], verify: bool) -> Bundle:
         try:
             root = _directory(Path(path))
             data = _read_manifest(root)
@@ -162,12 +174,29 @@ def update_manifest(path: str | PathLike[str], change: Callable[[Manifest], Mani
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
+def _identity(path: str | PathLike[str]) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _directory(path: Path) -> Path:
     if not path.exists():
-        raise BundleError(f"there is no bundle at {path}: the folder does not exist; check the path")
+        raise BundleError(f"there is no bundle at {path}: {_left_behind(path)}")
     if not path.is_dir():
         raise BundleError(f"{path} is a file, expected a bundle's folder (the one that holds {MANIFEST_FILE})")
     return path.resolve()
+
+
+def _left_behind(path: Path) -> str:
+    """Why nothing is at ``path``: where two folders cannot change places in one step, a crash can leave none there."""
+    for temporary in sorted(path.parent.glob(f".{glob.escape(path.name[:48])}.*.tmp/{MANIFEST_FILE}")):
+        with suppress(BundleError):
+            Bundle.open(temporary.parent)
+            return f"a change of it was cut short; it is whole in {temporary.parent}: rename that folder to {path.name}"
+    return "the folder does not exist; check the path"
 
 
 def _read_manifest(root: Path) -> bytes:
@@ -190,6 +219,9 @@ def _check_files(root: Path, manifest: Manifest) -> None:
     engines = root / ENGINES_FOLDER
     if os.path.lexists(engines) and not (engines.resolve().is_relative_to(root) and engines.is_dir()):
         raise BundleError(f"{engines} is not a folder inside the bundle; remove it, engines are built again")
+    for place, file in _walk(root, PurePosixPath(ENGINES_FOLDER), everything=True) if engines.is_dir() else ():
+        if not file.is_file(follow_symlinks=False):
+            raise BundleError(f"{root / place} is a symlink or no regular file; remove it, engines are built again")
     found = _found(root)
     unlisted = sorted(found - set(manifest.files) - {MANIFEST_FILE})
     for name, entry in sorted(manifest.files.items()):
@@ -268,19 +300,23 @@ def _check_external_data(root: Path, manifest: Manifest) -> None:
 
 def _found(root: Path) -> set[str]:
     """Relative POSIX paths of everything but folders, hidden names and engines/."""
-    return set(_walk(root, PurePosixPath()))
+    return {str(name) for name, _ in _walk(root, PurePosixPath(), everything=False)}
 
 
-def _walk(root: Path, folder: PurePosixPath) -> Iterator[str]:
-    with os.scandir(root / folder) as entries:
-        for entry in entries:
-            name = folder / entry.name
-            if entry.name.startswith(".") or str(name) == ENGINES_FOLDER:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(root, name)
-            else:
-                yield str(name)
+def _walk(root: Path, top: PurePosixPath, everything: bool) -> Iterator[tuple[PurePosixPath, os.DirEntry[str]]]:
+    """What lies below a folder but is no folder itself, by its path from ``root``. Symlinks are not followed."""
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                name = folder / entry.name
+                if not everything and (entry.name.startswith(".") or str(name) == ENGINES_FOLDER):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                else:
+                    yield name, entry
 
 
 def hash_file(path: Path) -> str:

@@ -16,12 +16,13 @@ from typing import Any
 
 from . import jetson as jetsons
 from . import nvidia
+from .errors import ProviderError
 from .install_lines import install_line
 from .jetson import Jetson
 from .nvidia import Driver
 from .processor import cpu_features, cpu_name, usable_cores
 from .tensorrt_probe import TINY_GRAPH, probe
-from .versions import package_version
+from .versions import ONNXRUNTIME, installed_package, package_version
 
 #: CPU features that multiply integers of 8 bits. OpenVINO says that it runs int8 on every processor.
 _INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
@@ -156,7 +157,9 @@ def try_provider(onnxruntime_name: str) -> str | None:
         (result,) = session.run(None, {"x": np.ones(2, np.float32)})
     except Exception as error:  # ONNX Runtime raises many unrelated classes
         return f"failed: {gpu_words(error)[:200]}"
-    return None if np.array_equal(result, np.full(2, 2.0)) else f"computed {result.tolist()} for 1 + 1"
+    if not np.array_equal(result, np.full(2, 2.0)):
+        return f"computed {result.tolist()} for 1 + 1"
+    return (why_inactive(ort) if on_cuda else "") or None
 
 
 def try_openvino() -> tuple[str, ...]:
@@ -193,10 +196,12 @@ def _providers(driver: Driver, jetson: Jetson | None) -> Iterator[ProviderStatus
 
 
 def _provider_fault(long_name: str) -> str | None:
+    from .engines.onnxruntime_engine import import_onnxruntime
+
     try:
-        import onnxruntime as ort
-    except Exception as error:  # a broken installation raises anything
-        return f"onnxruntime cannot be imported ({error})"
+        ort = import_onnxruntime()
+    except ProviderError as error:
+        return str(error).partition("; install")[0]  # that line follows, chosen for this machine
     if long_name not in ort.get_available_providers():
         return f"not part of the installed onnxruntime {ort.__version__}"
     return try_provider(long_name)
@@ -211,6 +216,9 @@ def _openvino(driver: Driver, jetson: Jetson | None) -> ModuleStatus:
     version = package_version(name) or "unknown"
     try:
         capabilities = try_openvino()
+    except ProviderError as error:
+        detail = str(error).partition("; install")[0]
+        return ModuleStatus(name, version, False, detail=detail, install=install_line(name, jetson, driver))
     except Exception as error:  # a broken installation raises anything
         return ModuleStatus(name, version, False, detail=reason(error)[:200])
     features = set(cpu_features())  # none where the system does not list them: then nothing is said of int8
@@ -260,10 +268,8 @@ def _demo_bundle() -> str | None:
 
 
 def _onnxruntime_version() -> str | None:
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        if (found := package_version(name)) is not None:
-            return f"{found} ({name})"
-    return None
+    found = installed_package(*ONNXRUNTIME)
+    return None if found is None else f"{found[1]} ({found[0]})"
 
 
 def memory() -> tuple[int | None, int | None]:

@@ -17,6 +17,10 @@ class NotFiniteError(EdgepureError):
     """A model gave NaN or infinite values (exit code 1)."""
 
 
+class BusyError(EdgepureError):
+    """A `Service` has as many images waiting as it was told to keep; try again later (exit code 1)."""
+
+
 class ConfigError(EdgepureError, ValueError):
     """A parameter of a method, schedule or preset is out of range or contradicts another (exit code 2)."""
 
@@ -39,6 +43,13 @@ class ProviderError(EdgepureError):
     """The inference engine that was asked for is not active on this machine (exit code 5)."""
 
     exit_code = 5
+
+
+def import_fault(module: str, error: Exception) -> str:
+    """``MODULE cannot be imported (...)``, for whatever a missing or broken installation raised."""
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    words = first if isinstance(error, ImportError) and first else f"{type(error).__name__}: {first}".rstrip(": ")
+    return f"{module} cannot be imported ({words})"
 
 
 class VerificationError(EdgepureError):

@@ -24,6 +24,9 @@ _INNER: dict[str, dict[int, str]] = {
     "tensor": {13: "entry"},
     "entry": {},
 }
+#: Fields of these messages that occur once. Readers merge what occurs twice, so that a tensor could be put together
+#: from parts that were checked one by one.
+_ONCE: dict[str, tuple[int, ...]] = {"model": (7,), "training": (1, 2), "attribute": (5, 6, 22), "sparse": (1, 2)}
 _KEY, _VALUE = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 #: Subgraphs may nest; real graphs do so a few times.
@@ -71,10 +74,12 @@ def _scan(data: bytes | mmap.mmap) -> list[dict[str, str]]:
         if message == "tensor":
             entries = {}
             found.append(entries)
-        inner = _INNER[message]
+        inner, once, seen = _INNER[message], _ONCE.get(message, ()), set[int]()
         strings = {_KEY: "", _VALUE: ""}
         while position < end:
             tag, position = _varint(data, position, end)
+            if tag >> 32:  # readers that keep the lower half of it would see another field than this one
+                raise ValueError(f"the field number before byte {position} is too large")
             field, wire = tag >> 3, tag & 7
             if wire == _VARINT:
                 _, position = _varint(data, position, end)
@@ -90,6 +95,9 @@ def _scan(data: bytes | mmap.mmap) -> list[dict[str, str]]:
                 raise ValueError(f"a field at byte {start} is cut off")
             if wire == _BYTES:
                 if field in inner:
+                    if field in once and field in seen:
+                        raise ValueError(f"field {field} of the {message} is there twice, at byte {start} again")
+                    seen.add(field)
                     stack.append((inner[field], start, position, depth + 1, entries))
                 elif message == "entry" and field in strings:
                     strings[field] = bytes(data[start:position]).decode("utf-8")

@@ -1,8 +1,8 @@
 """Images in and out: whatever a user has becomes float32 ``[B, C, H, W]`` in [0, 1], or one clear sentence.
 
-Accepted, alone or mixed in a list: paths of image files, folders of them, PIL images, arrays. Arrays are uint8
-``[H, W, C]`` or ``[H, W]`` (gray), float ``[C, H, W]`` or ``[H, W]`` in [0, 1], and batches ``[N, H, W, C]`` uint8 or
-``[N, C, H, W]`` float. Anything with ``__array__`` counts as an array.
+Accepted, alone or mixed in a list: paths of image files, folders of them, bytes (the content of an image file), PIL
+images, arrays. Arrays are uint8 ``[H, W, C]`` or ``[H, W]`` (gray), float ``[C, H, W]`` or ``[H, W]`` in [0, 1], and
+batches ``[N, H, W, C]`` uint8 or ``[N, C, H, W]`` float. Anything with ``__array__`` counts as an array.
 
 Arrays must have the channels that the bundle takes. Files and PIL images are converted: to gray by the luma of ITU-R
 601, to RGB by repeating gray. Nothing else is guessed: another size is an error unless ``resize`` is asked for.
@@ -10,6 +10,7 @@ Arrays must have the channels that the bundle takes. Files and PIL images are co
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -145,12 +146,12 @@ def save_image(image: NDArray[Any], path: str | os.PathLike[str]) -> None:
 
 def _items(inputs: Any) -> Iterator[tuple[str, Any]]:
     """Single images and their names; folders and batches are taken apart."""
-    if isinstance(inputs, str | os.PathLike | Image.Image) or hasattr(inputs, "__array__"):
+    if isinstance(inputs, str | os.PathLike | bytes | Image.Image) or hasattr(inputs, "__array__"):
         yield from _expand(inputs, "")
-    elif isinstance(inputs, bytes) or not isinstance(inputs, Iterable):
+    elif not isinstance(inputs, Iterable):
         raise ImageError(
-            f"cannot take images from an object of type {type(inputs).__name__}; give a path, a PIL image, an array or "
-            "a list of these"
+            f"cannot take images from an object of type {type(inputs).__name__}; give a path, bytes, a PIL image, an "
+            "array or a list of these"
         )
     else:
         for position, item in enumerate(inputs):
@@ -199,6 +200,8 @@ def _load_one(item: Any, spec: ImageSpec, resize: bool) -> Float32:
         raise item
     if isinstance(item, Path):
         image = _read_file(item, spec, resize)
+    elif isinstance(item, bytes):
+        image = _read(io.BytesIO(item), spec, resize)
     elif isinstance(item, Image.Image):
         image = _decode(item, spec, resize)
     elif isinstance(item, np.ndarray):
@@ -289,8 +292,12 @@ def _read_file(path: Path, spec: ImageSpec, resize: bool) -> Float32:
         raise ImageError("there is no such file; check the path")
     if not path.is_file():
         raise ImageError("it is not a regular file, expected an image file")
+    return _read(path, spec, resize)
+
+
+def _read(file: Path | io.BytesIO, spec: ImageSpec, resize: bool) -> Float32:
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with Image.open(file, formats=FORMATS) as picture:
             return _decode(picture, spec, resize)
     except ImageError:
         raise

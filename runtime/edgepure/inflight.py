@@ -47,6 +47,8 @@ class Job:
 
 #: Called with a finished job and its result ``[C, H, W]`` in model range; may return jobs to be done next.
 Done = Callable[[Job, Float32], "Iterable[Job] | None"]
+#: Called with a job whose result is not finite, and the error that says so.
+Failed = Callable[[Job, NotFiniteError], None]
 
 
 @dataclass
@@ -65,27 +67,38 @@ class InFlight:
         self._stepper = stepper
         self.counters = Counters()
 
-    def run(self, jobs: Iterable[Job], done: Done, on_tick: Callable[[int], None] | None = None) -> None:
+    def run(
+        self,
+        jobs: Iterable[Job | None],
+        done: Done,
+        on_tick: Callable[[int], None] | None = None,
+        failed: Failed | None = None,
+    ) -> None:
         """Execute jobs until none is left.
 
         Args:
-            jobs: taken one by one when a slot is free, so it may be a generator.
+            jobs: taken one by one when a slot is free, so it may be a generator. None means that there is none at the
+                moment: it is asked again after the next tick.
             done: called for every finished job, in the order in which they finish.
             on_tick: called after each tick with the number of rows just executed.
+            failed: called for a job with NaN or infinite values; the others go on. None: that is an error.
 
         Raises:
             NotFiniteError: the model gave NaN or infinite values.
         """
         stepper = self._stepper
-        waiting: Iterator[Job] = iter(jobs)
+        waiting: Iterator[Job | None] = iter(jobs)
         urgent: deque[Job] = deque()  # follow-ups of finished jobs: they finish an image that is half done
         active: list[Job] = []
         exhausted = False
         while True:
             while len(active) < stepper.capacity and (urgent or not exhausted):
-                job = urgent.popleft() if urgent else next(waiting, None)
-                if job is None:
+                try:
+                    job = urgent.popleft() if urgent else next(waiting)
+                except StopIteration:
                     exhausted = True
+                    break
+                if job is None:
                     break
                 self._check(job)
                 job._entered = perf_counter()
@@ -96,7 +109,9 @@ class InFlight:
                 stepper.admit(len(active), start, job.ref, job.mask)
                 active.append(job)
             if not active:
-                return
+                if exhausted:
+                    return
+                continue
             for slot, job in enumerate(active):
                 _load_row(stepper, slot, job)
             stepper.step(len(active))
@@ -111,22 +126,29 @@ class InFlight:
                     job.watch(job, job._row - 1, stepper.state(slot))
                 if job._row < len(job.plan.rows):
                     continue
-                result = self._finish(job, stepper.state(slot))
+                result = self._finish(job, stepper.state(slot), failed)
                 last = len(active) - 1
                 if slot != last:
                     stepper.move(last, slot)
                     active[slot] = active[last]
                 active.pop()
-                urgent.extend(done(job, result) or ())
+                if result is not None:
+                    urgent.extend(done(job, result) or ())
 
-    def _finish(self, job: Job, x: Float32) -> Float32:
+    def _finish(self, job: Job, x: Float32, failed: Failed | None) -> Float32 | None:
+        """The result of a job; None if it failed, and others go on."""
         if job.plan.closing:
             x = x + np.float32(job.plan.closing_std) * job.noise.closing()
         if not np.isfinite(x).all():
-            raise NotFiniteError(
+            where = self._first_bad_row(job) if failed is None else ""
+            error = NotFiniteError(
                 f"the diffusion model gave NaN or infinite values (plan {job.plan.method}, {len(job.plan.rows)} UNet "
-                f"calls{self._first_bad_row(job)}); run `edgepure verify` on the bundle"
+                f"calls{where}); run `edgepure verify` on the bundle"
             )
+            if failed is None:
+                raise error
+            failed(job, error)
+            return None
         job.seconds = perf_counter() - job._entered
         self.counters.jobs += 1
         return x

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import ArrayError, Npz
 from .errors import ConfigError, ImageError
 from .images import SUFFIXES, load_images
 from .manifest import ImageSpec
@@ -123,14 +122,11 @@ def load_labelled(
 
 def _read_npz(path: Path, key: str, image: ImageSpec, classes: int, resize: bool) -> LabelledImages:
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            raise ValueError("it is one array, a .npy file")
-        with found as arrays:
-            names = sorted(arrays)
+        with Npz(path) as arrays:
+            names = sorted(arrays.names)
             pixels = arrays[key] if key in names else None
-            labels = arrays.get("labels")
-    except (OSError, ValueError, EOFError, NotImplementedError, BadZipFile, zlib.error) as error:
+            labels = arrays["labels"] if "labels" in names else None
+    except ArrayError as error:
         raise ImageError(f"{path} cannot be read as .npz ({error}); save it with numpy.savez") from None
     if pixels is None:
         raise ImageError(

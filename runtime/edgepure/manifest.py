@@ -293,7 +293,7 @@ class Manifest(_Entry):
         if version > SCHEMA_VERSION:
             raise BundleError(
                 f"{source}: this bundle was made by a newer edgepure: its schema_version is {version} and this version "
-                f"reads up to {SCHEMA_VERSION}; upgrade with `pip install --upgrade edgepure`"
+                f"reads up to {SCHEMA_VERSION}; upgrade edgepure, or export the bundle again with this one"
             )
         if data.get("calibration") == {}:  # how edgepure 0.1 wrote that nothing was measured
             text = json.dumps({**data, "calibration": None})

@@ -19,7 +19,7 @@ class MaskSpec(BaseModel):
     union of the blocks. Give ``threshold`` (tau, in [0, 1]) or ``area`` (the fraction of pixels to attend), not both.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rule: Literal["minmax", "softmax"] = "minmax"
     threshold: float | None = Field(None, ge=0.0, le=1.0, description="tau")
@@ -31,12 +31,19 @@ class MaskSpec(BaseModel):
             raise ValueError("give either `threshold` (tau) or `area`, not both and not neither")
         return self
 
+    def area_input(self, pixels: int) -> float:
+        """What the mask graph gets as ``area``, so that its float32 attends ``k = int(pixels * area)`` of the pixels.
+
+        0 if the mask has a threshold. The product is truncated in float64, as the authors do: 400 * 0.29 is 115.
+        """
+        return 0.0 if self.area is None else (int(pixels * self.area) + 0.5) / pixels
+
 
 class VoteSpec(BaseModel):
     """``count`` independent purifications of an image decide together: ``majority`` of labels (ties go to the higher
     mean probability) or the ``mean`` of the softmax outputs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     count: int = Field(1, ge=1, le=1000)
     rule: Literal["majority", "mean"] = "mean"
@@ -45,7 +52,7 @@ class VoteSpec(BaseModel):
 class Preset(BaseModel):
     """Method, mask, SSNI and votes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     method: AnyMethod
     mask: MaskSpec | None = None

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .engines import Engine, Stepper, open_engine, open_stepper
+from .engines import Engine, Stepper, open_engine
 from .errors import ConfigError, NotFiniteError
 from .images import load_images
 from .inflight import Counters, InFlight, Job
 from .methods import EpsSpec
 from .monitor import Monitor
 from .noise import NoiseSource, noise_source
+from .opened import OpenGraphs
 from .planning import Planner
 from .presets import MaskSpec, Preset, VoteSpec
-from .request import Progress, Request
+from .request import Progress, Request, check_images
 from .results import Failure, Results
 from .rows import Plan
 from .schedule import NoiseSchedule
@@ -60,7 +60,9 @@ def load(
 class Purifier:
     """A bundle on an engine. Use `load` to make one, and ``with`` to give its memory back.
 
-    Its methods may be called from several threads; they run one after another.
+    Its methods may be called from several threads; they run one after another, so a long call keeps the others waiting:
+    `edgepure.Service` lets the images of many callers share the UNet calls. It belongs to the process that opened it: a
+    worker process (also a forked one) opens its own.
     """
 
     def __init__(
@@ -79,15 +81,14 @@ class Purifier:
         self.precision = precision
         bundle.manifest.check_target(precision, provider)  # a variant that is not there is an error now
         self.slots = slots
-        self._threads = threads
         manifest = bundle.manifest
         self.image_shape = (manifest.image.channels, manifest.image.height, manifest.image.width)
         self.classes = tuple(manifest.classes)
         self.schedule: NoiseSchedule = manifest.schedule.build()
         self.planner = Planner(self.schedule, int(np.prod(self.image_shape)))
-        self._engines: dict[str, Engine] = {}
-        self._steppers: dict[str, Stepper] = {}
-        self._lock = threading.RLock()
+        self._threads = threads
+        self._graphs = OpenGraphs(self._open, slots)
+        self.turns = self._graphs.turns
         self.counters = Counters()
         self.engine("classifier")  # a provider that is not active is an error now, not at the first image
         if precision != "fp32":
@@ -164,7 +165,8 @@ class Purifier:
         """Purify images, then classify them.
 
         Args:
-            images: uint8 HWC, float CHW in [0, 1], a batch of either, PIL images, paths, or a list of any of these.
+            images: uint8 HWC, float CHW in [0, 1], a batch of either, PIL images, paths, the bytes of an image file, or
+                a list of any of these.
             preset: name, `Preset` or plain data; None: the bundle's default.
             votes: independent purifications of each image; None: as the preset says.
             noise: None draws fresh secret noise (the default, and the only safe choice for untrusted requests); an
@@ -210,28 +212,40 @@ class Purifier:
         )
 
     def logits(self, images: Float32) -> Float32:
-        """The plain classifier, without purification: ``[B, C, H, W]`` float32 in [0, 1] -> ``[B, N]``."""
-        parts = [images[i : i + 64] for i in range(0, len(images), 64)]
-        with self._lock:
-            engine = self.engine("classifier")
-            return np.concatenate([engine.run({"image": part})["logits"] for part in parts])
+        """The plain classifier, without purification: ``[B, C, H, W]`` float32 in [0, 1] -> ``[B, N]`` float32.
+
+        Raises:
+            ImageError: the batch has another shape or dtype.
+        """
+        parts = [images[i : i + 64] for i in range(0, len(images), 64)] or [images]
+        return np.concatenate(
+            [
+                self._graphs.run("classifier", {"image": part}, {"logits": (len(part), len(self.classes))})["logits"]
+                for part in parts
+            ]
+        )
 
     def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
         """Logits ``[B, N]``, mask ``[B, 1, H, W]`` (0 or 1) and fused attention map ``[B, 1, H, W]`` of images
-        ``[B, C, H, W]`` float32 in [0, 1]."""
+        ``[B, C, H, W]`` float32 in [0, 1].
+
+        Raises:
+            ConfigError: the bundle has no mask graph.
+            ImageError: the batch has another shape or dtype.
+        """
         if "mask" not in self.bundle.manifest.graphs:
             raise ConfigError("this bundle has no mask graph; export the classifier with blocks to tap")
         full = np.ones(len(images), np.float32)
         threshold = mask.threshold if mask.threshold is not None else 0.0
-        with self._lock:
-            return self.engine("mask").run(
-                {
-                    "image": images,
-                    "threshold": full * np.float32(threshold),
-                    "area": full * np.float32(mask.area or 0.0),
-                    "rule": full * np.float32(mask.rule == "softmax"),
-                }
-            )
+        feeds = {
+            "image": images,
+            "threshold": full * np.float32(threshold),
+            "area": full * np.float32(mask.area_input(self.image_shape[1] * self.image_shape[2])),
+            "rule": full * np.float32(mask.rule == "softmax"),
+        }
+        map_shape = (len(images), 1, *self.image_shape[1:])
+        shapes = {"logits": (len(images), len(self.classes)), "mask": map_shape, "attention": map_shape}
+        return self._graphs.run("mask", feeds, shapes)
 
     def score_norms(
         self,
@@ -254,6 +268,7 @@ class Purifier:
             probe = self.planner.probe(self.preset(preset))
         if probe is None:
             raise ConfigError("the preset has no SSNI, so it has no probe to measure score norms with")
+        check_images(images, self.image_shape)
         source, norms = noise_source(noise), np.zeros(len(images))
 
         def done(job: Job, x: Float32) -> None:
@@ -268,7 +283,7 @@ class Purifier:
             )
             for i, image in enumerate(images)
         )
-        with self._lock:
+        with self.turns.alone():
             InFlight(self.stepper("step")).run(jobs, done)
         return norms
 
@@ -287,15 +302,26 @@ class Purifier:
     ) -> Results:
         """`classify` for images that are already ``[B, C, H, W]`` float32 in [0, 1].
 
-        ``on_rows`` is called after every UNet call with the number of rows that it executed: a finer progress.
+        ``names``, ``ids``: of each image in the results and in the noise stream; None: 0, 1, 2, ... ``on_rows`` is
+        called after every UNet call with the number of rows that it executed: a finer progress. What it or
+        ``on_progress`` raises ends the call and is raised here; the next call is not affected.
+
+        Raises:
+            ImageError: the batch has another shape or dtype, or NaN.
+            ConfigError: as `classify`.
+            NotFiniteError: the model gave NaN or infinite values.
         """
         chosen = self.preset(preset, votes)
-        with self._lock:
+        with self.turns.alone():
             request = Request(self, images, chosen, noise_source(noise), names, ids, on_progress, monitor)
             try:
                 return request.results(on_rows)
             except NotFiniteError as error:
-                raise NotFiniteError(f"{self._called(chosen)}{error}{self._advice()}") from None
+                raise self.explained(error, chosen) from None
+
+    def explained(self, error: NotFiniteError, preset: Preset) -> NotFiniteError:
+        """The error with the preset's name, and with what to do about the variant."""
+        return NotFiniteError(f"{self._called(preset)}{error}{self._advice()}")
 
     def _called(self, preset: Preset) -> str:
         """``preset NAME: `` of a preset of the bundle, whatever its votes."""
@@ -314,28 +340,23 @@ class Purifier:
 
     # ---- engines ------------------------------------------------------------------------------------------------
 
+    def _open(self, graph: str) -> Engine:
+        return open_engine(self.bundle, graph, self.provider, precision=self.precision, threads=self._threads)
+
     def engine(self, graph: str) -> Engine:
         """The engine of one graph, opened at first use."""
-        if graph not in self._engines:
-            self._engines[graph] = open_engine(
-                self.bundle, graph, self.provider, precision=self.precision, threads=self._threads
-            )
-        return self._engines[graph]
+        return self._graphs.engine(graph)
 
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph, opened at first use."""
-        if graph not in self._steppers:
-            self._steppers[graph] = open_stepper(self.engine(graph), self.slots)
-        return self._steppers[graph]
+        return self._graphs.stepper(graph)
 
     def close(self) -> None:
-        """Give the memory of the engines back."""
-        for stepper in self._steppers.values():
-            stepper.close()
-        for engine in self._engines.values():
-            engine.close()
-        self._steppers.clear()
-        self._engines.clear()
+        """Give the memory of the engines back, when the calls of other threads are done. May be called again.
+
+        The next call opens the engines anew. In a forked process nothing is done: the engines are the parent's.
+        """
+        self._graphs.close()
 
     def __enter__(self) -> Purifier:
         return self
@@ -344,6 +365,9 @@ class Purifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Purifier cannot be pickled: give the other process the bundle's path, and load it there")
 
     def __repr__(self) -> str:
         return (

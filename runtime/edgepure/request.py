@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ConfigError
+from .errors import ConfigError, ImageError
 from .inflight import InFlight, Job
 from .monitor import Monitor, reference_of
 from .noise import NoiseSource
@@ -59,11 +59,16 @@ class Request:
         on_progress: Progress | None,
         monitor: Monitor | None = None,
     ) -> None:
+        check_images(images, purifier.image_shape)
+        for what, given in (("names", names), ("ids", ids)):
+            if given is not None and len(given) != len(images):
+                raise ConfigError(f"{len(given)} {what} for {len(images)} images; give one for each")
         self._purifier, self._images, self._preset, self._source = purifier, images, preset, source
         self._ids = ids if ids is not None else range(len(images))
         self._names = names if names is not None else [str(i) for i in self._ids]
         self._progress = on_progress
         self._chunk = max(purifier.slots, 16)
+        self._left = len(images) * preset.votes.count
         self._state: dict[int, ImageState] = {}
         self._to_classify: list[tuple[int, int]] = []
         self._results: dict[int, Result] = {}
@@ -78,20 +83,17 @@ class Request:
             monitor.check(spec, self._reference)
 
     def results(self, on_rows: Callable[[int], None] | None = None) -> Results:
-        full = self._purifier.planner.plan(self._preset)
-        graph = "step_learned" if full.learned_variance else "step"
-        if graph not in self._purifier.bundle.manifest.graphs:
-            raise ConfigError(
-                f"the preset needs the graph {graph!r}, which this bundle does not have; "
-                "choose variance 'fixed_small' or export a learned-variance network"
-            )
-        inflight = InFlight(self._purifier.stepper(graph))
-        inflight.run(self._jobs(), self._done, on_rows)
-        self._classify()
+        """Run it alone, and wait for it."""
+        inflight = InFlight(self._purifier.stepper(step_graph(self._purifier, self._preset)))
+        inflight.run(self.jobs(), self.done, on_rows)
         self._purifier.counters = inflight.counters
         return Results(self._results[i] for i in range(len(self._images)))
 
-    def _jobs(self) -> Iterator[Job]:
+    def result(self) -> Result | None:
+        """The result of the first image; None as long as jobs of it are left."""
+        return self._results.get(0)
+
+    def jobs(self) -> Iterator[Job]:
         """Jobs in the order of the images; masks are computed for a chunk of images at a time."""
         for start in range(0, len(self._images), self._chunk):
             chunk = self._images[start : start + self._chunk]
@@ -123,7 +125,8 @@ class Request:
             noise = self._source.for_image(plan, self._ids[index], vote, state.mask, self._purifier.image_shape)
             yield Job(plan, noise, state.ref, state.mask, tag=(index, vote))
 
-    def _done(self, job: Job, x: Float32) -> Iterator[Job] | None:
+    def done(self, job: Job, x: Float32) -> Iterator[Job] | None:
+        """Take the result of a job; after a probe, the jobs that follow from it."""
         index, vote = job.tag
         state = self._state[index]
         if vote < 0:
@@ -136,13 +139,12 @@ class Request:
         state.unet_calls += job.plan.unet_calls
         state.purified[vote] = np.clip(0.5 * x + 0.5, 0.0, 1.0)
         self._to_classify.append((index, vote))
-        if len(self._to_classify) >= self._chunk:
+        self._left -= 1
+        if len(self._to_classify) >= self._chunk or not self._left:
             self._classify()
         return None
 
     def _classify(self) -> None:
-        if not self._to_classify:
-            return
         batch = np.stack([self._state[i].purified[v] for i, v in self._to_classify])
         for (index, vote), row in zip(self._to_classify, self._purifier.logits(batch), strict=True):
             state = self._state[index]
@@ -176,3 +178,30 @@ class Request:
         del self._state[index]
         if self._progress is not None:
             self._progress(len(self._results), len(self._images))
+
+
+def step_graph(purifier: Purifier, preset: Preset) -> str:
+    """The graph that executes the rows of a preset.
+
+    Raises:
+        ConfigError: the bundle does not have it, or the preset's parameters do not fit its schedule.
+    """
+    graph = "step_learned" if purifier.planner.plan(preset).learned_variance else "step"
+    if graph not in purifier.bundle.manifest.graphs:
+        raise ConfigError(
+            f"the preset needs the graph {graph!r}, which this bundle does not have; "
+            "choose variance 'fixed_small' or export a learned-variance network"
+        )
+    return graph
+
+
+def check_images(images: Float32, shape: tuple[int, int, int]) -> None:
+    """Raise ImageError unless ``images`` are a batch of float32 ``[B, C, H, W]`` without NaN."""
+    if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape:
+        raise ImageError(
+            f"the batch is {images.dtype} {list(images.shape)}, expected float32 [B, {', '.join(map(str, shape))}] in "
+            "[0, 1]; `classify` takes other kinds of images"
+        )
+    bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+    if len(bad):
+        raise ImageError(f"image {bad[0]} of the batch has pixels that are NaN or infinite, expected [0, 1]")

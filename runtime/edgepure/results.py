@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import NotFiniteError
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Result:
-    """One image, purified and classified.
+    """One image, purified and classified. Equal to itself only; it can be pickled and be a key.
 
     Attributes:
         name: file name or position of the image.
@@ -29,7 +31,8 @@ class Result:
         mask: ``[H, W]`` bool, True where the strong noise went; None for methods without a mask.
         mask_area: share of pixels inside the mask; None likewise.
         unet_calls: UNet calls that this decision took, probes and votes included.
-        seconds: time from entering the engine to the decision, shared calls counted in full.
+        seconds: seconds from entering the engine to the decision, shared calls counted in full; not what the image
+            waited before.
         image: ``[C, H, W]`` float32 in [0, 1], the first vote's purified image.
     """
 
@@ -82,7 +85,11 @@ class Failure:
 
 
 class Results(list[Result]):
-    """The results in the order of the inputs, and the inputs that failed."""
+    """The results in the order of the inputs.
+
+    Attributes:
+        failures: the inputs that could not be used, in their order; only with ``on_error="collect"``.
+    """
 
     def __init__(self, results: Iterable[Result] = (), failures: Iterable[Failure] = ()) -> None:
         super().__init__(results)
@@ -94,7 +101,12 @@ def decide(logits: NDArray[np.float32], rule: str) -> tuple[int, NDArray[np.floa
 
     ``logits``: ``[votes, N]``. ``majority``: the label with most votes, ties broken by the higher mean probability.
     ``mean``: the highest mean probability.
+
+    Raises:
+        NotFiniteError: the logits of a vote are NaN or infinite.
     """
+    if not np.isfinite(logits.max(axis=1)).all():
+        raise NotFiniteError("the classifier gave NaN or infinite logits, which name no class")
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exp = np.exp(shifted)
     mean = (exp / exp.sum(axis=1, keepdims=True)).mean(axis=0)

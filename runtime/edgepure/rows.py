@@ -57,6 +57,8 @@ COLUMNS: tuple[str, ...] = (
     "out_eps",
     "out_ref",
 )
+#: A longer plan is refused while it is compiled: one number in a stranger's preset could take all time and memory.
+MAX_ROWS = 100_000
 #: Columns that the learned-variance variant of the `step` graph has after those of `COLUMNS`.
 LEARNED_COLUMNS: tuple[str, ...] = ("log_var_max", "log_var_min", "out_noise", "var_z", "var_ref")
 
@@ -223,6 +225,19 @@ class Plan:
         }
 
 
+def check_length(rows: int, method: str) -> None:
+    """Refuse a plan of so many rows if it is longer than `MAX_ROWS`.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if rows > MAX_ROWS:
+        raise ConfigError(
+            f"method {method!r} takes more than {MAX_ROWS} UNet calls with these parameters; choose fewer steps, "
+            "rounds or repetitions"
+        )
+
+
 @dataclass
 class _Region:
     """``z`` of one region as a linear form: ``x_factor * x + ref_factor * ref + sum(factor * draw)``."""
@@ -301,6 +316,7 @@ class RowBuilder:
         ``owes``: (source, level, std) of the noises that the step adds to x' after the network call. They are carried
         into the next row. ``out_draw_level``: set if the row draws a per-pixel noise (learned variance).
         """
+        check_length(len(self.rows) + 1, self.method)
         inside, outside = self._inside, self._outside
         w_in, w_out = float(inside.x_factor == 0.0), float(outside.x_factor == 0.0)
         carry = math.sqrt(sum(c * c for c in self._owed.values()))

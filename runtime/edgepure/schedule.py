@@ -19,6 +19,8 @@ from .errors import ConfigError
 
 Float64 = NDArray[np.float64]
 
+#: A schedule that leaves less of the image than this at any timestep is refused.
+SMALLEST_ALPHA_BAR = 1e-30
 #: Largest beta that the cosine schedule uses (Nichol & Dhariwal 2021, section 3.2).
 COSINE_MAX_BETA = 0.999
 
@@ -31,7 +33,7 @@ class ScheduleSpec(BaseModel):
     of the VP-SDE of Song et al. 2021, whose ``beta_min = T * beta_start`` and ``beta_max = T * beta_end``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["linear", "scaled_linear", "cosine", "betas", "vp_sde"] = "linear"
     timesteps: int = Field(1000, ge=2, le=100_000, description="T, the number of diffusion steps of the training")
@@ -50,6 +52,12 @@ class ScheduleSpec(BaseModel):
                 raise ValueError("every entry of `betas` must lie strictly between 0 and 1")
         if self.beta_start > self.beta_end:
             raise ValueError(f"beta_start {self.beta_start} is larger than beta_end {self.beta_end}")
+        levels = self.build().alphas_cumprod
+        if not (levels[0] < 1.0 and (np.diff(levels) < 0.0).all() and levels[-1] >= SMALLEST_ALPHA_BAR):
+            raise ValueError(
+                f"alpha_bar goes from {levels[0]:.6g} to {levels[-1]:.6g}: it must be below 1, fall with every "
+                f"timestep and stay at {SMALLEST_ALPHA_BAR:g} or above, or a step divides by zero"
+            )
         return self
 
     def build(self) -> NoiseSchedule:

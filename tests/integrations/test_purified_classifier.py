@@ -19,6 +19,7 @@ from edgepure.errors import ConfigError
 from edgepure.results import decide
 from edgepure_export.integrations import PurifiedClassifier
 from edgepure_export.integrations.purified_classifier import vote_logits
+from samples.gpu_check.networks import exact
 
 COUNT = 4
 
@@ -144,5 +145,5 @@ def test_the_largest_logit_is_the_decision(rule: str) -> None:
 @pytest.mark.gpu
 def test_on_a_gpu() -> None:
     here, there = defended(noise="fixed", seed=3), defended(noise="fixed", seed=3).to("cuda")
-    with torch.no_grad():
+    with torch.no_grad(), exact("cuda"):
         torch.testing.assert_close(there(images().cuda()).cpu(), here(images()), rtol=1e-3, atol=1e-3)

@@ -315,3 +315,56 @@ def test_temporary_names_are_hidden_and_differ(tmp_path: Path) -> None:
     assert first != second
     assert first.parent == tmp_path
     assert first.name.startswith(".x.")
+
+
+def test_what_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "old")
+    (tmp_path / "file").chmod(0o600)
+    write_text(tmp_path / "file", "new")
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+    with atomic_directory(tmp_path / "folder", marker="file") as folder:
+        write_text(folder / "file", "old")
+    (tmp_path / "folder").chmod(0o700)
+    with atomic_directory(tmp_path / "folder", overwrite=True, marker="file") as folder:
+        write_text(folder / "file", "new")
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o700
+    assert (tmp_path / "folder" / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(errno.EXDEV, "a layer of a container's image"), (errno.EBUSY, "a mounted folder, which cannot be replaced")],
+)
+def test_folders_that_cannot_be_renamed_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str
+) -> None:
+    with atomic_directory(tmp_path / "folder", marker="file") as folder:
+        write_text(folder / "file", "old")
+
+    def refused(source: Any, target: Any) -> None:
+        raise OSError(code, os.strerror(code), str(source), None, str(target))
+
+    monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(os, "rename", refused)
+    with (
+        pytest.raises(EdgepureError, match=words),
+        atomic_directory(tmp_path / "folder", overwrite=True, marker="file") as folder,
+    ):
+        write_text(folder / "file", "new")
+    assert (tmp_path / "folder" / "file").read_text() == "old"
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_what_is_hidden_is_taken_over_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with atomic_directory(tmp_path / "folder", marker="file") as folder:
+        write_text(folder / "file", "old")
+    (tmp_path / "folder" / ".git").mkdir()
+    (tmp_path / "folder" / ".git" / "HEAD").write_text("main")
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    with atomic_directory(tmp_path / "folder", overwrite=True, marker="file") as folder:
+        write_text(folder / "file", "new")
+    assert (tmp_path / "folder" / ".git" / "HEAD").read_text() == "main"

@@ -8,7 +8,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ import pytest
 from cli_process import environment, run
 from edgepure import doctor, nvidia
 from edgepure import jetson as jetsons
-from edgepure.engines import openvino_engine
+from edgepure.cli.doctor import _torch
+from edgepure.engines import onnxruntime_engine, openvino_engine
 from edgepure.errors import ProviderError
 from edgepure.jetson import Jetson
 from edgepure.nvidia import Driver, Gpu
@@ -59,11 +60,21 @@ def test_a_provider_that_falls_back_does_not_work(monkeypatch: pytest.MonkeyPatc
             return ["CPUExecutionProvider"]
 
     loaded: list[bool] = []
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append(True), raising=False)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda **_: loaded.append(True), raising=False)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     fault = doctor.try_provider("CUDAExecutionProvider")
     assert fault is not None and "took CPUExecutionProvider instead" in fault
     assert loaded, "CUDA's libraries that are Python packages are found as by the engine"
+
+
+def test_a_gpu_without_cudnn_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two numbers can be added without it."""
+    name = "CUDAExecutionProvider"
+    session = SimpleNamespace(get_providers=lambda: [name], run=lambda *_: [np.array([2.0, 2.0], np.float32)])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: session)
+    for missing in ("libcudnn.so.9: cannot open shared object file", ""):
+        monkeypatch.setattr(onnxruntime_engine, "why_inactive", lambda _, missing=missing: missing)
+        assert doctor.try_provider(name) == (missing or None)
 
 
 def test_a_provider_that_computes_nonsense_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +225,13 @@ def test_bindings_that_do_not_fit_the_driver(monkeypatch: pytest.MonkeyPatch) ->
     assert doctor._bindings(driver, None).works
 
 
+@pytest.mark.parametrize(("board", "words"), [(None, "edgepure[export]"), (Jetson("36.4.3"), "on a workstation")])
+def test_torch_is_for_export_and_export_is_not_for_a_board(board: Jetson | None, words: str) -> None:
+    machine = replace(doctor.gather(), torch=False, jetson=board)
+    assert words in _torch(machine)
+    assert _torch(replace(machine, torch=True)) == "installed"
+
+
 def test_the_command_prints_what_was_found() -> None:
     done = run("doctor")
     assert done.code == 0
@@ -231,13 +249,42 @@ def test_the_command_prints_what_was_found() -> None:
     assert run("doctor", "--json").json["ok"] is True
 
 
-def test_no_engine_at_all_is_exit_code_5(tmp_path: Path) -> None:
+BROKEN = (
+    "raise ImportError('broken on purpose')",
+    "raise OSError('broken on purpose: undefined symbol')",
+    "raise RuntimeError('broken on purpose\\nmodule compiled against another ABI of NumPy')",
+    "broken_on_purpose",
+)
+
+
+@pytest.mark.parametrize("code", BROKEN, ids=["ImportError", "OSError", "RuntimeError", "NameError"])
+def test_a_broken_installation_is_a_provider_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, extra, function in (
+        ("onnxruntime", "cpu", onnxruntime_engine.import_onnxruntime),
+        ("openvino", "openvino", openvino_engine.import_openvino),
+    ):
+        (tmp_path / f"{name}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        words = rf"^{name} cannot be imported \(.*broken.on.purpose.*\); install it with .*edgepure\[{extra}\]"
+        with pytest.raises(ProviderError, match=words) as caught:
+            function()
+        assert "\n" not in str(caught.value)
+        (tmp_path / f"{name}.py").unlink()
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))  # what a folder without files imports as
+        with pytest.raises(ProviderError, match=rf"^{name} cannot be imported \(AttributeError: .* has no attribute"):
+            function()
+        assert "cannot be imported" in (doctor._provider_fault("CPUExecutionProvider") or "")
+
+
+@pytest.mark.parametrize("code", ["raise ImportError('broken on purpose')", "raise OSError('broken on purpose')"])
+def test_no_engine_at_all_is_exit_code_5(tmp_path: Path, code: str) -> None:
     for name in ("onnxruntime", "openvino"):
-        (tmp_path / f"{name}.py").write_text("raise ImportError('broken on purpose')")
+        (tmp_path / f"{name}.py").write_text(code)
     env = environment()
     done = run("doctor", "--json", env={**env, "PYTHONPATH": f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"})
     done.fails(ProviderError.exit_code, "edgepure[cpu]")
     assert done.json["ok"] is False
     assert any("broken on purpose" in line and "edgepure[cpu]" in line for line in done.json["advice"])
     openvino = next(m for m in done.json["modules"] if m["name"] == "openvino")
-    assert "broken on purpose" in openvino["detail"] and "edgepure[openvino]" in openvino["detail"]
+    assert "broken on purpose" in openvino["detail"] and "edgepure[openvino]" in openvino["install"]

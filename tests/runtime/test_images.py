@@ -230,13 +230,25 @@ def test_nothing_at_all_is_an_error(empty: Any) -> None:
             load_images(empty, RGB, on_error=on_error)
 
 
-@pytest.mark.parametrize("item", [None, 3, b"\x89PNG", {"a": 1}, [RGB_PIXELS]])
+@pytest.mark.parametrize("item", [None, 3, bytearray(4), {"a": 1}, [RGB_PIXELS]])
 def test_other_objects_are_refused(item: Any) -> None:
     with pytest.raises(ImageError, match=r"of type|no such file"):
         load_images([item], RGB)
-    if item is None or isinstance(item, int | bytes):
+    if item is None or isinstance(item, int):
         with pytest.raises(ImageError, match="cannot take images from an object of type"):
             load_images(item, RGB)
+
+
+def test_the_bytes_of_a_file_are_that_file(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(RGB_PIXELS).save(path)
+    data = path.read_bytes()
+    for same in (data, [data, path]):
+        np.testing.assert_array_equal(load_images(same, RGB).images[0], load_images(path, RGB).images[0])
+    assert load_images([data], RGB).names == ["0"]
+    for broken, words in ((data[:40], "cannot be"), (b"", "its format is not known"), (b"%!PS-Adobe", "not known")):
+        with pytest.raises(ImageError, match=f"^image 0: it .*{words}"):
+            load_images(broken, RGB)
 
 
 def test_array_that_cannot_be_read_is_refused() -> None:

@@ -228,3 +228,28 @@ def test_an_error_in_the_callback_reaches_the_caller() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         InFlight(stepper()).run([job(uniform(1))], done)
+
+
+def test_jobs_that_come_later_enter_while_others_are_in_their_slots() -> None:
+    """None: there is no job at the moment."""
+    source = [job(uniform(4), 0), None, job(uniform(2), 1), None, None, None, job(uniform(1), 2)]
+    inflight, results, per_tick = InFlight(stepper(3)), {}, []
+    inflight.run(source, collect(results), per_tick.append)
+    assert per_tick == [1, 2, 2, 1, 1]
+    for i, n in enumerate((4, 2, 1)):
+        assert np.array_equal(results[i], execute(uniform(n), images(i, 1), _Shifted(i), capacity=1)[0])
+
+
+def test_a_job_that_is_not_finite_may_fail_alone() -> None:
+    def epsilon(z: Any, t: Any) -> Any:
+        return np.where(z[:, :1, :1, :1] > 100.0, np.nan, network(z, t))
+
+    jobs = [job(uniform(3 + i % 2), i) for i in range(7)]
+    for i in (2, 5):
+        jobs[i].ref = jobs[i].ref + np.float32(1e4)
+    inflight, results, failed = InFlight(stepper(3, epsilon)), {}, {}
+    inflight.run(jobs, collect(results), failed=lambda one, error: failed.update({one.tag: str(error)}))
+    assert sorted(failed) == [2, 5] and sorted(results) == [0, 1, 3, 4, 6]
+    assert all("gave NaN or infinite values" in text for text in failed.values())
+    for i, x in results.items():
+        assert np.array_equal(x, execute(uniform(3 + i % 2), images(i, 1), _Shifted(i), capacity=1)[0])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from edgepure.errors import NotFiniteError
 from edgepure.results import decide
 
 
@@ -39,3 +40,11 @@ def test_a_decision_is_a_vote_and_probabilities_sum_to_one(votes: np.ndarray, ru
     if rule == "majority":
         assert label in labels
     assert decide(votes[::-1], rule)[0] == label or mean[label] == pytest.approx(np.sort(mean)[-2], abs=1e-6)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_no_decision(bad: float) -> None:
+    with pytest.raises(NotFiniteError, match="NaN or infinite logits"):
+        decide(logits([0.0, 1.0], [bad, 0.0]), "mean")
+    label, _, _ = decide(logits([float("-inf"), 1.0]), "mean")  # a class that is impossible
+    assert label == 1

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepure import Purifier, SeededNoise
+from edgepure.arrays import ArrayError, read_all
 from edgepure.atomic import write_npz
 from edgepure.manifest import Manifest
 from edgepure.methods import EpsSpec
@@ -46,11 +47,12 @@ class NormStore:
         self._arrays: dict[str, NDArray[np.float64]] = {}
         self._saved = monotonic()
         if path is not None and path.exists():
-            try:
-                with np.load(path, allow_pickle=False) as found:
-                    self._arrays = {name: found[name].astype(np.float64) for name in found}
-            except (OSError, ValueError, BadZipFile):
-                self._arrays = {}
+            with suppress(ArrayError):
+                self._arrays = {
+                    name: array
+                    for name, array in read_all(path).items()
+                    if array.dtype == np.float64 and array.ndim == 1
+                }
 
     def norms(self, images: str, probe: EpsSpec, count: int) -> Norms:
         """The norms ``[count]`` of the first images of a set; writing to the array stores them."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from os import PathLike
 from typing import Any
 
 from edgepure.bundle_edit import edit_bundle
 from edgepure.errors import BundleError, ConfigError
+from edgepure.printable import printable
 
 from .protocol import Footnotes, digest
 from .results import Evaluation
@@ -23,7 +25,7 @@ def card(found: Evaluation) -> str:
     notes = Footnotes()
     facts = found.facts
     lines = [
-        f"# Robustness card: {found.bundle}",
+        f"# Robustness card: {_in_markdown(found.bundle)}",
         "",
         f"Measured on {facts['date']} with edgepure {facts['edgepure']} ({facts['engine']}; {facts['device']}). "
         f"Graphs and weights {found.bundle_sha256[:16]}.",
@@ -41,6 +43,11 @@ def card(found: Evaluation) -> str:
     lines += ["## What was not tested", "", *(f"- {text}" for text in found.not_tested()), ""]
     lines += ["## Protocols", "", *(f"- {line}" for line in notes.lines()), ""]
     return "\n".join(lines)
+
+
+def _in_markdown(text: str) -> str:
+    """A name that anybody may have chosen, on one line and without links, pictures and HTML."""
+    return re.sub(r"([\\`*_\[\]<>&!|#])", r"\\\1", printable(" ".join(text.split())))
 
 
 def write_card(bundle: str | PathLike[str], found: Evaluation, precision: str = "fp32") -> None:

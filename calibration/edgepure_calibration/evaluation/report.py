@@ -14,6 +14,7 @@ from edgepure.atomic import write_text
 from edgepure.demo.html import png_data_uri
 from edgepure.demo.report import Picture
 from edgepure.demo.style import CSS
+from edgepure.printable import printable_lines
 
 from ..page import check_tools
 from ..plots import figure_to_data_uri, new_figure
@@ -80,7 +81,7 @@ def render(found: Evaluation) -> str:
             sections += [_curves(preset), _pictures(preset, found)]
     sections += [mask_table(found, notes), policy_table(found, notes), agreement_table(found)]
     page = Environment(autoescape=True).from_string(_PAGE)
-    return page.render(
+    text = page.render(
         title=f"Robustness of {found.bundle}",
         css=CSS,
         summary=f"{len(found.labels)} images. Attacks through the differentiable twin; every number was answered by "
@@ -90,6 +91,7 @@ def render(found: Evaluation) -> str:
         protocols=notes.lines(),
         facts=_facts(found),
     )
+    return printable_lines(text)
 
 
 def _facts(found: Evaluation) -> dict[str, str]:

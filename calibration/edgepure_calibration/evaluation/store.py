@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 from numpy.typing import NDArray
 
+from edgepure.arrays import ArrayError, read_all
 from edgepure.atomic import write_npz
 from edgepure.manifest import Manifest
 
@@ -38,20 +39,34 @@ class Store:
         if path is None or not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as found:
-                return dict(found)
-        except (OSError, ValueError, BadZipFile):
+            return read_all(path)
+        except ArrayError:
             return None
 
     def part(self, what: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
-        """The arrays of a part: those that are kept, or made now and kept."""
-        found = self.get(what)
-        if found is None:
-            found = make()
-            path = self._path(what)
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_npz(path, found)
+        """The arrays of a part: those that are kept, or made now and kept.
+
+        Several runs that share the folder all get the same: what one of them kept first.
+        """
+        found, path = self.get(what), self._path(what)
+        if found is not None:
+            return found
+        found = make()
+        if path is None:
+            return found
+        path.parent.mkdir(parents=True, exist_ok=True)
+        own = path.with_name(f".{secrets.token_hex(8)}.npz")
+        try:
+            write_npz(own, found)
+            try:
+                os.link(own, path)  # unlike a rename it fails where something lies
+            except OSError:  # there is one now, perhaps a damaged one; or the file system has no links
+                kept = self.get(what)
+                if kept is not None:
+                    return kept
+                os.replace(own, path)
+        finally:
+            own.unlink(missing_ok=True)
         return found
 
     def _path(self, what: Mapping[str, Any]) -> Path | None:

@@ -88,7 +88,7 @@ def build(
     files: dict[GraphName, Path] = {}
     reports: dict[GraphName, dict[str, Any]] = {}
     twins: dict[GraphName, Path] = {}
-    native = target == provider and (provider, precision) != ("cpu", "bf16")
+    native = target == provider and (precision != "bf16" or provider == "openvino")  # ONNX Runtime opens no bf16
     (folder / "twin").mkdir(parents=True)
     with WeightsPool(folder) as pool, WeightsPool(folder / "twin") as twin_pool:
         for graph in graphs:
@@ -157,9 +157,8 @@ class CandidatePurifier(Purifier):
         self._candidate = candidate
         super().__init__(bundle, provider, threads=threads, slots=slots)
 
-    def engine(self, graph: str) -> Engine:
+    def _open(self, graph: str) -> Engine:
         path = next((file for name, file in self._candidate.runnable.items() if name == graph), None)
-        if path is not None and graph not in self._engines:
-            inside = self._candidate.opened_as
-            self._engines[graph] = open_graph(path, self.provider, precision=inside, threads=self._threads)
-        return super().engine(graph)
+        if path is None:
+            return super()._open(graph)
+        return open_graph(path, self.provider, precision=self._candidate.opened_as, threads=self._threads)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgepure.arrays import ArrayError, read_all
 from edgepure.atomic import write_npz, write_text
 from edgepure.errors import ConfigError
 
@@ -35,7 +36,7 @@ class Work:
         self.folder = folder
         text = json.dumps(key, sort_keys=True, indent=2)
         place = folder / _KEY
-        self.resumed = place.is_file() and place.read_text(encoding="utf-8") == text
+        self.resumed = place.is_file() and place.read_bytes() == text.encode()
         if not self.resumed:
             former = [path for path in folder.iterdir() if path != place and not path.name.startswith(f".{_KEY}.")]
             if not _ours(place) and (former or place.exists()):  # nobody else's folder is emptied
@@ -48,22 +49,25 @@ class Work:
             write_text(place, text)
 
     def get(self, name: str) -> Any:
-        """What was stored under ``name``; None if there is nothing."""
+        """What was stored under ``name``; None if there is nothing, or nothing that can be read."""
         path = self.folder / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        except (OSError, ValueError, RecursionError):
+            return None
 
     def put(self, name: str, value: Any) -> None:
         """Store plain data."""
         write_text(self.folder / f"{name}.json", json.dumps(value, indent=1) + "\n")
 
     def samples(self, graph: str) -> Samples | None:
-        """Recorded calls of a step graph, if they were stored."""
-        path = self.folder / f"samples_{graph}.npz"
-        if not path.is_file():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            feeds = {key.removeprefix("in/"): arrays[key] for key in arrays if key.startswith("in/")}
+        """Recorded calls of a step graph, if they were stored and can be read."""
+        try:
+            arrays = read_all(self.folder / f"samples_{graph}.npz")
+            feeds = {key.removeprefix("in/"): array for key, array in arrays.items() if key.startswith("in/")}
             return Samples(feeds, arrays["after"], int(arrays["rows"]))
+        except (ArrayError, KeyError, TypeError):
+            return None
 
     def put_samples(self, graph: str, samples: Samples) -> None:
         """Store recorded calls."""

@@ -8,8 +8,8 @@ from os import PathLike
 from typing import Any
 
 from edgepure.atomic import write_text
+from edgepure.demo.html import page
 from edgepure.demo.scores import Score
-from edgepure.demo.style import CSS
 
 from ..plots import figure_to_data_uri
 from .plot import cost_figure
@@ -33,14 +33,7 @@ def render(tuning: Tuning) -> str:
     """The page as UTF-8 text, with nothing from elsewhere in it."""
     title = f"{tuning.bundle}: accuracy for {tuning.budget.limit:g} {tuning.budget.unit}"
     sections = [_headline(tuning, title), _plot(tuning), _table(tuning), _protocols(tuning), _facts(tuning)]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}{_MORE_CSS}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(sections)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return page(title, sections, _MORE_CSS)
 
 
 def _headline(tuning: Tuning, title: str) -> str:

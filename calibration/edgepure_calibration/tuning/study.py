@@ -7,6 +7,7 @@ was, and comes to the same trials as one that was not interrupted.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, EdgepureError
 
 from .points import Point
 
@@ -43,9 +44,12 @@ class Study:
     def __init__(self, path: Path, made_for: Mapping[str, str], seed: int) -> None:
         self.path, self._seed = path, seed
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        new = not path.exists() or path.stat().st_size == 0
-        if not new:
+        if path.exists() and path.stat().st_size > 0:
             _check_journal(path)
+        with _in_words(path):
+            self._open(path, made_for)
+
+    def _open(self, path: Path, made_for: Mapping[str, str]) -> None:
         storage = JournalStorage(JournalFileBackend(str(path)))
         self._study = optuna.create_study(
             study_name=_NAME, storage=storage, directions=["minimize", "maximize", "maximize"], load_if_exists=True
@@ -69,7 +73,8 @@ class Study:
 
     def points(self) -> list[Point]:
         """What the finished trials found, in their order."""
-        return [Point.from_dict(trial.user_attrs["point"]) for trial in self._finished()]
+        with _in_words(self.path):
+            return [Point.from_dict(trial.user_attrs["point"]) for trial in self._finished()]
 
     def ask(self, starts: Sequence[Mapping[str, Any]] = ()) -> optuna.Trial:
         """The next trial. What it suggests depends on the seed and on the finished trials alone.
@@ -123,11 +128,33 @@ class Study:
 
 
 def _check_journal(path: Path) -> None:
-    """The first line is a JSON object: Optuna itself would fail with a traceback, or worse append to any file."""
+    """The first line is a JSON object: Optuna itself would fail with a traceback, or worse append to any file.
+
+    What comes after the last end of a line was cut off, by the end of a run or of the disk's space, and is taken away:
+    Optuna would read no study with it, and append to it.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             first = json.loads(file.readline(1 << 20))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         first = None
     if not isinstance(first, dict) or "op_code" not in first:
         raise ConfigError(f"{path} is not a study of `edgepure tune`; name another file (--study)")
+    written = path.read_bytes()
+    whole = written.rfind(b"\n") + 1
+    if 0 < whole < len(written):
+        os.truncate(path, whole)
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """One sentence for what a damaged file makes of Optuna, which has no exception for it."""
+    try:
+        yield
+    except (EdgepureError, OSError):
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"the study {path} is damaged ({type(error).__name__}: {str(error)[:100]}); name another file (--study), "
+            "or remove this one"
+        ) from error

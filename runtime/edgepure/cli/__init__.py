@@ -5,8 +5,10 @@ Nothing heavy is imported before a command needs it, so that ``edgepure --help``
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -18,6 +20,7 @@ TERMINATED = 128 + signal.SIGTERM
 def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGTERM, _terminated)
+    _open_closed_streams()
     try:
         from .app import app
 
@@ -25,6 +28,10 @@ def main() -> None:
     except KeyboardInterrupt:  # before or after a command ran; inside one `guard` takes it
         sys.stderr.write(f"error: {INTERRUPTED}\n")
         raise SystemExit(130) from None
+    except OSError as error:  # the help could not be printed; inside a command `guard` takes it
+        with suppress(OSError):
+            sys.stderr.write(f"error: {error.strerror or error}\n")
+        raise SystemExit(1) from None
     except Exception as error:
         if not hasattr(error, "format_message"):  # what click and typer raise for wrong usage
             raise
@@ -32,14 +39,28 @@ def main() -> None:
     raise SystemExit(code or 0)
 
 
+def _open_closed_streams() -> None:
+    """Put /dev/null where stdin, stdout or stderr were closed (``>&-``): otherwise the next file that is opened takes
+    their number, and libraries that print would print into it."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - as the real ones
+
+
 def _wrong_usage(error: Any) -> NoReturn:
     """Options that contradict the help, in typer's words; with --json as a document, as every other error."""
-    error.show()
+    with suppress(OSError):  # nobody may be there to read it
+        error.show()
     if "--json" in sys.argv:
         from .output import emit_json
 
         message = error.format_message()
-        emit_json({"error": {"type": "UsageError", "message": message, "exit_code": error.exit_code}})
+        with suppress(OSError):
+            emit_json({"error": {"type": "UsageError", "message": message, "exit_code": error.exit_code}})
     raise SystemExit(error.exit_code)
 
 

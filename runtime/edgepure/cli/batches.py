@@ -4,8 +4,6 @@ stop the rest."""
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import ArrayError, Npz, is_npz, map_npy
 from ..errors import ConfigError, ImageError
 from ..images import SUFFIXES, load_images
 from ..monitor import Monitor
@@ -26,6 +25,8 @@ from .guard import for_command_line
 #: Pixels of the images that are in memory at a time take at most about this many bytes.
 CHUNK_BYTES = 64 << 20
 MOST_IMAGES = 256
+#: Images of one array; each costs memory before its pixels are read.
+MOST_OF_A_FILE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -156,24 +157,21 @@ def _sources(path: Path) -> Iterator[Source]:
 def _read_array(path: Path, name: str | None) -> NDArray[Any]:
     """A batch of images, ``[N, ...]``, from ``.npy`` (mapped, not read) or ``.npz``. Nothing is unpickled."""
     try:
-        found = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            array = found
+        if is_npz(path):
+            with Npz(path) as arrays:
+                array = arrays[_key(arrays.names, name)]
         else:
-            with found as archive:
-                array = archive[_key(archive.files, name)]
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError("there is no such file; check the path") from None
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise ImageError(f"it cannot be read as an array of numbers ({first_line(error)})") from None
+            array = map_npy(path)
+    except ArrayError as error:
+        raise ImageError(f"it cannot be read as an array of numbers ({error})") from None
     if array.ndim in (2, 3):
         array = array[None]
     if array.ndim != 4:
         raise ImageError(
             f"it has the shape {list(array.shape)}, expected images: uint8 [N, H, W, C] or float [N, C, H, W] in [0, 1]"
         )
+    if len(array) > MOST_OF_A_FILE:
+        raise ImageError(f"it holds {len(array)} images, at most {MOST_OF_A_FILE} are taken from one file; divide it")
     if len(array) == 0:
         raise ImageError("the batch is empty; give at least one image")
     return array
@@ -190,8 +188,3 @@ def _key(keys: Sequence[str], name: str | None) -> str:
     raise ImageError(
         f"it holds the arrays {', '.join(keys) or 'none'}; expected {wanted}, or give FILE.npz:NAME for the array NAME"
     )
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text."""
-    return re.split(r"[\r\n]", str(error).strip(), maxsplit=1)[0] or type(error).__name__

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import NoReturn, ParamSpec
 
@@ -58,8 +59,10 @@ def fail(error: BaseException, *, as_json: bool) -> NoReturn:
         raise typer.Exit(SYSTEM_ERROR)
     message, code = describe(error)
     if as_json:
-        emit_json({"error": {"type": type(error).__name__, "message": message, "exit_code": code}})
-    note(f"error: {message}")
+        with suppress(OSError):  # where it cannot be written (a full disk), perhaps the line on stderr can
+            emit_json({"error": {"type": type(error).__name__, "message": message, "exit_code": code}})
+    with suppress(OSError):
+        note(f"error: {message}")
     raise typer.Exit(code)
 
 

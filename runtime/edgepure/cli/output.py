@@ -1,4 +1,4 @@
-"""Where words go: results to stdout, everything else to stderr."""
+"""Where words go: results to stdout, everything else to stderr. All of it is `edgepure.printable`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, EdgepureError
+from ..printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,18 +28,22 @@ def stdout() -> Console:
 
 def emit_json(data: Any) -> None:
     """Print one JSON document to stdout. Numbers that JSON does not know become null."""
-    sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)
+    lines = ("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line) for line in text.split("\n"))
+    sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 
 
 def say(text: str) -> None:
-    """Print one line of results to stdout, exactly as it is."""
-    sys.stdout.write(text + "\n")
+    """Print one line of results to stdout. Empty lines may stand around it."""
+    line = text.strip("\n")
+    before, _, after = text.partition(line) if line else (text, "", "")
+    sys.stdout.write(f"{before}{printable(line)}{after}\n")
 
 
 def note(text: str) -> None:
     """Print one line to stderr."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
 
@@ -78,7 +83,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
     for name in columns:
         result.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        result.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        result.add_row(*(cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in row))
     stdout().print(result)
 
 

@@ -85,8 +85,9 @@ def _rich_bar(what: str) -> tuple[RichProgress, Any]:
     from rich.progress import Progress as Bar
 
     bar = Bar(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left:"),
-        TimeRemainingColumn(elapsed_when_finished=False), console=Console(stderr=True), transient=True,
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+        TextColumn("left:"), TimeRemainingColumn(elapsed_when_finished=False),
+        console=Console(stderr=True), transient=True,
     )  # fmt: skip
     task = bar.add_task(what, total=None)
     bar.start()

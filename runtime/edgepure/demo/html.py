@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..printable import printable_lines
 from .report import COLUMNS, DemoReport, Gallery, MethodScores, Picture
 from .scores import Score
 from .style import CSS
@@ -34,7 +35,7 @@ def render(report: DemoReport) -> str:
 
 def page(title: str, sections: Iterable[str], more_css: str = "") -> str:
     """A whole page of these sections (HTML); empty ones are left out."""
-    return (
+    return printable_lines(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import ProviderError
+from ..errors import BundleError, ProviderError
 from .base import BoundCall, Engine, Stepper, TensorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ..bundle import Bundle
+    from ..manifest import GraphEntry
 
 __all__ = [
     "ON_CPU",
@@ -54,7 +55,37 @@ def open_engine(
         return TensorRTEngine(bundle, graph, precision, product=provider)
     inside = {str(name): entry.precision for name, entry in bundle.manifest.graphs_in(precision).items()}
     path = bundle.graph_path(graph, precision)
-    return open_graph(path, provider, precision=inside[graph], threads=threads)
+    engine = open_graph(path, provider, precision=inside[graph], threads=threads)
+    try:
+        _check_signature(path.name, bundle.manifest.graphs[graph], engine)  # type: ignore[index]
+    except BundleError:
+        engine.close()
+        raise
+    return engine
+
+
+def _check_signature(file: str, entry: GraphEntry, engine: Engine) -> None:
+    """Raise BundleError if the graph has other inputs or outputs than its entry in the manifest.
+
+    The sizes of outputs are compared when they are there: a graph need not say them.
+    """
+    for kind, listed, found in (("input", entry.inputs, engine.inputs), ("output", entry.outputs, engine.outputs)):
+        wanted = {tensor.name: tensor for tensor in listed}
+        if set(wanted) != set(found):
+            raise BundleError(
+                f"{file} has the {kind}s {', '.join(sorted(found)) or 'none'}, but the manifest lists "
+                f"{', '.join(sorted(wanted))}; export the bundle again"
+            )
+        for name, spec in found.items():
+            shape = wanted[name].shape
+            same = len(spec.shape) == len(shape) and all(
+                have == want or not isinstance(have, int) for have, want in zip(spec.shape, shape, strict=True)
+            )
+            if spec.dtype != wanted[name].dtype or (kind == "input" and not same):
+                raise BundleError(
+                    f"{kind} {name!r} of {file} is {spec.dtype} {list(spec.shape)}, but the manifest says "
+                    f"{wanted[name].dtype} {list(shape)}; export the bundle again"
+                )
 
 
 def open_graph(path: Path, provider: str = "cpu", *, precision: str = "fp32", threads: int | None = None) -> Engine:
@@ -87,6 +118,7 @@ def open_stepper(engine: Engine, slots: int = 8) -> Stepper:
 
     ``slots``: images that share a call at most; TensorRT gives fewer if the engine was built for smaller batches.
     """
+    engine.check_open()
     if engine.provider in ("tensorrt", "tensorrt-rtx"):
         from .tensorrt_runner import TensorRTEngine, TensorRTStepper
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError, ProviderError
+from ..errors import EdgepureError, ImageError, ProviderError
 
 if TYPE_CHECKING:
     from ..noise import RowNoise
@@ -23,6 +23,8 @@ Float32 = NDArray[np.float32]
 _NO_KERNELS = {
     ("cpu", "bf16"): "the bf16 variant cannot run on the CPU by ONNX Runtime, which has no bfloat16 convolution there; "
     "choose precision fp32 or int8, or run it on OpenVINO (provider='openvino') or TensorRT",
+    ("cuda", "bf16"): "the bf16 variant cannot run on ONNX Runtime's CUDA provider: ONNX Runtime opens no graph with "
+    "bfloat16 convolutions of operator set 20; choose precision fp16 or fp32, or run it on TensorRT",
     ("openvino", "fp8"): "the fp8 variant cannot run on OpenVINO, which has no float8 kernels for the CPU; choose "
     "precision fp32, bf16 or int8, or run it on TensorRT",
 }
@@ -47,6 +49,26 @@ class TensorSpec:
     dtype: str
 
 
+class Closable:
+    """What holds memory until it is closed. A subclass gives it back in `_close`."""
+
+    _closed = False
+
+    def close(self) -> None:
+        """Give memory back; it cannot be used afterwards. Closing it again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    def _close(self) -> None:
+        """Give memory back; called once."""
+
+    def check_open(self) -> None:
+        """Raise EdgepureError if it has been closed."""
+        if self._closed:
+            raise EdgepureError(f"this {type(self).__name__} has been closed, so it cannot compute; open it anew")
+
+
 class BoundCall(ABC):
     """A graph on buffers that are bound once, for one batch size: the fastest call that the engine can make.
 
@@ -68,10 +90,10 @@ class BoundCall(ABC):
         """Give memory back."""
 
 
-class Engine(ABC):
+class Engine(Closable, ABC):
     """A compiled graph: named arrays in, named arrays out.
 
-    The public half checks names and shapes once for all engines; an engine implements `_run`.
+    The public half checks names and shapes once for all engines; an engine implements `_run`, for one image or more.
     """
 
     inputs: dict[str, TensorSpec]
@@ -79,12 +101,14 @@ class Engine(ABC):
     provider: str
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, Float32]:
-        """Run the graph on arrays whose first axis is the batch. Returns new arrays.
+        """Run the graph on arrays whose first axis is the batch. Returns new arrays; of no images, for no images.
 
         Raises:
             ImageError: an input is missing, unknown, or of another shape or dtype than the graph's, or has another
                 number of images than the others.
+            EdgepureError: it has been closed.
         """
+        self.check_open()
         if set(feeds) != set(self.inputs):
             raise ImageError(f"the graph takes the inputs {sorted(self.inputs)}, got {sorted(feeds)}")
         for name, spec in self.inputs.items():
@@ -99,6 +123,9 @@ class Engine(ABC):
         if len({array.shape[:1] for array in feeds.values()}) > 1:
             counts = ", ".join(f"{name!r} {len(feeds[name])}" for name in self.inputs)
             raise ImageError(f"all inputs of a call have the same number of images; got {counts}")
+        if not len(next(iter(feeds.values()))):  # not every engine can: what one image gives says the shapes
+            one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in feeds.items()}
+            return {name: array[:0] for name, array in self._run(one).items()}
         return self._run({name: np.ascontiguousarray(array) for name, array in feeds.items()})
 
     @abstractmethod
@@ -107,9 +134,6 @@ class Engine(ABC):
     @abstractmethod
     def bound(self, batch: int) -> BoundCall:
         """This graph on buffers of its own for ``batch`` images; what measurements compare with."""
-
-    def close(self) -> None:
-        """Give memory back; the engine cannot be used afterwards."""
 
     def __enter__(self) -> Engine:
         return self
@@ -120,7 +144,7 @@ class Engine(ABC):
         self.close()
 
 
-class Stepper(ABC):
+class Stepper(Closable, ABC):
     """Executes rows on a bank of slots. A slot holds the state of one image (x, ref, mask); the active slots are
     always ``0 .. active-1``. State stays where the engine computes; only coefficients and noise enter the loop.
 
@@ -170,6 +194,3 @@ class Stepper(ABC):
 
     def wait(self) -> None:
         """Return when all steps are done."""
-
-    def close(self) -> None:
-        """Give memory back."""

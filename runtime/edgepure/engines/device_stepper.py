@@ -113,6 +113,7 @@ class DeviceStepper(Stepper):
     # ---- the protocol -----------------------------------------------------------------------------------------------
 
     def admit(self, slot: int, x: Float32, ref: Float32, mask: Float32 | None) -> None:
+        self.check_open()
         _, height, width = self.image_shape
         inside = np.ones((1, height, width), np.float32) if mask is None else mask
         for buffer, array in ((self._x[self._now], x), (self._ref, ref), (self._mask, inside)):
@@ -141,11 +142,13 @@ class DeviceStepper(Stepper):
             self._counters[name][slot] = 0
 
     def step(self, active: int) -> None:
+        self.check_open()
         self._upload()
         self._launch(next(b for b in self._buckets if b >= active), self._now)
         self._now = 1 - self._now
 
     def state(self, slot: int) -> Float32:
+        self.check_open()
         source = self._x[self._now].pointer + slot * self._elements * 4
         to_host(self._result.array, source, self._stream)
         self._stream.wait()
@@ -155,7 +158,7 @@ class DeviceStepper(Stepper):
     def wait(self) -> None:
         self._stream.wait()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._stream.wait()
         for stage in self._stages:
             stage.close()

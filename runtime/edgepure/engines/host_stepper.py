@@ -48,6 +48,7 @@ class HostStepper(Stepper):
         key = (active, self._now)
         call = self._calls.get(key)
         if call is None:
+            self.check_open()
             call = self._calls[key] = self._prepare(active, self._feeds(active), self._x[1 - self._now][:active])
         call()
         self._now = 1 - self._now
@@ -56,7 +57,7 @@ class HostStepper(Stepper):
         x: Float32 = self._x[self._now][slot].copy()
         return x
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._calls.clear()
 
     @abstractmethod

@@ -7,6 +7,8 @@ asked what it really uses, and anything else than what was wanted is an error.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import io
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, ProviderError
+from ..errors import BundleError, ProviderError, import_fault
 from .base import BoundCall, Engine, Float32, TensorSpec, check_kernels
 from .host_stepper import HostCall, HostStepper
 
@@ -30,9 +32,11 @@ def import_onnxruntime() -> Any:
     """The onnxruntime module, or ProviderError with the line that installs it."""
     try:
         import onnxruntime
-    except ImportError as error:
+
+        _ = onnxruntime.InferenceSession, onnxruntime.__version__  # a folder left by an uninstallation has neither
+    except Exception as error:  # a broken installation raises anything
         raise ProviderError(
-            f"onnxruntime cannot be imported ({error}); install it with `pip install edgepure[cpu]`, "
+            f"{import_fault('onnxruntime', error)}; install it with `pip install edgepure[cpu]`, "
             "or `pip install edgepure[cuda]` on an NVIDIA GPU"
         ) from None
     if hasattr(onnxruntime, "disable_telemetry_events"):
@@ -41,23 +45,31 @@ def import_onnxruntime() -> Any:
 
 
 def load_cuda_libraries(ort: Any) -> None:
-    """Load the CUDA libraries that were installed as Python packages: ONNX Runtime itself looks only where the system
-    has them. Says on stderr what it does not find."""
-    if hasattr(ort, "preload_dlls"):
-        with redirect_stdout(sys.stderr):
-            ort.preload_dlls()
+    """Load the CUDA libraries that were installed as Python packages, wherever Python finds those: ONNX Runtime itself
+    looks only where the system has libraries and in the folder that it is in. Says on stderr what is not found."""
+    if not hasattr(ort, "preload_dlls"):
+        return
+    packages = importlib.util.find_spec("nvidia")
+    places = (packages.submodule_search_locations if packages is not None else None) or ()
+    for folder in (path for place in places for path in sorted(Path(place).glob("*/lib"))):
+        with redirect_stdout(io.StringIO()):  # one folder has only some of them
+            ort.preload_dlls(directory=str(folder))
+    with redirect_stdout(sys.stderr):
+        ort.preload_dlls()
 
 
 def why_inactive(ort: Any) -> str:
-    """What is missing when the CUDA provider did not start, from loading its library; empty if nothing is."""
-    library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
-    try:
-        ctypes.CDLL(str(library))
-    except OSError as error:
-        if "libcuda.so" in str(error):
-            return "no NVIDIA driver (libcuda) was found on this machine"
-        if "cannot open shared object" in str(error):
-            return f"{error} (`pip install 'onnxruntime-gpu[cuda,cudnn]'` brings it)"
+    """What the CUDA provider lacks, from loading its library, and cuDNN, which it looks for at the first convolution;
+    empty if nothing is missing."""
+    library = str(Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so")
+    for needed in (library, "libcudnn.so.9"):
+        try:
+            ctypes.CDLL(needed)
+        except OSError as error:
+            if "libcuda.so" in str(error):
+                return "no NVIDIA driver (libcuda) was found on this machine"
+            if "cannot open shared object" in str(error):
+                return f"{error} (`pip install 'onnxruntime-gpu[cuda,cudnn]'` brings it)"
     return ""
 
 
@@ -141,7 +153,7 @@ class OnnxRuntimeEngine(Engine):
         self.outputs = {o.name: _spec(o) for o in self.session.get_outputs()}
 
     def _run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, Float32]:
-        values = self.session.run(list(self.outputs), feeds)
+        values = _checked(partial(self.session.run, list(self.outputs), feeds))()
         return dict(zip(self.outputs, values, strict=True))
 
     def bound(self, batch: int) -> BoundCall:
@@ -149,10 +161,23 @@ class OnnxRuntimeEngine(Engine):
 
     def prepare(self, inputs: Mapping[str, Float32], outputs: Mapping[str, Float32]) -> Callable[[], object]:
         """A call on C-contiguous arrays, which must outlive it."""
-        return partial(self.session.run_with_iobinding, bind_arrays(self.session, inputs, outputs))
+        self.check_open()
+        return _checked(partial(self.session.run_with_iobinding, bind_arrays(self.session, inputs, outputs)))
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self.session = None
+
+
+def _checked(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call, with what ONNX Runtime raises in it as ProviderError."""
+
+    def checked() -> Any:
+        try:
+            return call()
+        except Exception as error:  # ONNX Runtime raises many unrelated classes
+            raise ProviderError(f"ONNX Runtime failed: {_first_line(error)}") from None
+
+    return checked
 
 
 def bind_arrays(session: Any, inputs: Mapping[str, Float32], outputs: Mapping[str, Float32]) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, ProviderError
+from ..errors import BundleError, ProviderError, import_fault
 from ..processor import usable_cores
 from .base import BoundCall, Engine, Float32, TensorSpec, check_kernels
 from .host_stepper import HostCall, HostStepper
@@ -40,9 +40,11 @@ def import_openvino() -> Any:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         import openvino
-    except ImportError as error:
+
+        _ = openvino.Core, openvino.Tensor  # a folder left behind by an uninstallation has neither
+    except Exception as error:  # a broken installation raises anything
         raise ProviderError(
-            f"openvino cannot be imported ({error}); install it with `pip install edgepure[openvino]`"
+            f"{import_fault('openvino', error)}; install it with `pip install edgepure[openvino]`"
         ) from None
     finally:
         if hidden:
@@ -105,7 +107,7 @@ class OpenVinoEngine(Engine):
     def bound(self, batch: int) -> BoundCall:
         return HostCall(self, batch, partial(self.prepare, full=True))
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._compiled.clear()
         self._model = self._core = None
 
@@ -116,6 +118,7 @@ class OpenVinoEngine(Engine):
 
     def _requests(self, arrays: Mapping[str, NDArray[np.generic]], full: bool, shared: bool) -> list[Any]:
         """Requests, for equal parts of a batch, on these arrays or on copies of them."""
+        self.check_open()
         batch = len(next(iter(arrays.values())))
         compiled, size = self._compiled_for(batch, full)
         requests = []

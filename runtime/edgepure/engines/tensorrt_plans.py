@@ -113,7 +113,7 @@ class EngineKey:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> EngineKey:
-        """The reverse of `to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
+        """The reverse of `to_dict`. Raises KeyError, TypeError, ValueError or OverflowError for anything else."""
         profiles = tuple({str(k): tuple(int(n) for n in v) for k, v in p.items()} for p in data["profiles"])
         key = cls(**{
             **data,
@@ -124,6 +124,9 @@ class EngineKey:
         })  # fmt: skip
         if not key.profiles or not all(key.profiles):
             raise ValueError("no profiles")
+        texts = (key.product, key.version, key.graph, key.precision, key.onnx_sha256, *key.targets, *key.flags)
+        if not all(isinstance(text, str) for text in (*texts, *asdict(key.machine).values())):
+            raise ValueError("a text is something else")
         return key
 
     def why_not(self, trt: TensorRT, machine: Machine, onnx_sha256: str) -> str:
@@ -257,7 +260,7 @@ def read_plan(record: Path) -> Plan | None:
         data = json.loads(record.read_text(encoding="utf-8"))
         plan = Plan(path, EngineKey.from_dict(data["key"]), str(data["plan"]["sha256"]), int(data["plan"]["bytes"]))
         return plan if path.stat().st_size == plan.size else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -99,7 +99,9 @@ class TensorRTEngine(Engine):
 
         Raises:
             ProviderError: TensorRT refuses; says what.
+            EdgepureError: the engine has been closed.
         """
+        self.check_open()
         strategy = self._trt.module.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._engine.create_execution_context(self._config if self._config is not None else strategy)
         if context is None:
@@ -123,11 +125,10 @@ class TensorRTEngine(Engine):
             end = min(start + batch, total)
             parts.append(self._own.run(batch, {name: array[start:end] for name, array in feeds.items()}))
             start = end
-        if not parts:
-            raise EdgepureError("an empty batch cannot be run")
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
     def bound(self, batch: int) -> BoundCall:
+        self.check_open()
         if batch not in self.batches:
             raise ProviderError(
                 f"the engine of {self.graph} was built for batches of {', '.join(map(str, self.batches))}, not "
@@ -135,9 +136,7 @@ class TensorRTEngine(Engine):
             )
         return _DeviceCall(self, batch)
 
-    def close(self) -> None:
-        if self._engine is None:
-            return
+    def _close(self) -> None:
         self.stream.wait()
         if self._own is not None:
             self._own.close()
@@ -280,7 +279,7 @@ class TensorRTStepper(DeviceStepper):
             self._contexts[key] = self._engine.context(bucket, self._addresses(now), self._stream)
         return self._contexts[key]
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._stream.wait()
         for captured in self._calls.values():
             captured.close()
@@ -288,4 +287,4 @@ class TensorRTStepper(DeviceStepper):
             context.close()
         self._calls.clear()
         self._contexts.clear()
-        super().close()
+        super()._close()

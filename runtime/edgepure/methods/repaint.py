@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from .. import grids
-from ..rows import Plan, RowBuilder
+from ..rows import Plan, RowBuilder, check_length
 from ..schedule import NoiseSchedule
 from . import steps
 from .spec import MethodSpec, PositiveInt, clip_bound, require, scale_level
@@ -54,6 +54,7 @@ def jump_times(
     times: list[int] = []
     t = t_T
     while t >= 1:
+        check_length((len(times) + n_sample) // 2, "repaint")  # at least every second move is a UNet call
         t -= 1
         times.append(t)
         if n_sample > 1 and t + 1 < t_T - 1 and t <= start:

@@ -19,7 +19,7 @@ Timestep = Annotated[int, Field(ge=0)]
 class MethodSpec(BaseModel):
     """Parameters of one purification method. Unknown keys are errors, so a misspelt t never passes in silence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @property
     def top_level(self) -> float:

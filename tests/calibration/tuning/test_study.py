@@ -149,3 +149,27 @@ def test_an_empty_file_becomes_a_study(tmp_path: Path, manifest: Manifest) -> No
     (tmp_path / "s").touch()
     study = Study(tmp_path / "s", MADE_FOR, 0)
     assert isinstance(SearchSpace(manifest, CallBudget(2)).candidate(study.ask()), Candidate)
+
+
+def test_what_a_killed_run_left_of_a_line_is_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    study = Study(path, MADE_FOR, 3)
+    study.remember("price", 1)
+    whole = path.read_bytes()
+    study.remember("price", 2)
+    written = path.read_bytes()
+    for cut in range(len(whole), len(written)):  # everything of the last line but its end, too
+        path.write_bytes(written[:cut])
+        assert Study(path, MADE_FOR, 3).recall("price") == 1
+        assert path.read_bytes().startswith(whole)
+    Study(path, MADE_FOR, 3).remember("price", 3)
+    assert Study(path, MADE_FOR, 3).recall("price") == 3
+
+
+@pytest.mark.parametrize("line", [b"garbage", b"[1]", b'{"op_code": 99}', b'{"op_code": 4, "worker_id": "x"}', b""])
+def test_a_damaged_study_is_one_sentence(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "s"
+    Study(path, MADE_FOR, 3)
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(ConfigError, match=r"the study .* is damaged .*name another file \(--study\)"):
+        Study(path, MADE_FOR, 3)
