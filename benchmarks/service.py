@@ -3,7 +3,7 @@
 Requests arrive at random (Poisson), whether or not earlier ones have been answered. ``alone``: one after another.
 ``batches``: whoever waits, up to the number of slots, is run to the end as one batch, then the next ones. ``service``:
 `edgepure.Service`, where an image enters the next free slot. Load 1 is what ``alone`` can do at most, measured before
-each round. Times mean something only on a machine that does nothing else.
+each round. Medians over the rounds. Times mean something only on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 import edgepure
 from edgepure.atomic import write_text
 from edgepure.demo import demo_images
+from edgepure.presets import Preset
 
 from .__main__ import machine
 
@@ -35,6 +36,7 @@ Submit = Callable[[np.ndarray], "Future[Any]"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", help="default: the bundle's")
+    parser.add_argument("--votes", type=int, help="default: the preset's")
     parser.add_argument("--requests", type=int, default=400, help="of each way, load and round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slots", type=int, default=8)
@@ -42,8 +44,9 @@ def main() -> None:
     options = parser.parse_args()
     images = demo_images().adversarial
     with edgepure.load(edgepure.demo_bundle(), slots=options.slots) as purifier:
-        purifier.run(images, options.preset)  # what is opened and allocated once is
-        rounds = [one_round(purifier, images, options.preset, options.requests, seed) for seed in range(options.rounds)]
+        preset = purifier.preset(options.preset, options.votes)
+        purifier.run(images, preset)  # what is opened and allocated once is
+        rounds = [one_round(purifier, images, preset, options.requests, seed) for seed in range(options.rounds)]
     found = {
         load: {
             way: {key: float(np.median([r[load][way][key] for r in rounds])) for key in ("p50", "p99", "a_second")}
@@ -53,13 +56,19 @@ def main() -> None:
     }
     print(table(found))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {"machine": machine(), "preset": options.preset, "slots": options.slots, "requests": options.requests,
-              "rounds": options.rounds, "loads": found}  # fmt: skip
+    result = {
+        "machine": machine(),
+        "preset": preset.model_dump(mode="json", exclude_none=True),
+        "slots": options.slots,
+        "requests": options.requests,
+        "rounds": options.rounds,
+        "loads": found,
+    }
     write_text(options.out, json.dumps(result, indent=1) + "\n")
 
 
 def one_round(
-    purifier: edgepure.Purifier, images: np.ndarray, preset: str | None, requests: int, seed: int
+    purifier: edgepure.Purifier, images: np.ndarray, preset: Preset, requests: int, seed: int
 ) -> dict[float, dict[str, dict[str, float]]]:
     """Every way at every load, one after another."""
     began = time.perf_counter()
@@ -98,11 +107,11 @@ def _note(answered: np.ndarray, index: int, begin: float, _: Future[Any]) -> Non
     answered[index] = time.perf_counter() - begin
 
 
-def _batches(size: int | None) -> Callable[[edgepure.Purifier, str | None], Any]:
+def _batches(size: int | None) -> Callable[[edgepure.Purifier, Preset], Any]:
     """A thread that runs whoever waits as one batch, of at most ``size`` images; None: as many as there are slots."""
 
     @contextmanager
-    def way(purifier: edgepure.Purifier, preset: str | None) -> Iterator[Submit]:
+    def way(purifier: edgepure.Purifier, preset: Preset) -> Iterator[Submit]:
         waiting: queue.SimpleQueue[tuple[np.ndarray, Future[Any]] | None] = queue.SimpleQueue()
 
         def work() -> None:
@@ -135,12 +144,12 @@ def _batches(size: int | None) -> Callable[[edgepure.Purifier, str | None], Any]
 
 
 @contextmanager
-def _service(purifier: edgepure.Purifier, preset: str | None) -> Iterator[Submit]:
+def _service(purifier: edgepure.Purifier, preset: Preset) -> Iterator[Submit]:
     with edgepure.Service(purifier, preset, waiting=100_000) as service:
         yield service.submit
 
 
-WAYS: dict[str, Callable[[edgepure.Purifier, str | None], Any]] = {
+WAYS: dict[str, Callable[[edgepure.Purifier, Preset], Any]] = {
     "alone": _batches(1), "batches": _batches(None), "service": _service,
 }  # fmt: skip
 

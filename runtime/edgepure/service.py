@@ -66,8 +66,9 @@ class Service:
             purifier: computes; its ``slots`` are the images that share a call. Close it after the service.
             preset: as for `Purifier.classify`. The callers do not choose.
             votes: likewise.
-            waiting: images that may wait for a slot; more are refused. An image waits for about ``waiting / slots``
-                decisions at most, so choose it by the latency that you promise.
+            waiting: images that may wait for a slot; more are refused. An image waits for as long as about
+                ``waiting * votes / slots`` purifications take, one after another: choose it by the latency that you
+                promise.
             monitor: flags the results, and counts them.
 
         Raises:
