@@ -89,9 +89,9 @@ class Request:
         self._purifier.counters = inflight.counters
         return Results(self._results[i] for i in range(len(self._images)))
 
-    def result(self) -> Result | None:
-        """The result of the first image; None as long as jobs of it are left."""
-        return self._results.get(0)
+    def result(self, index: int) -> Result | None:
+        """The result of an image; None as long as it is not classified."""
+        return self._results.get(index)
 
     def jobs(self) -> Iterator[Job]:
         """Jobs in the order of the images; masks are computed for a chunk of images at a time."""
@@ -143,6 +143,11 @@ class Request:
         if len(self._to_classify) >= self._chunk or not self._left:
             self._classify()
         return None
+
+    def flush(self) -> None:
+        """Classify what has been purified by now."""
+        if self._to_classify:
+            self._classify()
 
     def _classify(self) -> None:
         batch = np.stack([self._state[i].purified[v] for i, v in self._to_classify])

@@ -11,11 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-
-import numpy as np
 
 from .engines.base import Float32
 from .errors import BusyError, ConfigError, EdgepureError, ImageError, NotFiniteError
@@ -25,16 +22,9 @@ from .monitor import Monitor
 from .noise import NoiseSource, noise_source
 from .presets import Preset
 from .purifier import Purifier
-from .request import Request, step_graph
+from .request import step_graph
 from .results import Result
-
-
-@dataclass(eq=False)
-class _Ticket:
-    """One image on its way."""
-
-    request: Request
-    future: Future[Result]
+from .tickets import Group, Ticket
 
 
 class Service:
@@ -80,12 +70,13 @@ class Service:
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
         self._preset = purifier.preset(preset, votes)
         self._graph = step_graph(purifier, self._preset)
-        self._request(np.zeros((0, *purifier.image_shape), np.float32), "", None)  # what is wrong is an error now
+        Group(purifier, self._preset, monitor, ())  # what is wrong is an error now
         with purifier.turns.alone():
             purifier.stepper(self._graph)  # and so is an engine that does not start
         self.counters = Counters()
-        self._tickets: deque[_Ticket] = deque()
-        self._inside: dict[Job, _Ticket] = {}  # jobs in slots, and those that go there before any ticket
+        self._tickets: deque[Ticket] = deque()
+        self._inside: dict[Job, Group] = {}  # jobs in slots, and those that go there before any ticket
+        self._groups: list[Group] = []  # those with images that have no result yet
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="edgepure-service", daemon=True)
@@ -115,7 +106,7 @@ class Service:
         loaded = load_images(image, self._purifier.bundle.manifest.image, resize=resize)
         if len(loaded) != 1:
             raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one")
-        ticket = _Ticket(self._request(loaded.images, loaded.names[0], noise), Future())
+        ticket = Ticket(loaded.images[0], loaded.names[0], noise_source(noise), Future())
         with self._changed:
             self._check_room()
             self._tickets.append(ticket)
@@ -154,10 +145,6 @@ class Service:
     ) -> None:
         self.close(drain=kind is None)
 
-    def _request(self, images: Float32, name: str, noise: NoiseSource | int | None) -> Request:
-        names = [name] * len(images)
-        return Request(self._purifier, images, self._preset, noise_source(noise), names, None, None, self._monitor)
-
     def _check_room(self) -> None:
         self._purifier.turns.check_process()
         with self._changed:
@@ -174,13 +161,15 @@ class Service:
                 with self._purifier.turns.alone():
                     inflight = InFlight(self._purifier.stepper(self._graph))
                     inflight.counters = self.counters
-                    inflight.run(self._jobs(first), self._done, failed=self._not_finite)
+                    inflight.run(self._jobs(first), self._done, lambda rows: self._give_out(), self._not_finite)
             except BaseException as error:  # an engine's fault ends those that are inside; the others have their turn
-                for ticket in (first, *self._inside.values()):
-                    _fail(ticket, error)
+                first.fail(error)
+                for group in self._groups:
+                    group.fail(error)
             self._inside.clear()
+            self._groups.clear()
 
-    def _next(self, *, wait: bool) -> _Ticket | None:
+    def _next(self, *, wait: bool) -> Ticket | None:
         """The ticket whose turn it is. None: there is none; with ``wait``: there will be none."""
         with self._changed:
             while True:
@@ -192,42 +181,64 @@ class Service:
                     return None
                 self._changed.wait()
 
-    def _jobs(self, first: _Ticket) -> Iterator[Job | None]:
+    def _group(self, first: Ticket | None) -> Group | None:
+        """``first`` and those behind it, as many as fit into the slots together; None: nobody waits."""
+        if first is None:
+            return None
+        tickets = [first]
+        while (len(tickets) + 1) * self._preset.votes.count <= self._purifier.slots:
+            more = self._next(wait=False)
+            if more is None:
+                break
+            tickets.append(more)
+        try:
+            group = Group(self._purifier, self._preset, self._monitor, tickets)
+        except BaseException as error:
+            for ticket in tickets:
+                ticket.fail(error)
+            raise
+        self._groups.append(group)
+        return group
+
+    def _jobs(self, first: Ticket) -> Iterator[Job | None]:
         """Jobs of all tickets in their order, until none is left."""
-        ticket: _Ticket | None = first
-        while ticket is not None or self._inside:
-            if ticket is None:
+        group = self._group(first)
+        while group is not None or self._inside:
+            if group is None:
                 yield None
+                self._give_out()
             else:
-                try:
-                    for job in ticket.request.jobs():
-                        if ticket.future.done():  # another vote of it has failed
-                            break
-                        self._inside[job] = ticket
-                        yield job
-                except Exception as error:  # of the mask's graph
-                    _fail(ticket, error)
-            ticket = self._next(wait=False)
+                yield from self._jobs_of(group)
+            group = self._group(self._next(wait=False))
+        self._give_out()
+
+    def _jobs_of(self, group: Group) -> Iterator[Job]:
+        jobs = group.jobs()
+        while True:
+            try:
+                job = next(jobs, None)
+            except Exception as error:  # of the mask's graph
+                group.fail(error)
+                return
+            if job is None:
+                return
+            self._inside[job] = group
+            yield job
+            self._give_out()
 
     def _done(self, job: Job, x: Float32) -> list[Job]:
-        ticket = self._inside.pop(job)
-        if ticket.future.done():
-            return []
+        group = self._inside.pop(job)
         try:
-            more = list(ticket.request.done(job, x) or ())
+            more = group.done(job, x)
         except Exception as error:  # of the classifier's graph
-            _fail(ticket, error)
+            group.fail(error)
             return []
-        self._inside.update(dict.fromkeys(more, ticket))
-        result = ticket.request.result()
-        if result is not None:
-            ticket.future.set_result(result)
+        self._inside.update(dict.fromkeys(more, group))
         return more
 
+    def _give_out(self) -> None:
+        """What the last tick finished is classified, and goes to those who wait for it."""
+        self._groups = [group for group in self._groups if not group.give_out()]
+
     def _not_finite(self, job: Job, error: NotFiniteError) -> None:
-        _fail(self._inside.pop(job), self._purifier.explained(error, self._preset))
-
-
-def _fail(ticket: _Ticket, error: BaseException) -> None:
-    if not ticket.future.done():
-        ticket.future.set_exception(error)
+        self._inside.pop(job).ticket(job).fail(self._purifier.explained(error, self._preset))

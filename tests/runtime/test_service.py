@@ -102,6 +102,34 @@ def test_an_image_that_comes_later_enters_at_once(
         assert service.counters.ticks == 4, "one call alone, then all of them together"
 
 
+def test_images_that_wait_together_share_mask_and_classifier(
+    purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [purifier.run(image[None], HETEROGENEOUS, votes=1, noise=i)[0] for i, image in enumerate(images[:4])]
+    stuck = Stuck(purifier, monkeypatch)
+    sizes: dict[str, list[int]] = {"mask": [], "classifier": []}
+    for graph, seen in sizes.items():
+        engine = purifier.engine(graph)
+
+        def counted(feeds: Any, seen: list[int] = seen, run: Any = engine.run) -> Any:
+            seen.append(len(feeds["image"]))
+            return run(feeds)
+
+        monkeypatch.setattr(engine, "run", counted)
+    with Service(purifier, HETEROGENEOUS, votes=1) as service:
+        futures = [service.submit(images[0], noise=0)]
+        assert stuck.reached.wait(30)
+        futures += [service.submit(images[i], noise=i) for i in (1, 2, 3)]
+        stuck.go.set()
+        for future, one in zip(futures, alone, strict=True):
+            shared = future.result(30)
+            np.testing.assert_allclose(shared.image, one.image, atol=2e-5)
+            np.testing.assert_array_equal(shared.mask, one.mask)
+    # Of those that wait, as many go together as there are slots; the first one is done a call earlier.
+    assert sizes["mask"] == [1, 3]
+    assert sizes["classifier"] == [1, 2, 1]
+
+
 def test_first_come_first_served(purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: Any) -> None:
     stuck, order = Stuck(purifier, monkeypatch), []
     with Service(purifier, UNIFORM) as service:
