@@ -80,7 +80,7 @@ class InFlight:
             jobs: taken one by one when a slot is free, so it may be a generator. None means that there is none at the
                 moment: it is asked again after the next tick.
             done: called for every finished job, in the order in which they finish.
-            on_tick: called after each tick with the number of rows just executed.
+            on_tick: called after each tick, when its finished jobs are done, with the number of rows that it executed.
             failed: called for a job with NaN or infinite values; the others go on. None: that is an error.
 
         Raises:
@@ -114,11 +114,10 @@ class InFlight:
                 continue
             for slot, job in enumerate(active):
                 _load_row(stepper, slot, job)
-            stepper.step(len(active))
+            rows = len(active)
+            stepper.step(rows)
             self.counters.ticks += 1
-            self.counters.rows += len(active)
-            if on_tick is not None:
-                on_tick(len(active))
+            self.counters.rows += rows
             # from the last slot down, so that the image that fills a gap has been looked at already
             for slot in range(len(active) - 1, -1, -1):
                 job = active[slot]
@@ -134,6 +133,8 @@ class InFlight:
                 active.pop()
                 if result is not None:
                     urgent.extend(done(job, result) or ())
+            if on_tick is not None:
+                on_tick(rows)
 
     def _finish(self, job: Job, x: Float32, failed: Failed | None) -> Float32 | None:
         """The result of a job; None if it failed, and others go on."""

@@ -313,7 +313,8 @@ class Purifier:
         """
         chosen = self.preset(preset, votes)
         with self.turns.alone():
-            request = Request(self, images, chosen, noise_source(noise), names, ids, on_progress, monitor)
+            sources = [noise_source(noise)] * len(images)
+            request = Request(self, images, chosen, sources, names, ids, on_progress, monitor)
             try:
                 return request.results(on_rows)
             except NotFiniteError as error:

@@ -46,14 +46,14 @@ class ImageState:
 
 
 class Request:
-    """One call of `Purifier.run`."""
+    """One call of `Purifier.run`. ``sources``: of each image the source of its noise, of which it is image ``ids``."""
 
     def __init__(
         self,
         purifier: Purifier,
         images: Float32,
         preset: Preset,
-        source: NoiseSource,
+        sources: Sequence[NoiseSource],
         names: Sequence[str] | None,
         ids: Sequence[int] | None,
         on_progress: Progress | None,
@@ -63,7 +63,7 @@ class Request:
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(images):
                 raise ConfigError(f"{len(given)} {what} for {len(images)} images; give one for each")
-        self._purifier, self._images, self._preset, self._source = purifier, images, preset, source
+        self._purifier, self._images, self._preset, self._sources = purifier, images, preset, sources
         self._ids = ids if ids is not None else range(len(images))
         self._names = names if names is not None else [str(i) for i in self._ids]
         self._progress = on_progress
@@ -113,7 +113,7 @@ class Request:
                     yield from self._votes(index, self._purifier.planner.plan(self._preset))
                 else:
                     state.unet_calls = self._probe.unet_calls
-                    noise = self._source.for_image(
+                    noise = self._sources[index].for_image(
                         self._probe, self._ids[index], 0, None, self._purifier.image_shape, probe=True
                     )
                     yield Job(self._probe, noise, state.ref, None, tag=(index, -1))
@@ -122,7 +122,7 @@ class Request:
         state = self._state[index]
         state.plan = plan
         for vote in range(self._preset.votes.count):
-            noise = self._source.for_image(plan, self._ids[index], vote, state.mask, self._purifier.image_shape)
+            noise = self._sources[index].for_image(plan, self._ids[index], vote, state.mask, self._purifier.image_shape)
             yield Job(plan, noise, state.ref, state.mask, tag=(index, vote))
 
     def done(self, job: Job, x: Float32) -> Iterator[Job] | None:

@@ -206,7 +206,6 @@ class Service:
         while group is not None or self._inside:
             if group is None:
                 yield None
-                self._give_out()
             else:
                 yield from self._jobs_of(group)
             group = self._group(self._next(wait=False))
@@ -224,7 +223,6 @@ class Service:
                 return
             self._inside[job] = group
             yield job
-            self._give_out()
 
     def _done(self, job: Job, x: Float32) -> list[Job]:
         group = self._inside.pop(job)

@@ -11,12 +11,11 @@ import numpy as np
 from .engines.base import Float32
 from .inflight import Job
 from .monitor import Monitor
-from .noise import NoiseSource, RowNoise
+from .noise import NoiseSource
 from .presets import Preset
 from .purifier import Purifier
 from .request import Request
 from .results import Result
-from .rows import Plan
 
 
 @dataclass(eq=False)
@@ -44,8 +43,8 @@ class Group:
     def __init__(self, purifier: Purifier, preset: Preset, monitor: Monitor | None, tickets: Sequence[Ticket]) -> None:
         self._tickets = tickets
         images = np.array([ticket.image for ticket in tickets], np.float32).reshape(-1, *purifier.image_shape)
-        noise, names = _OwnNoise([ticket.source for ticket in tickets]), [ticket.name for ticket in tickets]
-        self._request = Request(purifier, images, preset, noise, names, None, None, monitor)
+        sources, names = [ticket.source for ticket in tickets], [ticket.name for ticket in tickets]
+        self._request = Request(purifier, images, preset, sources, names, [0] * len(tickets), None, monitor)
 
     def jobs(self) -> Iterator[Job]:
         """The jobs of its images in their order, those aside that have a result already: the error of a former job."""
@@ -76,24 +75,3 @@ class Group:
         """All that have no result yet end with this error."""
         for ticket in self._tickets:
             ticket.fail(error)
-
-
-class _OwnNoise:
-    """Every image has a source of its own, of which it is image 0."""
-
-    seed = None
-
-    def __init__(self, sources: Sequence[NoiseSource]) -> None:
-        self._sources = sources
-
-    def for_image(
-        self,
-        plan: Plan,
-        image: int,
-        vote: int,
-        mask: Float32 | None,
-        shape: tuple[int, ...],
-        *,
-        probe: bool = False,
-    ) -> RowNoise:
-        return self._sources[image].for_image(plan, 0, vote, mask, shape, probe=probe)

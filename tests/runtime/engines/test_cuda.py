@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cuda.bindings import runtime as real_runtime
 
+from cuda_checks import FAULTS, check_failed_capture
 from edgepure.engines import cuda
 from edgepure.errors import EdgepureError, ProviderError
 
@@ -50,28 +51,11 @@ def test_memory_there_and_back(gpu: Any) -> None:
     assert gpu.machine.leaks() == {}
 
 
-@pytest.mark.parametrize("fault", ["work", "allocation"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_graph_that_cannot_be_captured_leaves_nothing(gpu: Any, fault: str) -> None:
     stream = cuda.Stream()
-    buffer = cuda.DeviceBuffer(16, stream)
-
-    def work() -> None:
-        cuda.on_device(buffer.pointer + 8, buffer.pointer, 8, stream)
-        if fault == "work":
-            raise EdgepureError("no")
-        cuda.DeviceBuffer(16, stream)  # allocating is not allowed while a stream is captured
-
-    with pytest.raises(EdgepureError):
-        cuda.Graph(stream, work)
-    cuda.to_device(buffer.pointer, np.arange(4, dtype=np.float32), stream)  # the stream works as before
-    stream.wait()
-    graph = cuda.Graph(stream, lambda: cuda.on_device(buffer.pointer + 8, buffer.pointer, 8, stream))
-    graph.launch()
-    result = np.empty(4, np.float32)
-    cuda.to_host(result, buffer.pointer, stream)
-    assert np.array_equal(result, [0, 1, 0, 1])
-    for part in (graph, buffer, stream):
-        part.close()
+    check_failed_capture(stream, fault)
+    stream.close()
     assert gpu.machine.leaks() == {}
 
 

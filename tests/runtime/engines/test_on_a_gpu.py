@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 import edgepure
+from cuda_checks import FAULTS, check_failed_capture
 from edgepure.bundle import Bundle
 from edgepure.engines import cuda
 from edgepure.engines.device_noise import DeviceNoise, counter_array
@@ -64,30 +65,9 @@ def test_a_full_memory_is_a_sentence(stream: cuda.Stream) -> None:
     cuda.DeviceBuffer(16, stream).close()  # and CUDA works as before
 
 
-@pytest.mark.parametrize("fault", ["work", "allocation"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_graph_that_cannot_be_captured_leaves_nothing(stream: cuda.Stream, fault: str) -> None:
-    buffer = cuda.DeviceBuffer(16, stream)
-
-    def work() -> None:
-        cuda.on_device(buffer.pointer + 8, buffer.pointer, 8, stream)
-        if fault == "work":
-            raise EdgepureError("no")
-        cuda.DeviceBuffer(16, stream)  # allocating is not allowed while a stream is captured
-
-    with pytest.raises(EdgepureError):
-        cuda.Graph(stream, work)
-    cuda.to_device(buffer.pointer, np.arange(4, dtype=np.float32), stream)  # the stream works as before
-    stream.wait()
-    graph = cuda.Graph(stream, lambda: cuda.on_device(buffer.pointer + 8, buffer.pointer, 8, stream))
-    result = np.empty(4, np.float32)
-    for expected in ([0, 1, 2, 3], [0, 1, 0, 1]):
-        cuda.to_host(result, buffer.pointer, stream)
-        stream.wait()
-        assert np.array_equal(result, expected)  # nothing happens before the launch
-        graph.launch()
-    stream.wait()
-    graph.close()
-    buffer.close()
+    check_failed_capture(stream, fault)
 
 
 def test_noise_in_a_graph_follows_its_counters(stream: cuda.Stream) -> None:
