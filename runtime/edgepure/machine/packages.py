@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+from functools import cache
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 
 #: Both bring the module `onnxruntime`.
 ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
@@ -44,3 +45,18 @@ def engine_words(provider: str) -> str:
     name, packages = ENGINES[provider]
     found = package_version(*packages)
     return name if found is None else f"{name} {found}"
+
+
+@cache
+def extensions(group: str) -> dict[str, EntryPoint]:
+    """What installed packages, edgepure among them, declare under an entry-point group such as ``edgepure.commands``.
+
+    Nothing is imported before ``load()`` of one is called. Where two packages declare the same name, edgepure's own
+    counts, else the first on Python's path.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=group):
+        own = point.dist is not None and point.dist.name == "edgepure"
+        if own or point.name not in found:
+            found[point.name] = point
+    return found
