@@ -32,7 +32,7 @@ def locked(
     try:
         handle = _take(path, shared, busy is None, make)
     except BlockingIOError:
-        raise EdgepureError(busy) from None
+        raise EdgepureError(busy or f"{path} is in use", code="E-in-use") from None
     try:
         yield
     finally:
