@@ -98,7 +98,6 @@ def quantize(
     if precision not in ("int8", "fp8", "fp16", "bf16"):
         raise ConfigError(f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16")
     if report is not None:
-        _import("edgepure_calibration.page").check_tools()
         prepare_file(report, "--report")
     request = parts.Request(
         precision=precision, target=chosen, presets=tuple(preset or ()), keep=tuple(keep or ()), provider=provider,
