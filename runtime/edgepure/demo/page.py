@@ -47,7 +47,7 @@ def _headline(report: DemoReport) -> Section:
     best, plain = report.method(report.default), report.plain
     cards = [
         ("Attacked, no defence", plain.get("attacked"), "the plain classifier"),
-        ("Attacked, purified", best.attacked, f"{best.name}, {_number(best.unet_calls)} UNet calls"),
+        ("Attacked, purified", best.attacked, f"{best.name}, {_number(best.unet_calls_decision)} UNet calls a decision"),
         ("Clean, purified", best.clean, f"without the defence {_percent(plain.get('clean'))}"),
         ("Attacked through the defence", best.whitebox, f"without the defence {_percent(plain.get('whitebox'))}"),
     ]
@@ -70,9 +70,9 @@ def _accuracy(report: DemoReport) -> Section:
         rows.append(Row([*_method_cells(method), *cells], "default" if method.name == report.default else ""))
     right = ["UNet calls", "ms / image", *heads]
     below = (
-        "Below each accuracy: its 95 % Clopper-Pearson interval; the bar shows the accuracy. UNet calls: of one "
-        "purification, the mean over the images; in brackets of one decision with all its votes. ms / image: of one "
-        "decision, many images at once, on this machine."
+        "Below each accuracy: its 95 % Clopper-Pearson interval; the bar shows the accuracy. UNet calls: of one decision "
+        "with all its votes, the mean over the images; below it of one purification. ms / image: of one decision, many "
+        "images at once, on this machine."
     )
     parts: list[Part] = [
         Table(["Method", *right], rows, right),
@@ -84,7 +84,7 @@ def _accuracy(report: DemoReport) -> Section:
 
 def _method_cells(method: MethodScores) -> list[str | Cell]:
     time = "-" if method.ms_per_image is None else f"{method.ms_per_image:.1f}"
-    calls = Cell(_number(method.unet_calls), [f"({_number(method.unet_calls_decision)})"])
+    calls = Cell(_number(method.unet_calls_decision), [f"{_number(method.unet_calls)} a purification"])
     return [Cell(method.name, [method.description]), calls, time]
 
 
