@@ -45,9 +45,10 @@ def render(report: DemoReport) -> str:
 
 def _headline(report: DemoReport) -> Section:
     best, plain = report.method(report.default), report.plain
+    calls = f"{_number(best.unet_calls_decision)} UNet calls a decision"
     cards = [
         ("Attacked, no defence", plain.get("attacked"), "the plain classifier"),
-        ("Attacked, purified", best.attacked, f"{best.name}, {_number(best.unet_calls_decision)} UNet calls a decision"),
+        ("Attacked, purified", best.attacked, f"{best.name}, {calls}"),
         ("Clean, purified", best.clean, f"without the defence {_percent(plain.get('clean'))}"),
         ("Attacked through the defence", best.whitebox, f"without the defence {_percent(plain.get('whitebox'))}"),
     ]
@@ -70,9 +71,9 @@ def _accuracy(report: DemoReport) -> Section:
         rows.append(Row([*_method_cells(method), *cells], "default" if method.name == report.default else ""))
     right = ["UNet calls", "ms / image", *heads]
     below = (
-        "Below each accuracy: its 95 % Clopper-Pearson interval; the bar shows the accuracy. UNet calls: of one decision "
-        "with all its votes, the mean over the images; below it of one purification. ms / image: of one decision, many "
-        "images at once, on this machine."
+        "Below each accuracy: its 95 % Clopper-Pearson interval; the bar shows the accuracy. UNet calls: of one "
+        "decision with all its votes, the mean over the images; below it of one purification. ms / image: of one "
+        "decision, many images at once, on this machine."
     )
     parts: list[Part] = [
         Table(["Method", *right], rows, right),
