@@ -31,7 +31,6 @@ _PUBLIC = {
     "GdmpSpec": "methods",
     "GnspSpec": "methods",
     "EpsSpec": "methods",
-    "compile_plan": "methods",
     "NoiseSchedule": "rows.schedule",
     "ScheduleSpec": "rows.schedule",
     "Plan": "rows.plan",
@@ -61,7 +60,6 @@ if TYPE_CHECKING:
     from .methods import HeterogeneousSpec as HeterogeneousSpec
     from .methods import RepaintSpec as RepaintSpec
     from .methods import UniformSpec as UniformSpec
-    from .methods import compile_plan as compile_plan
     from .methods.presets import MaskSpec as MaskSpec
     from .methods.presets import Preset as Preset
     from .methods.presets import VoteSpec as VoteSpec

@@ -31,7 +31,7 @@ def plan(
     preset: PresetOption = None,
     method: Annotated[
         str | None,
-        typer.Option(help="uniform, heterogeneous, repaint, gdmp or gnsp, with --set for its parameters.",
+        typer.Option(help="uniform, heterogeneous, repaint, gdmp, gnsp or an installed one; --set for its parameters.",
                      show_default=False),
     ] = None,
     change: SetOption = [],  # noqa: B006 - typer copies it

@@ -12,10 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError
 from ..methods.presets import Preset
+from ..methods.registry import methods
 from ..validation import first_fault
 
-#: What --method may be.
-METHODS = ("uniform", "heterogeneous", "repaint", "gdmp", "gnsp")
 #: Parts of a preset that a dotted key of --set may name; a key without a dot belongs to the method.
 PARTS = ("method", "mask", "ssni", "votes")
 
@@ -47,10 +46,10 @@ def choose_preset(
 
 def method_preset(method: str, changes: Sequence[str]) -> Preset:
     """The preset that ``--method NAME --set ...`` describes. No row depends on the mask, so it need not be given."""
-    if method not in METHODS:
-        raise ConfigError(f"no method {method!r}; choose one of {', '.join(METHODS)}")
+    if method not in methods():
+        raise ConfigError(f"no method {method!r}; choose one of {', '.join(methods())}", code="E-method-unknown")
     data = apply_changes({"method": {"method": method}}, changes)
-    if method in ("heterogeneous", "repaint"):
+    if methods()[method].needs_mask:
         data.setdefault("mask", {"area": 0.5})
     return parse_preset(data)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..errors import ConfigError
 from ..validation import first_fault
-from . import AnyMethod
+from .registry import AnyMethod
 from .ssni import SsniSpec
 
 
@@ -52,7 +52,7 @@ class VoteSpec(BaseModel):
 class Preset(BaseModel):
     """Method, mask, SSNI and votes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     method: AnyMethod
     mask: MaskSpec | None = None
@@ -62,7 +62,7 @@ class Preset(BaseModel):
 
     @model_validator(mode="after")
     def _mask_where_needed(self) -> Preset:
-        if self.method.method in ("heterogeneous", "repaint") and self.mask is None:
+        if self.method.needs_mask and self.mask is None:
             raise ValueError(f"method '{self.method.method}' needs a `mask` (threshold or area)")
         return self
 
@@ -72,4 +72,4 @@ class Preset(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(f"preset: {first_fault(error, data, cls.model_json_schema())}") from None
+            raise ConfigError(f"preset: {first_fault(error, data, cls.model_json_schema())}", code="E-preset") from None

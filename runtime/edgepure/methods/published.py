@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from ..errors import ConfigError
 from ..rows.schedule import NoiseSchedule
-from . import compile_plan
 from .presets import Preset
 from .published_settings import ENTRIES
 
@@ -72,7 +71,7 @@ class PublishedPreset:
         bare = Preset.parse({k: v for k, v in self.settings.items() if k != "ssni"})
         schedule = NoiseSchedule.linear()
         elements = self.image[0] * self.image[1] * self.image[2]
-        rows = compile_plan(bare.method, schedule, image_elements=elements).unet_calls
+        rows = bare.method.compile(schedule, elements).unet_calls
         probes = int(self.settings["ssni"]["probe"]["probes"]) if self.needs else 0
         return Cost(rows, bare.votes.count, probes)
 

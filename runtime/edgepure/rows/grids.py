@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
-
 from ..errors import ConfigError
 
 
@@ -89,24 +87,6 @@ def respaced(timesteps: int, respacing: str) -> list[int]:
             position += step
         start += length
     return sorted(set(kept_all), reverse=True)
-
-
-def ssni_official(t: int, steps: int) -> list[int]:
-    """The list of the SSNI authors' code for noise level ``t``: always ``steps`` entries, repeated where t is small.
-
-    float32 linspace from 0 to t with steps+1 points, ceil, minus 1, clamped at 0, the first entry dropped.
-    """
-    if steps < 1 or t < 0:
-        raise ConfigError(f"need steps >= 1 and t >= 0, got steps {steps}, t {t}")
-    if steps == 1:
-        return [max(t - 1, 0)]
-    # The library's linspace walks up from 0 in the lower half and down from t in the upper half, all in float32.
-    step = np.float32(t) / np.float32(steps)
-    points = [
-        np.float32(k) * step if k < (steps + 1) // 2 else np.float32(t) - np.float32(steps - k) * step
-        for k in range(1, steps + 1)
-    ]
-    return [max(int(np.ceil(p)) - 1, 0) for p in points][::-1]
 
 
 def explicit(values: Sequence[int], timesteps: int) -> list[int]:

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from method_strategies import SCHEDULE, T, compiled, compiles, heterogeneous, methods, probes
 from oracles import Oracle
 
-from edgepure.engines.numpy_stepper import execute_row
 from edgepure.errors import ConfigError
 from edgepure.methods import GdmpSpec, GnspSpec, HeterogeneousSpec, MethodSpec, RepaintSpec, UniformSpec
 from edgepure.rows import grids
+from edgepure.rows.builder import RowBuilder
+from edgepure.rows.execute import execute_row
 from edgepure.rows.noise import SeededNoise
-from edgepure.rows.plan import NO_CLIP, RowBuilder
+from edgepure.rows.plan import NO_CLIP
 
 # ---- noise ------------------------------------------------------------------------------------------------------
 
