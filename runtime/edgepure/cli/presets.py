@@ -36,7 +36,8 @@ def choose_preset(
     else:
         raise ConfigError(
             f"no preset {called!r} in this bundle; it has {', '.join(sorted(presets))} (a preset of your own goes into "
-            "a file whose name ends in .json)"
+            "a file whose name ends in .json)",
+            code="E-preset-unknown",
         )
     if changes:
         data = apply_changes(data, changes)
@@ -60,12 +61,12 @@ def parse_preset(data: Any, what: str = "preset") -> Preset:
     return preset
 
 
-def check(adapter: TypeAdapter[Any], data: Any, what: str) -> Any:
+def check(adapter: TypeAdapter[Any], data: Any, what: str, code: str = "E-preset") -> Any:
     """Validate plain data, or raise ConfigError with one sentence."""
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
-        raise ConfigError(f"{what}: {first_fault(error, data, adapter.json_schema())}") from None
+        raise ConfigError(f"{what}: {first_fault(error, data, adapter.json_schema())}", code=code) from None
 
 
 def apply_changes(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -74,19 +75,21 @@ def apply_changes(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, 
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {change!r}: expected KEY=VALUE, for example --set t_star=100")
+            raise ConfigError(f"--set {change!r}: expected KEY=VALUE, for example --set t_star=100", code="E-set")
         path = key.split(".")
         if path[0] not in PARTS:
             path.insert(0, "method")
         if len(path) == 1:
-            raise ConfigError(f"--set {change!r}: {key} has several keys; name one, for example {key}.KEY=VALUE")
+            raise ConfigError(
+                f"--set {change!r}: {key} has several keys; name one, for example {key}.KEY=VALUE", code="E-set"
+            )
         place = result
         for part in path[:-1]:
             inner = place.setdefault(part, {})
             if inner is None:
                 inner = place[part] = {}
             if not isinstance(inner, dict):
-                raise ConfigError(f"--set {change!r}: {part} has no keys of its own")
+                raise ConfigError(f"--set {change!r}: {part} has no keys of its own", code="E-set")
             place = inner
         place[path[-1]] = _value(text)
         if path[0] == "mask" and path[-1] in ("area", "threshold"):  # one replaces the other
@@ -103,9 +106,9 @@ def read_json(path: Path, what: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{what} file {path} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{what} file {path} cannot be read: {error.strerror}", code="E-json-file") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{what} file {path} is not valid JSON: {error}") from None
+        raise ConfigError(f"{what} file {path} is not valid JSON: {error}", code="E-json-file") from None
 
 
 def _value(text: str) -> Any:

@@ -2,7 +2,13 @@
 
 Every reverse step pulls x_t towards the input (noised to the same level, or clean) along the gradient of an MSE,
 scaled by ``sqrt(1 - abar_t) / (m * sqrt(abar_t))``, ``m = (2 * ptb / 255) / 3 / guide_scale``. The gradient is linear
-in x_t, the input and one more noise, so a guided step is still one row. SSIM guidance is not linear and is refused.
+in x_t, the input and one more noise, so a guided step is still one row. SSIM guidance is not linear and is refused::
+
+    for _ in rounds:
+        x = sqrt(abar[K]) * x + sqrt(1 - abar[K]) * n
+        for t in K .. 0:
+            mean, var = posterior(x, x0(unet(x, t)))
+            x = mean - var * scale_t * gradient of mean((x - target_t)^2) + sqrt(var) * n
 """
 
 from __future__ import annotations
@@ -64,7 +70,8 @@ class GdmpSpec(MethodSpec):
         if self.guidance == "ssim":
             raise ConfigError(
                 "GDMP with SSIM guidance is not offered: its gradient is not linear in x, so it does not fit a row; "
-                "use guidance 'mse'"
+                "use guidance 'mse'",
+                code="E-method-parameter",
             )
         kept = list(range(len(schedule)))
         if self.respacing is not None:

@@ -1,4 +1,10 @@
-"""GNSP: gradual noise scheduling (Lee & Kim 2023). Several uniform rounds with growing noise, one after another."""
+"""GNSP: gradual noise scheduling (Lee & Kim 2023). Several uniform rounds with growing noise, one after another::
+
+x = x_adv
+for t_r, steps_r in rounds:
+    x = sqrt(abar[t_r]) * x + sqrt(1 - abar[t_r]) * n               only the first round sees the input
+    x = denoise(x, from t_r, in steps_r steps)                      DDIM, eta = 1 (ddpm) or 0 (ddim)
+"""
 
 from __future__ import annotations
 

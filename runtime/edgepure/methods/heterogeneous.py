@@ -1,7 +1,16 @@
 """Heterogeneous noise: "Divide and Conquer" (CVPR 2025, arXiv 2503.01407).
 
 Inside the attention mask the image is noised to t_l, outside to t_s < t_l. Stage 1 (t_s < t <= t_l) is inpainting: the
-outside is re-injected as the noised input ``x(t)^known``, the inside is denoised. Stage 2 (t <= t_s) denoises all.
+outside is re-injected as the noised input ``x(t)^known``, the inside is denoised. Stage 2 (t <= t_s) denoises all::
+
+    x = noised(x_adv, t_l)
+    for t, s in stage 1:                                     t_l down to t_s; resampling repeats a step
+        x = mask * x + (1 - mask) * noised(x_adv, t)         the known region
+        x = denoise(x, t, s)
+    x = mask * x + (1 - mask) * noised(x_adv, t_s)
+    for t, s in stage 2:                                     t_s down to the clean image
+        x = denoise(x, t, s)
+
 ``variant`` says which reading: ``paper`` follows the equations, ``official`` follows the authors' code:
 
 ===================  ==========================================  ==================================================

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ..errors import ConfigError
-from ..validation import first_fault
+from ..validation import Entry, first_fault
 from .registry import AnyMethod
 from .ssni import SsniSpec
 
 
-class MaskSpec(BaseModel):
+class MaskSpec(Entry):
     """How the attention map becomes the mask of strong noise.
 
     ``minmax`` (authors' code): per-image min-max, maximum over blocks. ``softmax`` (paper): spatial softmax per block,
     union of the blocks. Give ``threshold`` (tau, in [0, 1]) or ``area`` (the fraction of pixels to attend), not both.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rule: Literal["minmax", "softmax"] = "minmax"
     threshold: float | None = Field(None, ge=0.0, le=1.0, description="tau")
@@ -39,20 +37,16 @@ class MaskSpec(BaseModel):
         return 0.0 if self.area is None else (int(pixels * self.area) + 0.5) / pixels
 
 
-class VoteSpec(BaseModel):
+class VoteSpec(Entry):
     """``count`` independent purifications of an image decide together: ``majority`` of labels (ties go to the higher
     mean probability) or the ``mean`` of the softmax outputs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     count: int = Field(1, ge=1, le=1000)
     rule: Literal["majority", "mean"] = "mean"
 
 
-class Preset(BaseModel):
+class Preset(Entry):
     """Method, mask, SSNI and votes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     method: AnyMethod
     mask: MaskSpec | None = None

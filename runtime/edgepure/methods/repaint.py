@@ -1,7 +1,12 @@
 """RePaint (Lugmayr et al. 2022): inpainting with multi-step resampling, the expensive baseline.
 
 The region outside the attention mask is RePaint's "known" region. Its jump schedule walks down, and every
-``jump_length`` steps goes back up and repeats, ``jump_n_sample - 1`` times.
+``jump_length`` steps goes back up and repeats, ``jump_n_sample - 1`` times::
+
+    for a, b in pairs of the walk:
+        if b > a:  x = forward(x, a + 1)                                one noising step up
+        else:      x = mask * x + (1 - mask) * noised(x_adv, a)         the known region
+                   x = ddpm(x, a, a - 1)
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..errors import ConfigError
 from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
+from ..validation import Entry
 from .choices import Choices
 
 #: Which of two readings: the paper's text, or the authors' published code.
@@ -23,14 +24,12 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Timestep = Annotated[int, Field(ge=0)]
 
 
-class MethodSpec(BaseModel):
+class MethodSpec(Entry):
     """Parameters of one purification method. Unknown keys are errors, so a misspelt t never passes in silence.
 
     A subclass gives ``method`` a ``Literal`` with its name as type and default, and writes `compile`, `top_level` and
     `scaled`. The rest has a default.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     #: True if the method treats the inside and the outside of the attention mask differently.
     needs_mask: ClassVar[bool] = False

@@ -16,23 +16,22 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ..errors import ConfigError
 from ..rows.schedule import NoiseSchedule
+from ..validation import Entry
 from .eps import EpsSpec
 from .spec import MethodSpec
 
 
-class SsniSpec(BaseModel):
+class SsniSpec(Entry):
     """How a score norm becomes a noise level.
 
     ``mu``, ``tau`` (sigmoid) and ``xi_min``, ``xi_max`` (linear) are in units of the score norm and belong to one
     diffusion model, probe and image size; calibration measures them. ``bias`` is in timesteps. ``minimum`` is the
     weakest noise level that an image may get, as a fraction of t*: 0 lets a clean-looking image pass unpurified.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     reweighting: Literal["linear", "sigmoid"] = "sigmoid"
     probe: EpsSpec = EpsSpec()
@@ -60,7 +59,9 @@ class SsniSpec(BaseModel):
     def noise_level(self, score_norm: float, t_star: float) -> float:
         """The real-valued t of the paper's formulas, before rounding and clipping."""
         if not math.isfinite(score_norm):
-            raise ConfigError(f"the score norm is {score_norm}; the diffusion model did not give finite values")
+            raise ConfigError(
+                f"the score norm is {score_norm}; the diffusion model did not give finite values", code="E-score-norm"
+            )
         if self.reweighting == "linear":
             assert self.xi_min is not None and self.xi_max is not None
             return linear(score_norm, self.xi_min, self.xi_max, t_star, self.bias)
@@ -96,6 +97,8 @@ def adapted(method: MethodSpec, ssni: SsniSpec, score_norm: float, schedule: Noi
 def reference_statistics(score_norms: Sequence[float]) -> dict[str, float]:
     """mu, xi_min and xi_max of the score norms of clean reference images (the papers use 5000 training images)."""
     if len(score_norms) < 2:
-        raise ConfigError(f"need the score norms of at least 2 clean images, got {len(score_norms)}")
+        raise ConfigError(
+            f"need the score norms of at least 2 clean images, got {len(score_norms)}", code="E-ssni-statistics"
+        )
     values = [float(n) for n in score_norms]
     return {"mu": sum(values) / len(values), "xi_min": min(values), "xi_max": max(values)}

@@ -1,4 +1,16 @@
-"""Uniform noise: DiffPure (Nie et al. 2022). Noise the whole image to t*, then reverse it."""
+"""Uniform noise: DiffPure (Nie et al. 2022). Noise the whole image to t*, then reverse it.
+
+Algorithm, for an image ``x_adv`` in [-1, 1], with DDIM as the sampler (eta = 0)::
+
+    x = sqrt(abar[t*]) * x_adv + sqrt(1 - abar[t*]) * n                 n ~ N(0, I)
+    for t, s in grid:                                                   from t* down to the clean image, abar[-1] = 1
+        eps = unet(x, t)
+        x0  = clip((x - sqrt(1 - abar[t]) * eps) / sqrt(abar[t]), -1, 1)
+        eps = (x - sqrt(abar[t]) * x0) / sqrt(1 - abar[t])
+        x   = sqrt(abar[s]) * x0 + sqrt(1 - abar[s]) * eps
+
+Each turn of the loop is one row. With one turn, this is denoised smoothing (Carlini et al. 2023).
+"""
 
 from __future__ import annotations
 

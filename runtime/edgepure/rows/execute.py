@@ -37,7 +37,8 @@ def execute_row(
         if output.shape[1] != 2 * channels or noise_out is None:
             raise EdgepureError(
                 f"the plan uses the network's learned variance, but the network gives {output.shape[1]} channels for "
-                f"{channels} of the image instead of {2 * channels}; choose variance 'fixed_small'"
+                f"{channels} of the image instead of {2 * channels}; choose variance 'fixed_small'",
+                code="E-learned-variance",
             )
         f = 0.5 * (output[:, channels:] + 1.0)
         log_var = f * c["log_var_max"] + (1.0 - f) * c["log_var_min"]

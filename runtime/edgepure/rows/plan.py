@@ -235,5 +235,6 @@ def check_length(rows: int, method: str) -> None:
     if rows > MAX_ROWS:
         raise ConfigError(
             f"method {method!r} takes more than {MAX_ROWS} UNet calls with these parameters; choose fewer steps, "
-            "rounds or repetitions"
+            "rounds or repetitions",
+            code="E-plan-length",
         )
