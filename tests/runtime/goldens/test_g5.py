@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from codes import raises_code
 from golden_cases import SCHEDULE, T, gdmp_cifar, gdmp_imagenet
 from golden_data import files, load
 from golden_trace import ATOL, check, numpy_stepper, owed, run
 
-from edgepure.errors import ConfigError
 from edgepure.methods import GdmpSpec
 from edgepure.methods.gdmp import guidance_scale
 from edgepure.rows import grids
@@ -83,5 +83,5 @@ def test_guidance_gradient(path: Path) -> None:
 
 
 def test_ssim_guidance_is_refused() -> None:
-    with pytest.raises(ConfigError, match="SSIM"):
+    with raises_code("E-method-parameter"):
         GdmpSpec(guidance="ssim").compile(SCHEDULE, 3)

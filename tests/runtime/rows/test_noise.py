@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from analytic import SHAPE, NoiseBook
+from codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgepure.errors import ConfigError
 from edgepure.methods import HeterogeneousSpec, UniformSpec
 from edgepure.rows import noise as noise_module
 from edgepure.rows.noise import Replay, SecretNoise, SeededNoise, Stream, noise_source, normals, philox4x32
@@ -205,7 +205,7 @@ def test_secret_noise_ignores_numpy_seeds() -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_seed_out_of_range(seed: int) -> None:
-    with pytest.raises(ConfigError, match=str(seed)):
+    with raises_code("E-noise-seed"):
         SeededNoise(seed)
 
 
@@ -244,7 +244,7 @@ def test_replay_composes_the_draws_of_a_row() -> None:
 
 def test_replay_needs_a_binary_mask() -> None:
     plan = plan_of(t_star=2)
-    with pytest.raises(ConfigError, match="binary"):
+    with raises_code("E-replay-mask"):
         Replay(NoiseBook(0).recording).for_image(plan, 0, 0, np.full((1, *SHAPE[1:]), 0.5, np.float32), SHAPE)
 
 
