@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 
 from .engines.base import Engine
+from .engines.kinds import engine_words
 from .errors import ConfigError
-from .machine.packages import engine_words
 from .methods.presets import Preset
 from .purify.inflight import InFlight, Job
 from .purify.purifier import Purifier
 from .rows.noise import SeededNoise
 from .rows.plan import Plan
+from .types import Progress
 
 #: Anything that does the work to be timed.
 Work = Callable[[], object]
-#: Called with the share of the work that is done.
-BenchProgress = Callable[[float], None]
 
 #: A timed purification runs at most this many rows of its plan: a loop costs the same per row however long it is.
 MOST_ROWS = 50
@@ -46,7 +45,7 @@ class SideBySide:
 
 
 def interleaved(
-    candidates: Mapping[str, Work], repeats: int, warmup: int = 1, on_progress: BenchProgress | None = None
+    candidates: Mapping[str, Work], repeats: int, warmup: int = 1, on_progress: Progress | None = None
 ) -> SideBySide:
     """Time candidates side by side: every round runs each of them once, in an order that alternates.
 
@@ -54,7 +53,9 @@ def interleaved(
         ConfigError: no candidate, or less than one repeat.
     """
     if repeats < 1 or not candidates:
-        raise ConfigError(f"need at least one candidate and one repeat, got {len(candidates)} and {repeats}")
+        raise ConfigError(
+            f"need at least one candidate and one repeat, got {len(candidates)} and {repeats}", code="E-bench-option"
+        )
     for _ in range(warmup):
         for work in candidates.values():
             work()
@@ -66,7 +67,7 @@ def interleaved(
             candidates[name]()
             times[name].append(perf_counter() - start)
         if on_progress is not None:
-            on_progress((number + 1) / repeats)
+            on_progress((number + 1) / repeats, "measuring")
     return SideBySide({name: tuple(values) for name, values in times.items()})
 
 
@@ -147,7 +148,7 @@ def bench(
     *,
     batches: Sequence[int] = (1, 8),
     repeats: int = 5,
-    on_progress: BenchProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Bench:
     """Measure the preset's plan (with SSNI: the plan of the full noise level) on random images.
 
@@ -156,7 +157,7 @@ def bench(
         preset: name or `Preset`; None: the bundle's default.
         batches: batch sizes to measure.
         repeats: rounds; every round times the bare calls, the step calls and the purification once.
-        on_progress: called with the share done.
+        on_progress: how far it is.
 
     Raises:
         ConfigError: a batch size is out of range, or the bundle has no ``unet`` graph.
@@ -164,20 +165,21 @@ def bench(
     if not batches or min(batches) < 1 or max(batches) > purifier.slots:
         raise ConfigError(
             f"batch sizes {', '.join(map(str, batches)) or 'none'}: expected 1 to {purifier.slots}, the slots of the "
-            "purifier"
+            "purifier",
+            code="E-bench-batch",
         )
     if "unet" not in purifier.bundle.manifest.graphs:
-        raise ConfigError("this bundle has no bare `unet` graph to compare with; export it again")
+        raise ConfigError("this bundle has no bare `unet` graph to compare with; export it again", code="E-bench-graph")
     chosen = purifier.preset(preset)
     full = purifier.plan(chosen)
     plan = replace(full, rows=full.rows[:MOST_ROWS])
     calls = purifier.planner.unet_calls(chosen)
 
-    def progress(done: int) -> BenchProgress | None:
+    def progress(done: int) -> Progress | None:
         if on_progress is None:
             return None
         report = on_progress
-        return lambda share: report((done + share) / len(batches))
+        return lambda share, words: report((done + share) / len(batches), f"{words} batches of {batches[done]}")
 
     speeds = tuple(
         _measure(purifier, plan, batch, calls, repeats, progress(done)) for done, batch in enumerate(batches)
@@ -206,7 +208,7 @@ def peak_memory() -> int | None:
 
 
 def _measure(
-    purifier: Purifier, plan: Plan, batch: int, calls: int, repeats: int, on_progress: BenchProgress | None
+    purifier: Purifier, plan: Plan, batch: int, calls: int, repeats: int, on_progress: Progress | None
 ) -> BatchSpeed:
     bare = BareUnet(purifier.engine("unet"), batch)
     stepper = purifier.stepper("step_learned" if plan.learned_variance else "step")

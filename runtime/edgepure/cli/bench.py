@@ -82,5 +82,7 @@ def parse_sizes(text: str) -> list[int]:
 
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and 1 <= int(part) <= 4096 for part in parts):
-        raise ConfigError(f"--batch {text!r}: expected batch sizes from 1 to 4096, for example 1,8")
+        raise ConfigError(
+            f"--batch {text!r}: expected batch sizes from 1 to 4096, for example 1,8", code="E-bench-batch"
+        )
     return [int(part) for part in parts]

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.kinds import DEFAULT_PROVIDER, kind_of
 from ..errors import EdgepureError
 from ..files.atomic import write_text
-from ..machine.packages import ENGINES, package_version
+from ..machine.packages import package_version
 from ..machine.processor import cpu_name, usable_cores
 from .scores import Protocol, Score
 
@@ -164,7 +165,7 @@ def environment(*providers: str) -> dict[str, str]:
 
     ``providers``: those that computed, whose engines are named; none: ``cpu``.
     """
-    packages = [ENGINES[provider][1] for provider in providers or ("cpu",)]
+    packages = [kind_of(provider).packages for provider in providers or (DEFAULT_PROVIDER,)]
     return {
         "date": date.today().isoformat(),
         "edgepure": package_version("edgepure") or "-",

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from time import perf_counter
 
-from ..machine.packages import ENGINES
+from ..engines.kinds import kind_of
 from ..purify.purifier import load
 from .data import demo_bundle, demo_images
 from .evaluate import StageProgress, default_first, evaluate_methods, plain_labels, plan_rows
@@ -80,7 +80,7 @@ def run_demo(
         summary=(
             f"{len(data)} handwritten digits that the classifier has not seen, attacked so that it reads them wrong, "
             "then purified by a small diffusion model and classified again: by exported graphs on "
-            f"{ENGINES[provider][0]}, without PyTorch."
+            f"{kind_of(provider).title}, without PyTorch."
         ),
         default=default,
         plain={

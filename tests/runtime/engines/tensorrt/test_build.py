@@ -51,7 +51,7 @@ def test_one_way_for_every_version(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert [shapes["x"] for shapes in step["profiles"]] == [[[1, 1, 16, 16]] * 3, [[4, 1, 16, 16]] * 3]
     assert step["flags"] == [] and step["aux"] == 0 and step["pools"] == {"WORKSPACE": 256 << 20}
     key = built[2].key
-    assert (key.product, key.version, key.batches, key.flags) == ("tensorrt", version, (1, 4), ("STRONGLY_TYPED",))
+    assert (key.provider, key.version, key.batches, key.flags) == ("tensorrt", version, (1, 4), ("STRONGLY_TYPED",))
     assert built[2].path.parent.name == f"tensorrt-{version}-Made_up_GPU-sm89-cuda13.0"
     unplug()
 
@@ -268,13 +268,13 @@ def test_no_tensorrt(folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ProviderError, match=r"TensorRT cannot be imported .*pip install edgepure\[tensorrt\]"):
         build_engines(folder)
     with pytest.raises(ConfigError, match="unknown TensorRT product 'trt'"):
-        build_engines(folder, product="trt")
+        build_engines(folder, provider="trt")
 
 
 def test_no_gpu(folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     unplug_driver(monkeypatch, "no driver here")
     with pytest.raises(ProviderError, match="TensorRT needs an NVIDIA GPU: no driver here"):
-        build_engines(folder, product="tensorrt")
+        build_engines(folder, provider="tensorrt")
 
 
 def test_a_fault_tells_of_itself_and_not_of_an_earlier_one(gpu: Any) -> None:
@@ -292,14 +292,14 @@ def test_a_gpu_that_tensorrt_for_rtx_is_not_made_for(folder: Path, monkeypatch: 
     with pytest.raises(
         ProviderError, match=r"no engines for NVIDIA H200 \(compute capability 9\.0\).*sm89.*--provider"
     ):
-        build_engines(folder, product="tensorrt-rtx")
+        build_engines(folder, provider="tensorrt-rtx")
     assert "SM90" not in real_rtx().ComputeCapability.__members__
     unplug()
 
 
 def test_targets_need_tensorrt_for_rtx(folder: Path, gpu: Any) -> None:
     with pytest.raises(ConfigError, match="builds only for the GPU of this machine"):
-        build_engines(folder, product="tensorrt", targets=["sm86"])
+        build_engines(folder, provider="tensorrt", targets=["sm86"])
 
 
 @pytest.mark.parametrize(
