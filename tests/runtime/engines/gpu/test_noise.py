@@ -143,7 +143,7 @@ LAUNCH = """
 import json
 import sys
 import numpy as np
-from edgepure.engines import device_noise
+from edgepure.engines.gpu import noise as device_noise
 from edgepure.errors import ProviderError
 from edgepure.nvidia import Gpu
 
