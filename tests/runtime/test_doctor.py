@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import json
 import os
@@ -16,7 +17,6 @@ import onnxruntime
 import pytest
 from cli_process import environment, run
 
-from edgepure import doctor
 from edgepure.cli.doctor import _torch
 from edgepure.engines import onnxruntime as onnxruntime_engine
 from edgepure.engines import openvino as openvino_engine
@@ -29,13 +29,15 @@ from edgepure.machine import nvidia
 from edgepure.machine.jetson import Jetson
 from edgepure.machine.nvidia import Driver, Gpu
 
+#: The module: `edgepure.doctor` is the function.
+doctor = importlib.import_module("edgepure.doctor")
 GPU = Driver("580.95.05", "13.0", (Gpu("NVIDIA H200", "9.0", 150_000_000_000),))
 NO_GPU = Driver(fault="no NVIDIA driver on this machine (libcuda)")
 
 
 @pytest.fixture(scope="module")
 def found() -> doctor.Environment:
-    return doctor.gather()
+    return doctor.doctor()
 
 
 def test_this_machine_is_described(found: doctor.Environment) -> None:
@@ -102,7 +104,7 @@ def test_a_gpu_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the driver says decides what is advised; no engine of this machine runs on a GPU."""
     monkeypatch.setattr(nvidia, "find", lambda: GPU)
     monkeypatch.setattr(tensorrt_probe, "probe", lambda module, run: Found("1.7.1", True, run))
-    machine = doctor.gather()
+    machine = doctor.doctor()
     assert machine.driver == GPU
     assert json.loads(json.dumps(machine.to_dict()))["driver"]["gpus"][0]["compute_capability"] == "9.0"
     cuda = next(p for p in machine.providers if p.name == "cuda")
@@ -119,7 +121,7 @@ def test_a_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
         tensorrt_probe, "probe", lambda module, run: Found("1.7.1", True, False, "cannot run an engine (no)")
     )
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    machine = doctor.gather()
+    machine = doctor.doctor()
     assert machine.to_dict()["jetson"] == {
         "l4t": "36.4.3", "model": "Jetson Orin Nano", "power_mode": "MAXN_SUPER", "jetpack": 6
     }  # fmt: skip
@@ -216,10 +218,10 @@ def test_what_a_module_can_do(
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda n: spec if n == "tensorrt" else real(n))
     monkeypatch.setattr(tensorrt_probe, "probe", lambda module, run: found)
     monkeypatch.setattr(nvidia, "find", lambda: NO_GPU)
-    module = next(p for p in doctor.gather().providers if p.name == "tensorrt")
+    module = next(p for p in doctor.doctor().providers if p.name == "tensorrt")
     assert (module.works, module.builds) == (works, builds)
     assert words in module.detail
-    machine = replace(doctor.gather(), providers=(module,))
+    machine = replace(doctor.doctor(), providers=(module,))
     assert bool(machine) == works, "TensorRT alone is an engine"
 
 
@@ -242,7 +244,7 @@ def test_bindings_that_do_not_fit_the_driver(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(("board", "words"), [(None, "edgepure[export]"), (Jetson("36.4.3"), "on a workstation")])
 def test_torch_is_for_export_and_export_is_not_for_a_board(board: Jetson | None, words: str) -> None:
-    machine = replace(doctor.gather(), torch=False, jetson=board)
+    machine = replace(doctor.doctor(), torch=False, jetson=board)
     assert words in _torch(machine)
     assert _torch(replace(machine, torch=True)) == "installed"
 
