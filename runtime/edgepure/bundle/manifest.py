@@ -90,7 +90,7 @@ class GraphEntry(Entry):
     file: RelativePath
     opset: int = Field(ge=7, le=1000, description="ONNX operator set of the default domain")
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] = "fp32"
-    target: Target | None = Field(None, description="the engine that a variant was made for; null: any")
+    target: Target | None = Field(None, description="the provider that a variant was made for; null: any")
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
 
