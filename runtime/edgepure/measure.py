@@ -6,13 +6,15 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from .engines.base import Engine
-from .engines.kinds import engine_words
+from .engines.base import Engine, Stepper
+from .engines.kinds import engine_words, kind_of
+from .engines.null import NullEngine
 from .errors import ConfigError
 from .methods.presets import Preset
 from .purify.inflight import InFlight, Job
@@ -111,6 +113,8 @@ class BatchSpeed:
         step_ms: one call of the step graph, noise and coefficients already in place.
         loop_cost: time of a purification over (rows x bare UNet call): the price of everything around the UNet.
         images_per_second: decisions of the preset a second, at the rate at which in-flight batching executed rows.
+        loop_ms: of the loop alone, a row, scheduling and noise: the purification on an engine that answers at once.
+            None on a GPU, where the noise is made elsewhere.
     """
 
     batch: int
@@ -118,6 +122,7 @@ class BatchSpeed:
     step_ms: float
     loop_cost: float
     images_per_second: float
+    loop_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -211,7 +216,8 @@ def _measure(
     purifier: Purifier, plan: Plan, batch: int, calls: int, repeats: int, on_progress: Progress | None
 ) -> BatchSpeed:
     bare = BareUnet(purifier.engine("unet"), batch)
-    stepper = purifier.stepper("step_learned" if plan.learned_variance else "step")
+    graph = "step_learned" if plan.learned_variance else "step"
+    stepper = purifier.stepper(graph)
     shape, rows = purifier.image_shape, len(plan.rows)
     rng = np.random.default_rng(0)
     refs = rng.uniform(-1.0, 1.0, (batch, *shape)).astype(np.float32)
@@ -232,13 +238,15 @@ def _measure(
             stepper.step(batch)
         stepper.wait()
 
-    def purification() -> None:
+    def purification(stepper: Stepper = stepper) -> None:
         jobs = [Job(plan, source.for_image(plan, i, 0, mask, shape), ref, mask) for i, ref in enumerate(refs)]
         InFlight(stepper).run(jobs, lambda job, x: None)
 
-    times = interleaved(
-        {"unet": bare_calls, "step": step_calls, "purification": purification}, repeats, on_progress=on_progress
-    )
+    works: dict[str, Work] = {"unet": bare_calls, "step": step_calls, "purification": purification}
+    on_host = kind_of(purifier.provider).device == "cpu"
+    if on_host:
+        works["loop"] = partial(purification, NullEngine(purifier.engine(graph)).stepper(batch))
+    times = interleaved(works, repeats, on_progress=on_progress)
     bare.close()
     seconds = times.median("purification")
     return BatchSpeed(
@@ -247,4 +255,5 @@ def _measure(
         step_ms=1e3 * times.median("step") / rows,
         loop_cost=times.ratio("purification", "unet"),
         images_per_second=batch * rows / seconds / calls,
+        loop_ms=1e3 * times.median("loop") / rows if on_host else None,
     )

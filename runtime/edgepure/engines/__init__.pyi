@@ -10,3 +10,4 @@ from .kinds import kind_of as kind_of
 from .kinds import providers as providers
 from .open import open_engine as open_engine
 from .open import open_graph as open_graph
+from .tensorrt.build import build_engines as build_engines

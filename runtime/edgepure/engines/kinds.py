@@ -305,9 +305,10 @@ def kind_of(provider: str) -> Kind:
 
 
 def help_words() -> str:
-    """The providers for a help text: ``cpu (ONNX Runtime), openvino (on the CPU too), cuda, ...``."""
-    words = [f"{name} ({KINDS[name].note})" if name in KINDS and KINDS[name].note else name for name in providers()]
-    return f"{', '.join(words[:-1])} or {words[-1]}"
+    """The providers for a help text: ``cpu (ONNX Runtime), openvino (on the CPU too), cuda, ...``. Those of other
+    packages are not looked for: that takes longer than all the rest of a help text."""
+    words = [f"{name} ({kind.note})" if kind.note else name for name, kind in KINDS.items()]
+    return f"{', '.join(words)}, or one of another package (`edgepure doctor` lists them)"
 
 
 def engine_words(provider: str) -> str:

@@ -13,7 +13,7 @@ from cli_process import environment, run
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.doctor import provider_status
-from edgepure.engines.kinds import engine_words, help_words
+from edgepure.engines.kinds import engine_words
 from edgepure.machine import packages
 from edgepure.machine.nvidia import Driver
 
@@ -73,7 +73,6 @@ def test_through_python() -> None:
     for result, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(result.image, other.image, atol=1e-4)
     assert engine_words("plain") == "Plain Engine 1.0"
-    assert help_words().endswith("tensorrt-rtx or plain")
     status = provider_status("plain", Driver(fault="none"), None)
     assert (status.works, status.version, status.detail) == (True, "1.0", "")
 

@@ -6,14 +6,17 @@ from importlib import import_module
 from importlib.metadata import EntryPoint
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 from codes import raises_code
 
+from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import Manifest
 from edgepure.demo import demo_bundle
 from edgepure.engines import kinds
 from edgepure.engines.kinds import KINDS, Kind, check_kernels, check_variant, engine_words, kind_of, providers
+from edgepure.engines.null import NullEngine
 from edgepure.engines.open import open_graph
 
 
@@ -41,7 +44,8 @@ def test_an_engine_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_provider_is_in_the_help() -> None:
-    assert kinds.help_words() == "cpu (ONNX Runtime), openvino (on the CPU too), cuda, tensorrt or tensorrt-rtx"
+    words = kinds.help_words()
+    assert words.startswith("cpu (ONNX Runtime), openvino (on the CPU too), cuda, tensorrt, tensorrt-rtx, or one of")
 
 
 @pytest.mark.parametrize(("provider", "precision"), [("cpu", "bf16"), ("cuda", "bf16"), ("openvino", "fp8")])
@@ -54,10 +58,7 @@ def test_a_precision_without_kernels_is_refused(provider: str, precision: str) -
 
 def with_int8_for(provider: str | None) -> Manifest:
     """The digits' manifest, with an int8 variant made for a provider."""
-    bundle = demo_bundle()
-    from edgepure.bundle.bundle import Bundle
-
-    manifest = Bundle.open(bundle, verify=False).manifest
+    manifest = Bundle.open(demo_bundle(), verify=False).manifest
     entry = manifest.graphs["step"].model_copy(update={"precision": "int8", "target": provider})
     return manifest.model_copy(update={"variants": {"int8": {"step": entry}}})
 
@@ -111,3 +112,15 @@ def test_an_extension_that_is_not_one(found: Any, words: str, monkeypatch: pytes
     with raises_code("E-provider-extension") as caught:
         kind_of("odd")
     assert words in str(caught.value) and "odd_engine:KIND" in str(caught.value)
+
+
+def test_an_engine_that_answers_zeros() -> None:
+    """For the price of the loop alone; no provider of that name can be asked for."""
+    with open_graph(demo_bundle() / "step.onnx", threads=1) as engine, NullEngine(engine) as null:
+        stepper = null.stepper(2)
+        stepper.admit(0, *(np.ones(stepper.image_shape, np.float32),) * 2, None)
+        stepper.step(1)
+        assert not stepper.state(0).any()
+        x = {name: np.ones((3, *(int(n) for n in spec.shape[1:])), np.float32) for name, spec in null.inputs.items()}
+        assert null.run(x)["x_next"].shape == (3, *stepper.image_shape)
+    assert "null" not in providers()

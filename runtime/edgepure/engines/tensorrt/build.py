@@ -24,7 +24,7 @@ from ...types import Progress
 from ..gpu.cuda import driver, require_gpu
 from ..kinds import check_variant
 from .engine_files import EngineKey, Machine, Plan, graph_hash, plan_path, read_plan, write_plan
-from .module import TENSORRT, TensorRT, fault, import_tensorrt, make_log, portable
+from .module import TENSORRT, TensorRT, check_builder, fault, import_tensorrt, make_log, portable
 from .options import (
     BuildOptions,
     check_batches,
@@ -102,6 +102,7 @@ def build_engines(
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     entries = chosen_graphs(opened, precision, graphs)
+    check_builder(provider)
     check_variant(opened.manifest, precision, provider or next(iter(TENSORRT)))
     sizes = check_batches(batches)
     found = driver()

@@ -41,6 +41,14 @@ def portable() -> str:
     return next(name for name, kind in TENSORRT.items() if kind.builds_anywhere)
 
 
+def check_builder(provider: str | None) -> None:
+    """Raise ConfigError for a provider whose engines are not built."""
+    if provider is not None and provider not in TENSORRT:
+        raise ConfigError(
+            f"provider {provider!r} builds no engines; choose one of {', '.join(TENSORRT)}", code="E-build-provider"
+        )
+
+
 def import_tensorrt(provider: str | None = None) -> TensorRT:
     """The TensorRT to use.
 
@@ -51,10 +59,7 @@ def import_tensorrt(provider: str | None = None) -> TensorRT:
         ConfigError: no such provider.
         ProviderError: not installed, with the line that installs it.
     """
-    if provider is not None and provider not in TENSORRT:
-        raise ConfigError(
-            f"provider {provider!r} builds no engines; choose one of {', '.join(TENSORRT)}", code="E-build-provider"
-        )
+    check_builder(provider)
     reasons = []
     for kind in [TENSORRT[provider]] if provider is not None else TENSORRT.values():
         try:
