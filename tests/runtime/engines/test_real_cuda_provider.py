@@ -57,8 +57,8 @@ class Runtime:
         return function
 
 import edgepure.engines.gpu.cuda
-import edgepure.engines.onnxruntime as engine_module
-from edgepure import nvidia
+import edgepure.engines.gpu.onnxruntime as engine_module
+from edgepure.machine import nvidia
 from pathlib import Path
 
 gpu = nvidia.Gpu("Made-up GPU", "9.0", 8 << 30)
