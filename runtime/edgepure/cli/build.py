@@ -9,7 +9,6 @@ import typer
 
 from ..engines.kinds import KINDS
 from .bench import parse_sizes
-from .guard import guard
 from .options import BundleArgument, DebugOption, JsonOption, PrecisionOption
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 BUILDERS = tuple(name for name, kind in KINDS.items() if kind.built)
 
 
-@guard
 def build(
     bundle: BundleArgument,
     precision: PrecisionOption = "fp32",

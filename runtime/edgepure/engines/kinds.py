@@ -187,7 +187,7 @@ _CPU = Kind(
     takes_variants=True,
     lacks={
         "bf16": "the bf16 variant cannot run on the CPU by ONNX Runtime, which has no bfloat16 convolution there; "
-        "choose precision fp32 or int8, or run it on OpenVINO (provider 'openvino') or TensorRT"
+        "choose precision fp32 or int8, or run it on the provider openvino or tensorrt"
     },
     # ONNX Runtime computes a convolution whose weights have zero point 0 directly, and one with another zero point as a
     # matrix product, for which it uses the matrix units (AMX) of processors that have them. The result is the same.

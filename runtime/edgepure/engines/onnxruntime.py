@@ -58,8 +58,8 @@ def require_provider(provider: str) -> str:
     if not wanted or wanted not in offered:
         raise ProviderError(
             f"provider {provider!r} is not part of the installed onnxruntime {ort.__version__} "
-            f"(it has {', '.join(offered)}); install `edgepure[cuda]` for NVIDIA GPUs, or choose provider "
-            f"{DEFAULT_PROVIDER!r}",
+            f"(it has {', '.join(offered)}); install `edgepure[cuda]` for NVIDIA GPUs, or choose the "
+            f"provider {DEFAULT_PROVIDER}",
             code="E-provider-missing",
         )
     return wanted
@@ -120,8 +120,8 @@ class OnnxRuntimeEngine(HostEngine):
         if not active or active[0] != wanted:
             raise ProviderError(
                 f"asked for provider {provider!r}, but ONNX Runtime started {', '.join(active) or 'nothing'}: "
-                f"{self._why_inactive(ort) or '`edgepure doctor` shows what works here'}. Choose provider "
-                f"{DEFAULT_PROVIDER!r} to run on the CPU on purpose",
+                f"{self._why_inactive(ort) or '`edgepure doctor` shows what works here'}. Choose the "
+                f"provider {DEFAULT_PROVIDER} to run on the CPU on purpose",
                 code="E-provider-inactive",
             )
         self.provider = provider

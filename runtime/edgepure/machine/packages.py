@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import Any
+
+from ..errors import ConfigError, EdgepureError
 
 
 def installed_package(*names: str) -> tuple[str, str] | None:
@@ -49,3 +53,20 @@ def extensions(group: str) -> dict[str, EntryPoint]:
         if own or point.name not in found:
             found[point.name] = point
     return found
+
+
+@contextmanager
+def needs(what: str, extra: str, kind: type[EdgepureError] = ConfigError) -> Iterator[None]:
+    """Around imports of what an extra brings: one that fails becomes one sentence with the line that installs it.
+
+    Args:
+        what: begins the sentence: ``a report needs Matplotlib``.
+        extra: of edgepure, which brings it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise kind(
+            f"{what}, and {error.name or error} cannot be imported; install it with `pip install edgepure[{extra}]`",
+            code="E-missing-package",
+        ) from error

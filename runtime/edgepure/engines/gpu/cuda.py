@@ -88,7 +88,7 @@ def require_gpu(engine: str) -> nvidia.Gpu:
     if not found:
         raise ProviderError(
             f"{engine} needs an NVIDIA GPU: {found.fault}. `edgepure doctor` shows what works here; choose "
-            f"provider {DEFAULT_PROVIDER!r} to run on the CPU on purpose",
+            f"the provider {DEFAULT_PROVIDER} to run on the CPU on purpose",
             code="E-provider-device",
         )
     error, count = bindings().runtime.cudaGetDeviceCount()
