@@ -45,7 +45,7 @@ def test_python_interface(torchless: dict[str, str], tiny_bundle: Path, provider
     code = """
 import sys, json, numpy as np, edgepure
 from edgepure.measure import bench
-from edgepure.verification import verify
+from edgepure.parity.verify import verify
 bundle, provider, *blocked = sys.argv[1:]
 if provider == "openvino":
     sys.modules["onnxruntime"] = None  # it is an engine of its own

@@ -15,8 +15,8 @@ from edgepure.methods.ssni import SsniSpec
 
 from ..page import Figure, Table, write_page
 from ..plots import figure_to_data_uri, new_figure
+from .measured import Measured, ProbeNorms
 from .probes import describe, ranked
-from .run import Measured, ProbeNorms
 from .statistics import roc_curve
 
 _CLEAN, _OTHER = "#12805c", "#c2342b"
@@ -55,13 +55,22 @@ def _figures(measured: Measured) -> list[Figure]:
     found, words = measured.calibration, _WORDS[measured.against]
     chosen = next(n for n in measured.final if n.probe.same_rows(found.chosen))
     figures = [
-        Figure("Score norms", f"Of the chosen probe: {describe(found.chosen)}. Green: clean images; red: {words}.",
-               figure_to_data_uri(_histogram(chosen, found, words))),
-        Figure("ROC", f"Of telling {words} from clean ones by their norm; the best probe of the search to the worst.",
-               figure_to_data_uri(_roc(measured))),
-        Figure("Reweighting", "The share of the preset's noise level t* that an image gets.",
-               figure_to_data_uri(_reweighting(chosen, found))),
-    ]  # fmt: skip
+        Figure(
+            "Score norms",
+            f"Of the chosen probe: {describe(found.chosen)}. Green: clean images; red: {words}.",
+            figure_to_data_uri(_histogram(chosen, found, words)),
+        ),
+        Figure(
+            "ROC",
+            f"Of telling {words} from clean ones by their norm; the best probe of the search to the worst.",
+            figure_to_data_uri(_roc(measured)),
+        ),
+        Figure(
+            "Reweighting",
+            "The share of the preset's noise level t* that an image gets.",
+            figure_to_data_uri(_reweighting(chosen, found)),
+        ),
+    ]
     if found.masks:
         note = "Mean share of the pixels of clean images inside the mask; the band holds nine images of ten."
         figures.append(Figure("Mask area", note, figure_to_data_uri(_mask_area(found.masks))))
@@ -133,23 +142,40 @@ def _tables(found: Calibration, presets: dict[str, Preset], applied: bool) -> li
     done = "Written into the bundle" if applied else "Not written (--no-apply)"
     tables = [
         Table(
-            "Probes", "Ordered by AUROC. The difference of the means is in standard deviations of the clean norms.",
+            "Probes",
+            "Ordered by AUROC. The difference of the means is in standard deviations of the clean norms.",
             ("probe", "UNet calls", "AUROC", "95 % interval", "difference", "clean mean", "clean std", "images"),
             [_probe_row(p, found) for p in ranked(found.probes)],
         ),
-        Table("Parameters", "bias is a fraction of t*.", ("reweighting", "parameters"),
-              [(n, ", ".join(f"{k} = {v:g}" for k, v in values.model_dump().items()))
-               for n, values in (("sigmoid", found.sigmoid), ("linear", found.linear))]),
-        Table("Presets", f"{done}.", ("preset", "SSNI"),
-              [(name, "-" if p.ssni is None else p.ssni.model_dump_json(exclude={"probe"}, exclude_none=True))
-               for name, p in presets.items()]),
-    ]  # fmt: skip
+        Table(
+            "Parameters",
+            "bias is a fraction of t*.",
+            ("reweighting", "parameters"),
+            [
+                (n, ", ".join(f"{k} = {v:g}" for k, v in values.model_dump().items()))
+                for n, values in (("sigmoid", found.sigmoid), ("linear", found.linear))
+            ],
+        ),
+        Table(
+            "Presets",
+            f"{done}.",
+            ("preset", "SSNI"),
+            [
+                (name, "-" if p.ssni is None else p.ssni.model_dump_json(exclude={"probe"}, exclude_none=True))
+                for name, p in presets.items()
+            ],
+        ),
+    ]
     for mask in found.masks:
         rows = [(f"{a.threshold:g}", *(f"{100 * v:.1f} %" for v in (a.area, a.low, a.high))) for a in mask.areas]
         tables.append(
-            Table(f"Mask area, rule {mask.rule}", f"Of {mask.images} clean images.",
-                  ("threshold", "mean area", "5 % have less", "5 % have more"), rows)
-        )  # fmt: skip
+            Table(
+                f"Mask area, rule {mask.rule}",
+                f"Of {mask.images} clean images.",
+                ("threshold", "mean area", "5 % have less", "5 % have more"),
+                rows,
+            )
+        )
     return tables
 
 
@@ -158,10 +184,15 @@ def _probe_row(entry: ProbeCalibration, found: Calibration) -> tuple[str, ...]:
     mark = " (chosen)" if entry.probe.same_rows(found.chosen) else ""
     own, clean = entry.separation, entry.clean
     return (
-        describe(entry.probe) + mark, str(entry.probe.unet_calls), f"{own.auroc:.4f}",
-        f"{own.low:.4f} to {own.high:.4f}", f"{own.difference:.1f}", f"{clean.mean:g}", f"{clean.std:g}",
+        describe(entry.probe) + mark,
+        str(entry.probe.unet_calls),
+        f"{own.auroc:.4f}",
+        f"{own.low:.4f} to {own.high:.4f}",
+        f"{own.difference:.1f}",
+        f"{clean.mean:g}",
+        f"{clean.std:g}",
         f"{clean.images} clean, {own.norms.images} others",
-    )  # fmt: skip
+    )
 
 
 def _auroc(entry: ProbeCalibration) -> float:
@@ -188,9 +219,13 @@ def _notes(measured: Measured) -> list[str]:
             "or -8/255 in every pixel. That is no attack; give attacked images for a better choice."
         )
     if first is not None and first.separation is not None:
-        full = "" if first.full_rank_correlation is None else (
-            f", {first.full_rank_correlation:.3f} with those of the papers' probe of {_calls(first.full_probe)} calls"
-        )  # fmt: skip
+        full = (
+            ""
+            if first.full_rank_correlation is None
+            else (
+                f", {first.full_rank_correlation:.3f} with those of the papers' probe of {_calls(first.full_probe)} calls"
+            )
+        )
         notes.append(
             f"Could the first UNet call of the preset {first.preset} (t {first.probe.visited[0] - 1:g}) double as "
             f"the probe? Its norms have a rank correlation of {first.rank_correlation:.3f} with those of the chosen "

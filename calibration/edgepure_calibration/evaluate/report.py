@@ -18,8 +18,7 @@ from edgepure.report.text import printable_lines
 
 from ..page import check_tools
 from ..plots import figure_to_data_uri, new_figure
-from .protocol import Footnotes
-from .results import Evaluation, PresetResult
+from .results import Evaluated, PresetResult
 from .tables import agreement_table, attack_table, mask_table, policy_table, summary_table
 
 #: Images shown of each preset, and how much a perturbation is enlarged to be seen.
@@ -57,7 +56,7 @@ class _Shown:
     rows: tuple[tuple[str, ...], ...] = ()
 
 
-def write_report(found: Evaluation, path: str | PathLike[str]) -> Path:
+def write_report(found: Evaluated, path: str | PathLike[str]) -> Path:
     """Write the page, whole or not at all.
 
     Raises:
@@ -69,11 +68,11 @@ def write_report(found: Evaluation, path: str | PathLike[str]) -> Path:
     return target
 
 
-def render(found: Evaluation) -> str:
+def render(found: Evaluated) -> str:
     """The page as UTF-8 text."""
     from jinja2 import Environment
 
-    notes = Footnotes()
+    notes = found.footnotes()
     sections: list[Any] = [summary_table(found, notes)]
     for preset in found.presets:
         sections.append(attack_table(preset, notes))
@@ -94,7 +93,7 @@ def render(found: Evaluation) -> str:
     return printable_lines(text)
 
 
-def _facts(found: Evaluation) -> dict[str, str]:
+def _facts(found: Evaluated) -> dict[str, str]:
     """What the numbers were measured with, nested facts in one line each."""
     shown: dict[str, str] = {}
     for key, value in found.facts.items():
@@ -126,7 +125,7 @@ def _curves(preset: PresetResult) -> _Shown:
     )
 
 
-def _pictures(preset: PresetResult, found: Evaluation) -> _Shown:
+def _pictures(preset: PresetResult, found: Evaluated) -> _Shown:
     """The first image of some classes, its attacked versions, and the change beside each."""
     picks = [int(np.flatnonzero(found.labels == c)[0]) for c in np.unique(found.labels)][:_SHOWN]
     strips = []

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from .protocol import Footnotes
-from .results import AttackResult, Evaluation, PresetResult
+from ..page import Table
+from .accuracy import Footnotes
+from .results import AttackResult, Evaluated, PresetResult
 
 #: The decision rules in the order of the columns.
 RULES = ("single", "worst", "majority")
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells in text."""
-
-    title: str
-    note: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def markdown(self) -> str:
-        """As a Markdown table, without the title."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
+def markdown(table: Table) -> str:
+    """As a Markdown table, without the title."""
+    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
 
 
 def attack_table(found: PresetResult, notes: Footnotes) -> Table:
@@ -43,7 +32,7 @@ def attack_table(found: PresetResult, notes: Footnotes) -> Table:
     )
 
 
-def summary_table(found: Evaluation, notes: Footnotes) -> Table:
+def summary_table(found: Evaluated, notes: Footnotes) -> Table:
     """Every preset in a line: clean, and the attack that leaves least, for each rule its own."""
     rows = []
     for preset in found.presets:
@@ -65,7 +54,7 @@ def summary_table(found: Evaluation, notes: Footnotes) -> Table:
     )
 
 
-def mask_table(found: Evaluation, notes: Footnotes) -> Table | None:
+def mask_table(found: Evaluated, notes: Footnotes) -> Table | None:
     """What an attacker gains who differentiates through the mask; None if that was not tried."""
     rows = []
     for preset in found.presets:
@@ -84,7 +73,7 @@ def mask_table(found: Evaluation, notes: Footnotes) -> Table | None:
     )
 
 
-def policy_table(found: Evaluation, notes: Footnotes) -> Table | None:
+def policy_table(found: Evaluated, notes: Footnotes) -> Table | None:
     """The experiment on noise policies; None if it was not made."""
     rows = []
     columns: tuple[str, ...] = ()
@@ -106,7 +95,7 @@ def policy_table(found: Evaluation, notes: Footnotes) -> Table | None:
     )
 
 
-def agreement_table(found: Evaluation) -> Table:
+def agreement_table(found: Evaluated) -> Table:
     """Twin and engine on the adversarial images."""
     rows = [
         (preset.name, attack.protocol.title, str(attack.agreement))

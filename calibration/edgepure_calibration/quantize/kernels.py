@@ -13,7 +13,7 @@ from edgepure.bundle.manifest import GraphName
 from edgepure.rows.plan import Plan
 from edgepure_export.graphs.qdq import CPU_MATRIX_PRODUCT, SCHEMES, Range, Scheme, Tap
 
-from .candidate import CandidatePurifier, build
+from .draft import DraftPurifier, build
 from .speed import compare_speed
 
 KernelName = Literal["direct", "matrix product"]
@@ -54,13 +54,13 @@ def fastest_kernel(
         bundle, graph: the step graph that ``plan`` uses.
         plan: what is run.
         ranges: of the activations.
-        work: a folder for the two candidates; they are left there.
+        work: a folder for the two drafts; they are left there.
         keep: layers that stay in fp32.
         threads: CPU threads; None: one per core.
         on_progress: called with the share done.
     """
     direct, product = (
-        CandidatePurifier(
+        DraftPurifier(
             bundle, build(bundle, "int8", "cpu", work / name, ranges, keep, (graph,), scheme=scheme), threads=threads
         )
         for name, scheme in (("direct", KERNELS["direct"]), ("product", KERNELS["matrix product"]))

@@ -86,11 +86,17 @@ def _drift(gate: Mapping[str, Any]) -> Any:
 def _tables(evidence: Mapping[str, Any]) -> list[Table]:
     tables = []
     checks = [
-        (gate["preset"], c["name"], f"{c['value']:.4g}", f"{c['limit']:.4g}", "ok" if c["passed"] else "FAILED",
-         c["sentence"])
+        (
+            gate["preset"],
+            c["name"],
+            f"{c['value']:.4g}",
+            f"{c['limit']:.4g}",
+            "ok" if c["passed"] else "FAILED",
+            c["sentence"],
+        )
         for gate in last_gates(evidence)
         for c in gate["checks"]
-    ]  # fmt: skip
+    ]
     if checks:
         tables.append(Table("Gate", "", ("preset", "check", "value", "limit", "verdict", "in words"), checks))
     if isinstance(evidence["speed"], list):
@@ -101,10 +107,14 @@ def _tables(evidence: Mapping[str, Any]) -> list[Table]:
         note = f"One step call on {evidence['environment']['device']}, medians; both side by side in the same rounds."
         tables.append(Table("Speed", note, ("batch", "fp32, ms", "variant, ms", "times faster"), rows))
     attempts = [
-        (str(number), str(len(a["kept"])), f"{a['error']:.4g}", "passed" if all(g["passed"] for g in a["gates"]) else
-         "; ".join(_failed(a)))
+        (
+            str(number),
+            str(len(a["kept"])),
+            f"{a['error']:.4g}",
+            "passed" if all(g["passed"] for g in a["gates"]) else "; ".join(_failed(a)),
+        )
         for number, a in enumerate(evidence["attempts"], start=1)
-    ]  # fmt: skip
+    ]
     if attempts:
         tables.append(Table("Attempts", "", ("attempt", "layers kept", "error of a step", "gate"), attempts))
     counts = [(graph, *_counts(report)) for graph, report in evidence["graphs"].items()]
@@ -123,8 +133,11 @@ def _counts(report: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     if qdq is not None:
         operators = ", ".join(f"{count} {name}" for name, count in sorted(qdq["operators"].items()))
         first = (operators, str(qdq["quantize_nodes"]), str(qdq["dequantize_nodes"]))
-    return (*first, "-" if half is None else str(sum(half["operators"].values())), "-" if half is None else
-            str(half["casts"]))  # fmt: skip
+    return (
+        *first,
+        "-" if half is None else str(sum(half["operators"].values())),
+        "-" if half is None else str(half["casts"]),
+    )
 
 
 def _notes(evidence: Mapping[str, Any]) -> list[str]:

@@ -148,9 +148,12 @@ def gnsp(trial: Suggest, room: Room) -> dict[str, Any]:
 def starts(method: str, room: Room) -> dict[str, Any]:
     """Noise levels like the published ones (shares of T), for the first trial of a method; the rest is drawn."""
     level = {
-        "uniform": ("uniform.t_star", 0.12), "heterogeneous": ("heterogeneous.t_l", 0.2),
-        "repaint": ("repaint.level", 0.2), "gdmp": ("gdmp.level", 0.1), "gnsp": ("gnsp.level", 0.12),
-    }  # fmt: skip
+        "uniform": ("uniform.t_star", 0.12),
+        "heterogeneous": ("heterogeneous.t_l", 0.2),
+        "repaint": ("repaint.level", 0.2),
+        "gdmp": ("gdmp.level", 0.1),
+        "gnsp": ("gnsp.level", 0.12),
+    }
     name, share = level[method]
     found: dict[str, Any] = {"method": method, name: max(2, round(share * room.timesteps / room.unit))}
     if method == "heterogeneous":
@@ -164,8 +167,11 @@ def choose_method(trial: Suggest, kind: str, room: Room) -> dict[str, Any]:
     if method == "heterogeneous":
         return heterogeneous(trial, room, *reading)
     others: dict[str, Callable[[Suggest, Room], dict[str, Any]]] = {
-        "uniform": uniform, "repaint": repaint, "gdmp": gdmp, "gnsp": gnsp,
-    }  # fmt: skip
+        "uniform": uniform,
+        "repaint": repaint,
+        "gdmp": gdmp,
+        "gnsp": gnsp,
+    }
     return others[method](trial, room)
 
 

@@ -86,9 +86,17 @@ def _bars(axis: Any, points: Sequence[Point], objective: str, marker: str, color
     below = [max(0.0, v - low) for v, (low, _) in zip(values, intervals, strict=True)]
     above = [max(0.0, high - v) for v, (_, high) in zip(values, intervals, strict=True)]
     axis.errorbar(
-        [p.cost for p in points], values, yerr=[below, above], fmt=marker, markersize=5, color=color, elinewidth=0.8,
-        capsize=2, label=label, zorder=3,
-    )  # fmt: skip
+        [p.cost for p in points],
+        values,
+        yerr=[below, above],
+        fmt=marker,
+        markersize=5,
+        color=color,
+        elinewidth=0.8,
+        capsize=2,
+        label=label,
+        zorder=3,
+    )
 
 
 def _score(point: Point, objective: str) -> Score:

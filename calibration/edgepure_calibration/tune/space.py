@@ -65,7 +65,8 @@ class SearchSpace:
             cost = budget.cost_of(LEAST_ROWS[cheapest])
             raise ConfigError(
                 f"no preset can meet a budget of {budget.limit:g} {budget.unit}: the smallest possible is {cost:.3g} "
-                f"{budget.unit} ({cheapest.split('/')[0]}, UNet calls: {LEAST_ROWS[cheapest]})"
+                f"{budget.unit} ({cheapest.split('/')[0]}, UNet calls: {LEAST_ROWS[cheapest]})",
+                code="E-tune-budget",
             )
 
     @property
@@ -157,12 +158,15 @@ def _check_methods(methods: Sequence[str] | None, *, masks: bool) -> set[str]:
         return {m for m in METHODS if masks or m not in MASKED}
     for name in methods:
         if name not in METHODS:
-            raise ConfigError(f"there is no method {name!r} to search; choose among {', '.join(METHODS)}")
+            raise ConfigError(
+                f"there is no method {name!r} to search; choose among {', '.join(METHODS)}", code="E-tune-method"
+            )
         if name in MASKED and not masks:
             raise ConfigError(
                 f"method {name!r} needs an attention mask, and this bundle has no mask graph; choose another method, "
-                "or export the classifier with blocks to tap"
+                "or export the classifier with blocks to tap",
+                code="E-tune-method",
             )
     if not methods:
-        raise ConfigError(f"no method to search; choose among {', '.join(METHODS)}")
+        raise ConfigError(f"no method to search; choose among {', '.join(METHODS)}", code="E-tune-method")
     return set(methods)
