@@ -9,7 +9,7 @@ import edgepure
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.images.dataset import LabelledImages
 from edgepure_calibration.provider import ProviderSettings
-from edgepure_calibration.quantize import Limits, quantize
+from edgepure_calibration.quantize import Limits, QuantizeSettings, quantize
 
 bundle = Path("out/openvino")
 shutil.rmtree(bundle, ignore_errors=True)

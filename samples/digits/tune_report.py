@@ -121,8 +121,8 @@ def markdown(
         "brackets: 95 % Clopper-Pearson intervals; the last column is paired, in points.",
         f"- **Attack**: {attack.attack.name}, Linf eps {attack.settings.eps:g}, "
         f"{attack.settings.steps} steps, EOT {attack.settings.eot}, random start, exact gradients "
-        "through every deployed row and the classifier; mask and SSNI level detached. The same for every preset. The deployed graphs answer; the attacker "
-        "does not know their noise.",
+        "through every deployed row and the classifier; mask and SSNI level detached. The same for every preset. The "
+        "deployed graphs answer; the attacker does not know their noise.",
         f"- **Mask of the 100 calls**: the better of two, {mask}.",
         "",
         "## The search",

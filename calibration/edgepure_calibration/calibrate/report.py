@@ -219,13 +219,10 @@ def _notes(measured: Measured) -> list[str]:
             "or -8/255 in every pixel. That is no attack; give attacked images for a better choice."
         )
     if first is not None and first.separation is not None:
-        full = (
-            ""
-            if first.full_rank_correlation is None
-            else (
-                f", {first.full_rank_correlation:.3f} with those of the papers' probe of {_calls(first.full_probe)} calls"
-            )
-        )
+        full = ""
+        if first.full_rank_correlation is not None:
+            calls = _calls(first.full_probe)
+            full = f", {first.full_rank_correlation:.3f} with those of the papers' probe of {calls} calls"
         notes.append(
             f"Could the first UNet call of the preset {first.preset} (t {first.probe.visited[0] - 1:g}) double as "
             f"the probe? Its norms have a rank correlation of {first.rank_correlation:.3f} with those of the chosen "
