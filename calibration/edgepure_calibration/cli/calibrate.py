@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.guard import guard
 from edgepure.cli.options import BundleArgument, PrecisionOption
+from edgepure.machine.packages import needs
 
 from .groups import grouped
 from .shared import (
@@ -20,7 +21,6 @@ from .shared import (
     hidden_folder,
     kept_if_interrupted,
     load_images,
-    needs,
     prepare_report,
 )
 
@@ -82,7 +82,6 @@ class PresetOptions:
     ] = None
 
 
-@guard
 @grouped
 def calibrate(
     bundle: BundleArgument,
@@ -131,8 +130,9 @@ def calibrate(
     from ..provider import ProviderSettings
     from ..work import remove_work_folder
 
-    verb = needs("edgepure_calibration.calibrate", "calibration needs more packages", "calibration")
-    needs("sklearn", "calibration needs scikit-learn", "calibration")
+    with needs("calibration needs scikit-learn", "calibration"):
+        import_module("sklearn")
+        verb: Any = import_module("edgepure_calibration.calibrate")
     prepare_report(output.report)
     settings = _settings(probes, presets)
     folder = work or hidden_folder(bundle, "calibrate")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.guard import guard
 from edgepure.cli.options import BundleArgument, PrecisionOption, SlotsOption, radius
 from edgepure.errors import ConfigError
-from edgepure.machine.packages import extensions
+from edgepure.machine.packages import extensions, needs
 
 from .groups import grouped
 from .shared import (
@@ -23,7 +23,6 @@ from .shared import (
     kept_if_interrupted,
     load_images,
     names,
-    needs,
     prepare_report,
 )
 
@@ -132,7 +131,6 @@ class GradientOptions:
     device: Annotated[str, typer.Option(help="Where PyTorch computes gradients: cpu, cuda.")] = "cpu"
 
 
-@guard
 @grouped
 def evaluate(
     bundle: BundleArgument,
@@ -172,9 +170,10 @@ def evaluate(
 
     from ..work import remove_work_folder
 
-    verb = needs("edgepure_calibration.evaluate", "an evaluation needs PyTorch", "robustness")
-    from ..evaluate.card import write_card
-    from ..provider import ProviderSettings
+    with needs("an evaluation needs PyTorch", "robustness"):
+        verb: Any = import_module("edgepure_calibration.evaluate")
+        from ..evaluate.card import write_card
+        from ..provider import ProviderSettings
 
     prepare_report(output.report)
     settings = _settings(attacks, judge)

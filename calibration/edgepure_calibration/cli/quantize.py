@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from edgepure.cli.guard import guard
 from edgepure.cli.options import BundleArgument
-from edgepure.errors import ConfigError, VerificationError
+from edgepure.errors import ConfigError, ExportError, VerificationError
+from edgepure.machine.packages import needs
 
 from .groups import grouped
 from .shared import (
@@ -20,7 +21,6 @@ from .shared import (
     hidden_folder,
     kept_if_interrupted,
     load_images,
-    needs,
     prepare_report,
 )
 
@@ -50,7 +50,6 @@ class GateOptions:
     seed: Annotated[int, typer.Option(min=0, help="Of the noise and of all draws.")] = 1
 
 
-@guard
 @grouped
 def quantize(
     bundle: BundleArgument,
@@ -114,7 +113,8 @@ def quantize(
     from ..provider import ProviderSettings
 
     chosen = _target(target, run.provider)
-    verb = needs("edgepure_calibration.quantize", "quantize needs the onnx package", "calibration")
+    with needs("quantize needs the onnx package", "calibration", ExportError):
+        verb: Any = import_module("edgepure_calibration.quantize")
     if precision not in ("int8", "fp8", "fp16", "bf16"):
         raise ConfigError(
             f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16", code="E-quantize-precision"

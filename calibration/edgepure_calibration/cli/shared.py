@@ -1,18 +1,16 @@
-"""What the verbs of calibration share: options, what has to be installed, where partial results lie."""
+"""What the verbs of calibration share: options, where partial results lie."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgepure.cli.options import DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption
-from edgepure.errors import ConfigError
 
 if TYPE_CHECKING:
     from edgepure.bundle.manifest import Manifest
@@ -51,29 +49,15 @@ class RunOptions:
     threads: ThreadsOption = None
 
 
-def needs(module: str, what: str, extra: str) -> Any:
-    """A module that needs more than the runtime.
-
-    Raises:
-        ConfigError: it cannot be imported; the sentence begins with ``what`` and ends with the line that installs it.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"{what}, and {error.name or error} cannot be imported; install it with `pip install edgepure[{extra}]`",
-            code="E-missing-extra",
-        ) from error
-
-
 def prepare_report(report: Path | None) -> None:
     """Find out now, and not after a long run, whether the page can be written."""
     if report is None:
         return
     from edgepure.cli.output import prepare_file
 
-    needs("matplotlib", "the report needs Matplotlib", "calibration")
-    needs("jinja2", "the report needs Jinja2", "calibration")
+    from ..page import check_tools
+
+    check_tools()
     prepare_file(report, "--report")
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.guard import guard
 from edgepure.cli.options import BundleArgument, radius
 from edgepure.errors import ConfigError
+from edgepure.machine.packages import needs
 
 from .groups import grouped
 from .shared import (
@@ -23,7 +23,6 @@ from .shared import (
     kept_if_interrupted,
     load_images,
     names,
-    needs,
     prepare_report,
 )
 
@@ -93,7 +92,6 @@ class SearchOptions:
     ] = None
 
 
-@guard
 @grouped
 def tune(
     bundle: BundleArgument,
@@ -163,8 +161,9 @@ def tune(
 
     if (budget.budget_calls is None) == (budget.budget_ms is None):
         raise ConfigError("give one budget: --budget-calls N or --budget-ms X", code="E-tune-budget")
-    verb = needs("edgepure_calibration.tune", "tuning needs edgepure's calibration package", "calibration")
-    needs("optuna", "tuning needs Optuna", "calibration")
+    with needs("tuning needs Optuna", "calibration"):
+        import_module("optuna")
+        verb: Any = import_module("edgepure_calibration.tune")
     prepare_report(output.report)
     settings = verb.TuneSettings(
         calls=budget.budget_calls,
@@ -249,15 +248,12 @@ def _twin(opened: Bundle, whitebox: bool | None, *, needed: bool) -> Any:
     """Gives the PyTorch twin in a precision: to attack through the defence, and to make transferred attacks."""
     if whitebox is False and not needed:
         return None
+    what = "a white-box attack needs" if whitebox else "without --attacked, making attacked images needs"
     try:
-        load_twin = import_module("edgepure_export.twin.twin").load_twin
-        return lru_cache(lambda precision: load_twin(opened, precision=precision))
-    except ImportError as error:
+        with needs(f"{what} PyTorch", "export"):
+            load_twin = import_module("edgepure_export.twin.twin").load_twin
+    except ConfigError:
         if whitebox is None and not needed:
             return None
-        what = "a white-box attack needs" if whitebox else "without --attacked, making attacked images needs"
-        raise ConfigError(
-            f"{what} PyTorch, and {error.name or error} cannot be imported; install it with "
-            "`pip install edgepure[export]`" + ("" if needed else ", or give --no-whitebox"),
-            code="E-missing-extra",
-        ) from error
+        raise
+    return lru_cache(lambda precision: load_twin(opened, precision=precision))

@@ -14,6 +14,7 @@ from edgepure.bundle.manifest import Manifest
 from edgepure.demo.report import environment
 from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages
+from edgepure.machine.packages import needs
 from edgepure.types import Progress
 
 from ..progress import Meter
@@ -293,12 +294,6 @@ def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
 
 
 def _open_trials(store: Work, seed: int) -> Trials:
-    try:
+    with needs("tuning needs Optuna", "calibration"):
         from .trials import Trials
-    except ImportError as error:
-        raise ConfigError(
-            f"tuning needs Optuna, and {error.name or error} cannot be imported; install it with "
-            "`pip install edgepure[calibration]`",
-            code="E-missing-extra",
-        ) from error
     return Trials(store, seed)
