@@ -34,8 +34,6 @@ from edgepure_calibration.evaluate.ablation import Ablation, resampling_ablation
 from edgepure_calibration.evaluate.card import write_card
 from edgepure_calibration.evaluate.report import write_report
 from edgepure_calibration.evaluate.tables import attack_table, mask_table, policy_table, summary_table
-from edgepure_calibration.evaluate.tables import markdown as as_markdown
-from edgepure_calibration.page import check_tools
 from edgepure_calibration.provider import ProviderSettings
 from edgepure_export import load_twin
 
@@ -197,15 +195,15 @@ def markdown(groups: dict[str, Evaluated], resampling: Ablation, seconds: float,
         parts += [f"## {heading}", ""]
         if group == "table":
             summary = summary_table(found, notes)
-            parts += [f"{summary.title}. {summary.note}", "", as_markdown(summary), ""]
+            parts += [f"{summary.title}. {summary.note}", "", summary.markdown(), ""]
         for made in (mask_table(found, notes), policy_table(found, notes)):
             if made is not None:
                 above = [] if made.title == heading else [f"### {made.title}", ""]
-                parts += [*above, made.note, "", as_markdown(made), ""]
+                parts += [*above, made.note, "", made.markdown(), ""]
         if group != "noise":
             for preset in found.presets:
                 made = attack_table(preset, notes)
-                parts += [f"### {made.title}", "", made.note, "", as_markdown(made), ""]
+                parts += [f"### {made.title}", "", made.note, "", made.markdown(), ""]
     parts += _resubmission(table, groups["closer"])
     parts += _agreement(list(groups.values()))
     parts += _ablation(resampling)
@@ -285,8 +283,6 @@ def main(
     card: Annotated[bool, typer.Option("--card", help="Put the robustness card into --bundle.")] = False,
 ) -> None:
     """Attack every preset of the digits bundle and write the tables."""
-    if report is not None:
-        check_tools()
     count = cores or len(os.sched_getaffinity(0))
     place, started = bundle or demo_bundle(), perf_counter()
     todo = tasks(quick)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgepure import Preset
-from edgepure.methods import HeterogeneousSpec, UniformSpec
+from edgepure.methods import UniformSpec
 from edgepure.rows.plan import Plan
 
 from .attack import AttackTarget
@@ -25,23 +25,11 @@ def surrogate(preset: Preset, plan: Plan, calls: int) -> Preset:
     short version is not that of the deployed one, so its numbers flatter: it is here for comparison, marked as such.
     Methods of several rounds become one round from their highest timestep. ``plan``: of the preset.
     """
-    method = preset.method
-    short: HeterogeneousSpec | UniformSpec
-    if isinstance(method, HeterogeneousSpec):
-        first = max(1, calls // 2)
-        changes = {
-            "stage1_steps": first,
-            "stage2_steps": max(1, calls - first),
-            "resample": "none",
-            "ddim_steps": None,
-            "variant": "paper",
-        }
-        short = HeterogeneousSpec.model_validate({**method.model_dump(), **changes})
-    else:
+    short = preset.method.surrogate(calls)
+    if short is None:
         level = round(max(row.t for row in plan.rows)) + 1
         short = UniformSpec(t_star=level, steps=min(calls, level), sampler="ddim", eta=1.0)
-    mask = preset.mask if isinstance(short, HeterogeneousSpec) else None
-    return preset.model_copy(update={"method": short, "mask": mask})
+    return preset.model_copy(update={"method": short, "mask": preset.mask if short.needs_mask else None})
 
 
 class SurrogateAttack(PgdAttack):

@@ -55,9 +55,6 @@ def prepare_report(report: Path | None) -> None:
         return
     from edgepure.cli.output import prepare_file
 
-    from ..page import check_tools
-
-    check_tools()
     prepare_file(report, "--report")
 
 

@@ -14,7 +14,7 @@ from edgepure.report.text import printable
 from ..digest import digest
 from ..work import bundle_key
 from .results import Evaluated
-from .tables import markdown, mask_table, policy_table, summary_table
+from .tables import mask_table, policy_table, summary_table
 
 #: Where it lies in a bundle.
 CARD, CARD_JSON = "robustness/card.md", "robustness/card.json"
@@ -35,7 +35,7 @@ def card(found: Evaluated) -> str:
     ]
     for table in (summary_table(found, notes), mask_table(found, notes), policy_table(found, notes)):
         if table is not None:
-            lines += [f"## {table.title}", "", table.note, "", markdown(table), ""]
+            lines += [f"## {table.title}", "", table.note, "", table.markdown(), ""]
     flips = [a.agreement for p in found.presets for a in p.attacks if a.agreement is not None]
     if flips:
         images, differ = sum(a.images for a in flips), sum(a.flips for a in flips)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from edgepure import Preset
 from edgepure.bundle.bundle import Bundle
-from edgepure.demo.report import environment
 from edgepure.errors import ProviderError
 from edgepure.images.dataset import LabelledImages, load_labelled
+from edgepure.report.environment import environment
 from edgepure.types import Float32, Progress
 from edgepure_export.twin.reference import TorchReference
 from edgepure_export.twin.twin import load_twin

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgepure import Bundle
-from edgepure.demo.report import environment
+from edgepure.report.environment import environment
 
 from ..attacks.revision import ATTACK_REVISION
 from ..digest import digest

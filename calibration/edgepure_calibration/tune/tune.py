@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgepure import Bundle
 from edgepure.bundle.manifest import Manifest
-from edgepure.demo.report import environment
 from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages
 from edgepure.machine.packages import needs
+from edgepure.report.environment import environment
 from edgepure.types import Progress
 
 from ..progress import Meter

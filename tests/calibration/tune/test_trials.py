@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgepure.bundle.manifest import Manifest
-from edgepure.demo.scores import Score
+from edgepure.purify.scores import Score
 from edgepure_calibration.tune.budget import CallBudget
 from edgepure_calibration.tune.points import Point
 from edgepure_calibration.tune.space import SearchSpace
