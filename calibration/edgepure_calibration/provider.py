@@ -7,7 +7,7 @@ from os import PathLike
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import Manifest
-from edgepure.machine.packages import engine_words
+from edgepure.engines.kinds import engine_words
 from edgepure.purify.purifier import Purifier
 
 from .work import bundle_key

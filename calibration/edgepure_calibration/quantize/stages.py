@@ -12,14 +12,14 @@ import numpy as np
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import GraphName
-from edgepure.engines.base import check_kernels
+from edgepure.engines.kinds import check_kernels
 from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure.methods.presets import Preset
 from edgepure.purify.purifier import Purifier
 from edgepure.types import Float32, Progress
 from edgepure_export.graphs.precision import HALF_TYPES, matching
-from edgepure_export.graphs.qdq import Range, Tap, scheme_of
+from edgepure_export.graphs.qdq import Range, Tap, scheme_of, schemes_of
 
 from ..data_checks import check_images
 from ..digest import digest
@@ -98,6 +98,14 @@ class Stages:
             "threads": self.provider.threads,
         }
 
+    @property
+    def _kernels(self) -> bool:
+        """Whether there are several integer kernels here to choose from."""
+        precision, target = self.settings.precision, self.settings.target
+        if precision in HALF_TYPES or target != self.provider.provider:
+            return False
+        return len(schemes_of(precision, target)) > 1
+
     def measure(self, work: Work) -> None:
         """Recorded calls, and where they are needed the ranges of the activations and the fastest kernel."""
         settings, precision = self.settings, self.settings.precision
@@ -119,7 +127,7 @@ class Stages:
                 known = [[*tap, *bounds] for tap, bounds in found.items()]
                 work.remember({"what": "ranges"}, known)
         self.ranges = {(name, side): (low, high) for name, side, low, high in known}
-        if (precision, settings.target, self.provider.provider) == ("int8", "cpu", "cpu"):
+        if self._kernels:
             self.kernel = self._kernel(work, self.ranges)
 
     def search(self, work: Work) -> tuple[Draft, list[Attempt], tuple[Speed, ...], list[str]]:
@@ -166,7 +174,7 @@ class Stages:
         self._costs = {
             "recording": call * rows * len(self.calibration),
             "ranges": (1.0 + 3.0 * call * CALIBRATION_CALLS) if quantized else 0.0,
-            "kernel": timed + 2 * one_graph if quantized and here and self.settings.target == "cpu" else 0.0,
+            "kernel": timed + 2 * one_graph if self._kernels else 0.0,
             "speed": timed if here else 0.0,
             "fp32": decisions,
             "sensitivity": len(self.layers) * (one_graph + CALLS * call) if quantized else 0.0,

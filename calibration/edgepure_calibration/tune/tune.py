@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepure import Bundle
 from edgepure.bundle.manifest import Manifest
+from edgepure.engines.kinds import check_variant
 from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages
 from edgepure.machine.packages import needs
@@ -280,14 +281,14 @@ def _precisions(manifest: Manifest, settings: TuneSettings, provider: str) -> tu
             raise ConfigError(
                 f"the bundle has no graphs in {name}; it has {', '.join(offered)}", code="E-bundle-precision"
             )
-        manifest.check_target(name, provider)
+        check_variant(manifest, name, provider)
     return settings.precisions or tuple(name for name in offered if _made_for(manifest, name, provider))
 
 
 def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
     """Whether a variant can run on this engine."""
     try:
-        manifest.check_target(precision, provider)
+        check_variant(manifest, precision, provider)
     except ProviderError:
         return False
     return True
