@@ -74,11 +74,20 @@ def main(name: str, read: Reader, count: int, default: str) -> None:
         parser.error("give --data FOLDER, or --random-images to try the script without data")
     try:
         settings = replace(
-            usual, images=options.images, steps=options.steps, eot=options.eot, votes=options.votes,
-            worst=options.worst, batch=options.batch, copies=options.copies, queries=options.queries,
-            surrogate_calls=options.surrogate_calls, mask_gradient=options.mask_gradient,
-            seeds=tuple(int(seed) for seed in options.seeds.split(",")), subset_seed=SEED,
-        )  # fmt: skip
+            usual,
+            images=options.images,
+            steps=options.steps,
+            eot=options.eot,
+            votes=options.votes,
+            worst=options.worst,
+            batch=options.batch,
+            copies=options.copies,
+            queries=options.queries,
+            surrogate_calls=options.surrogate_calls,
+            mask_gradient=options.mask_gradient,
+            seeds=tuple(int(seed) for seed in options.seeds.split(",")),
+            subset_seed=SEED,
+        )
         manifest = Bundle.open(options.bundle).manifest
         data = _data(options, manifest, read, subset(count)[: options.images])
         report = run(options, settings, data, name)
@@ -94,10 +103,18 @@ def run(options: Any, settings: Settings, data: LabelledImages, name: str) -> di
     attacks = () if options.attack == "none" else tuple(a.strip() for a in options.attack.split(","))
     with Progress("opening the bundle") as bar:
         found = evaluate(
-            options.bundle, data, options.preset, replace(settings, attacks=attacks or settings.attacks),
-            clean_only=not attacks, provider=options.provider, device=options.device, threads=options.threads,
-            slots=options.slots, work=options.work, on_progress=bar.update,
-        )  # fmt: skip
+            options.bundle,
+            data,
+            options.preset,
+            replace(settings, attacks=attacks or settings.attacks),
+            clean_only=not attacks,
+            provider=options.provider,
+            device=options.device,
+            threads=options.threads,
+            slots=options.slots,
+            work=options.work,
+            on_progress=bar.update,
+        )
     show(found)
     result = found.to_dict()
     if options.report is not None:
@@ -123,9 +140,11 @@ def show(found: Evaluation) -> None:
             print("published for this method (another protocol is another number):")
             table(
                 ("clean", "robust", "classifier", "protocol", "source"),
-                [("-" if p.clean is None else f"{p.clean} %", f"{p.robust} %", p.classifier, p.protocol, p.source)
-                 for p in beside],
-            )  # fmt: skip
+                [
+                    ("-" if p.clean is None else f"{p.clean} %", f"{p.robust} %", p.classifier, p.protocol, p.source)
+                    for p in beside
+                ],
+            )
     gains = mask_table(found, notes)
     if gains is not None:
         table(gains.columns, gains.rows)

@@ -165,9 +165,17 @@ def general_plan(schedule: NoiseSchedule) -> Plan:
             builder.inject_outside(schedule.sqrt_alpha_bar(level), schedule.sigma(level), level)
         builder.jump(*schedule.jump(level, up), up)
         builder.call(
-            up + 0.25, alpha=schedule.sqrt_alpha_bar(up), sigma=schedule.sigma(up), clip=1.0,
-            owes=[("step", level, 0.1)], out_x=0.05, out_z=0.3, out_x0=0.6, out_eps=0.1, out_ref=0.05,
-        )  # fmt: skip
+            up + 0.25,
+            alpha=schedule.sqrt_alpha_bar(up),
+            sigma=schedule.sigma(up),
+            clip=1.0,
+            owes=[("step", level, 0.1)],
+            out_x=0.05,
+            out_z=0.3,
+            out_x0=0.6,
+            out_eps=0.1,
+            out_ref=0.05,
+        )
     return builder.finish()
 
 

@@ -18,7 +18,8 @@ from ..graphs.attention import MaskModule
 from ..graphs.taps import Taps, find_taps, named_taps
 from ..networks.checkpoints import require_memory
 from ..sources.preprocessing import Preprocessed
-from ..sources.resolve import ClassifierSource, DiffusionSource, resolve_classifier, resolve_diffusion
+from ..sources.resolve import resolve_classifier, resolve_diffusion
+from ..sources.scheme import ClassifierSource, DiffusionSource
 from .graph_files import ExportProgress
 from .writer import export_bundle
 

@@ -63,9 +63,16 @@ def verify_against_torch(
     try:
         with torch_executor(manifest, *networks) as executor:
             found = verify(
-                opened, provider, precision=precision, threads=threads, pipelines=pipelines, reference=executor,
-                images=images, presets=presets, on_progress=on_progress,
-            )  # fmt: skip
+                opened,
+                provider,
+                precision=precision,
+                threads=threads,
+                pipelines=pipelines,
+                reference=executor,
+                images=images,
+                presets=presets,
+                on_progress=on_progress,
+            )
             modules = {name: (part.module, part.inputs) for name, part in executor.parts.items()}
             findings = find_layers(opened, found, modules=modules, threads=threads)
     except ExportError as error:

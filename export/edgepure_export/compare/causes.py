@@ -6,9 +6,15 @@ from edgepure.engines import ON_CPU
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _NORMALISATION = {
-    "InstanceNormalization", "GroupNormalization", "LayerNormalization", "BatchNormalization", "ReduceMean", "Pow",
-    "Sqrt", "Reciprocal",
-}  # fmt: skip
+    "InstanceNormalization",
+    "GroupNormalization",
+    "LayerNormalization",
+    "BatchNormalization",
+    "ReduceMean",
+    "Pow",
+    "Sqrt",
+    "Reciprocal",
+}
 _EMBEDDING = {"Sin", "Cos"}
 
 _KEEP = "keep the layer {module} in fp32 (`edgepure quantize --keep {module}`)"

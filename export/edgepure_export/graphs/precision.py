@@ -27,10 +27,29 @@ NOT_IN_BF16 = frozenset({"ConvTranspose"})
 #: What follows its inputs: elementwise operators that keep the size of numbers in bounds, and moves of data.
 LIGHT = frozenset(
     {
-        "Add", "Sub", "Mul", "Sigmoid", "Tanh", "Relu", "LeakyRelu", "Concat", "Split", "Slice", "Reshape", "Transpose",
-        "Unsqueeze", "Squeeze", "Flatten", "Identity", "Pad", "Resize", "Expand", "Gather", "MaxPool",
+        "Add",
+        "Sub",
+        "Mul",
+        "Sigmoid",
+        "Tanh",
+        "Relu",
+        "LeakyRelu",
+        "Concat",
+        "Split",
+        "Slice",
+        "Reshape",
+        "Transpose",
+        "Unsqueeze",
+        "Squeeze",
+        "Flatten",
+        "Identity",
+        "Pad",
+        "Resize",
+        "Expand",
+        "Gather",
+        "MaxPool",
     }
-)  # fmt: skip
+)
 _FLOAT = ir.DataType.FLOAT
 
 

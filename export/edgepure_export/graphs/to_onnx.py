@@ -33,8 +33,14 @@ IR_VERSION = 9
 BATCH = "batch"
 
 RANDOM_OPERATORS = {
-    "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
-}  # fmt: skip
+    "Bernoulli",
+    "Dropout",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from edgepure.rows.schedule import NoiseSchedule
 
-from .checkpoints import CheckpointError, load_weights, refuse_family, strip_prefixes
+from .checkpoints import CheckpointError
 from .edm_unets import DhariwalUNet, SongUNet, infer_config
 from .parametrisation import EpsilonModel, NoiseLevels
+from .weights import load_weights, refuse_family, strip_prefixes
 
 Kind = Literal["edm", "vp", "ve"]
 

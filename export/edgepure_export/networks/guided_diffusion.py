@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec
 
-from .checkpoints import CheckpointError, load_weights, refuse_family
+from .checkpoints import CheckpointError
 from .layers import downsample2, sinusoid, upsample2
 from .parametrisation import EpsilonModel, to_epsilon
+from .weights import load_weights, refuse_family
 
 #: channel_mult where the flags leave it empty, per image size.
 DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
@@ -35,9 +36,16 @@ DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
 _WITHOUT_EFFECT = {"dropout", "use_checkpoint", "use_fp16", "timestep_respacing", "use_kl", "rescale_learned_sigmas"}
 #: Flags that neither keys nor shapes tell.
 _UNTOLD = (
-    "image_size", "num_heads", "num_head_channels", "num_heads_upsample", "use_new_attention_order",
-    "predict_xstart", "noise_schedule", "diffusion_steps", "rescale_timesteps",
-)  # fmt: skip
+    "image_size",
+    "num_heads",
+    "num_head_channels",
+    "num_heads_upsample",
+    "use_new_attention_order",
+    "predict_xstart",
+    "noise_schedule",
+    "diffusion_steps",
+    "rescale_timesteps",
+)
 
 
 @dataclass(frozen=True)
@@ -101,9 +109,14 @@ class GuidedDiffusionConfig:
 
 
 _ADM_256 = GuidedDiffusionConfig(
-    image_size=256, num_channels=256, channel_mult=(1, 1, 2, 2, 4, 4), attention_factors=(8, 16, 32),
-    num_head_channels=64, resblock_updown=True, learn_sigma=True,
-)  # fmt: skip
+    image_size=256,
+    num_channels=256,
+    channel_mult=(1, 1, 2, 2, 4, 4),
+    attention_factors=(8, 16, 32),
+    num_head_channels=64,
+    resblock_updown=True,
+    learn_sigma=True,
+)
 _IDDPM = GuidedDiffusionConfig(
     image_size=64, num_res_blocks=3, learn_sigma=True, noise_schedule="cosine", diffusion_steps=4000
 )
@@ -114,10 +127,18 @@ PRESETS: dict[str, GuidedDiffusionConfig] = {
     "imagenet64-uncond": _IDDPM,  # imagenet64_uncond_100M_1500K.pt
     "cifar10-uncond": replace(_IDDPM, image_size=32, channel_mult=(1, 2, 2, 2), attention_factors=(2, 4)),
     "lsun-bedroom-100M": replace(
-        _IDDPM, image_size=256, num_res_blocks=2, channel_mult=(1, 1, 2, 2, 4, 4), attention_factors=(16,), num_heads=1,
-        use_scale_shift_norm=False, noise_schedule="linear", diffusion_steps=1000, rescale_timesteps=False,
+        _IDDPM,
+        image_size=256,
+        num_res_blocks=2,
+        channel_mult=(1, 1, 2, 2, 4, 4),
+        attention_factors=(16,),
+        num_heads=1,
+        use_scale_shift_norm=False,
+        noise_schedule="linear",
+        diffusion_steps=1000,
+        rescale_timesteps=False,
     ),  # lsun_uncond_100M_*.pt
-}  # fmt: skip
+}
 
 
 class GuidedDiffusionUNet(nn.Module):

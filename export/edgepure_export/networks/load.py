@@ -17,8 +17,9 @@ from torch import nn
 from edgepure.rows.schedule import NoiseSchedule
 
 from . import edm, guided_diffusion, ncsnpp, wideresnet
-from .checkpoints import CheckpointError, read_checkpoint, refuse_content_of_family, state_dict_from
+from .checkpoints import CheckpointError, read_checkpoint
 from .parametrisation import EpsilonModel
+from .weights import refuse_content_of_family, state_dict_from
 
 DiffusionFamily = Literal["guided-diffusion", "score-sde", "edm"]
 Settings = Mapping[str, Any] | str | os.PathLike[str] | None

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from edgepure.rows.schedule import NoiseSchedule
 
-from .checkpoints import CheckpointError, StateDict, load_weights, refuse_family, state_dict_from, strip_prefixes
+from .checkpoints import CheckpointError
 from .layers import blur, downsample2, sinusoid, upsample2
 from .parametrisation import EpsilonModel, to_epsilon
+from .weights import StateDict, load_weights, refuse_family, state_dict_from, strip_prefixes
 
 _BOX = (1.0, 1.0)
 _FIR = (1.0, 3.0, 3.0, 1.0)
@@ -52,10 +53,15 @@ class NCSNppConfig:
         """From a score_sde config as a tree (``data``, ``model``); what is not a VP DDPM++/NCSN++ is refused."""
         data, model = config.get("data", {}), config.get("model", {})
         for name, wanted in {
-            "name": ("ncsnpp",), "resblock_type": ("biggan",), "embedding_type": ("positional",),
-            "progressive": ("none",), "progressive_input": ("none", "residual"), "nonlinearity": ("swish",),
-            "conditional": (True,), "scale_by_sigma": (False,),
-        }.items():  # fmt: skip
+            "name": ("ncsnpp",),
+            "resblock_type": ("biggan",),
+            "embedding_type": ("positional",),
+            "progressive": ("none",),
+            "progressive_input": ("none", "residual"),
+            "nonlinearity": ("swish",),
+            "conditional": (True,),
+            "scale_by_sigma": (False,),
+        }.items():
             value = model.get(name, wanted[0])
             if (value.lower() if isinstance(value, str) else value) not in wanted:
                 raise CheckpointError(

@@ -65,38 +65,56 @@ def transformers_model(family: str) -> Callable[[], nn.Module]:
 #: Classifier, its taps, tokens before the patches (None: maps).
 CASES: dict[str, tuple[Callable[[], nn.Module], list[str], int | None]] = {
     "torchvision resnet50": (
-        torchvision_model("resnet50"), ["layer1.2", "layer2.3", "layer3.5", "layer4.2"], None,
+        torchvision_model("resnet50"),
+        ["layer1.2", "layer2.3", "layer3.5", "layer4.2"],
+        None,
     ),
     "timm resnet18": (timm_model("resnet18"), ["layer1.1", "layer2.1", "layer3.1", "layer4.1"], None),
     "torchvision convnext": (
-        torchvision_model("convnext_tiny"), ["features.1", "features.3", "features.5", "features.7"], None,
+        torchvision_model("convnext_tiny"),
+        ["features.1", "features.3", "features.5", "features.7"],
+        None,
     ),
     "timm convnext": (timm_model("convnext_atto"), ["stages.0", "stages.1", "stages.2", "stages.3"], None),
     "torchvision vit": (
-        torchvision_vit, [f"encoder.layers.encoder_layer_{i}" for i in (0, 2, 3, 5)], 1,
+        torchvision_vit,
+        [f"encoder.layers.encoder_layer_{i}" for i in (0, 2, 3, 5)],
+        1,
     ),
     "timm vit": (timm_model("vit_tiny_patch16_224", img_size=SIZE), [f"blocks.{i}" for i in (2, 5, 8, 11)], 1),
     "timm deit distilled": (
-        timm_model("deit_tiny_distilled_patch16_224", img_size=SIZE), [f"blocks.{i}" for i in (2, 5, 8, 11)], 2,
+        timm_model("deit_tiny_distilled_patch16_224", img_size=SIZE),
+        [f"blocks.{i}" for i in (2, 5, 8, 11)],
+        2,
     ),
     "transformers ResNet": (
-        transformers_model("ResNet"), [f"resnet.encoder.stages.{i}" for i in range(4)], None,
+        transformers_model("ResNet"),
+        [f"resnet.encoder.stages.{i}" for i in range(4)],
+        None,
     ),
     "transformers ConvNext": (
-        transformers_model("ConvNext"), [f"convnext.encoder.stages.{i}" for i in range(4)], None,
+        transformers_model("ConvNext"),
+        [f"convnext.encoder.stages.{i}" for i in range(4)],
+        None,
     ),
     "transformers ConvNextV2": (
-        transformers_model("ConvNextV2"), [f"convnextv2.encoder.stages.{i}" for i in range(4)], None,
+        transformers_model("ConvNextV2"),
+        [f"convnextv2.encoder.stages.{i}" for i in range(4)],
+        None,
     ),
     "transformers ViT": (transformers_model("ViT"), [f"vit.layers.{i}" for i in (0, 1, 2, 4)], 1),
     "transformers DeiT": (transformers_model("DeiT"), [f"deit.layers.{i}" for i in range(4)], 2),
     "transformers Dinov2": (
-        transformers_model("Dinov2"), [f"dinov2.encoder.layer.{i}" for i in range(4)], 1,
+        transformers_model("Dinov2"),
+        [f"dinov2.encoder.layer.{i}" for i in range(4)],
+        1,
     ),
     "transformers Dinov2WithRegisters": (
-        transformers_model("Dinov2WithRegisters"), [f"dinov2_with_registers.encoder.layer.{i}" for i in range(4)], 5,
+        transformers_model("Dinov2WithRegisters"),
+        [f"dinov2_with_registers.encoder.layer.{i}" for i in range(4)],
+        5,
     ),
-}  # fmt: skip
+}
 
 
 def torchvision_swin() -> nn.Module:
@@ -115,13 +133,16 @@ LAYOUTS: dict[str, tuple[Callable[[], nn.Module], list[str], list[tuple[int, int
     "torchvision swin": (torchvision_swin, ["features.1", "features.3"], [(12, 16), (24, 8)]),
     "timm swin": (timm_swin, ["layers.0", "layers.1"], [(12, 16), (24, 8)]),
     "timm mixer": (
-        timm_model("mixer_s32_224", img_size=SIZE), [f"blocks.{i}" for i in (4, 5, 6, 7)], [(512, 2)] * 4,
+        timm_model("mixer_s32_224", img_size=SIZE),
+        [f"blocks.{i}" for i in (4, 5, 6, 7)],
+        [(512, 2)] * 4,
     ),
     "timm mobilenet": (
-        timm_model("mobilenetv3_small_050"), [f"blocks.{i}" for i in (0, 1, 3, 5)],
+        timm_model("mobilenetv3_small_050"),
+        [f"blocks.{i}" for i in (0, 1, 3, 5)],
         [(8, 16), (16, 8), (24, 4), (288, 2)],
     ),
-}  # fmt: skip
+}
 
 
 def tapped_maps(module: nn.Module, taps: Taps, image: Tensor) -> list[Tensor]:
@@ -229,8 +250,10 @@ def test_tokens_become_a_grid_row_by_row() -> None:
     square = torch.randn(1, 10, 4)
     assert token_map_to_grid(square).shape == (1, 4, 3, 3)
     for bad, prefix, said in (
-        (square, 0, "10 patch tokens"), (square[:, :1], 1, "0 patch tokens"), (grid, 1, "expected tokens"),
-    ):  # fmt: skip
+        (square, 0, "10 patch tokens"),
+        (square[:, :1], 1, "0 patch tokens"),
+        (grid, 1, "expected tokens"),
+    ):
         with pytest.raises(ExportError, match=said):
             token_map_to_grid(bad, prefix)
 

@@ -157,10 +157,15 @@ def test_plain_state_dict_is_taken_as_it_is(skip_rescale: bool) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("embedding_type", "fourier"), ("resblock_type", "ddpm"), ("progressive", "output_skip"),
-        ("progressive_input", "input_skip"), ("nonlinearity", "elu"), ("scale_by_sigma", True), ("name", "ddpm"),
+        ("embedding_type", "fourier"),
+        ("resblock_type", "ddpm"),
+        ("progressive", "output_skip"),
+        ("progressive_input", "input_skip"),
+        ("nonlinearity", "elu"),
+        ("scale_by_sigma", True),
+        ("name", "ddpm"),
     ],
-)  # fmt: skip
+)
 def test_other_score_sde_networks_are_refused(field: str, value: object) -> None:
     with pytest.raises(CheckpointError, match=f"model.{field} = {value!r}"):
         ncsnpp.NCSNppConfig.from_json({"data": {}, "model": {field: value}})

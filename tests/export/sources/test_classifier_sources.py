@@ -51,9 +51,14 @@ def test_libraries_by_name(text: str, family: str, maps: list[int]) -> None:
     assert logits.shape == (2, 7 if "=7" in text else 5 if "=5" in text else 1000)
 
 
-@pytest.mark.parametrize(("family", "found"), [("resnet", "transformers ResNet or ConvNeXt"),
-                                               ("convnext", "transformers ResNet or ConvNeXt"),
-                                               ("vit", "transformers ViT")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "found"),
+    [
+        ("resnet", "transformers ResNet or ConvNeXt"),
+        ("convnext", "transformers ResNet or ConvNeXt"),
+        ("vit", "transformers ViT"),
+    ],
+)
 def test_transformers_folders(family: str, found: str, tmp_path: Path) -> None:
     """Against the library itself: its processor's numbers, its model."""
     from transformers import AutoModelForImageClassification
