@@ -109,7 +109,7 @@ class Environment:
         return data
 
 
-def gather() -> Environment:
+def doctor() -> Environment:
     """Look around. Takes a second, or some more where TensorRT is installed; changes nothing, and never fails."""
     driver, jetson = nvidia.find(), jetsons.find()
     total, available = memory()

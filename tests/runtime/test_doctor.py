@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import json
 import os
@@ -16,7 +17,6 @@ import onnxruntime
 import pytest
 from cli_process import environment, run
 
-from edgepure import doctor
 from edgepure.cli.doctor import _torch
 from edgepure.engines import onnxruntime as onnxruntime_engine
 from edgepure.engines import openvino as openvino_engine
@@ -27,10 +27,13 @@ from edgepure.machine import nvidia
 from edgepure.machine.jetson import Jetson
 from edgepure.machine.nvidia import Driver, Gpu
 
+#: The module: `edgepure.doctor` is the function.
+doctor = importlib.import_module("edgepure.doctor")
+
 
 @pytest.fixture(scope="module")
 def found() -> doctor.Environment:
-    return doctor.gather()
+    return doctor.doctor()
 
 
 def test_this_machine_is_described(found: doctor.Environment) -> None:
@@ -90,7 +93,7 @@ def test_a_gpu_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver("580.95.05", "13.0", (Gpu("NVIDIA H200", "9.0", 150_000_000_000),))
     monkeypatch.setattr(nvidia, "find", lambda: driver)
     monkeypatch.setattr(doctor, "probe", lambda module, run: Found("1.7.1", True, run))
-    machine = doctor.gather()
+    machine = doctor.doctor()
     assert machine.driver == driver
     assert json.loads(json.dumps(machine.to_dict()))["driver"]["gpus"][0]["compute_capability"] == "9.0"
     cuda = next(p for p in machine.providers if p.name == "cuda")
@@ -105,7 +108,7 @@ def test_a_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jetsons, "find", lambda: Jetson("36.4.3", "Jetson Orin Nano", "MAXN_SUPER"))
     monkeypatch.setattr(doctor, "probe", lambda module, run: Found("1.7.1", True, False, "cannot run an engine (no)"))
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    machine = doctor.gather()
+    machine = doctor.doctor()
     assert machine.to_dict()["jetson"] == {
         "l4t": "36.4.3", "model": "Jetson Orin Nano", "power_mode": "MAXN_SUPER", "jetpack": 6
     }  # fmt: skip
@@ -202,10 +205,10 @@ def test_what_a_module_can_do(
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda n: spec if n == "tensorrt" else real(n))
     monkeypatch.setattr(doctor, "probe", lambda module, run: found)
     monkeypatch.setattr(nvidia, "find", lambda: Driver(fault="no NVIDIA driver on this machine (libcuda)"))
-    module = next(m for m in doctor.gather().modules if m.name == "tensorrt")
+    module = next(m for m in doctor.doctor().modules if m.name == "tensorrt")
     assert (module.works, module.builds) == (works, builds)
     assert words in module.detail
-    machine = replace(doctor.gather(), providers=(), modules=(module,))
+    machine = replace(doctor.doctor(), providers=(), modules=(module,))
     assert bool(machine) == works, "TensorRT alone is an engine"
 
 
@@ -229,7 +232,7 @@ def test_bindings_that_do_not_fit_the_driver(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(("board", "words"), [(None, "edgepure[export]"), (Jetson("36.4.3"), "on a workstation")])
 def test_torch_is_for_export_and_export_is_not_for_a_board(board: Jetson | None, words: str) -> None:
-    machine = replace(doctor.gather(), torch=False, jetson=board)
+    machine = replace(doctor.doctor(), torch=False, jetson=board)
     assert words in _torch(machine)
     assert _torch(replace(machine, torch=True)) == "installed"
 

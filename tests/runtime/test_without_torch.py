@@ -44,8 +44,7 @@ def test_the_block_holds(torchless: dict[str, str]) -> None:
 def test_python_interface(torchless: dict[str, str], tiny_bundle: Path, provider: str) -> None:
     code = """
 import sys, json, numpy as np, edgepure
-from edgepure.measure import bench
-from edgepure.verification import verify
+from edgepure import bench, verify
 bundle, provider, *blocked = sys.argv[1:]
 if provider == "openvino":
     sys.modules["onnxruntime"] = None  # it is an engine of its own

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.errors import ExportError
+from edgepure.images.spec import ImageSpec
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import Preset
 from edgepure.rows.plan import COLUMNS, LEARNED_COLUMNS, Plan, RowBuilder

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.errors import ExportError
+from edgepure.images.spec import ImageSpec
 
 _log = logging.getLogger(__name__)
 

@@ -280,9 +280,9 @@ def _read_presets(path: Path | None) -> dict[str, Preset] | None:
 def _read_images(path: Path | None, shape: tuple[int, int, int]) -> Any:
     if path is None:
         return None
-    from edgepure.bundle.manifest import ImageSpec
     from edgepure.cli.batches import find_sources
     from edgepure.images.load import load_images
+    from edgepure.images.spec import ImageSpec
 
     items = [source.item for source in find_sources([path])[:MOST_SAMPLES]]
     return load_images(items, ImageSpec(channels=shape[0], height=shape[1], width=shape[2])).images

@@ -12,15 +12,16 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from ..engines.base import check_kernels
 from ..errors import BundleError, ConfigError, ProviderError
+from ..images.spec import ImageSpec
 from ..machine.packages import ENGINES
 from ..methods.presets import Preset
 from ..rows.plan import COLUMNS, LEARNED_COLUMNS
 from ..rows.schedule import ScheduleSpec
-from ..validation import first_fault
+from ..validation import Entry, first_fault
 from .calibration import Calibration
 
 #: Version of the format that this package writes, and the newest one that it reads.
@@ -77,24 +78,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 PresetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ImageSpec(_Entry):
-    """Size of the images. They are [0, 1] outside the graphs and ``x = 2 * image - 1`` inside the diffusion."""
-
-    channels: int = Field(ge=1, le=64, description="1 for gray, 3 for RGB")
-    height: int = Field(ge=1, le=16384)
-    width: int = Field(ge=1, le=16384)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)``."""
-        return (self.channels, self.height, self.width)
-
-
-class TensorEntry(_Entry):
+class TensorEntry(Entry):
     """One input or output of a graph. The first axis is ``"batch"``, of any size; all others are fixed."""
 
     name: str = Field(min_length=1, max_length=200)
@@ -102,7 +86,7 @@ class TensorEntry(_Entry):
     dtype: Literal["float32"] = "float32"
 
 
-class GraphEntry(_Entry):
+class GraphEntry(Entry):
     """One ONNX graph. ``precision`` is that of the heavy arithmetic inside; inputs and outputs are always float32."""
 
     file: RelativePath
@@ -113,7 +97,7 @@ class GraphEntry(_Entry):
     outputs: tuple[TensorEntry, ...]
 
 
-class AttentionEntry(_Entry):
+class AttentionEntry(Entry):
     """Where the attention map of the mask graph comes from: the activations ``A`` of these blocks of the classifier.
 
     Per block, rule ``minmax`` takes ``sum_c A^2`` and rule ``softmax`` takes ``(sum_c |A|^norm_p)^(1/norm_p)``.
@@ -127,14 +111,14 @@ class AttentionEntry(_Entry):
     )
 
 
-class FileEntry(_Entry):
+class FileEntry(Entry):
     """What a file of the bundle must be."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="lower-case hexadecimal")
     bytes: int = Field(ge=0)
 
 
-class Provenance(_Entry):
+class Provenance(Entry):
     """Where the bundle comes from. For people and reports; nothing is decided by it."""
 
     created: date
@@ -148,7 +132,7 @@ class Provenance(_Entry):
     )
 
 
-class Manifest(_Entry):
+class Manifest(Entry):
     """All of ``bundle.json``."""
 
     model_config = ConfigDict(

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from edgepure_calibration.cli.calibrate import calibrate
-from edgepure_calibration.cli.evaluate import evaluate
-from edgepure_calibration.cli.quantize import quantize
-from edgepure_calibration.cli.tune import tune
-from edgepure_export.cli.export import export
-
-from ..errors import ConfigError
+from ..errors import ConfigError, ExportError
 from .bench import bench
 from .build import build
 from .demo import demo
@@ -53,15 +49,29 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
+def _elsewhere(package: str, name: str) -> Callable[..., None]:
+    """A verb of another package; where that cannot be imported, one that says what to install."""
+    try:
+        found: Callable[..., None] = getattr(import_module(f"edgepure_{package}.cli.{name}"), name)
+    except ImportError as error:
+        fault = ExportError(f"`edgepure {name}` cannot start ({error}); install it: pip install 'edgepure[{package}]'")
+
+        def found(context: typer.Context) -> None:
+            fail(fault, as_json="--json" in context.args)
+
+        found.__name__ = name
+    return found
+
+
 for command in (
     demo,
-    export,
-    calibrate,
-    quantize,
-    tune,
+    _elsewhere("export", "export"),
+    _elsewhere("calibration", "calibrate"),
+    _elsewhere("calibration", "quantize"),
+    _elsewhere("calibration", "tune"),
     build,
     verify,
-    evaluate,
+    _elsewhere("calibration", "evaluate"),
     purify,
     classify,
     plan,
@@ -70,7 +80,12 @@ for command in (
     bench,
     doctor,
 ):
-    app.command(cls=_Command)(command)
+    app.command(
+        cls=_Command,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+        if "context" in command.__annotations__
+        else None,
+    )(command)
 
 
 def _version(asked: bool) -> None:

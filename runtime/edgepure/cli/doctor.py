@@ -26,13 +26,13 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
       edgepure doctor
       edgepure doctor --json > machine.json
     """
-    from ..doctor import gather
+    from ..doctor import doctor as look
     from ..errors import ProviderError
     from .output import emit_json, note, say, size, table
     from .progress import Progress
 
     with Progress("looking around"):
-        found = gather()
+        found = look()
     if as_json:
         emit_json(found.to_dict())
     else:

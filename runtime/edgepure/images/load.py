@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..bundle.manifest import ImageSpec
 from ..errors import ConfigError, ImageError
 from ..files.atomic import atomic_file
+from .spec import ImageSpec
 
 Float32 = NDArray[np.float32]
 

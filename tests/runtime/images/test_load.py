@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from image_cases import GRAY, GRAY_PIXELS, GRAY_VALUES, RANDOM, RGB, RGB_PIXELS, RGB_VALUES, refusal, save
 from PIL import Image
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.errors import ConfigError, ImageError
 from edgepure.images.load import load_images, save_image
+from edgepure.images.spec import ImageSpec
 
 # ---- what is accepted ------------------------------------------------------------------------------------------------
 
