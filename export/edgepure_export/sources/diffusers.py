@@ -47,7 +47,7 @@ class _Sample(nn.Module):
 
 @diffusion_scheme("diffusers")
 def diffusers_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
-    """``diffusers:DIR-or-NAME``, for example ``diffusers:google/ddpm-cifar10-32``; options ``weights`` and ``entry``."""
+    """``diffusers:DIR-or-NAME``, for example ``diffusers:google/ddpm-cifar10-32``; options ``weights``, ``entry``."""
     source.allow("weights", "entry")
     diffusers = library("diffusers", source)
     folder = Path(source.place)
@@ -71,7 +71,9 @@ def diffusers_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSo
         )
     scheduler = _scheduler(folder, source, schedule)
     with config_in_use(source):
-        trained, prediction = (schedule, "epsilon") if scheduler is None else read_scheduler(scheduler, source)
+        trained, prediction = schedule, cast(Prediction, "epsilon")
+        if scheduler is not None:
+            trained, prediction = read_scheduler(scheduler, source)
 
     def build() -> nn.Module:
         known = set(inspect.signature(diffusers.UNet2DModel.__init__).parameters)

@@ -192,7 +192,8 @@ def _measure(run: Processor, shape: tuple[int, int]) -> _Colours | None:
         or np.abs(grey - expected).max() > _EXACT * scale
     ):
         return None
-    return _Colours(tuple(map(float, -black / slopes)), tuple(map(float, 1.0 / slopes)), bgr)
+    # + 0.0 makes 0 of -0
+    return _Colours(tuple(map(float, 0.0 - black / slopes)), tuple(map(float, 1.0 / slopes)), bgr)
 
 
 def _candidates(settings: Mapping[str, Any]) -> Iterator[Transform]:

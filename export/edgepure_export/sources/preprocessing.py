@@ -1,7 +1,7 @@
 """The preprocessing of a classifier as part of its graph: resize, crop and normalise, exactly as its library does.
 
-Resizing is two matrix products with constant weights. They are those of the library's own filter (antialiased, as Pillow
-has it), so every engine computes the same; ONNX's Resize has no antialias in TensorRT, and its variants differ.
+Resizing is two matrix products with constant weights. They are those of the library's own filter (antialiased as in
+Pillow), so every engine computes the same; ONNX's Resize has no antialias in TensorRT, and its variants differ.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from edgepure.errors import ExportError, import_fault
 from edgepure.machine.packages import extensions
 from edgepure.rows.schedule import NoiseSchedule
 
-from .scheme import REGISTRY, ClassifierSource, DiffusionSource, SourceText
+from .scheme import REGISTRY, ClassifierResolver, ClassifierSource, DiffusionResolver, DiffusionSource, SourceText
 
 #: Scheme -> the file of this folder that registers it.
 _OWN = {
@@ -58,7 +58,8 @@ def resolve_classifier(
         ExportError: unknown scheme or option, nothing behind the source, no network, or weights that do not fit.
     """
     parsed = parse_source(source, "classifier", weights)
-    return _in_eval_mode(_resolver(parsed, "classifier", REGISTRY.classifiers)(parsed, image_size))
+    resolver: ClassifierResolver = _resolver(parsed, "classifier", REGISTRY.classifiers)
+    return _in_eval_mode(resolver(parsed, image_size))
 
 
 def resolve_diffusion(
@@ -72,7 +73,7 @@ def resolve_diffusion(
             trained with another one is called at its own index of the same noise level.
     """
     parsed = replace(parse_source(source, "diffusion model", weights), schedule_given=schedule is not None)
-    resolver = _resolver(parsed, "diffusion model", REGISTRY.diffusions)
+    resolver: DiffusionResolver = _resolver(parsed, "diffusion model", REGISTRY.diffusions)
     return _in_eval_mode(resolver(parsed, schedule or NoiseSchedule.linear()))
 
 

@@ -29,7 +29,7 @@ def robustbench_wrn(source: SourceText, image_size: tuple[int, int] | None) -> C
     """
     source.allow("weights", "activation", "mean", "std", "entry")
     activation: Any = source.choice("activation", "silu", "relu")
-    mean, std = (_numbers(source, name) for name in ("mean", "std"))
+    mean, std = (source.numbers(name) for name in ("mean", "std"))
     network: nn.Module
     if source.random:
         found = re.fullmatch(r"(DM-)?WRN-(\d+)-(\d+)", source.place, re.IGNORECASE)
@@ -56,15 +56,3 @@ def robustbench_wrn(source: SourceText, image_size: tuple[int, int] | None) -> C
         transform = Transform(_WRN_SIZE)
         model, preprocessing = Preprocessed(network, transform, image_size), describe(transform)
     return ClassifierSource(model, origin, network=network, untrained=source.random, preprocessing=preprocessing)
-
-
-def _numbers(source: SourceText, name: str) -> tuple[float, ...] | None:
-    text = source.options.get(name)
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ExportError(
-            f"{source.text!r}: {name}={text} must be numbers separated by commas", code="E-source-option"
-        ) from None

@@ -75,6 +75,18 @@ class SourceText:
             raise ExportError(f"{self.text!r}: {name}={value} must be a positive whole number", code="E-source-option")
         return int(value)
 
+    def numbers(self, name: str) -> tuple[float, ...] | None:
+        """The value of an option as numbers separated by commas; None if it is not given."""
+        text = self.options.get(name)
+        if text is None:
+            return None
+        try:
+            return tuple(float(part) for part in text.split(","))
+        except ValueError:
+            raise ExportError(
+                f"{self.text!r}: {name}={text} must be numbers separated by commas", code="E-source-option"
+            ) from None
+
 
 @dataclass(frozen=True)
 class ClassifierSource:

@@ -69,13 +69,13 @@ def read_transform(
     if mode not in ("center", "squash", "border"):
         raise ExportError(f"{source.text!r}: edgepure does not know the crop mode {mode!r}", code="E-preprocessing")
     scaled = (math.floor(h / share), math.floor(w / share))
-    if mode == "border" and source.options.get("resize") == "crop" and image_size is not None:
-        if image_size[0] * w != image_size[1] * h:
-            raise ExportError(
-                f"{source.text!r}: timm puts bars beside an image of {image_size[0]} x {image_size[1]}, which edgepure "
-                "does not do; leave resize=crop out",
-                code="E-preprocessing",
-            )
+    barred = mode == "border" and image_size is not None and image_size[0] * w != image_size[1] * h
+    if barred and source.options.get("resize") == "crop":
+        raise ExportError(
+            f"{source.text!r}: timm puts bars beside images that are not {h} x {w} or in proportion to it, which "
+            "edgepure does not do; leave resize=crop out",
+            code="E-preprocessing",
+        )
     return Transform(
         size=(h, w),
         resized=scaled[0] if mode == "center" and scaled[0] == scaled[1] else scaled,

@@ -25,7 +25,8 @@ from edgepure.errors import ConfigError, ExportError
 from edgepure.purify.purifier import load
 from edgepure_export import export_from_sources
 from edgepure_export.bundle.from_sources import choose_taps
-from edgepure_export.sources.resolve import ClassifierSource, resolve_classifier
+from edgepure_export.sources.resolve import resolve_classifier
+from edgepure_export.sources.scheme import ClassifierSource
 
 RESNET = "timm:test_resnet?weights=random&num_classes=3&size=32"
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from codes import raises_code
 from torch import Tensor, nn
 
-from edgepure.errors import ExportError
 from edgepure_export.graphs.attention import MaskModule
-from edgepure_export.graphs.taps import Taps, channels_first, default_taps, find_taps, named_taps, token_map_to_grid
+from edgepure_export.graphs.layouts import token_map_to_grid
+from edgepure_export.graphs.taps import Taps, default_taps, find_taps, named_taps
 from edgepure_export.networks.wideresnet import DMWideResNet, WideResNet, WideResNetConfig
 
 #: Side of the images that the small classifiers below take.
@@ -146,12 +147,13 @@ LAYOUTS: dict[str, tuple[Callable[[], nn.Module], list[str], list[tuple[int, int
 
 
 def tapped_maps(module: nn.Module, taps: Taps, image: Tensor) -> list[Tensor]:
-    seen: dict[str, Tensor] = {}
-    for name in taps.names:
-        module.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: seen.__setitem__(name, out))
-    with torch.no_grad():
-        module.eval()(image)
-    return [taps.to_map(seen[name]) for name in taps.names]
+    mask = MaskModule(module.eval(), taps, (int(image.shape[2]), int(image.shape[3])))
+    try:
+        with torch.no_grad():
+            module(image)
+        return mask.activations()
+    finally:
+        mask.close()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -183,20 +185,63 @@ def test_stages_of_every_layout_become_maps(case: str) -> None:
     assert [tuple(m.shape) for m in mask.activations()] == [(2, c, side, side) for c, side in shapes]
 
 
-def test_channels_first_goes_by_the_shape_of_the_image() -> None:
-    wide = torch.randn(1, 4, 8, 5)  # [B, h, w, C] of an image twice as wide as high
-    assert torch.equal(channels_first(wide, (32, 64)), wide.permute(0, 3, 1, 2))
-    assert channels_first(wide.permute(0, 3, 1, 2), (32, 64)).shape == (1, 5, 4, 8)
-    square = torch.randn(1, 7, 7, 7)  # nothing tells: as PyTorch has it
-    assert torch.equal(channels_first(square, (56, 56)), square)
-    odd = torch.randn(1, 6, 5, 6)  # a map of 17 x 23 pixels, rounded up
-    assert channels_first(odd, (17, 23)) is odd
+class ChannelsLast(nn.Module):
+    """Gives [B, h, w, C], as the blocks of a Swin do."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, channels, 4, 4), nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x).permute(0, 2, 3, 1))
+        return out
 
 
-def test_tokens_of_an_unknown_family() -> None:
-    taps = Taps(("block",), None, "named by hand")
-    assert taps.to_map(torch.randn(2, 9, 4)).shape == (2, 4, 3, 3)
-    assert taps.to_map(torch.randn(2, 10, 4)).shape == (2, 10, 4)  # refused by whoever needs a map
+def test_a_block_of_an_unknown_network_with_its_channels_last() -> None:
+    """Height and width are the input's, divided by the same number; where both ends fit, nobody knows."""
+    wide = nn.Sequential(ChannelsLast(5))
+    assert tapped_maps(wide, named_taps(wide, ["0"]), torch.rand(1, 3, 32, 64))[0].shape == (1, 5, 8, 16)
+    cube = nn.Sequential(ChannelsLast(8))
+    with raises_code("E-layout"):
+        tapped_maps(cube, named_taps(cube, ["0"]), torch.rand(1, 3, 32, 32))
+    image = torch.rand(1, 3, 32, 32)
+    said = tapped_maps(cube, named_taps(cube, ["0@nhwc"]), image)[0]
+    torch.testing.assert_close(said, cube(image).permute(0, 3, 1, 2))
+    convolution = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU()))
+    assert torch.equal(tapped_maps(convolution, named_taps(convolution, ["0"]), image)[0], convolution(image))
+
+
+class Patches(nn.Module):
+    """Tokens of patches, after some others."""
+
+    def __init__(self, before: int) -> None:
+        super().__init__()
+        self.conv, self.last, self.before = nn.Conv2d(3, 6, 8, 8), nn.Identity(), before
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.conv(x).flatten(2).transpose(1, 2)
+        others = torch.zeros(len(x), self.before, 6)
+        out: Tensor = self.last(torch.cat([others, tokens], 1))
+        return out
+
+
+@pytest.mark.parametrize("before", [0, 1, 9])
+def test_tokens_of_an_unknown_network_lie_as_its_patch_embedding_has_them(before: int) -> None:
+    """16 patches are 2 x 8 here, and 4 x 4 nowhere."""
+    module, image = Patches(before), torch.rand(2, 3, 16, 64)
+    found = tapped_maps(module, named_taps(module, ["last"]), image)[0]
+    torch.testing.assert_close(found, module.conv(image))
+    said = tapped_maps(module, named_taps(module, [f"last@tokens:{before}:2x8"]), image)[0]
+    torch.testing.assert_close(said, module.conv(image))
+
+
+@pytest.mark.parametrize("text", ["0@chw", "0@tokens", "0@tokens:1:7", "0@"])
+def test_a_layout_that_is_none(text: str) -> None:
+    if text == "0@":
+        assert named_taps(unknown(), [text]).names == ("0",)
+        return
+    with raises_code("E-layout"):
+        named_taps(unknown(), [text])
 
 
 def test_wideresnets() -> None:
@@ -226,17 +271,19 @@ def unknown() -> nn.Module:
 
 
 def test_unknown_family_lists_what_could_be_named() -> None:
-    with pytest.raises(ExportError, match=r"no known blocks in a Sequential: name the modules .* it has 0, 1$"):
+    with raises_code("E-taps-family") as caught:
         default_taps(unknown())
-    with pytest.raises(ExportError, match="it has no blocks"):
+    assert str(caught.value).endswith("it has 0, 1")
+    with raises_code("E-taps-family"):
         default_taps(nn.Linear(3, 2))
 
 
 def test_blocks_named_by_hand() -> None:
-    assert named_taps(unknown(), ["0"]) == Taps(("0",), None, "named by hand")
-    with pytest.raises(ExportError, match=r"no module named '0\.7'; it has 0, 0\.0, 0\.1"):
+    assert named_taps(unknown(), ["0"]).names == ("0",)
+    with raises_code("E-taps-name") as caught:
         named_taps(unknown(), ["0.7"])
-    with pytest.raises(ExportError, match="no blocks named"):
+    assert str(caught.value).endswith("it has 0, 0.0, 0.1")
+    with raises_code("E-taps-name"):
         named_taps(unknown(), [])
     vit = torchvision_vit()
     assert named_taps(vit, ["encoder.layers.encoder_layer_1"]).prefix_tokens == 1  # of its family
@@ -247,18 +294,7 @@ def test_tokens_become_a_grid_row_by_row() -> None:
     grid = torch.arange(6.0).reshape(1, 1, 2, 3).repeat(2, 4, 1, 1)
     tokens = torch.cat([torch.full((2, 2, 4), -1.0), grid.flatten(2).transpose(1, 2)], dim=1)
     assert torch.equal(token_map_to_grid(tokens, prefix_tokens=2, grid_hw=(2, 3)), grid)
-    square = torch.randn(1, 10, 4)
-    assert token_map_to_grid(square).shape == (1, 4, 3, 3)
-    for bad, prefix, said in (
-        (square, 0, "10 patch tokens"),
-        (square[:, :1], 1, "0 patch tokens"),
-        (grid, 1, "expected tokens"),
-    ):
-        with pytest.raises(ExportError, match=said):
-            token_map_to_grid(bad, prefix)
-
-
-def test_maps_pass_unchanged() -> None:
-    activation = torch.randn(1, 4, 3, 3)
-    assert Taps(("a",), None, "").to_map(activation) is activation
-    assert Taps(("a",), 1, "").to_map(activation) is activation
+    ten = torch.randn(1, 10, 4)
+    for bad, prefix in ((ten, 0), (ten[:, :1], 1), (grid, 1)):
+        with raises_code("E-layout"):
+            token_map_to_grid(bad, prefix, (3, 3))

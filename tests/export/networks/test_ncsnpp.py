@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgepure_export.networks import ncsnpp
-from edgepure_export.networks.checkpoints import CheckpointError, read_checkpoint, strip_prefixes
+from edgepure_export.networks.checkpoints import CheckpointError, read_checkpoint
 from edgepure_export.networks.layers import downsample2, upsample2
 from edgepure_export.networks.load import load_diffusion
 from edgepure_export.networks.parametrisation import to_epsilon
+from edgepure_export.networks.weights import strip_prefixes
 
 FOLDER = "G9_unet_score_sde"
 TINY = ncsnpp.NCSNppConfig(nf=8, ch_mult=(1, 2), num_res_blocks=1, image_size=8)

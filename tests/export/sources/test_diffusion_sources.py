@@ -23,7 +23,8 @@ from edgepure_export.graphs.step import LearnedStepModule, UnetModule
 from edgepure_export.networks.edm import EdmDenoiser, Preconditioning
 from edgepure_export.networks.edm_unets import EdmUNetConfig, SongUNet
 from edgepure_export.sources.random_weights import with_random_weights
-from edgepure_export.sources.resolve import DiffusionSource, resolve_diffusion
+from edgepure_export.sources.resolve import resolve_diffusion
+from edgepure_export.sources.scheme import DiffusionSource
 
 LINEAR = NoiseSchedule.linear()
 
