@@ -71,7 +71,8 @@ def diffusers_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSo
         )
     scheduler = _scheduler(folder, source, schedule)
     with config_in_use(source):
-        trained, prediction = schedule, cast(Prediction, "epsilon")
+        trained: NoiseSchedule = schedule
+        prediction: Prediction = "epsilon"
         if scheduler is not None:
             trained, prediction = read_scheduler(scheduler, source)
 
