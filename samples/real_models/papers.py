@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgepure_calibration.evaluate import Settings
+from edgepure_calibration.evaluate import EvaluateSettings
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ PUBLISHED = (
 
 #: What is run for a data set's table: AutoAttack's `rand`, PGD-EOT, the authors' surrogate, BPDA, transfer; 20 votes.
 TABLES = {
-    "cifar10": Settings(
+    "cifar10": EvaluateSettings(
         attacks=("transfer", "bpda", "surrogate", "pgd", "apgd"),
         eps=8 / 255,
         steps=100,
@@ -73,7 +73,7 @@ TABLES = {
         batch=16,
         copies=4,
     ),
-    "imagenet": Settings(
+    "imagenet": EvaluateSettings(
         attacks=("transfer", "bpda", "surrogate", "pgd", "apgd"),
         eps=4 / 255,
         steps=100,
