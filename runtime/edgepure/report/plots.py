@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .text import Markup
 
 WIDTH, HEIGHT = 520, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 10, 36
 #: What is not positive is drawn here on a logarithmic axis.
 _SMALLEST = 1e-12
 #: Width of a character and height of a line of the legend.
