@@ -73,7 +73,7 @@ def _headline(found: Evaluated) -> Section:
         Card(
             preset.name,
             _percent(left[preset.name]),
-            f"{left[preset.name].rule}, {left[preset.name].protocol.title}; "
+            f"{left[preset.name].rule}, {_under(left[preset.name])}; "
             f"clean {_percent(preset.clean.by_rule('majority'))}",
             _tone(left[preset.name]),
         )
@@ -85,13 +85,18 @@ def _headline(found: Evaluated) -> Section:
     )
     best = max(left, key=lambda name: left[name].fraction)
     low, high = left[best].interval
-    under = "under " + left[best].protocol.title if any(p.attacks for p in found.presets) else "without an attack"
+    under = "under " + _under(left[best]) if any(p.attacks for p in found.presets) else "without an attack"
     verdict = Verdict(
         f"{best} reads {_percent(left[best])} of the images right {under} ({left[best].rule}; 95 % interval "
         f"{100 * low:.1f} to {100 * high:.1f})",
         _tone(left[best]),
     )
     return Section(_title(found), [words], [Cards(cards)], verdict, top=True)
+
+
+def _under(accuracy: Accuracy) -> str:
+    title = accuracy.protocol.title
+    return "all of these attacks" if accuracy.protocol.attack == "union" else title
 
 
 def _left(preset: PresetResult) -> Accuracy:
