@@ -125,7 +125,7 @@ def _subject(
         if schedule is not None or image is not None:
             raise ConfigError("--schedule and --image are for plans without a bundle; a bundle has its own")
         manifest = Bundle.open(bundle, verify=False).manifest  # nothing is run, so weights need no hashing
-        planner = Planner(manifest.schedule.build(), _elements(manifest.image.shape))
+        planner = manifest.planner()
         if method is None:
             return *choose_preset(manifest.presets, manifest.default_preset, preset, changes), planner
     else:

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import EdgepureError
 from ..rows.plan import COLUMNS, LEARNED_COLUMNS
-from .base import Float32, Stepper
+from ..types import Float32
+from .base import Stepper
 
 #: ``epsilon(z [B, C, H, W], t [B]) -> [B, C, H, W]``, or ``[B, 2C, H, W]`` for learned-variance networks.
 EpsilonFunction = Callable[[Float32, Float32], Float32]

@@ -167,6 +167,11 @@ class Plan:
     levels: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def graph(self) -> Literal["step", "step_learned"]:
+        """The graph of a bundle that executes the rows."""
+        return "step_learned" if self.learned_variance else "step"
+
+    @property
     def unet_calls(self) -> int:
         """Number of UNet calls for one image and one vote."""
         return len(self.rows)
