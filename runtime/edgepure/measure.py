@@ -15,7 +15,7 @@ from .engines.base import Engine
 from .errors import ConfigError
 from .machine.packages import engine_words
 from .methods.presets import Preset
-from .purify.inflight import InFlight, Job
+from .purify.inflight import run_images
 from .purify.purifier import Purifier
 from .rows.noise import SeededNoise
 from .rows.plan import Plan
@@ -209,12 +209,13 @@ def _measure(
     purifier: Purifier, plan: Plan, batch: int, calls: int, repeats: int, on_progress: BenchProgress | None
 ) -> BatchSpeed:
     bare = BareUnet(purifier.engine("unet"), batch)
-    stepper = purifier.stepper("step_learned" if plan.learned_variance else "step")
+    stepper = purifier.stepper(plan.graph)
     shape, rows = purifier.image_shape, len(plan.rows)
     rng = np.random.default_rng(0)
     refs = rng.uniform(-1.0, 1.0, (batch, *shape)).astype(np.float32)
     mask = np.zeros((1, *shape[1:]), np.float32)
     mask[:, : shape[1] // 2] = 1.0
+    images, masks = 0.5 * refs + 0.5, np.stack([mask] * batch)
     source = SeededNoise(0)
 
     def bare_calls() -> None:
@@ -231,8 +232,7 @@ def _measure(
         stepper.wait()
 
     def purification() -> None:
-        jobs = [Job(plan, source.for_image(plan, i, 0, mask, shape), ref, mask) for i, ref in enumerate(refs)]
-        InFlight(stepper).run(jobs, lambda job, x: None)
+        run_images(stepper, images, [plan] * batch, source, lambda image, x: None, masks=masks)
 
     times = interleaved(
         {"unet": bare_calls, "step": step_calls, "purification": purification}, repeats, on_progress=on_progress

@@ -13,8 +13,9 @@ from edgepure import Preset, Purifier
 from edgepure.demo.evaluate import Evaluation, MethodRun, plain_labels, plan_rows
 from edgepure.demo.galleries import attack_gallery, method_gallery, one_of_each_class
 from edgepure.demo.report import DemoReport, Gallery, environment
-from edgepure.demo.scores import Protocol, Score
+from edgepure.demo.scores import Protocol
 from edgepure.parity.verify import Verification
+from edgepure.purify.scores import Score
 from edgepure_calibration.attacks import PGD, Defence
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
 from typing import Any
 
-from edgepure.demo.scores import Score
+from edgepure.purify.scores import Score
 
 from ..plots import new_figure
 from .points import Point, curve

@@ -8,8 +8,8 @@ from os import PathLike
 from typing import Any
 
 from edgepure.demo.page import page
-from edgepure.demo.scores import Score
 from edgepure.files.atomic import write_text
+from edgepure.purify.scores import Score
 
 from ..plots import figure_to_data_uri
 from .plot import cost_figure

@@ -7,6 +7,7 @@ prints the JSON schema that is published as ``docs/bundle.schema.json``.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -18,6 +19,7 @@ from ..engines.base import check_kernels
 from ..errors import BundleError, ConfigError, ProviderError
 from ..images.spec import ImageSpec
 from ..machine.packages import ENGINES
+from ..methods.planner import Planner
 from ..methods.presets import Preset
 from ..rows.plan import COLUMNS, LEARNED_COLUMNS
 from ..rows.schedule import ScheduleSpec
@@ -238,6 +240,10 @@ class Manifest(Entry):
                     f"and cannot run on {provider!r}; make it anew with "
                     f"`edgepure quantize BUNDLE --precision {precision} --for {wanted} --data IMAGES`"
                 )
+
+    def planner(self) -> Planner:
+        """Compiles presets and methods to the rows that this bundle runs."""
+        return Planner(self.schedule.build(), math.prod(self.image.shape))
 
     def _check_graph(self, graph: GraphName, entry: GraphEntry) -> None:
         if entry.file not in self.files:

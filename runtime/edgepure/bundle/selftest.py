@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
+from ..types import Float32
 from .manifest import GRAPH_NAMES, SELFTEST_FILE, Manifest
-
-Float32 = NDArray[np.float32]
 
 #: All arrays together may not be larger than this.
 MAX_SELFTEST_BYTES = 512 << 20

@@ -11,7 +11,7 @@ from .guard import guard
 from .options import DebugOption, JsonOption, ProviderOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from ..demo.scores import Score
+    from ..purify.scores import Score
 
 
 @guard

@@ -199,7 +199,6 @@ class _Session:
         masked: bool = False,
     ) -> None:
         from ..bundle.bundle import Bundle
-        from ..methods.planner import Planner
         from ..purify.purifier import Purifier
         from ..rows.noise import noise_source
         from .output import note
@@ -217,8 +216,7 @@ class _Session:
         extra += [f"votes.rule={rule}"] if rule is not None else []
         self.name, _ = choose_preset(manifest.presets, manifest.default_preset, preset, changes)
         _, self.preset = choose_preset(manifest.presets, manifest.default_preset, preset, [*changes, *extra])
-        channels, height, width = manifest.image.shape
-        Planner(manifest.schedule.build(), channels * height * width).unet_calls(self.preset)
+        manifest.planner().unet_calls(self.preset)
         if masked and self.preset.mask is None:
             raise ConfigError(f"--mask-out: preset {self.name} has no mask")
         with Progress(f"starting the engine {provider!r}"):

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from ..methods.presets import Preset
 from ..purify.purifier import Purifier
-from ..purify.request import Progress
 from ..purify.results import Result
+from ..purify.scores import Score
+from ..types import Float32, Progress
 from .report import MethodScores
-from .scores import Score
 
-Float32 = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 #: Called with (what is being done, decisions made, decisions in all).
@@ -96,9 +95,9 @@ def evaluate_methods(
     done: list[Evaluation] = []
     for number, (name, shift) in enumerate(rounds):
 
-        def progress(finished: int, _: int, *, what: str = name, before: int = number * len(labels)) -> None:
+        def progress(share: float, _: str, *, what: str = name, before: int = number * len(labels)) -> None:
             if on_progress is not None:
-                on_progress(what, before + finished, of)
+                on_progress(what, before + round(share * len(labels)), of)
 
         images = attacked if shift else clean
         done.append(evaluate(purifier, images, labels, name, seed=seed + shift, on_progress=progress))

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..purify.results import Result
+from ..types import Float32
 from .report import Gallery, Picture
 
-Float32 = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..purify.scores import Score
 from ..report.style import CSS
 from ..report.text import printable_lines
 from .report import COLUMNS, DemoReport, Gallery, MethodScores, Picture
-from .scores import Score
 
 #: Tint of the pixels inside a mask, RGB in 0..1.
 MASK_TINT = np.array([0.93, 0.35, 0.16], dtype=np.float32)

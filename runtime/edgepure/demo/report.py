@@ -18,7 +18,8 @@ from ..errors import EdgepureError
 from ..files.atomic import write_text
 from ..machine.packages import ENGINES, package_version
 from ..machine.processor import cpu_name, usable_cores
-from .scores import Protocol, Score
+from ..purify.scores import Score
+from .scores import Protocol
 
 #: The columns of the accuracy table, in order: key, heading.
 COLUMNS = (("clean", "Clean"), ("attacked", "Attacked"), ("whitebox", "White-box"))

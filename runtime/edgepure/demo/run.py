@@ -9,11 +9,12 @@ from time import perf_counter
 
 from ..machine.packages import ENGINES
 from ..purify.purifier import load
+from ..purify.scores import Score
 from .data import demo_bundle, demo_images
 from .evaluate import StageProgress, default_first, evaluate_methods, plain_labels, plan_rows
 from .galleries import attack_gallery, method_gallery, one_of_each_class
 from .report import DemoReport, environment
-from .scores import Protocol, Score
+from .scores import Protocol
 
 #: Seed of the noise, so that the report's numbers repeat. A service leaves its noise secret.
 SEED = 20250301

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EdgepureError, ImageError, ProviderError
+from ..types import Float32
 
 if TYPE_CHECKING:
     from ..rows.noise import RowNoise
-
-Float32 = NDArray[np.float32]
 
 
 #: Precisions that a provider has no kernels for: what to say.

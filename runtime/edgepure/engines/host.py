@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ..rows.plan import COLUMNS, LEARNED_COLUMNS
-from .base import BoundCall, Engine, Float32, Stepper, TensorSpec
+from ..types import Float32
+from .base import BoundCall, Engine, Stepper, TensorSpec
 
 #: From the arrays of the inputs and of the outputs to a call that reads the ones and writes the others.
 Prepare = Callable[[dict[str, Float32], dict[str, Float32]], Callable[[], object]]

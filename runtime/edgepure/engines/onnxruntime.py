@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, ProviderError, import_fault
-from .base import BoundCall, Engine, Float32, TensorSpec, check_kernels
+from ..types import Float32
+from .base import BoundCall, Engine, TensorSpec, check_kernels
 from .host import HostCall, HostStepper
 
 #: Our name of a provider -> ONNX Runtime's name. Its own TensorRT provider is not here: it builds engines inside the

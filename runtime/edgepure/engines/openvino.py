@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, ProviderError, import_fault
 from ..machine.processor import usable_cores
-from .base import BoundCall, Engine, Float32, TensorSpec, check_kernels
+from ..types import Float32
+from .base import BoundCall, Engine, TensorSpec, check_kernels
 from .host import HostCall, HostStepper
 
 #: A full batch is divided among streams that run side by side, with at least so many images each: less and the

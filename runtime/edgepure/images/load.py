@@ -24,9 +24,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ConfigError, ImageError
 from ..files.atomic import atomic_file
+from ..types import Float32
 from .spec import ImageSpec
-
-Float32 = NDArray[np.float32]
 
 #: Formats that are decoded. Others run more code than a picture should (EPS starts a PostScript interpreter).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")

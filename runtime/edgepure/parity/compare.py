@@ -9,10 +9,11 @@ import numpy as np
 
 from ..intervals import clopper_pearson
 from ..rows.plan import Plan
+from ..types import Float32
 from .checks import Check, array_check, failed_check, mask_check
 from .differences import Difference, difference, mask_difference, mask_flips
 from .drift import Drift
-from .executors import EngineExecutor, Executor, Float32, PresetRun, Trajectory
+from .executors import EngineExecutor, Executor, PresetRun, Trajectory
 from .tolerances import (
     DECISION_CONFIDENCE,
     LOGITS_OVER_IMAGE,

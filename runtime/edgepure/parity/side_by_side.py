@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from ..bundle.selftest import PipelineVectors
 from ..errors import NotFiniteError, ProviderError
 from ..purify.purifier import Purifier
+from ..types import Float32
 from .checks import Check, failed_check
 from .compare import Case, compare_rows, graph_checks, image_checks
 from .decisions import compare_decisions
-from .executors import EngineExecutor, Executor, Float32, PresetRun, Trajectory, rows_to_keep
+from .executors import EngineExecutor, Executor, PresetRun, Trajectory, rows_to_keep
 from .levels import Comparison, Level, Status
 from .strips import MOST_PRESETS, Strip, strips
 from .tolerances import loosest

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .executors import Float32, PresetRun
+from ..types import Float32
+from .executors import PresetRun
 
 #: Images of one preset that are shown, and presets.
 MOST_IMAGES, MOST_PRESETS = 4, 4

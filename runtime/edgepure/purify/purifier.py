@@ -11,22 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
-from ..engines import Engine, Stepper, open_engine
+from ..engines import Engine, Stepper
 from ..errors import ConfigError, NotFiniteError
 from ..images.load import load_images
 from ..methods import EpsSpec
-from ..methods.planner import Planner
 from ..methods.presets import MaskSpec, Preset, VoteSpec
 from ..rows.noise import NoiseSource, noise_source
 from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
-from .graphs import OpenGraphs
-from .inflight import Counters, InFlight, Job
+from ..types import Float32, Progress
+from .graphs import OpenGraphs, Opens, open_from_bundle
+from .inflight import Counters, run_images
 from .monitor import Monitor
-from .request import Progress, Request, check_images
+from .request import Request, check_images
 from .results import Failure, Results
-
-Float32 = NDArray[np.float32]
 
 
 def load(
@@ -73,7 +71,9 @@ class Purifier:
         precision: str = "fp32",
         threads: int | None = None,
         slots: int = 8,
+        opens: Opens = open_from_bundle,
     ) -> None:
+        """The arguments are those of `load`. ``opens`` opens the engines: somebody else's, or of other graphs."""
         if slots < 1:
             raise ConfigError(f"slots {slots} must be at least 1: it is the number of images that share a UNet call")
         self.bundle = bundle
@@ -81,14 +81,10 @@ class Purifier:
         self.precision = precision
         bundle.manifest.check_target(precision, provider)  # a variant that is not there is an error now
         self.slots = slots
-        manifest = bundle.manifest
-        self.image_shape = (manifest.image.channels, manifest.image.height, manifest.image.width)
-        self.classes = tuple(manifest.classes)
-        self.schedule: NoiseSchedule = manifest.schedule.build()
-        self.planner = Planner(self.schedule, int(np.prod(self.image_shape)))
-        self._threads = threads
-        self._graphs = OpenGraphs(self._open, slots)
-        self.turns = self._graphs.turns
+        self.graphs = OpenGraphs(bundle, provider, precision, threads, slots, opens)
+        self.image_shape, self.classes = self.graphs.image_shape, self.graphs.classes
+        self.planner, self.turns = self.graphs.planner, self.graphs.turns
+        self.schedule: NoiseSchedule = self.planner.schedule
         self.counters = Counters()
         self.engine("classifier")  # a provider that is not active is an error now, not at the first image
         if precision != "fp32":
@@ -173,7 +169,7 @@ class Purifier:
                 int is a seed; or a `NoiseSource`. Image i of this call is image i of the stream.
             resize: resize images of another size instead of refusing them.
             on_error: ``raise``, or ``collect``: do the good images and list the bad ones in ``results.failures``.
-            on_progress: called with (images done, images in all).
+            on_progress: called with the share of the images that is done, and words.
             monitor: flags results whose score norm is off-distribution, and counts them; see `monitor`.
 
         Raises:
@@ -217,13 +213,7 @@ class Purifier:
         Raises:
             ImageError: the batch has another shape or dtype.
         """
-        parts = [images[i : i + 64] for i in range(0, len(images), 64)] or [images]
-        return np.concatenate(
-            [
-                self._graphs.run("classifier", {"image": part}, {"logits": (len(part), len(self.classes))})["logits"]
-                for part in parts
-            ]
-        )
+        return self.graphs.logits(images)
 
     def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
         """Logits ``[B, N]``, mask ``[B, 1, H, W]`` (0 or 1) and fused attention map ``[B, 1, H, W]`` of images
@@ -233,19 +223,7 @@ class Purifier:
             ConfigError: the bundle has no mask graph.
             ImageError: the batch has another shape or dtype.
         """
-        if "mask" not in self.bundle.manifest.graphs:
-            raise ConfigError("this bundle has no mask graph; export the classifier with blocks to tap")
-        full = np.ones(len(images), np.float32)
-        threshold = mask.threshold if mask.threshold is not None else 0.0
-        feeds = {
-            "image": images,
-            "threshold": full * np.float32(threshold),
-            "area": full * np.float32(mask.area_input(self.image_shape[1] * self.image_shape[2])),
-            "rule": full * np.float32(mask.rule == "softmax"),
-        }
-        map_shape = (len(images), 1, *self.image_shape[1:])
-        shapes = {"logits": (len(images), len(self.classes)), "mask": map_shape, "attention": map_shape}
-        return self._graphs.run("mask", feeds, shapes)
+        return self.graphs.attention(images, mask)
 
     def score_norms(
         self,
@@ -269,22 +247,14 @@ class Purifier:
         if probe is None:
             raise ConfigError("the preset has no SSNI, so it has no probe to measure score norms with")
         check_images(images, self.image_shape)
-        source, norms = noise_source(noise), np.zeros(len(images))
+        norms = np.zeros(len(images))
 
-        def done(job: Job, x: Float32) -> None:
-            norms[job.tag] = np.linalg.norm(x.astype(np.float64))
+        def done(image: int, x: Float32) -> None:
+            norms[image] = np.linalg.norm(x.astype(np.float64))
 
-        jobs = (
-            Job(
-                probe,
-                source.for_image(probe, i if ids is None else ids[i], 0, None, self.image_shape, probe=True),
-                2.0 * image - 1.0,
-                tag=i,
-            )
-            for i, image in enumerate(images)
-        )
         with self.turns.alone():
-            InFlight(self.stepper("step")).run(jobs, done)
+            plans = [probe] * len(images)
+            run_images(self.stepper("step"), images, plans, noise_source(noise), done, ids=ids, probe=True)
         return norms
 
     def run(
@@ -314,11 +284,13 @@ class Purifier:
         chosen = self.preset(preset, votes)
         with self.turns.alone():
             sources = [noise_source(noise)] * len(images)
-            request = Request(self, images, chosen, sources, names, ids, on_progress, monitor)
+            request = Request(self.graphs, images, chosen, sources, names, ids, on_progress, monitor)
             try:
-                return request.results(on_rows)
+                results = request.results(on_rows)
             except NotFiniteError as error:
                 raise self.explained(error, chosen) from None
+            self.counters = request.counters
+            return results
 
     def explained(self, error: NotFiniteError, preset: Preset) -> NotFiniteError:
         """The error with the preset's name, and with what to do about the variant."""
@@ -341,23 +313,20 @@ class Purifier:
 
     # ---- engines ------------------------------------------------------------------------------------------------
 
-    def _open(self, graph: str) -> Engine:
-        return open_engine(self.bundle, graph, self.provider, precision=self.precision, threads=self._threads)
-
     def engine(self, graph: str) -> Engine:
         """The engine of one graph, opened at first use."""
-        return self._graphs.engine(graph)
+        return self.graphs.engine(graph)
 
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph, opened at first use."""
-        return self._graphs.stepper(graph)
+        return self.graphs.stepper(graph)
 
     def close(self) -> None:
         """Give the memory of the engines back, when the calls of other threads are done. May be called again.
 
         The next call opens the engines anew. In a forked process nothing is done: the engines are the parent's.
         """
-        self._graphs.close()
+        self.graphs.close()
 
     def __enter__(self) -> Purifier:
         return self

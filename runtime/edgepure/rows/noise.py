@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..types import Float32
 from .plan import Draw, Plan
 
-Float32 = NDArray[np.float32]
 UInt32 = NDArray[np.uint32]
 UInt64 = NDArray[np.uint64]
 
@@ -52,6 +52,7 @@ class Stream(IntEnum):
     OUT = 1
     CLOSING = 2
     PROBE = 3
+    GRID = 4
 
 
 def philox4x32(counter: UInt64, key: tuple[int, int]) -> UInt64:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from edgepure.bundle.calibration import Calibration
 from edgepure.bundle.manifest import Manifest
 from edgepure.errors import ConfigError
-from edgepure.methods.planner import Planner
 from edgepure.methods.registry import methods
 from edgepure_calibration.tune.budget import CallBudget, TimeBudget
 from edgepure_calibration.tune.candidate import Candidate, calls_per_decision
@@ -34,7 +33,7 @@ def with_ssni(manifest: Manifest) -> Manifest:
 @given(calls=st.integers(1, 130), seed=st.integers(0, 10_000))
 def test_every_suggestion_compiles_within_the_calls(manifest: Manifest, calls: int, seed: int) -> None:
     manifest = with_ssni(manifest)
-    planner = Planner(manifest.schedule.build(), 256)
+    planner = manifest.planner()
     for candidate in suggestions(SearchSpace(manifest, CallBudget(calls)), 5, seed):
         assert 1 <= calls_per_decision(planner, candidate.preset) <= calls
         for norm in (0.0, 25.0, 1e6):  # SSNI: whatever the image
@@ -46,13 +45,13 @@ def test_schedules_of_any_length(manifest: Manifest, timesteps: int) -> None:
     manifest = manifest.model_copy(
         update={"schedule": manifest.schedule.model_copy(update={"timesteps": timesteps, "beta_end": 0.2})}
     )
-    planner = Planner(manifest.schedule.build(), 256)
+    planner = manifest.planner()
     for candidate in suggestions(SearchSpace(manifest, CallBudget(12)), 60, 1):
         assert calls_per_decision(planner, candidate.preset) <= 12
 
 
 def test_the_budget_is_used_and_all_methods_are_tried(manifest: Manifest) -> None:
-    planner = Planner(manifest.schedule.build(), 256)
+    planner = manifest.planner()
     found = suggestions(SearchSpace(manifest, CallBudget(10)), 200, 0)
     assert max(calls_per_decision(planner, c.preset) for c in found) == 10
     assert {c.preset.method.method for c in found} == set(methods())

@@ -16,8 +16,10 @@ from PIL import Image
 
 from edgepure.demo.page import png_data_uri, render
 from edgepure.demo.report import DemoReport, Gallery, MethodScores, Picture, environment
-from edgepure.demo.scores import Protocol, Score, clopper_pearson
+from edgepure.demo.scores import Protocol
 from edgepure.errors import EdgepureError
+from edgepure.intervals import clopper_pearson
+from edgepure.purify.scores import Score
 
 #: Elements that have no end tag.
 VOID = {"meta", "img", "br", "hr", "link", "input"}

@@ -9,9 +9,10 @@ import pytest
 
 import edgepure
 from edgepure.engines import Engine, open_graph, open_stepper
-from edgepure.engines.base import BoundCall, Float32
+from edgepure.engines.base import BoundCall
 from edgepure.engines.openvino import OpenVinoEngine
 from edgepure.errors import ImageError
+from edgepure.types import Float32
 
 DIGITS = edgepure.demo_bundle()
 

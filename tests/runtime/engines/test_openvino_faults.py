@@ -18,9 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import edgepure
 from edgepure.engines import open_graph
-from edgepure.engines.base import BoundCall, Float32
+from edgepure.engines.base import BoundCall
 from edgepure.engines.openvino import OpenVinoEngine, import_openvino
 from edgepure.errors import BundleError, ProviderError
+from edgepure.types import Float32
 
 DIGITS = edgepure.demo_bundle()
 ROWS: list[int | str] = ["batch", 4]

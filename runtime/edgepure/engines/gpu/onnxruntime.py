@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import EdgepureError, ProviderError
-from ..base import BoundCall, Float32
+from ...types import Float32
+from ..base import BoundCall
 from ..onnxruntime import OnnxRuntimeEngine, gpu_words, import_onnxruntime, require_provider
 from .cuda import DeviceBuffer, Stream, require_gpu, start_cuda
 from .stepper import DeviceStepper, image_shape_of, make_device_noise

@@ -17,7 +17,8 @@ from ...errors import ConfigError, ProviderError
 from ...machine.nvidia import Gpu
 from ...rows.noise import RowNoise
 from ...rows.plan import COLUMNS, LEARNED_COLUMNS
-from ..base import Float32, Stepper
+from ...types import Float32
+from ..base import Stepper
 from .cuda import DeviceBuffer, Event, PinnedArray, Stream, on_device, to_device, to_host
 from .noise import COUNTER_WORDS, DeviceNoise, counter_array
 

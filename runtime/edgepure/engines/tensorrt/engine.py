@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ...bundle.bundle import Bundle
 from ...errors import EdgepureError, ProviderError
 from ...files.atomic import write_bytes
-from ..base import BoundCall, Engine, Float32, TensorSpec
+from ...types import Float32
+from ..base import BoundCall, Engine, TensorSpec
 from ..gpu.cuda import DeviceBuffer, Stream, require_gpu, start_cuda, to_device, to_host
 from ..gpu.stepper import DeviceStepper, image_shape_of, make_device_noise
 from .context import Captured, Context
