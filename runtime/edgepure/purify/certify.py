@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +23,8 @@ from ..methods.presets import Preset
 from ..rows.grid_noise import levels_of, noised_input
 from ..rows.noise import NoiseSource, StreamNoise
 from ..types import Float32
+from .graphs import OpenGraphs
 from .inflight import InFlight, Job
-
-if TYPE_CHECKING:
-    from .purifier import Purifier
 
 _NORMAL = NormalDist()
 #: Answers of one kind to one image: votes have 24 bits in the noise stream.
@@ -137,20 +135,20 @@ class _Tally:
 
 
 class Certifier:
-    """Counts the answers of one purifier with one preset."""
+    """Counts the answers of a bundle's graphs with one preset."""
 
-    def __init__(self, purifier: Purifier, preset: Preset, settings: CertifySettings) -> None:
+    def __init__(self, graphs: OpenGraphs, preset: Preset, settings: CertifySettings) -> None:
         """Raises ConfigError with the reason if the preset has no certificate."""
-        self._purifier, self._settings = purifier, settings
-        self.sigma = purifier.planner.certified_sigma(preset)
-        self._plan = purifier.planner.plan(preset)
+        self._graphs, self._settings = graphs, settings
+        self.sigma = graphs.planner.certified_sigma(preset)
+        self._plan, self._preset = graphs.planner.plan(preset), preset
 
     def run(
         self,
         images: Float32,
         source: NoiseSource,
         names: Sequence[str],
-        on_certificate: Callable[[int, Certificate], None],
+        on_certificate: Callable[[int, Certificate], object],
         on_answers: Callable[[int], None] | None = None,
     ) -> None:
         """Certify images ``[B, C, H, W]`` in [0, 1].
@@ -160,7 +158,7 @@ class Certifier:
             on_certificate: called with (position, certificate) as they are done.
             on_answers: called with the number of answers that were just classified.
         """
-        purifier, settings = self._purifier, self._settings
+        graphs, settings = self._graphs, self._settings
         tallies: dict[int, _Tally] = {}
         exact: dict[int, bool] = {}
         finished: list[tuple[int, int, Float32]] = []  # purified images that wait for the classifier
@@ -170,7 +168,7 @@ class Certifier:
                 levels = levels_of(image) if self._plan.sees_input_once else None
                 exact[index] = levels is not None and isinstance(self._noise(source, index, 0), StreamNoise)
                 self._check_precision(exact[index], names[index])
-                tallies[index] = tally = _Tally(len(purifier.classes), settings, self.sigma)
+                tallies[index] = tally = _Tally(len(graphs.classes), settings, self.sigma)
                 for vote in range(settings.n0 + settings.n):
                     if tally.done:
                         break
@@ -184,13 +182,13 @@ class Certifier:
 
         def done(job: Job, x: Float32) -> None:
             finished.append((*job.tag, np.clip(0.5 * x + 0.5, 0.0, 1.0)))
-            if len(finished) >= max(purifier.slots, 64):
+            if len(finished) >= max(graphs.slots, 64):
                 classify()
 
         def classify() -> None:
             if not finished:
                 return
-            answers = purifier.logits(np.stack([x for _, _, x in finished])).argmax(axis=1)
+            answers = graphs.logits(np.stack([x for _, _, x in finished])).argmax(axis=1)
             for (index, vote, _), label in zip(finished, answers, strict=True):
                 tally = tallies.get(index)
                 if tally is None:  # votes that were under way when it was settled
@@ -204,17 +202,16 @@ class Certifier:
             if on_answers is not None:
                 on_answers(count)
 
-        with purifier.turns.alone():
-            InFlight(purifier.stepper("step_learned" if self._plan.learned_variance else "step")).run(jobs(), done)
-            classify()
+        InFlight(graphs.stepper(graphs.step_graph(self._preset))).run(jobs(), done)
+        classify()
 
     def _noise(self, source: NoiseSource, index: int, vote: int) -> Any:
-        return source.for_image(self._plan, index, vote, None, self._purifier.image_shape)
+        return source.for_image(self._plan, index, vote, None, self._graphs.image_shape)
 
     def _check_precision(self, exact: bool, name: str) -> None:
-        if self._purifier.precision != "fp32" and not exact:
+        if self._graphs.precision != "fp32" and not exact:
             raise ConfigError(
-                f"no certificate in {self._purifier.precision} for image {name}: its noise would be added in less than "
+                f"no certificate in {self._graphs.precision} for image {name}: its noise would be added in less than "
                 "32 bits; give 8-bit images and a preset that sees its input once (method smooth), or use fp32",
                 code="E-certificate-precision",
             )
@@ -225,7 +222,7 @@ class Certifier:
         return Certificate(
             name=name,
             label=tally.label if sure else None,
-            class_name=self._purifier.classes[tally.label] if sure else None,
+            class_name=self._graphs.classes[tally.label] if sure else None,
             radius=self.sigma * _NORMAL.inv_cdf(p) if sure else 0.0,
             sigma=self.sigma,
             probability=p,
