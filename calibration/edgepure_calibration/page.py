@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from edgepure.errors import ConfigError
 from edgepure.files.atomic import write_text
+from edgepure.machine.packages import needs
 from edgepure.report.style import CSS
 from edgepure.report.text import printable_lines
 
@@ -49,14 +49,9 @@ class Table:
 
 def check_tools() -> None:
     """Raise ConfigError now, and not after a long measurement, if a report cannot be made."""
-    try:
+    with needs("a report needs Matplotlib and Jinja2", "calibration"):
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"a report needs Matplotlib and Jinja2, but {error.name} is not installed: pip install "
-            "edgepure[calibration]"
-        ) from None
 
 
 def write_page(

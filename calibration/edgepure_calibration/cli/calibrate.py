@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.guard import guard
 from edgepure.cli.options import (
     BundleArgument,
     DebugOption,
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from ..calibrate import Calibrated
 
 
-@guard
 def calibrate(
     bundle: BundleArgument,
     data: Annotated[

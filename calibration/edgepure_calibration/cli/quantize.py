@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from edgepure.cli.guard import guard
 from edgepure.cli.options import BundleArgument, DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption
 from edgepure.errors import ConfigError, ExportError, VerificationError
+from edgepure.machine.packages import needs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import ModuleType
 
 
-@guard
 def quantize(
     bundle: BundleArgument,
     precision: Annotated[
@@ -94,11 +92,14 @@ def quantize(
     from edgepure.images.dataset import load_labelled
 
     chosen = _target(target, provider)
-    parts = _import("edgepure_calibration.quantize")
+    with needs("quantize needs the onnx package", "calibration", ExportError):
+        parts: Any = import_module("edgepure_calibration.quantize")
+        from .. import page
+        from ..quantize.report import write_report
     if precision not in ("int8", "fp8", "fp16", "bf16"):
         raise ConfigError(f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16")
     if report is not None:
-        _import("edgepure_calibration.page").check_tools()
+        page.check_tools()
         prepare_file(report, "--report")
     request = parts.Request(
         precision=precision, target=chosen, presets=tuple(preset or ()), keep=tuple(keep or ()), provider=provider,
@@ -120,7 +121,7 @@ def quantize(
         note("what was measured is kept: the same command goes on from there")
         raise
     if report is not None:
-        _import("edgepure_calibration.quantize.report").write_report(report, manifest.name, found.evidence)
+        write_report(report, manifest.name, found.evidence)
     if as_json:
         emit_json({"bundle": str(bundle), "report": None if report is None else str(report), **found.evidence})
     else:
@@ -148,17 +149,6 @@ def _target(target: str | None, provider: str) -> str:
             f"--for {wanted}"
         )
     return wanted
-
-
-def _import(name: str) -> ModuleType:
-    """A module that needs more than the runtime, or one sentence about what is not installed."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ExportError(
-            f"quantize needs the onnx package, and {error.name or error} cannot be imported; install it with "
-            "`pip install edgepure[calibration]`"
-        ) from error
 
 
 def _print(evidence: Mapping[str, Any]) -> None:

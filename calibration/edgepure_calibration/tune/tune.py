@@ -13,6 +13,7 @@ from edgepure.bundle.manifest import Manifest
 from edgepure.demo.report import environment
 from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages
+from edgepure.machine.packages import needs
 
 from .budget import Budget, CallBudget, TimeBudget
 from .candidate import Candidate
@@ -186,13 +187,8 @@ def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
 
 
 def _open_study(path: Path, made_for: Mapping[str, str], seed: int) -> Study:
-    try:
+    with needs("tuning needs Optuna", "calibration"):
         from .study import Study
-    except ImportError as error:
-        raise ConfigError(
-            f"tuning needs Optuna, and {error.name or error} cannot be imported; install it with "
-            "`pip install edgepure[calibration]`"
-        ) from error
     return Study(path, made_for, seed)
 
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from .guard import guard
 from .options import (
     BundleArgument,
     DebugOption,
@@ -19,7 +18,6 @@ from .options import (
 )
 
 
-@guard
 def bench(
     bundle: BundleArgument,
     preset: PresetOption = None,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .bench import parse_sizes
-from .guard import guard
 from .options import BundleArgument, DebugOption, JsonOption, PrecisionOption
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from ..engines.tensorrt.options import BuildOptions
 
 
-@guard
 def build(
     bundle: BundleArgument,
     precision: PrecisionOption = "fp32",

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .guard import guard
 from .options import DebugOption, JsonOption, ProviderOption, ThreadsOption
 
 if TYPE_CHECKING:
     from ..purify.scores import Score
 
 
-@guard
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the report.")] = Path("out"),
     preset: Annotated[

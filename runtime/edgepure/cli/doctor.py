@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .guard import guard
 from .options import DebugOption, JsonOption
 
 if TYPE_CHECKING:
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from ..machine.nvidia import Driver
 
 
-@guard
 def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """Show what this machine can run bundles on. Every engine is tried, not only looked up.
 

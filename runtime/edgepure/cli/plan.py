@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .guard import guard
 from .options import DebugOption, JsonOption, PresetOption, SetOption
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 SHOWN_FIRST, SHOWN_LAST = 14, 10
 
 
-@guard
 def plan(
     bundle: Annotated[
         Path | None,

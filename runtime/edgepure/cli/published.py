@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .guard import guard
 from .options import DebugOption, JsonOption
 
 if TYPE_CHECKING:
     from ..methods.published import PublishedPreset
 
 
-@guard
 def presets(
     names: Annotated[
         list[str] | None,

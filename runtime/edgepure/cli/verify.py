@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError
-from .guard import guard
+from ..machine.packages import extensions, needs
 from .options import BundleArgument, DebugOption, JsonOption, ResizeOption, ThreadsOption
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..parity.verify import Verification, Verifications
 
 
-@guard
 def verify(
     bundle: BundleArgument,
     providers: Annotated[
@@ -143,7 +142,8 @@ class _Run:
         """Every engine against PyTorch."""
         from ..parity.verify import Verifications
 
-        compare = _against_torch()
+        with needs("--against torch needs PyTorch and ONNX", "export"):
+            compare = _brought("torch")
         count, found = len(self.all_engines), []
         for number, (provider, precision) in enumerate(self.all_engines):
             found.append(
@@ -170,7 +170,7 @@ class _Run:
         if found.levels[0]:
             return found
         try:
-            from edgepure_export.compare.failing_graphs import find_layers
+            find_layers = _brought("find-layers")
         except ImportError:
             return replace(found, notes=(*found.notes, "install edgepure[export] to find the first layer that differs"))
         from ..bundle.bundle import Bundle
@@ -260,13 +260,14 @@ def _images(bundle: Path, data: Path | None, attacked: Path | None, limit: int, 
     return sets
 
 
-def _against_torch() -> Callable[..., Verification]:
-    """edgepure_export's function, or one sentence about what is not installed."""
-    try:
-        from edgepure_export.compare.against_torch import verify_against_torch
-    except ImportError as error:
-        raise ConfigError(
-            f"--against torch needs PyTorch and ONNX, and {error.name or error} cannot be imported; install them with "
-            "`pip install edgepure[export]`"
-        ) from error
-    return verify_against_torch
+def _brought(name: str) -> Callable[..., Any]:
+    """What another package brings to this verb.
+
+    Raises:
+        ImportError: none does, or what it needs is not installed.
+    """
+    point = extensions("edgepure.verify").get(name)
+    if point is None:
+        raise ImportError("the part of edgepure that exports", name="the part of edgepure that exports")
+    part: Callable[..., Any] = point.load()
+    return part

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Precisions that a provider has no kernels for: what to say.
 _NO_KERNELS = {
     ("cpu", "bf16"): "the bf16 variant cannot run on the CPU by ONNX Runtime, which has no bfloat16 convolution there; "
-    "choose precision fp32 or int8, or run it on OpenVINO (provider='openvino') or TensorRT",
+    "choose precision fp32 or int8, or run it on the provider openvino or tensorrt",
     ("cuda", "bf16"): "the bf16 variant cannot run on ONNX Runtime's CUDA provider: ONNX Runtime opens no graph with "
     "bfloat16 convolutions of operator set 20; choose precision fp16 or fp32, or run it on TensorRT",
     ("openvino", "fp8"): "the fp8 variant cannot run on OpenVINO, which has no float8 kernels for the CPU; choose "

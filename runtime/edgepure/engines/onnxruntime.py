@@ -87,7 +87,7 @@ def require_provider(provider: str) -> str:
     if PROVIDERS[provider] not in offered:
         raise ProviderError(
             f"provider {provider!r} is not part of the installed onnxruntime {ort.__version__} "
-            f"(it has {', '.join(offered)}); install `edgepure[cuda]` for NVIDIA GPUs, or pass provider='cpu'"
+            f"(it has {', '.join(offered)}); install `edgepure[cuda]` for NVIDIA GPUs, or choose the provider cpu"
         )
     return PROVIDERS[provider]
 
@@ -146,8 +146,8 @@ class OnnxRuntimeEngine(Engine):
         if not active or active[0] != wanted:
             raise ProviderError(
                 f"asked for provider {provider!r}, but ONNX Runtime started {', '.join(active) or 'nothing'}: "
-                f"{why_inactive(ort) or '`edgepure doctor` shows what works here'}. Pass provider='cpu' to run on the "
-                "CPU on purpose"
+                f"{why_inactive(ort) or '`edgepure doctor` shows what works here'}. Choose the provider cpu to "
+                "run on the CPU on purpose"
             )
         self.provider = provider
         self.inputs = {i.name: _spec(i) for i in self.session.get_inputs()}

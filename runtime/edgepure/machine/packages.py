@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+
+from ..errors import ConfigError, EdgepureError
 
 #: Both bring the module `onnxruntime`.
 ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
@@ -56,7 +60,23 @@ def extensions(group: str) -> dict[str, EntryPoint]:
     """
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
-        own = point.dist is not None and point.dist.name == "edgepure"
-        if own or point.name not in found:
+        if point.name not in found or (point.dist is not None and point.dist.name == "edgepure"):
             found[point.name] = point
     return found
+
+
+@contextmanager
+def needs(what: str, extra: str, kind: type[EdgepureError] = ConfigError) -> Iterator[None]:
+    """Around imports of what an extra brings: one that fails becomes one sentence with the line that installs it.
+
+    Args:
+        what: begins the sentence: ``a report needs Matplotlib``.
+        extra: of edgepure, which brings it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise kind(
+            f"{what}, and {error.name or error} cannot be imported; install it with `pip install edgepure[{extra}]`",
+            code="E-missing-package",
+        ) from error
