@@ -102,14 +102,15 @@ class Certified:
         elements = math.prod(self.image_shape)
         exact = all(e.certificate.exact for curve in self.curves for e in curve.entries)
         found = [
-            "A certificate says: every image whose L2 distance on [0, 1] is below the radius gets the same smoothed answer. "
+            "A certificate says: every image whose L2 distance on [0, 1] is below the radius gets the same smoothed "
+            "answer. "
             f"It says nothing beyond: a change of 8/255 in every one of the {elements} values has the L2 length "
             f"{8 / 255 * math.sqrt(elements):.2f}, of 4/255 {4 / 255 * math.sqrt(elements):.2f}, "
-            "so Linf balls of empirical tables are not covered.",
-            f"Each certificate is wrong with probability {self.settings.alpha:g} at most. It is about the answer that most "
-            "purifications give, not about a single one: `classify` with few votes may answer otherwise.",
-            "It does not cover rotations, blur, patches, other images of the same thing, or changes before the image is "
-            "read; and it is about these graphs on this engine in this precision.",
+            "and such an Linf ball is covered only where the radius reaches that length.",
+            f"Each certificate is wrong with probability {self.settings.alpha:g} at most. It is about the answer that "
+            "most purifications give, not about a single one: `classify` with few votes may answer otherwise.",
+            "It does not cover rotations, blur, patches, other images of the same thing, or changes before the image "
+            "is read; and it is about these graphs on this engine in this precision.",
         ]
         if not exact:
             found.append(

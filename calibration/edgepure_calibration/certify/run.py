@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from edgepure import Preset, Purifier, __version__
-from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages, load_labelled
 from edgepure.machine.packages import engine_words
 from edgepure.purify.certify import Certificate, Certifier, CertifySettings
@@ -68,12 +67,10 @@ def certify_data(
         work: folder for finished images; the same call goes on there. None: nothing is kept.
 
     Raises:
-        ConfigError: a preset has no certificate (with the reason), or there are no labels.
+        ConfigError: a preset has no certificate (with the reason), or the data cannot be used.
     """
     with on.open(bundle) as purifier:
-        images = load_labelled(data, purifier.bundle.manifest.image, purifier.classes, resize=resize)
-        if images.labels is None:
-            raise ConfigError("certified accuracy needs labelled images", code="E-certify-labels")
+        images = load_labelled(data, purifier.bundle.manifest.image, purifier.classes, need_labels=True, resize=resize)
         chosen = images.pick(request.indices(len(images)))
         if request.eight_bits:
             rounded = (np.rint(chosen.images.astype(np.float64) * 255.0) / 255.0).astype(np.float32)
@@ -84,8 +81,7 @@ def certify_data(
             calls = [purifier.plan(preset).unet_calls for preset in request.presets.values()]
             meter = Meter(sum(calls) * len(chosen) * (request.settings.n + request.settings.n0), on_progress)
             curves = tuple(
-                _curve(purifier, name, preset, chosen, request, kept, meter)
-                for name, preset in request.presets.items()
+                _curve(purifier, name, preset, chosen, request, kept, meter) for name, preset in request.presets.items()
             )
         key = on.key(manifest)["bundle"]
         facts = {

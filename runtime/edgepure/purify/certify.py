@@ -149,12 +149,14 @@ class Certifier:
         source: NoiseSource,
         names: Sequence[str],
         on_certificate: Callable[[int, Certificate], object],
-        on_answers: Callable[[int], None] | None = None,
+        *,
+        ids: Sequence[int] | None = None,
+        on_answers: Callable[[int], object] | None = None,
     ) -> None:
         """Certify images ``[B, C, H, W]`` in [0, 1].
 
         Args:
-            source: image i of the call is image i of the stream.
+            source: of the noise; image i is image ``ids[i]`` of it, None: i.
             on_certificate: called with (position, certificate) as they are done.
             on_answers: called with the number of answers that were just classified.
         """
@@ -165,14 +167,15 @@ class Certifier:
 
         def jobs() -> Iterator[Job]:
             for index, image in enumerate(images):
+                number = index if ids is None else ids[index]
                 levels = levels_of(image) if self._plan.sees_input_once else None
-                exact[index] = levels is not None and isinstance(self._noise(source, index, 0), StreamNoise)
+                exact[index] = levels is not None and isinstance(self._noise(source, number, 0), StreamNoise)
                 self._check_precision(exact[index], names[index])
                 tallies[index] = tally = _Tally(len(graphs.classes), settings, self.sigma)
                 for vote in range(settings.n0 + settings.n):
                     if tally.done:
                         break
-                    noise = self._noise(source, index, vote)
+                    noise = self._noise(source, number, vote)
                     if exact[index]:
                         assert levels is not None and isinstance(noise, StreamNoise)
                         ref, later = noised_input(levels, noise, self.sigma)
