@@ -59,7 +59,8 @@ def test_bounds_are_too_high_as_rarely_as_they_say(share: float) -> None:
     for n in range(1, trials + 1):  # the bound lies above the share if the evidence against the share is 1 / alpha
         above = [k / n > share and anytime_log_evidence(k, n, share) >= -math.log(alpha) for k in range(n + 1)]
         ever |= np.array(above)[counts[:, n - 1]]
-    assert 0.0 < ever.mean() < alpha
+    assert ever.mean() < alpha
+    assert ever.any() or share > 0.99
     for k, n in ((70, 100), (99, 100), (399, 400)):
         low = anytime_lower_bound(k, n, alpha)
         assert anytime_log_evidence(k, n, low) == pytest.approx(-math.log(alpha), rel=1e-6)

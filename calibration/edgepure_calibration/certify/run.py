@@ -139,7 +139,7 @@ def presets_of(purifier_presets: Mapping[str, Preset], sigmas: Sequence[float], 
     """Denoised smoothing with each of these noises, by the names of the certified presets."""
     found = {}
     for sigma in sigmas:
-        name = f"smooth-{sigma:g}" + (f"-{steps}" if steps > 1 else "")
+        name = f"smooth-{float(sigma)}" + (f"-{steps}" if steps > 1 else "")
         found[name] = purifier_presets.get(name) or Preset.parse(
             {"method": {"method": "smooth", "sigma": sigma, "steps": steps}}
         )

@@ -41,12 +41,12 @@ def grid_noise(stream: StreamNoise, sigma: float, shape: tuple[int, ...]) -> NDA
 
     ``stream``: of that vote; its key, image and vote are used. ``sigma``: on images in [0, 1].
     """
-    low, high, _, image, tag = stream.counter(0)
+    low, high, row, image, tag = stream.counter(0)
     elements = math.prod(shape)
     pairs = -(-elements // 2)
     counter = np.empty((4, pairs), np.uint64)
     counter[0] = np.arange(pairs, dtype=np.uint64)
-    counter[1], counter[2], counter[3] = 0, image, (int(Stream.GRID) << 24) | (tag & 0xFFFFFF)
+    counter[1], counter[2], counter[3] = row, image, (int(Stream.GRID) << 24) | (tag & 0xFFFFFF)
     words = philox4x32(counter, (low, high))
     drawn = (words[0::2] << np.uint64(32) | words[1::2]).T.ravel()[:elements]
     tails = _tails(sigma)
