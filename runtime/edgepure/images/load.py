@@ -306,7 +306,7 @@ def _shape_hint(found: tuple[int, int, int], spec: ImageSpec, channels_last: boo
         )
     channels = found[2] if channels_last else found[0]
     if channels == c:
-        return "; resize the image, or ask for it (resize=True)"
+        return "; resize the image, or ask for it (resize=True, --resize)"
     return f"; this bundle takes {c} channel{'s' if c > 1 else ''}: convert the image"
 
 

@@ -220,9 +220,9 @@ class SeededNoise:
 
     def __init__(self, seed: int) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-            raise ConfigError(f"the noise seed is {seed!r}, expected an integer", code="E-config-noise")
+            raise ConfigError(f"the noise seed is {seed!r}, expected an integer", code="E-noise-seed")
         if not 0 <= seed < 2**KEY_BITS:
-            raise ConfigError(f"the noise seed must lie in 0 .. 2^{KEY_BITS} - 1, got {seed}", code="E-config-noise")
+            raise ConfigError(f"the noise seed must lie in 0 .. 2^{KEY_BITS} - 1, got {seed}", code="E-noise-seed")
         self._seed = int(seed)
 
     @property
@@ -330,7 +330,8 @@ class _ReplayNoise:
         inside = np.ones((1, *shape[1:])) if mask is None else mask.astype(np.float64)
         if not np.all((inside == 0.0) | (inside == 1.0)):
             raise ConfigError(
-                "replayed noise needs a binary mask: a merged noise has one weight inside and one outside"
+                "replayed noise needs a binary mask: a merged noise has one weight inside and one outside",
+                code="E-replay-mask",
             )
         self._inside = inside
 
@@ -372,6 +373,6 @@ def noise_source(noise: NoiseSource | int | None) -> NoiseSource:
     if not hasattr(noise, "for_image"):
         raise ConfigError(
             f"noise is {noise!r:.80}, expected None (secret), an integer (a seed) or a source such as SeededNoise(7)",
-            code="E-config-noise",
+            code="E-noise-seed",
         )
     return cast(NoiseSource, noise)
