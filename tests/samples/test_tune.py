@@ -10,6 +10,7 @@ from tune_report import Answer, difference
 
 from edgepure import Bundle
 from edgepure.demo import demo_bundle
+from edgepure.methods.planner import Planner
 from edgepure.purify.scores import Score
 from edgepure_calibration.tune.candidate import Candidate, calls_per_decision
 
@@ -17,7 +18,7 @@ from edgepure_calibration.tune.candidate import Candidate, calls_per_decision
 @pytest.mark.parametrize("area", [None, 0.3])
 def test_the_baseline_is_the_published_setting_with_its_hundred_calls(area: float | None) -> None:
     preset = papers_preset(area)
-    planner = Bundle.open(demo_bundle(), verify=False).manifest.planner()
+    planner = Planner(Bundle.open(demo_bundle(), verify=False).manifest.schedule.build(), 256)
     assert calls_per_decision(planner, preset) == 100 == 10 * BUDGET
     plan = planner.plan(preset)
     assert plan.levels == {"t_l": 200.0, "t_s": 100.0}

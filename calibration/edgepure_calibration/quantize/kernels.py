@@ -10,15 +10,18 @@ from typing import Literal
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import GraphName
+from edgepure.engines.kinds import KINDS, Scheme
 from edgepure.rows.plan import Plan
-from edgepure_export.graphs.qdq import CPU_MATRIX_PRODUCT, SCHEMES, Range, Scheme, Tap
+from edgepure_export.graphs.qdq import Range, Tap
 
-from .candidate import CandidatePurifier, build
+from .draft import DraftPurifier, build
 from .speed import compare_speed
 
 KernelName = Literal["direct", "matrix product"]
 #: How the weights of convolutions have to be stored to get a kernel; both compute the same.
-KERNELS: dict[KernelName, Scheme] = {"direct": SCHEMES["int8", "cpu"], "matrix product": CPU_MATRIX_PRODUCT}
+KERNELS: dict[str, Scheme] = {
+    scheme.kernel: scheme for row in KINDS.values() for scheme in row.schemes.get("int8", ()) if scheme.kernel
+}
 #: The direct kernel is the better one on most processors, and a bundle may be run on another one: so it has to be
 #: beaten by this factor.
 ADVANTAGE = 1.05
@@ -54,13 +57,13 @@ def fastest_kernel(
         bundle, graph: the step graph that ``plan`` uses.
         plan: what is run.
         ranges: of the activations.
-        work: a folder for the two candidates; they are left there.
+        work: a folder for the two drafts; they are left there.
         keep: layers that stay in fp32.
         threads: CPU threads; None: one per core.
         on_progress: called with the share done.
     """
     direct, product = (
-        CandidatePurifier(
+        DraftPurifier(
             bundle, build(bundle, "int8", "cpu", work / name, ranges, keep, (graph,), scheme=scheme), threads=threads
         )
         for name, scheme in (("direct", KERNELS["direct"]), ("product", KERNELS["matrix product"]))

@@ -50,7 +50,7 @@ def demo(
             bundle=bundle,
             provider=provider,
             threads=threads,
-            on_progress=lambda what, done, total: bar.update(done / max(total, 1), f"running {what}"),
+            on_progress=lambda share, what: bar.update(share, f"running {what}"),
         )
     if as_json:
         emit_json({**report.to_dict(), "files": [str(out / "report.html"), str(out / "report.json")]})

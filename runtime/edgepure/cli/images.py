@@ -73,11 +73,12 @@ def purify(
       edgepure purify digits attacked.png -o clean.png
       edgepure purify digits photos/ extra.npy -o purified/ --preset heterogeneous --mask-out masks/
     """
+    from ..bundle.bundle import Bundle
     from ..images.load import save_image
     from .batches import find_sources
     from .output import table
 
-    sources = find_sources(images)
+    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
     files = _targets(sources, output, mask_out)
     session = _Session(
         bundle, preset, change, 1, None, seed, provider, precision, threads, slots, masked=mask_out is not None
@@ -153,12 +154,13 @@ def classify(
       edgepure classify digits photos/ --preset heterogeneous --votes 5 --rule majority --json
       edgepure classify digits photos/ --preset uniform-ssni --flag-rate 0.01 --reject
     """
+    from ..bundle.bundle import Bundle
     from ..purify.results import Failure
     from .batches import find_sources
     from .monitor import check_options, rejection, write_metrics
 
     check_options(flag_rate, probe, reject, metrics)
-    sources = find_sources(images)
+    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
     session = _Session(bundle, preset, change, votes, rule, seed, provider, precision, threads, slots)
     monitor = None if flag_rate is None else session.purifier.monitor(flag_rate, probe=probe)
     done: list[dict[str, Any]] = []
@@ -312,7 +314,7 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
     Raises:
         ConfigError: two files in one, an input that would be overwritten, or a name that cannot be written.
     """
-    from ..images.load import SUFFIXES
+    from ..images.decode import suffixes
     from .batches import output_names
 
     if output.suffix.lower() == ".png" and not output.is_dir():
@@ -320,7 +322,7 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
             raise ConfigError(f"-o {output} is one file, but there are {len(sources)} images; give a folder")
         targets = [output]
     else:
-        if output.suffix.lower() in SUFFIXES and not output.is_dir():
+        if output.suffix.lower() in suffixes() and not output.is_dir():
             raise ConfigError(f"-o {output}: images are written as PNG, which loses nothing; give FILE.png or a folder")
         if output.exists() and not output.is_dir():
             raise ConfigError(f"-o {output} is a file; give FILE.png or a folder")

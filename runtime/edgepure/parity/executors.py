@@ -1,4 +1,4 @@
-"""What can execute a bundle's presets: a deployed engine here, PyTorch in `edgepure_export.compare.against_torch`."""
+"""What can execute a bundle's presets: a deployed engine, and whatever else follows `Executor`."""
 
 from __future__ import annotations
 

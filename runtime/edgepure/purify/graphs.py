@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..bundle.bundle import Bundle
-from ..engines import Engine, Stepper, open_engine, open_stepper
+from ..engines.base import Engine, Stepper
+from ..engines.open import open_engine
 from ..errors import BundleError, ConfigError, EdgepureError
 from ..methods.presets import MaskSpec, Preset
 from ..types import Float32
@@ -134,7 +135,7 @@ class OpenGraphs:
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph."""
         if graph not in self._steppers:
-            self._steppers[graph] = open_stepper(self.engine(graph), self.slots)
+            self._steppers[graph] = self.engine(graph).stepper(self.slots)
         return self._steppers[graph]
 
     def step_graph(self, preset: Preset) -> str:

@@ -1,4 +1,4 @@
-"""Accuracies with their intervals."""
+"""Accuracies: how many decisions were right, by the rule that decides."""
 
 from __future__ import annotations
 

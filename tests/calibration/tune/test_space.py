@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgepure.bundle.calibration import Calibration
 from edgepure.bundle.manifest import Manifest
 from edgepure.errors import ConfigError
+from edgepure.methods.planner import Planner
 from edgepure.methods.registry import methods
 from edgepure_calibration.tune.budget import CallBudget, TimeBudget
 from edgepure_calibration.tune.candidate import Candidate, calls_per_decision
@@ -33,7 +34,7 @@ def with_ssni(manifest: Manifest) -> Manifest:
 @given(calls=st.integers(1, 130), seed=st.integers(0, 10_000))
 def test_every_suggestion_compiles_within_the_calls(manifest: Manifest, calls: int, seed: int) -> None:
     manifest = with_ssni(manifest)
-    planner = manifest.planner()
+    planner = Planner(manifest.schedule.build(), 256)
     for candidate in suggestions(SearchSpace(manifest, CallBudget(calls)), 5, seed):
         assert 1 <= calls_per_decision(planner, candidate.preset) <= calls
         for norm in (0.0, 25.0, 1e6):  # SSNI: whatever the image
@@ -45,13 +46,13 @@ def test_schedules_of_any_length(manifest: Manifest, timesteps: int) -> None:
     manifest = manifest.model_copy(
         update={"schedule": manifest.schedule.model_copy(update={"timesteps": timesteps, "beta_end": 0.2})}
     )
-    planner = manifest.planner()
+    planner = Planner(manifest.schedule.build(), 256)
     for candidate in suggestions(SearchSpace(manifest, CallBudget(12)), 60, 1):
         assert calls_per_decision(planner, candidate.preset) <= 12
 
 
 def test_the_budget_is_used_and_all_methods_are_tried(manifest: Manifest) -> None:
-    planner = manifest.planner()
+    planner = Planner(manifest.schedule.build(), 256)
     found = suggestions(SearchSpace(manifest, CallBudget(10)), 200, 0)
     assert max(calls_per_decision(planner, c.preset) for c in found) == 10
     assert {c.preset.method.method for c in found} == set(methods())
@@ -98,13 +99,17 @@ def test_a_calibration_comes_before_the_presets(manifest: Manifest) -> None:
     norms = {"images": 50, "mean": 40.0, "std": 3.0, "min": 30.0, "max": 50.0, "quantiles": {"0.5": 40.0}}
     calibration = Calibration.model_validate(
         {
-            "created": "2026-01-01", "edgepure_version": "0", "seed": 0, "reason": "the cheapest",
+            "created": "2026-01-01",
+            "edgepure_version": "0",
+            "seed": 0,
+            "reason": "the cheapest",
             "clean": {"sha256": "0" * 64, "images": 50},
             "probes": [{"probe": {"levels": [20]}, "clean": norms}, {"probe": {"probes": 3}, "clean": norms}],
-            "chosen": {"levels": [20]}, "linear": {"xi_min": 30.0, "xi_max": 50.0},
+            "chosen": {"levels": [20]},
+            "linear": {"xi_min": 30.0, "xi_max": 50.0},
             "sigmoid": {"mu": 41.0, "tau": 2.0, "bias": 0.1},
         }
-    )  # fmt: skip
+    )
     found = calibrated_ssni(with_ssni(manifest).model_copy(update={"calibration": calibration}))
     assert list(found) == ["probe at t 20", "probe at 3 levels"]
     assert (found["probe at t 20"].mu, found["probe at t 20"].tau, found["probe at t 20"].bias) == (41.0, 2.0, 0.0)

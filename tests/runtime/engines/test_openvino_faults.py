@@ -231,7 +231,7 @@ def test_nothing_is_reported_about_its_use(tmp_path: Path) -> None:
     """Imported as usual, OpenVINO writes an identifier into the home directory, and sends it."""
     code = """
 import pathlib, sys, numpy
-from edgepure.engines.openvino_engine import OpenVinoEngine
+from edgepure.engines.openvino import OpenVinoEngine
 with OpenVinoEngine(pathlib.Path(sys.argv[1]), 1) as engine:
     engine.run({"image": numpy.zeros((1, 1, 16, 16), numpy.float32)})
 print([name for name in sys.modules if name.startswith("openvino_telemetry")])

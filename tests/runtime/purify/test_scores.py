@@ -1,4 +1,4 @@
-"""Scores count three decision rules apart."""
+"""Scores by the three decision rules."""
 
 from __future__ import annotations
 
