@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from edgepure import Preset, Purifier, __version__
+from edgepure.engines.kinds import engine_words
 from edgepure.images.dataset import LabelledImages, load_labelled
-from edgepure.machine.packages import engine_words
 from edgepure.purify.certify import Certificate, Certifier, CertifySettings
 from edgepure.rows.noise import noise_source
 from edgepure.types import Progress

@@ -46,7 +46,9 @@ def test_the_verb(folder: Path, tmp_path: Path) -> None:
     first = done.json["presets"][0]
     assert [i["index"] for i in first["images"]] == [0, 2, 4] and first["exact"] is True
     assert first["images"][0]["label"] == first["images"][0]["truth"] and first["images"][0]["radius"] > 0.25
-    assert first["table"][1]["share"] == pytest.approx(1 / 3)  # the dark one with the wrong label counts as wrong
+    wrong = first["images"][2]  # a dark one with another label
+    assert wrong["radius"] > 0.25 and wrong["label"] != wrong["truth"]
+    assert first["table"][1]["certified"] == sum(i["radius"] >= 0.25 for i in first["images"]) - 1
     with (tmp_path / "out" / "smooth-0.25.tsv").open() as table:
         rows = list(csv.DictReader(table, delimiter="\t"))
     assert list(rows[0]) == ["idx", "label", "predict", "radius", "correct", "time"]
@@ -98,7 +100,7 @@ def test_the_table_counts_abstentions_and_wrong_answers_as_wrong() -> None:
     assert [curve.certified(r) for r in (0.0, 0.1, 0.25, 0.3, 0.31)] == [2, 2, 1, 1, 0]
     assert curve.abstained == 1
     assert curve.tsv().splitlines()[3].split("\t")[:5] == ["2", "1", "-1", "0.00000", "0"]
-    found = Certified(CertifySettings(), (curve,), (3, 32, 32), "0", {"bundle": "b"})
-    assert "1.74" in found.warnings()[0]
-    assert markdown(found).splitlines()[2].startswith("- A certificate says")
-    assert json.loads(json.dumps(found.to_dict()))["presets"][0]["table"][0]["certified"] == 2
+    whole = Certified(CertifySettings(), (curve,), (3, 32, 32), "0", {"bundle": "b"})
+    assert "1.74" in whole.warnings()[0]
+    assert markdown(whole).splitlines()[2].startswith("- A certificate says")
+    assert json.loads(json.dumps(whole.to_dict()))["presets"][0]["table"][0]["certified"] == 2
