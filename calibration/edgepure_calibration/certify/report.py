@@ -37,7 +37,7 @@ def _first(found: Certified) -> str:
 
 def _table(found: Certified) -> Table:
     columns = ["preset", "sigma", "UNet calls", *(f"r = {r:g}" for r in RADII), "abstained", "answers an image"]
-    rows = []
+    rows: list[list[str | Cell]] = []
     for curve in found.curves:
         shares = [Cell(f"{100 * curve.share(r):.1f} %", bar=curve.share(r)) for r in RADII]
         tail = [str(curve.abstained), f"{curve.samples:.0f}"]

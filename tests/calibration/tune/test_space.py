@@ -15,7 +15,7 @@ from edgepure.errors import ConfigError
 from edgepure.methods.planner import Planner
 from edgepure_calibration.tune.budget import CallBudget, TimeBudget
 from edgepure_calibration.tune.candidate import Candidate, calls_per_decision
-from edgepure_calibration.tune.space import SearchSpace, calibrated_ssni
+from edgepure_calibration.tune.space import SearchSpace, calibrated_ssni, searched
 
 SIGMOID = {"reweighting": "sigmoid", "mu": 30.0, "tau": 4.0, "probe": {"levels": [10], "label": "index"}}
 
