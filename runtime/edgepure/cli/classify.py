@@ -77,13 +77,14 @@ def classify(
       edgepure classify digits photos/ --preset heterogeneous --votes 5 --rule majority --json
       edgepure classify digits photos/ --preset uniform-ssni --flag-rate 0.01 --reject
     """
+    from ..bundle.bundle import Bundle
     from ..purify.results import Failure
     from .monitor import check_options, rejection, write_metrics
     from .session import Session
     from .sources import find_sources
 
     check_options(flag_rate, probe, reject, metrics)
-    sources = find_sources(images)
+    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
     session = Session(bundle, preset, change, votes, rule, seed, provider, precision, threads, slots)
     monitor = None if flag_rate is None else session.purifier.monitor(flag_rate, probe=probe)
     done: list[dict[str, Any]] = []
@@ -114,7 +115,8 @@ def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:
     columns += [*levels, *(e.replace("_", " ") for e in extras), "UNet calls", "ms"]
     rows = []
     for r in done:
-        row: list[object] = [r["name"], r["class_name"], f"{r['probability']:.3f}"]
+        label = f"{r['class_name']} (abstained)" if r["abstained"] else r["class_name"]
+        row: list[object] = [r["name"], label, f"{r['probability']:.3f}"]
         if plain:
             row.append("-" if r["plain_label"] is None else classes[r["plain_label"]])
         row += [number(r["levels"].get(level), 4) for level in levels]
