@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -115,7 +116,7 @@ def export_from_sources(
     for what, found in (("classifier", source), ("diffusion model", unet)):
         if found.untrained:
             _log.warning("the %s has random weights: good for measuring, not for classifying", what)
-    taps = choose_taps(source, blocks, chosen)
+    taps = choose_taps(source, blocks, chosen, shape)
     normalises = isinstance(source.model, Preprocessed) and source.model.normalises
     if wanted_input == "official" and taps is not None and normalises:
         raise ExportError(
@@ -150,9 +151,12 @@ def export_from_sources(
 
 
 def choose_taps(
-    source: ClassifierSource, blocks: Blocks, presets: Mapping[str, Preset | Mapping[str, Any]]
+    source: ClassifierSource,
+    blocks: Blocks,
+    presets: Mapping[str, Preset | Mapping[str, Any]],
+    image: tuple[int, int, int] | None = None,
 ) -> Taps | None:
-    """The blocks to tap.
+    """The blocks to tap; those of a family only if they give maps for images of this size.
 
     Raises:
         ExportError: a preset needs a mask, and the classifier's family is unknown or the blocks were switched off.
@@ -175,7 +179,13 @@ def choose_taps(
         ]
         return named_taps(source.model, inner)
     try:
-        return find_taps(source.model)
+        taps = find_taps(source.model)
+        if image is not None:
+            with suppress(
+                RuntimeError, ValueError
+            ):  # images that it does not take: `check_classifier` has the sentence
+                preview_taps(source, taps, image)
+        return taps
     except ExportError as error:
         if masked:
             raise ExportError(

@@ -106,7 +106,7 @@ def export_bundle(
         learned = predicts_variance if chosen.learned_variance is None else chosen.learned_variance
         if learned and not predicts_variance:
             raise ExportError(
-                f"learned_variance needs a network with {2 * image.channels} output channels, this has {image.channels}",
+                f"learned_variance needs a network with {2 * image.channels} output channels, not {image.channels}",
                 code="E-learned-variance",
             )
         _check_presets(parsed, noise, image, learned)
