@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import tiny_models
 import torch
 from codes import raises_code
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from edgepure_export.graphs.to_onnx import export_graph
@@ -72,6 +74,21 @@ def test_what_does_not_fit_the_graph(options: str, code: str, tmp_path: Path) ->
     file = write(tmp_path, tiny_models.TinyClassifier(), ["logits"])
     with raises_code(code):
         resolve_classifier(f"onnx:{file}{options}")
+
+
+@pytest.mark.parametrize("rows", [-1, 1])
+def test_a_graph_that_was_written_for_one_image(rows: int, tmp_path: Path) -> None:
+    """It is taken where its operators let two images through, and refused where a Reshape says one."""
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 3, 2, 2]), ("y", [1, 12]))]
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [rows, 12])
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"])
+    graph = helper.make_graph([node], "one", values[:1], values[1:], [shape])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "one.onnx")
+    if rows == -1:
+        assert resolve_classifier(f"onnx:{tmp_path}/one.onnx").model(torch.rand(3, 3, 2, 2)).shape == (3, 12)
+    else:
+        with raises_code("E-source-network"):
+            resolve_classifier(f"onnx:{tmp_path}/one.onnx")
 
 
 def test_no_graph(tmp_path: Path) -> None:
