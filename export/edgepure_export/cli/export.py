@@ -275,7 +275,7 @@ def _read_presets(path: Path | None) -> dict[str, Preset] | None:
 def _read_images(path: Path | None, shape: tuple[int, int, int]) -> Any:
     if path is None:
         return None
-    from edgepure.cli.batches import find_sources
+    from edgepure.cli.sources import find_sources
     from edgepure.images.load import load_images
     from edgepure.images.spec import ImageSpec
 
