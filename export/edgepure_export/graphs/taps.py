@@ -22,7 +22,7 @@ from .layouts import Layout, Maps, Tokens, compared_layout, told_by_the_pass, wr
 #: Taps in a transformer, which has no stages: after a quarter, a half, three quarters and all of its blocks.
 _TRANSFORMER_TAPS = 4
 #: Where timm's networks have the convolution that cuts an image into patches.
-_EMBEDDINGS = ("patch_embed.proj", "patch_embed")
+_EMBEDDINGS = ("patch_embed.proj", "patch_embed", "stem.proj")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def find_taps(module: nn.Module) -> Taps:
             found = find(candidate)
             if found is not None and hasattr(candidate, "forward_intermediates"):
                 compared = _compared(candidate, found.names, getattr(module, "input_size", None))
-                found = compared or (found if _convolutions_only(candidate, found.names) else None)
+                maps = all(isinstance(x, Maps) for x in found.layouts)
+                found = compared or (found if maps and _convolutions_only(candidate, found.names) else None)
             elif found is not None and find is _stages_timm and not _convolutions_only(candidate, found.names):
                 found = replace(found, layouts=tuple(told_by_the_pass(candidate, n) for n in found.names))
             if found is not None:
@@ -192,7 +193,8 @@ def _compared(network: nn.Module, names: Sequence[str], size: tuple[int, int] | 
 def _convolutions_only(network: nn.Module, names: Sequence[str]) -> bool:
     """Whether nothing in these modules works with the channels last."""
     parts = [m for name in names for m in network.get_submodule(name).modules()]
-    return not any(isinstance(m, (nn.Linear, nn.LayerNorm)) for m in parts)
+    convolves = any(isinstance(m, nn.Conv2d) for m in parts)
+    return convolves and not any(isinstance(m, (nn.Linear, nn.LayerNorm)) for m in parts)
 
 
 def _input_shapes(network: nn.Module, size: tuple[int, int] | None) -> list[tuple[int, int, int]]:

@@ -52,7 +52,7 @@ TIMM: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "XCiT": ("xcit_nano_12_p16_224", {"img_size": (64, 64), "depth": 2, **SMALL, "num_heads": 2}, (64, 64)),
     "ConViT": ("convit_tiny", {"img_size": 64, "depth": 3, "local_up_to_layer": 2, "num_classes": 4}, (64, 64)),
     "TNT": ("tnt_s_legacy_patch16_224", {"img_size": 64, "depth": 2, "num_classes": 4}, (64, 64)),
-    "Mixer": ("mixer_s32_224", {"img_size": 64, "num_blocks": 2, **SMALL}, (64, 64)),
+    "Mixer": ("mixer_s32_224", {"img_size": 64, "num_classes": 4}, (64, 64)),
     "MobileNet": ("mobilenetv3_small_050", {"num_classes": 4}, (64, 96)),
 }
 
