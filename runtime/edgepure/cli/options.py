@@ -26,7 +26,7 @@ def with_resize(arguments: list[str]) -> list[str]:
     following = [*arguments[1:], ""]
     return [
         f"--resize={RESIZES[0]}" if text == "--resize" and after not in RESIZES else text
-        for text, after in zip(arguments, following, strict=True)
+        for text, after in zip(arguments, following, strict=False)
     ]
 
 
