@@ -61,6 +61,18 @@ def bundle_key(manifest: Manifest, precision: str = "fp32") -> str:
     )
 
 
+def former_bundle_key(manifest: Manifest, precision: str = "fp32") -> str:
+    """What cards of format 1 have in its place: all graphs and weights of the bundle, whatever their precision."""
+    return digest(
+        {
+            "files": {n: f.sha256 for n, f in manifest.files.items() if n.endswith((".onnx", ".bin", ".data"))},
+            "graphs": {n: e.model_dump(mode="json") for n, e in manifest.graphs_in(precision).items()},
+            "schedule": manifest.schedule.model_dump(mode="json"),
+            "precision": precision,
+        }
+    )
+
+
 class Work:
     """Parts by what they depend on.
 
