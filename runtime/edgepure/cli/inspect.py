@@ -43,11 +43,8 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOpt
 
 def _costs(bundle: Bundle) -> dict[str, dict[str, int]]:
     """UNet calls of each preset: rows, votes, probes, and all of them for one decision."""
-    from ..methods.planner import Planner
-
     manifest = bundle.manifest
-    channels, height, width = manifest.image.shape
-    planner = Planner(manifest.schedule.build(), channels * height * width)
+    planner = manifest.planner()
     costs = {}
     for name, preset in manifest.presets.items():
         probe = planner.probe(preset)

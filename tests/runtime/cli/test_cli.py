@@ -170,7 +170,7 @@ def test_purify_writes_what_numpy_computes(tiny_bundle: Path, photos: Path, tmp_
     assert [r["file"] for r in done.json["results"]] == [str(out / p.name) for p in files]
     clean = np.stack([read_png(p) for p in files])
     manifest = edgepure.Bundle.open(tiny_bundle).manifest
-    planner = Planner(manifest.schedule.build(), int(np.prod(IMAGE.shape)))
+    planner = manifest.planner()
     expected = reference_purification(clean, manifest.presets["heterogeneous"], planner, 7)
     found = np.stack([read_png(out / p.name) for p in files])
     assert np.abs(found - expected).max() <= 0.51 / 255.0  # one rounding to 8 bits
