@@ -70,6 +70,7 @@ class AttackResult:
         plain: accuracy of the classifier alone on the same images.
         right: for each of the accuracies, which images ``[N]`` were decided right by the first seed.
         images: the attacked ones of the first seed, ``[N, C, H, W]``.
+        answers: what one purification of each of them is read as, ``[N]`` int64; empty if that was not kept.
     """
 
     accuracies: tuple[Accuracy, ...]
@@ -79,6 +80,7 @@ class AttackResult:
     agreement: Agreement | None = None
     right: tuple[NDArray[np.bool_], ...] = field(default=(), repr=False)
     images: Float32 = field(default_factory=lambda: np.zeros((0, 1, 1, 1), np.float32), repr=False)
+    answers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
 
     @property
     def protocol(self) -> AttackProtocol:

@@ -245,6 +245,7 @@ class _Runner:
             unet_calls=float(np.mean([d.unet_calls for d in found])),
             plain=Accuracy(alone, Rule("single"), tuple(plain), len(self.labels)),
             right=tuple(found[0].right(accuracy.rule) for accuracy in accuracies),
+            answers=found[0].answers[0],
         )
         return result, found
 
