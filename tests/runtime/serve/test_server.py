@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +241,27 @@ def test_an_address_in_use_is_one_sentence(digits: Path) -> None:
 def test_an_empty_token_does_not_let_everybody_in(digits: Path) -> None:
     found = run("serve", digits, "--json", env=environment(EDGEPURE_TOKEN=""))
     assert found.code == 2 and found.json["error"]["code"] == "E-serve-settings"
+
+
+def test_sigterm_loses_no_answer(start: Callable[..., Server], digits: Path) -> None:
+    server = start(f"digits={digits}", "--votes", "60", "--grpc-port", "-1")
+    body = json.dumps(request_of(DIGITS.clean[:1])).encode()
+    head = f"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    clients = [socket.create_connection(server.url.removeprefix("http://").split(":")) for _ in range(4)]
+    for client in clients:
+        client.sendall(head + body)
+    assert server.ask("/v2/health/live")[0] == 200
+    assert server.end() == 0
+    assert [client.recv(15) for client in clients] == [b"HTTP/1.1 200 OK"] * len(clients)
+
+
+def test_whoever_is_accepted_is_answered_and_the_others_at_once(start: Callable[..., Server], digits: Path) -> None:
+    server = start(f"digits={digits}", "--votes", "60", "--waiting", "2", "--grpc-port", "-1")
+    with ThreadPoolExecutor(12) as clients:
+        found = list(
+            clients.map(lambda _: server.ask("/v2/models/digits/infer", request_of(DIGITS.clean[:1])), range(12))
+        )
+    codes = [status for status, _, _ in found]
+    assert set(codes) == {200, 503} and codes.count(200) >= 2
+    assert all(headers["Retry-After"] == "1" for status, headers, _ in found if status == 503)
+    assert server.ask("/v2/models/digits/infer", request_of(DIGITS.clean[:1]))[0] == 200, "it is not busy any more"
