@@ -115,7 +115,8 @@ def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:
     columns += [*levels, *(e.replace("_", " ") for e in extras), "UNet calls", "ms"]
     rows = []
     for r in done:
-        row: list[object] = [r["name"], r["class_name"], f"{r['probability']:.3f}"]
+        label = f"{r['class_name']} (abstained)" if r["abstained"] else r["class_name"]
+        row: list[object] = [r["name"], label, f"{r['probability']:.3f}"]
         if plain:
             row.append("-" if r["plain_label"] is None else classes[r["plain_label"]])
         row += [number(r["levels"].get(level), 4) for level in levels]

@@ -234,6 +234,8 @@ class Service:
         """Jobs of all submissions in their order, until none is left or somebody else wants the purifier."""
         submission: Submission | None = first
         while True:
+            for request in self._running:
+                yield from request.more()
             if submission is not None:
                 yield from self._jobs_of(submission)
             elif self._give_out():
