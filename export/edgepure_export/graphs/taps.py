@@ -115,16 +115,14 @@ def named_taps(module: nn.Module, names: Sequence[str], prefix_tokens: int | Non
         family = None
     for prefix, candidate in modules.items():
         if hasattr(candidate, "forward_intermediates"):
-            for name in written:
-                inner = name.removeprefix(f"{prefix}." if prefix else "")
-                found = (
-                    _compared(candidate, (inner,))
-                    if name not in known and inner in dict(candidate.named_modules())
-                    else None
-                )
+            start, size = f"{prefix}." if prefix else "", getattr(module, "input_size", None)
+            inner = [n.removeprefix(start) for n in written if n not in known and n.startswith(start)]
+            together = _compared(candidate, inner, size) if inner else None
+            for found in [together] if together else [_compared(candidate, [n], size) for n in inner]:
                 if found is not None:
                     full = _inside(found, prefix)
-                    known[name], parts[name] = full.layouts[0], full.parts[0]
+                    known.update(zip(full.names, full.layouts, strict=True))
+                    parts.update(zip(full.names, full.parts, strict=True))
             break
     if family is not None:
         for name in written:
