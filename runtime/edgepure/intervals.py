@@ -33,11 +33,30 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 
 
 def _cdf(k: int, n: int, p: float) -> float:
-    """P(X <= k) for X ~ Binomial(n, p), 0 < p < 1, summed in logarithms from its largest term."""
-    log_p, log_q, log_n = math.log(p), math.log1p(-p), math.lgamma(n + 1)
-    terms = [log_n - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * log_p + (n - i) * log_q for i in range(k + 1)]
-    top = max(terms)
-    return min(1.0, math.exp(top) * math.fsum(math.exp(t - top) for t in terms))
+    """P(X <= k) for X ~ Binomial(n, p), 0 < p < 1: the regularized incomplete beta function of 1 - p."""
+    return _beta(n - k, k + 1, 1.0 - p)
+
+
+def _beta(a: float, b: float, x: float) -> float:
+    """The regularized incomplete beta function, by Lentz's continued fraction (Numerical Recipes, 6.4)."""
+    if x > (a + 1.0) / (a + b + 2.0):
+        return 1.0 - _beta(b, a, 1.0 - x)
+    if x <= 0.0:
+        return 0.0
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
+    tiny, c, d = 1e-300, 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1.0) or 1e-300)
+    result = d
+    for m in range(1, 10_000):
+        for term in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1.0 / (1.0 + term * d or tiny)
+            c = 1.0 + term / c or tiny
+            result *= c * d
+        if abs(c * d - 1.0) < 1e-15:
+            break
+    return min(1.0, front * result)
 
 
 def _solve(increasing: Callable[[float], float]) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BusyError, ConfigError, EdgepureError, ImageError, NotFiniteError
-from ..images.load import load_images
+from ..images.load import Resize, load_images
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
 from ..types import Float32
@@ -67,8 +67,13 @@ class Service:
             ConfigError: the preset is unknown, or fits the bundle or the monitor not; or ``waiting`` is below 1.
             EdgepureError: the purifier is that of a process from which this one was forked.
         """
-        if waiting < 1:
-            raise ConfigError(f"waiting {waiting} must be at least 1: it is the number of images that may wait")
+        if not isinstance(purifier, Purifier):
+            raise ConfigError(f"purifier is {purifier!r:.80}, expected a Purifier", code="E-config-type")
+        if isinstance(waiting, bool) or not isinstance(waiting, int) or waiting < 1:
+            raise ConfigError(
+                f"waiting is {waiting!r:.40}, expected at least 1: it is the number of images that may wait",
+                code="E-config-waiting",
+            )
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
         self._preset = purifier.preset(preset, votes)
         self._graph = purifier.graphs.step_graph(self._preset)
@@ -86,7 +91,7 @@ class Service:
 
     # ---- for callers ------------------------------------------------------------------------------------------------
 
-    def submit(self, image: Any, *, noise: NoiseSource | int | None = None, resize: bool = False) -> Future[Result]:
+    def submit(self, image: Any, *, noise: NoiseSource | int | None = None, resize: Resize = False) -> Future[Result]:
         """Give one image to be purified and classified, and get its result later.
 
         The future can be cancelled as long as the image waits for a slot. Its callbacks run in the service's thread:
@@ -96,7 +101,7 @@ class Service:
             image: one image as `Purifier.classify` takes it; it is read and checked in the calling thread.
             noise: None draws fresh secret noise. A seed is for tests and audits, never for a client to choose: with
                 noise that he knows, an attacker gets round the defence.
-            resize: resize an image of another size instead of refusing it.
+            resize: what is done with an image of another size, as for `Purifier.classify`.
 
         Raises:
             BusyError: as many images are waiting as may; try again later.
