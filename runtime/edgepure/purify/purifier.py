@@ -21,6 +21,7 @@ from ..rows.noise import NoiseSource, noise_source
 from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
 from ..types import Float32, Progress
+from .certify import Certificate, Certifier, CertifySettings
 from .graphs import OpenGraphs, Opens, open_from_bundle
 from .inflight import Counters, run_images
 from .monitor import Monitor
@@ -366,6 +367,58 @@ class Purifier:
                 raise self.explained(error, chosen) from None
             self.counters = request.counters
             return results
+
+    def certify(
+        self,
+        images: Any,
+        preset: str | Preset | Mapping[str, Any] | None = None,
+        *,
+        n: int = 10_000,
+        n0: int = 100,
+        alpha: float = 0.001,
+        radius: float | None = None,
+        noise: NoiseSource | int | None = None,
+        resize: bool = False,
+        on_progress: Progress | None = None,
+        on_certificate: Callable[[int, Certificate], object] | None = None,
+    ) -> list[Certificate]:
+        """Certified L2 radii of the smoothed answer to images, on this engine and in this precision.
+
+        The smoothed answer is the one that most purifications of an image give. Images of 8 bits and a preset that sees
+        its input once (method ``smooth``) get noise on the grid of their levels: an exact certificate. See
+        docs/certificates.md for what is proven, and for what is not.
+
+        Args:
+            images: as for `classify`; image i of this call is image i of the noise stream.
+            preset: one whose certified sigma exists, see `Plan.certified_sigma`; its votes do not matter here.
+            n: answers that are counted for each image. With ``radius``: at most.
+            n0: answers that choose the class before.
+            alpha: an image's certificate is wrong with this probability at most.
+            radius: stop the counting of an image as soon as this radius is settled, either way.
+            noise: as for `classify`.
+            resize: resize images of another size; the certificate is about the resized ones.
+            on_progress: called with the share of images, and words.
+            on_certificate: called with (position, certificate) for every image that is done.
+
+        Raises:
+            ConfigError: the preset has no certificate, with the reason; or a number is out of range.
+            ImageError: an image cannot be used.
+            NotFiniteError: the model gave NaN or infinite values.
+        """
+        certifier = Certifier(self.graphs, self.preset(preset), CertifySettings(n, n0, alpha, radius))
+        loaded = load_images(images, self.bundle.manifest.image, resize=resize)
+        found: dict[int, Certificate] = {}
+
+        def done(index: int, certificate: Certificate) -> None:
+            found[index] = certificate
+            if on_certificate is not None:
+                on_certificate(index, certificate)
+            if on_progress is not None:
+                on_progress(len(found) / len(loaded), f"{len(found)} of {len(loaded)} images")
+
+        with self.turns.alone():
+            certifier.run(loaded.images, noise_source(noise), loaded.names, done)
+        return [found[index] for index in range(len(loaded))]
 
     def explained(self, error: NotFiniteError, preset: Preset) -> NotFiniteError:
         """The error with the preset's name, and with what to do about the variant."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -15,6 +16,7 @@ from ..methods.presets import Preset
 from ..rows.noise import NoiseSource
 from ..rows.plan import Plan
 from ..types import Float32, Progress
+from .ballot import Ballot
 from .graphs import OpenGraphs
 from .inflight import Counters, InFlight, Job
 from .monitor import Monitor, reference_of
@@ -44,6 +46,8 @@ class ImageState:
     unet_calls: int = 0
     started: float = 0.0
     seconds: float = 0.0
+    asked: int = 0
+    ballot: Ballot | None = None
     purified: dict[int, Float32] = field(default_factory=dict)
     logits: dict[int, Float32] = field(default_factory=dict)
 
@@ -86,7 +90,10 @@ class Request:
         self._progress = on_progress
         self.counters = Counters()
         self._chunk = max(graphs.slots, 16)
-        self._left = len(images) * preset.votes.count
+        sequential = preset.votes.sequential
+        self._first_votes = preset.votes.count if sequential is None else Ballot(sequential).fewest()
+        self._left = len(images) * self._first_votes  # votes that were asked for and are not purified
+        self._more: deque[Job] = deque()
         self._state: dict[int, ImageState] = {}
         self._to_classify: list[tuple[int, int]] = []
         self._results: dict[int, Result] = {}
@@ -138,7 +145,15 @@ class Request:
     def _votes(self, index: int, plan: Plan) -> Iterator[Job]:
         state = self._state[index]
         state.plan = plan
-        for vote in range(self._preset.votes.count):
+        if self._preset.votes.sequential is not None:
+            state.ballot = Ballot(self._preset.votes.sequential)
+        yield from self._ask(index, plan, self._first_votes)
+
+    def _ask(self, index: int, plan: Plan, count: int) -> Iterator[Job]:
+        """Jobs of so many further votes."""
+        state = self._state[index]
+        first, state.asked = state.asked, state.asked + count
+        for vote in range(first, first + count):
             if self._over(index):
                 return
             noise = self._sources[index].for_image(plan, self._ids[index], vote, state.mask, self._graphs.image_shape)
@@ -163,13 +178,26 @@ class Request:
         self._left -= 1
         if len(self._to_classify) >= self._chunk or not self._left:
             self._classify()
-        return None
+        return self.more()
+
+    def more(self) -> Iterator[Job]:
+        """Further votes of images whose answer was not settled by those before."""
+        while self._more:
+            yield self._more.popleft()
 
     # ---- for those who wait for single images ---------------------------------------------------------------------
 
     def _over(self, index: int) -> bool:
-        """Whether an image failed: then nothing more is done for it."""
-        return bool(self._submissions) and self._submissions[index].status is Status.DONE
+        """Whether an image failed, or nobody wants it any more: then nothing more is done for it."""
+        return bool(self._submissions) and self._submissions[index].over()
+
+    def dropped(self, index: int) -> bool:
+        """Whether the jobs of an image need not be finished; what was kept of it is given up."""
+        if not self._over(index):
+            return False
+        self._state.pop(index, None)
+        self._to_classify = [entry for entry in self._to_classify if entry[0] != index]
+        return True
 
     def give_out(self) -> bool:
         """Classify what is purified by now, and give the results out; whether every image has its own."""
@@ -195,9 +223,23 @@ class Request:
             state.logits[vote] = row
             if vote > 0:
                 del state.purified[vote]
-            if len(state.logits) == self._preset.votes.count:
-                self._finish(index, state)
+            if len(state.logits) == state.asked:
+                self._decide(index, state)
         self._to_classify.clear()
+
+    def _decide(self, index: int, state: ImageState) -> None:
+        """The result of an image, or more votes."""
+        ballot = state.ballot
+        if ballot is not None:
+            for vote in range(ballot.votes, state.asked):
+                ballot.cast(int(state.logits[vote].argmax()))
+            if ballot.open:
+                assert state.plan is not None
+                count = ballot.fewest()
+                self._left += count
+                self._more.extend(self._ask(index, state.plan, count))
+                return
+        self._finish(index, state)
 
     def _finish(self, index: int, state: ImageState) -> None:
         logits = np.stack([state.logits[v] for v in sorted(state.logits)])
@@ -218,6 +260,7 @@ class Request:
             unet_calls=state.unet_calls,
             seconds=perf_counter() - state.started,
             image=state.purified[0],
+            abstained=state.ballot is not None and state.ballot.settled is None,
         )
         del self._state[index]
         if self._progress is not None:

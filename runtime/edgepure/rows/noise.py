@@ -63,6 +63,7 @@ class Stream(IntEnum):
     OUT = 1
     CLOSING = 2
     PROBE = 3
+    GRID = 4
 
 
 def philox4x32(counter: UInt64, key: tuple[int, int]) -> UInt64:
