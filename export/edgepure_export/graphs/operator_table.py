@@ -33,7 +33,7 @@ def table() -> str:
         for index, choose in enumerate((min, max, min, max)):
             row[index] = choose(row[index], counts[index])  # type: ignore[call-overload]
         for name, attribute in schema.attributes.items():
-            letter = LETTERS.get(attribute.type.name)
+            letter = LETTERS.get(str(attribute.type).rpartition(".")[2])
             if letter is not None:
                 row[4].setdefault(name, set()).add(letter)  # type: ignore[attr-defined]
     lines = []

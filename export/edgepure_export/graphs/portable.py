@@ -10,6 +10,7 @@ Found by a sweep of every operator that exported graphs contain, on ONNX Runtime
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil, prod
 
 import numpy as np
@@ -40,59 +41,79 @@ def make_portable(model: ir.Model) -> None:
             _matrix_resize(model.graph, node)
 
 
-def _explicit_pool(graph: ir.Graph, node: ir.Node) -> None:
-    """A pool with ``ceil_mode`` as a Pad, the same pool without any padding, and the divisors of the border.
+@dataclass(frozen=True)
+class _Axis:
+    """A pool along one axis of its input."""
 
-    PyTorch rounds the number of windows up, and leaves out a last one that would begin behind the image and its
-    padding. An average is divided by the pixels of its window that lie in the image; with ``count_include_pad`` by
-    those that lie in the image and its padding, but not beyond.
-    """
+    size: int
+    before: int
+    after: int
+    kernel: int
+    stride: int
+    dilation: int
+
+    @property
+    def reach(self) -> int:
+        """Pixels from the first to the last of a window."""
+        return self.dilation * (self.kernel - 1) + 1
+
+    @property
+    def rounded_down(self) -> int:
+        """Windows without ``ceil_mode``."""
+        return (self.size + self.before + self.after - self.reach) // self.stride + 1
+
+    @property
+    def windows(self) -> int:
+        """Their number, rounded up; a last one that would begin behind image and padding is left out."""
+        count = ceil((self.size + self.before + self.after - self.reach) / self.stride) + 1
+        return count - 1 if (count - 1) * self.stride >= self.size + self.before else count
+
+    @property
+    def behind(self) -> int:
+        """Padding behind the image that the last window needs."""
+        return max((self.windows - 1) * self.stride + self.reach - self.size - self.before, 0)
+
+    def divisors(self, included: bool) -> NDArray[np.int64]:
+        """By how many pixels an average is divided: those of its window that lie in the image, or, ``included``, in the
+        image and its padding; never those beyond."""
+        low, high = (-self.before, self.size + self.after) if included else (0, self.size)
+        starts = np.arange(self.windows) * self.stride - self.before
+        return np.asarray(np.minimum(starts + self.kernel, high) - np.maximum(starts, low), np.int64)
+
+
+def _explicit_pool(graph: ir.Graph, node: ir.Node) -> None:
+    """A pool with ``ceil_mode`` as PyTorch has it: a Pad, the same pool without padding, the divisors of the border."""
     sizes = _spatial(node)
     rank = len(sizes)
 
-    def numbers(name: str, default: list[int]) -> list[int]:
+    def numbers(name: str, default: Sequence[int]) -> list[int]:
         return [int(n) for n in node.attributes.get_ints(name, default)]
 
-    kernel, strides = numbers("kernel_shape", []), numbers("strides", [1] * rank)
-    dilations, pads = numbers("dilations", [1] * rank), numbers("pads", [0] * (2 * rank))
-    before, after = pads[:rank], pads[rank:]
-    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
-    counts = []
-    for size, low, high, span, stride in zip(sizes, before, after, reach, strides, strict=True):
-        count = ceil((size + low + high - span) / stride) + 1
-        counts.append(count - 1 if (count - 1) * stride >= size + low else count)
+    pads = numbers("pads", [0] * (2 * rank))
+    kernel, ones = numbers("kernel_shape", ()), [1] * rank
+    parts = (sizes, pads[:rank], pads[rank:], kernel, numbers("strides", ones), numbers("dilations", ones))
+    axes = [_Axis(*numbers) for numbers in zip(*parts, strict=True)]
     node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
-    if all((s + a + b - r) // t + 1 == n for s, a, b, r, t, n in zip(sizes, before, after, reach, strides, counts, strict=True)):
-        return  # nothing was rounded
-    behind = [
-        max((n - 1) * t + r - s - a, 0) for s, a, r, t, n in zip(sizes, before, reach, strides, counts, strict=True)
-    ]
+    if all(axis.windows == axis.rounded_down for axis in axes):
+        return
     average = node.op_type == "AveragePool"
     value, name = node.inputs[0], str(node.name)
-    assert value is not None
+    assert value is not None and value.shape is not None
+    before, behind = [axis.before for axis in axes], [axis.behind for axis in axes]
     widths = new_constant(graph, f"{name}/pads", np.array([0, 0, *before, 0, 0, *behind], np.int64))
     filler = new_constant(graph, f"{name}/filler", np.array(0.0 if average else _LOWEST, np.float32))
     padded = ir.node("Pad", [value, widths, filler], name=f"{name}/Pad")
-    padded.outputs[0].name = f"{name}/padded"
-    whole = [s + a + b for s, a, b in zip(sizes, before, behind, strict=True)]
-    padded.outputs[0].shape = ir.Shape([*value.shape[:2], *whole])  # type: ignore[index]
-    padded.outputs[0].type = value.type
+    out = padded.outputs[0]
+    out.name, out.type = f"{name}/padded", value.type
+    out.shape = ir.Shape([*list(value.shape)[:2], *(axis.size + axis.before + axis.behind for axis in axes)])
     padded.metadata_props.update(node.metadata_props)
     graph.insert_before(node, padded)
-    node.replace_input_with(0, padded.outputs[0])
+    node.replace_input_with(0, out)
     included = bool(node.attributes.get_int("count_include_pad", 0))
     for left_out in ("pads", "count_include_pad"):
         node.attributes.pop(left_out, None)
     if average:
-        borders = after if included else [0] * rank
-        starts = before if included else [0] * rank
-        divisors = [
-            np.array([
-                min(i * t - a + k, s + b) - max(i * t - a, -c) for i in range(n)
-            ])
-            for s, a, b, c, k, t, n in zip(sizes, before, borders, starts, kernel, strides, counts, strict=True)
-        ]  # fmt: skip
-        _scaled(graph, node, prod(kernel) / _product(divisors))
+        _scaled(graph, node, prod(kernel) / _product([axis.divisors(included) for axis in axes]))
 
 
 def _product(axes: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
@@ -151,10 +172,9 @@ def _responses(node: ir.Node, size: int, wanted: int) -> NDArray[np.float32]:
     """What a Resize makes of each unit vector: its matrix ``[wanted, size]``, by the definition of ONNX."""
     from onnx.reference import ReferenceEvaluator
 
-    attributes = {key: ir.serde.serialize_attribute(attr) for key, attr in node.attributes.items()}
-    attributes.pop("axes", None)
+    attributes = [ir.serde.serialize_attribute(attr) for key, attr in node.attributes.items() if key != "axes"]
     single = onnx.helper.make_node("Resize", ["x", "", "", "sizes"], ["y"])
-    single.attribute.extend(attributes.values())
+    single.attribute.extend(attributes)
     body = onnx.helper.make_graph(
         [single],
         "axis",
@@ -164,7 +184,8 @@ def _responses(node: ir.Node, size: int, wanted: int) -> NDArray[np.float32]:
     )
     model = onnx.helper.make_model(body, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9)
     run = ReferenceEvaluator(model).run
-    return np.stack([run(None, {"x": unit[None]})[0][0] for unit in np.eye(size, dtype=np.float32)], axis=1)
+    units = np.eye(size, dtype=np.float32)
+    return np.stack([np.asarray(run(None, {"x": unit[None]}))[0, 0] for unit in units], axis=1)
 
 
 def _spatial(node: ir.Node) -> list[int]:
@@ -177,4 +198,4 @@ def _spatial(node: ir.Node) -> list[int]:
             "so it cannot be rewritten; choose ceil_mode=False or antialias=False in the network",
             code="E-export-portable",
         )
-    return [int(size) for size in sizes]  # type: ignore[call-overload]
+    return [size for size in sizes if isinstance(size, int)]

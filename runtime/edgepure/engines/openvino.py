@@ -144,7 +144,11 @@ class OpenVinoEngine(HostEngine):
         for start in range(0, batch, size):
             request = compiled.create_infer_request()
             for name, array in arrays.items():
-                request.set_tensor(name, self._openvino.Tensor(array[start : start + size], shared_memory=shared))
+                tensor = self._openvino.Tensor(array[start : start + size], shared_memory=shared)
+                try:
+                    request.set_tensor(name, tensor)
+                except RuntimeError as error:  # an input that was folded away, or a shape that cannot be
+                    raise _graph_fault(error) from None
             requests.append(request)
         return requests
 
@@ -207,9 +211,11 @@ def _infer(requests: list[Any]) -> None:
                 request.wait()
         if type(error) is not RuntimeError:  # a handler of a signal that came meanwhile raises what it likes
             raise
-        raise BundleError(
-            f"OpenVINO cannot run the graph: {reason(error)}; export the bundle again", code="E-graph-run"
-        ) from None
+        raise _graph_fault(error) from None
+
+
+def _graph_fault(error: Exception) -> BundleError:
+    return BundleError(f"OpenVINO cannot run the graph: {reason(error)}; export the bundle again", code="E-graph-run")
 
 
 def _int8_units() -> bool:
