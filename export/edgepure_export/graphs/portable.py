@@ -33,10 +33,10 @@ def make_portable(model: ir.Model) -> None:
         ExportError: an operator would have to be rewritten, and the size of its input is not fixed.
     """
     for node in list(model.graph):
-        if node.op_type in ("AveragePool", "MaxPool") and node.attributes.get_int("ceil_mode", 0):
+        if node.op_type in ("AveragePool", "MaxPool") and node.attributes.get_int("ceil_mode", 0) != 0:
             _explicit_pool(model.graph, node)
         elif node.op_type == "Resize" and any(
-            node.attributes.get_int(flag, 0) for flag in ("antialias", "exclude_outside")
+            node.attributes.get_int(flag, 0) != 0 for flag in ("antialias", "exclude_outside")
         ):
             _matrix_resize(model.graph, node)
 
