@@ -106,10 +106,10 @@ def classify(
 def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:
     from .output import number, table
 
-    columns = ["image", "label", "probability"]
+    columns = ["image", "label", "prob."]
     plain = any(r["plain_label"] is not None for r in done)
     if plain:
-        columns.append("unpurified")
+        columns.append("plain")
     levels = list(dict.fromkeys(level for r in done for level in r["levels"]))
     extras = [key for key in ("score_norm", "p_value", "flagged", "mask_area") if any(r[key] is not None for r in done)]
     columns += [*levels, *(e.replace("_", " ") for e in extras), "UNet calls", "ms"]
@@ -122,7 +122,7 @@ def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:
         row += [number(r["levels"].get(level), 4) for level in levels]
         row += [_yes(r[key]) if key == "flagged" else number(r[key], 3) for key in extras]
         rows.append([*row, r["unet_calls"], f"{1e3 * r['seconds']:.1f}"])
-    table(columns, rows, right=[c for c in columns if c not in ("image", "label", "unpurified")])
+    table(columns, rows, right=[c for c in columns if c not in ("image", "label", "plain")])
 
 
 def _yes(flagged: bool | None) -> str:
