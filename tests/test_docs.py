@@ -1,0 +1,62 @@
+"""The generated parts of docs/ are what the code makes of them today."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from edgepure.bundle.manifest import Manifest
+from edgepure.cli.verbs import ORDER
+from tools.docs import errors, fields
+from tools.docs.__main__ import PAGES, stale
+from tools.docs.page import ROOT, Page
+
+
+def test_no_page_is_stale() -> None:
+    assert sorted(stale()) == [], "run `make docs`"
+
+
+def test_every_verb_has_its_section() -> None:
+    page = Page((ROOT / "docs" / "cli.md").read_text(encoding="utf-8"))
+    assert page.names("help") == list(ORDER)
+
+
+def test_every_key_of_a_bundle_has_a_row_in_a_table() -> None:
+    page = Page((ROOT / "docs" / "bundle-format.md").read_text(encoding="utf-8"))
+    objects = {name for name in Manifest.model_json_schema()["$defs"] if name not in ("MaskArea", "MaskCalibration")}
+    methods = {"GdmpSpec", "GnspSpec", "HeterogeneousSpec", "RepaintSpec", "UniformSpec"}  # docs/methods.md
+    rest = {"LinearReweighting", "SigmoidReweighting"}
+    assert {"Manifest", *objects} - methods - rest == set(page.names("fields"))
+
+
+def test_a_page_that_was_not_made_is_noticed() -> None:
+    page = Page("<!-- fields: X -->\n| `kept` | | | what it means |\n<!-- end -->\n")
+
+    class X(BaseModel):
+        kept: int
+        new: str | None = None
+
+    page.fill("fields", lambda name, old: fields.fields(X.model_json_schema(), old))
+    assert "| `kept` | integer | required | what it means |\n| `new` | string or null | `null` |  |\n" in page.text
+    assert page.text.startswith("<!-- fields: X -->\n") and page.text.endswith("<!-- end -->\n")
+
+
+def test_errors_are_read_from_the_source(tmp_path: Path) -> None:
+    source = tmp_path / "module.py"
+    source.write_text('raise ImageError(f"it is {size}, " "expected one", code="E-x-size")\n')
+    assert list(errors.raised(source)) == [("E-x-size", "ImageError", "it is ..., expected one")]
+
+
+def test_codes_are_short_and_of_one_class() -> None:
+    """One code is one kind of fault: a caller who reads it need not look at the class as well."""
+    for code, entry in errors.codes().items():
+        assert len(code) <= 40 and code == code.lower().replace("e-", "E-", 1)
+        assert len(entry.classes) <= 1, f"{code}: {sorted(entry.classes)}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_linked(name: str) -> None:
+    linked = [(ROOT / place).read_text(encoding="utf-8") for place in ("README.md", "docs/cli.md", "docs/architecture.md")]
+    assert any(f"{name})" in text for text in linked)
