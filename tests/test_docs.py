@@ -58,5 +58,7 @@ def test_codes_are_short_and_of_one_class() -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_is_linked(name: str) -> None:
-    linked = [(ROOT / place).read_text(encoding="utf-8") for place in ("README.md", "docs/cli.md", "docs/architecture.md")]
+    linked = [
+        (ROOT / place).read_text(encoding="utf-8") for place in ("README.md", "docs/cli.md", "docs/architecture.md")
+    ]
     assert any(f"{name})" in text for text in linked)

@@ -15,9 +15,12 @@ _LONGEST_VALUE = 80
 
 
 class Entry(BaseModel):
-    """Base of what documents hold: unknown keys, NaN and infinities are errors, and nothing changes afterwards."""
+    """Base of what documents hold: unknown keys, NaN and infinities are errors, and nothing changes afterwards.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    Pydantic builds its validators at first use: imports stay quick, and the list of methods may still grow by then.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ def torchless(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def python(code: str, env: dict[str, str], *arguments: object) -> str:
     """What a program prints."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -101,10 +101,8 @@ def calibrate(
     from ..calibrate import calibrate as run
     from ..calibrate.probes import DEFAULT_LEVELS, parse_levels
     from ..calibrate.report import write_report
-    from ..page import check_tools
 
     if report is not None:
-        check_tools()
         prepare_file(report, "--report")
     settings = Settings(
         levels=DEFAULT_LEVELS if probe_t is None else parse_levels(probe_t),

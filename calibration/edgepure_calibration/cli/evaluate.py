@@ -120,9 +120,7 @@ def evaluate(
         evaluation = import_module("edgepure_calibration.evaluate")
         from ..evaluate.card import write_card
         from ..evaluate.report import write_report
-        from ..page import check_tools
     if report is not None:  # not found out after the whole run
-        check_tools()
         prepare_file(report, "--report")
     settings = evaluation.Settings(
         attacks=tuple(evaluation.ATTACKS) if attack == "all" else _names(attack),

@@ -94,12 +94,10 @@ def quantize(
     chosen = _target(target, provider)
     with needs("quantize needs the onnx package", "calibration", ExportError):
         parts: Any = import_module("edgepure_calibration.quantize")
-        from .. import page
         from ..quantize.report import write_report
     if precision not in ("int8", "fp8", "fp16", "bf16"):
         raise ConfigError(f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16")
     if report is not None:
-        page.check_tools()
         prepare_file(report, "--report")
     request = parts.Request(
         precision=precision, target=chosen, presets=tuple(preset or ()), keep=tuple(keep or ()), provider=provider,

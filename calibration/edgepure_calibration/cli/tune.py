@@ -92,8 +92,8 @@ def tune(
     """Search the presets of a bundle under a budget, and write the best as `fast`, `balanced` and `robust`.
 
     Candidates are tried on some images, cheap measurements first. The Pareto points are measured again on other images
-    with an attack of another kind; those numbers decide and go into the bundle (tuning/evidence.json). Needs Optuna and
-    Matplotlib: pip install edgepure[calibration]; white-box attacks need PyTorch too: pip install edgepure[export].
+    with an attack of another kind; those numbers decide and go into the bundle (tuning/evidence.json). Needs Optuna:
+    pip install edgepure[calibration]; white-box attacks need PyTorch too: pip install edgepure[export].
 
     Ctrl-C loses nothing: every finished trial is in the study file, and the same command goes on there.
 
@@ -114,8 +114,6 @@ def tune(
         import_module("optuna")
         tuning: Any = import_module("edgepure_calibration.tune")
     if report is not None:  # not found out after the whole search
-        with needs("the report needs Matplotlib", "calibration"):
-            import_module("matplotlib")
         prepare_file(report, "--report")
     with Progress("opening the bundle") as bar:
         opened = Bundle.open(bundle)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from edgepure import Bundle
 from edgepure.bundle.manifest import Manifest
-from edgepure.demo.report import environment
 from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages
 from edgepure.machine.packages import needs
+from edgepure.report.environment import environment
 
 from .budget import Budget, CallBudget, TimeBudget
 from .candidate import Candidate

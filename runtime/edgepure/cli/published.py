@@ -43,7 +43,9 @@ def presets(
     if dataset is not None:
         known = sorted({d for p in published().values() for d in p.datasets})
         if dataset not in known:
-            raise ConfigError(f"there are no presets for {dataset!r}; there are some for {', '.join(known)}")
+            raise ConfigError(
+                f"there are no presets for {dataset!r}; there are some for {', '.join(known)}", code="E-preset-dataset"
+            )
         chosen = [p for p in chosen if dataset in p.datasets]
     if as_json:
         emit_json([as_data(preset) for preset in chosen])

@@ -1,3 +1,6 @@
+from .builder import RowBuilder as RowBuilder
+from .execute import EpsilonFunction as EpsilonFunction
+from .execute import execute_row as execute_row
 from .noise import NoiseSource as NoiseSource
 from .noise import Replay as Replay
 from .noise import SecretNoise as SecretNoise
@@ -9,6 +12,5 @@ from .plan import COLUMNS as COLUMNS
 from .plan import Draw as Draw
 from .plan import Plan as Plan
 from .plan import Row as Row
-from .plan import RowBuilder as RowBuilder
 from .schedule import NoiseSchedule as NoiseSchedule
 from .schedule import ScheduleSpec as ScheduleSpec
