@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,29 @@ def test_codes_are_short_and_of_one_class() -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_is_linked(name: str) -> None:
-    linked = [
-        (ROOT / place).read_text(encoding="utf-8") for place in ("README.md", "docs/cli.md", "docs/architecture.md")
-    ]
-    assert any(f"{name})" in text for text in linked)
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/cli.md", "docs/architecture.md")]
+    assert any(f"{name})" in text for text in texts)
+
+
+def test_the_readme_is_short() -> None:
+    assert (ROOT / "README.md").stat().st_size <= 6500
+
+
+def test_links_lead_somewhere() -> None:
+    """Files and headings that the pages name, as GitHub makes anchors of headings."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *ROOT.glob("docs/**/*.md")]
+    broken = []
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            file, _, heading = target.partition("#")
+            if file.startswith(("http:", "https:")):
+                continue
+            place = (page.parent / file).resolve() if file else page
+            if not place.exists() or (heading and heading not in anchors(place)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
