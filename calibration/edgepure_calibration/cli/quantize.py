@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgepure.cli.options import BundleArgument, DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption
+from edgepure.engines.kinds import DEFAULT_PROVIDER, kind_of, providers
 from edgepure.errors import ConfigError, ExportError, VerificationError
 from edgepure.machine.packages import needs
 
@@ -38,7 +39,7 @@ def quantize(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--for", metavar="cpu|openvino|cuda|tensorrt", help="The engine that the variant is for. "
+        typer.Option("--for", metavar="PROVIDER", help="The provider that the variant is for. "
                      "Elsewhere than on --provider its speed is not measured. Default: the provider.",
                      show_default=False),
     ] = None,
@@ -130,21 +131,22 @@ def quantize(
         note(f"error: the {precision} variant was refused and the bundle is as it was: {'; '.join(found.reasons)}")
         raise typer.Exit(VerificationError.exit_code)
     if not as_json:
-        command, engine = ("build", "") if chosen == "tensorrt" else ("bench", f" --provider {chosen}")
+        command, engine = ("build", "") if kind_of(chosen).built else ("bench", f" --provider {chosen}")
         say(f"\nnext: edgepure {command} {bundle} --precision {precision}{engine}")
 
 
 def _target(target: str | None, provider: str) -> str:
     """What the variant is for."""
-    from edgepure.bundle.manifest import Target
-
-    wanted = target or provider.removesuffix("-rtx")
-    if wanted not in get_args(Target):
-        raise ConfigError(f"--for {wanted!r} is unknown; choose cpu, openvino, cuda or tensorrt")
-    if provider.startswith("tensorrt"):
+    row = kind_of(provider)
+    wanted = target or row.made_for
+    families = [name for name in providers() if kind_of(name).made_for == name]
+    if wanted not in families:
+        raise ConfigError(f"--for {wanted!r} is unknown; choose one of {', '.join(families)}", code="E-quantize-for")
+    if row.built:
         raise ConfigError(
-            f"--provider {provider!r}: variants are judged by ONNX Runtime or OpenVINO; give --provider cpu and "
-            f"--for {wanted}"
+            f"--provider {provider!r}: variants are judged by ONNX Runtime or OpenVINO; give --provider "
+            f"{DEFAULT_PROVIDER} and --for {wanted}",
+            code="E-quantize-provider",
         )
     return wanted
 

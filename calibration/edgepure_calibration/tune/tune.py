@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgepure import Bundle
 from edgepure.bundle.manifest import Manifest
+from edgepure.engines.kinds import check_variant
 from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages
 from edgepure.machine.packages import needs
@@ -101,7 +102,7 @@ def tune(
     for name in precisions or ():
         if name not in offered:
             raise ConfigError(f"the bundle has no graphs in {name}; it has {', '.join(offered)}")
-        opened.manifest.check_target(name, provider)
+        check_variant(opened.manifest, name, provider)
     transfer, attacks, protocols = make_attacks(twin, settings, whitebox, len(opened.manifest.classes))
     with study_file(opened.path, study) as path, Meter(bundle, provider, threads) as meter:
         for name in references or ():
@@ -180,7 +181,7 @@ def tune(
 def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
     """Whether a variant can run on this engine."""
     try:
-        manifest.check_target(precision, provider)
+        check_variant(manifest, precision, provider)
     except ProviderError:
         return False
     return True

@@ -1,6 +1,5 @@
 from .attention import AttentionHead as AttentionHead
 from .attention import MaskModule as MaskModule
-from .qdq import SCHEMES as SCHEMES
 from .step import LearnedStepModule as LearnedStepModule
 from .step import StepModule as StepModule
 from .step import UnetModule as UnetModule

@@ -14,10 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from ..engines.base import check_kernels
-from ..errors import BundleError, ConfigError, ProviderError
+from ..errors import BundleError, ConfigError
 from ..images.spec import ImageSpec
-from ..machine.packages import ENGINES
 from ..methods.presets import Preset
 from ..rows.plan import COLUMNS, LEARNED_COLUMNS
 from ..rows.schedule import ScheduleSpec
@@ -39,8 +37,8 @@ GraphName = Literal["classifier", "mask", "step", "step_learned", "unet"]
 GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "unet")
 #: Precisions that a bundle may have beside the fp32 in which it was exported.
 VariantName = Literal["fp16", "bf16", "int8", "fp8"]
-#: Engines that variants are made for.
-Target = Literal["cpu", "openvino", "cuda", "tensorrt"]
+#: A provider whose engine a variant was made for; which there are is said by `edgepure.engines.kinds`.
+Target = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 VARIANT_NAMES: tuple[VariantName, ...] = ("fp16", "bf16", "int8", "fp8")
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -92,7 +90,7 @@ class GraphEntry(Entry):
     file: RelativePath
     opset: int = Field(ge=7, le=1000, description="ONNX operator set of the default domain")
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] = "fp32"
-    target: Target | None = Field(None, description="the engine that a variant was made for; null: any")
+    target: Target | None = Field(None, description="the provider that a variant was made for; null: any")
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
 
@@ -217,27 +215,6 @@ class Manifest(Entry):
             f"the bundle {self.name!r} has no {precision} variant; it has {_listed(['fp32', *self.variants])}. Make "
             f"one with `edgepure quantize BUNDLE --precision {precision} --data IMAGES`"
         )
-
-    def check_target(self, precision: str, provider: str) -> None:
-        """Refuse a variant on an engine that it was not made for, or that has no kernels for it.
-
-        ONNX Runtime's CPU wants other Q/DQ nodes than the others do, those with zero points are nothing for a GPU, and
-        the bf16 that stands between OpenVINO's is nothing for ONNX Runtime's CPU.
-
-        Raises:
-            ProviderError: the variant cannot run on this engine.
-            ConfigError, BundleError: as `graphs_in`.
-        """
-        graphs = self.graphs_in(precision)
-        check_kernels(provider, precision)
-        wanted = provider.removesuffix("-rtx")
-        for made_for in {entry.target for entry in graphs.values() if entry.target not in (None, wanted)}:
-            if made_for in ("cpu", "openvino") or wanted == "openvino":
-                raise ProviderError(
-                    f"the {precision} variant of {self.name!r} was made for {ENGINES[str(made_for)][0]} ({made_for}) "
-                    f"and cannot run on {provider!r}; make it anew with "
-                    f"`edgepure quantize BUNDLE --precision {precision} --for {wanted} --data IMAGES`"
-                )
 
     def _check_graph(self, graph: GraphName, entry: GraphEntry) -> None:
         if entry.file not in self.files:

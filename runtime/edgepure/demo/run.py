@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from os import PathLike
 from time import perf_counter
 
-from ..machine.packages import ENGINES
+from ..engines.kinds import kind_of
 from ..purify.purifier import load
 from ..purify.scores import Score
 from ..report.environment import environment
@@ -89,7 +89,7 @@ def run_demo(
         summary=(
             f"{len(data)} handwritten digits that the classifier has not seen, attacked so that it reads them wrong, "
             "then purified by a small diffusion model and classified again: by exported graphs on "
-            f"{ENGINES[provider][0]}, without PyTorch."
+            f"{kind_of(provider).title}, without PyTorch."
         ),
         default=default,
         plain={

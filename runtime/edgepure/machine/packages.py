@@ -1,4 +1,4 @@
-"""The packages behind the engines, and their versions: what a measurement means nothing without."""
+"""Installed packages: their versions, without which a measurement means nothing, and what they add to edgepure."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from typing import Any
 
 from ..errors import ConfigError, EdgepureError
-
-#: Both bring the module `onnxruntime`.
-ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
-#: provider -> what people call its engine, and the packages that it may come from.
-ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "cpu": ("ONNX Runtime", ONNXRUNTIME),
-    "openvino": ("OpenVINO", ("openvino",)),
-    "cuda": ("ONNX Runtime", ONNXRUNTIME),
-    "tensorrt": ("TensorRT", ("tensorrt",)),
-    "tensorrt-rtx": ("TensorRT for RTX", ("tensorrt-rtx",)),
-}
 
 
 def installed_package(*names: str) -> tuple[str, str] | None:
@@ -44,11 +34,10 @@ def package_version(*names: str) -> str | None:
     return None if found is None else found[1]
 
 
-def engine_words(provider: str) -> str:
-    """The engine behind a provider and its version, for people: ``OpenVINO 2026.4.1``."""
-    name, packages = ENGINES[provider]
-    found = package_version(*packages)
-    return name if found is None else f"{name} {found}"
+@cache
+def _declared() -> Any:
+    """What all installed packages declare: read once, because that means looking into each of them."""
+    return entry_points()
 
 
 @cache
@@ -59,8 +48,9 @@ def extensions(group: str) -> dict[str, EntryPoint]:
     counts, else the first on Python's path.
     """
     found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=group):
-        if point.name not in found or (point.dist is not None and point.dist.name == "edgepure"):
+    for point in _declared().select(group=group):
+        own = point.dist is not None and point.dist.name == "edgepure"
+        if own or point.name not in found:
             found[point.name] = point
     return found
 

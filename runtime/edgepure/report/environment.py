@@ -7,7 +7,8 @@ from datetime import date
 
 import numpy as np
 
-from ..machine.packages import ENGINES, package_version
+from ..engines.kinds import DEFAULT_PROVIDER, kind_of
+from ..machine.packages import package_version
 from ..machine.processor import cpu_name, usable_cores
 
 
@@ -16,13 +17,13 @@ def environment(*providers: str) -> dict[str, str]:
 
     ``providers``: those that computed, whose engines are named; none: ``cpu``.
     """
-    packages = [ENGINES[provider][1] for provider in providers or ("cpu",)]
+    kinds = [kind_of(provider) for provider in providers or (DEFAULT_PROVIDER,)]
     return {
         "date": date.today().isoformat(),
         "edgepure": package_version("edgepure") or "-",
         "python": platform.python_version(),
         "numpy": np.__version__,
-        **{names[0]: package_version(*names) or "-" for names in packages},
+        **{next(iter(kind.packages), kind.title): kind.version() or "-" for kind in kinds},
         "device": cpu_name(),
         "cores": str(usable_cores()),
         "system": f"{platform.system()} {platform.machine()}",

@@ -143,9 +143,9 @@ LAUNCH = """
 import json
 import sys
 import numpy as np
-from edgepure.engines import device_noise
+from edgepure.engines.gpu import noise as device_noise
 from edgepure.errors import ProviderError
-from edgepure.nvidia import Gpu
+from edgepure.machine.nvidia import Gpu
 
 code, results, stream = open(sys.argv[1], "rb").read(), sys.argv[2], int(sys.argv[3])
 device_noise.start_cuda = lambda: None  # the runtime brings its own, private ways into the driver
