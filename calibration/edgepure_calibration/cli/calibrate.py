@@ -94,7 +94,8 @@ def calibrate(
       edgepure calibrate digits --data photos/
       edgepure calibrate digits --data images.npz:clean --attacked images.npz:adversarial --report calibration.html
     """
-    from edgepure.cli.output import emit_json, note, prepare_file
+    from edgepure.cli.output import emit_json, note
+    from edgepure.cli.outputs import prepare_file
     from edgepure.cli.progress import Progress
 
     from ..calibrate import Settings
@@ -103,7 +104,7 @@ def calibrate(
     from ..calibrate.report import write_report
 
     if report is not None:
-        prepare_file(report, "--report")
+        prepare_file(report, "--report", (data, attacked))
     settings = Settings(
         levels=DEFAULT_LEVELS if probe_t is None else parse_levels(probe_t),
         noise=noise,  # type: ignore[arg-type]  # it is checked there

@@ -113,7 +113,8 @@ def evaluate(
       edgepure evaluate cifar10 --data test/ --attack pgd,apgd --device cuda --mask-gradient soft --report robust.html
       edgepure evaluate digits --data test.npz --attack square --noise-policy --no-card --json
     """
-    from edgepure.cli.output import emit_json, note, prepare_file
+    from edgepure.cli.output import emit_json, note
+    from edgepure.cli.outputs import prepare_file
     from edgepure.cli.progress import Progress
 
     with needs("an evaluation needs PyTorch", "robustness"):
@@ -121,7 +122,7 @@ def evaluate(
         from ..evaluate.card import write_card
         from ..evaluate.report import write_report
     if report is not None:  # not found out after the whole run
-        prepare_file(report, "--report")
+        prepare_file(report, "--report", (data,))
     settings = evaluation.Settings(
         attacks=tuple(evaluation.ATTACKS) if attack == "all" else _names(attack),
         norm=norm, eps=radius(eps), steps=steps, eot=eot, restarts=restarts, votes=votes, worst=worst, images=images,

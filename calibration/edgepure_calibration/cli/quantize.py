@@ -88,7 +88,8 @@ def quantize(
       edgepure classify digits seven.png --precision int8
     """
     from edgepure.bundle.bundle import Bundle
-    from edgepure.cli.output import emit_json, note, prepare_file, say
+    from edgepure.cli.output import emit_json, note, say
+    from edgepure.cli.outputs import prepare_file
     from edgepure.cli.progress import Progress
     from edgepure.images.dataset import load_labelled
 
@@ -99,7 +100,7 @@ def quantize(
     if precision not in ("int8", "fp8", "fp16", "bf16"):
         raise ConfigError(f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16")
     if report is not None:
-        prepare_file(report, "--report")
+        prepare_file(report, "--report", (data, attacked))
     request = parts.Request(
         precision=precision, target=chosen, presets=tuple(preset or ()), keep=tuple(keep or ()), provider=provider,
         threads=threads, limits=parts.Limits(flips=max_flips, accuracy=max_loss), redraws=redraws, seed=seed,

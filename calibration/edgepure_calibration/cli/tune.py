@@ -105,7 +105,8 @@ def tune(
       edgepure tune digits --data d.npz --attacked d.npz:attacked --budget-calls 5 --no-whitebox --trials 30
     """
     from edgepure.bundle.bundle import Bundle
-    from edgepure.cli.output import emit_json, note, prepare_file
+    from edgepure.cli.output import emit_json, note
+    from edgepure.cli.outputs import prepare_file
     from edgepure.cli.progress import Progress
 
     if (budget_calls is None) == (budget_ms is None):
@@ -114,7 +115,7 @@ def tune(
         import_module("optuna")
         tuning: Any = import_module("edgepure_calibration.tune")
     if report is not None:  # not found out after the whole search
-        prepare_file(report, "--report")
+        prepare_file(report, "--report", (data, attacked, test))
     with Progress("opening the bundle") as bar:
         opened = Bundle.open(bundle)
         settings = tuning.TuneSettings(objective=objective, trials=trials, images=images, eps=radius(eps), seed=seed)

@@ -67,7 +67,8 @@ def output_names(sources: Sequence[Source]) -> list[str]:
         if other is not source:
             raise ConfigError(
                 f"{other.name} and {source.name} would both be written to {name}; run them one after another with "
-                "different folders"
+                "different folders",
+                code="E-output-twice",
             )
     return names
 
@@ -99,7 +100,7 @@ def run_chunks(
         ImageError: there is no image at all.
     """
     if not sources:
-        raise ImageError("there is no image; give at least one file, folder or array")
+        raise ImageError("there is no image; give at least one file, folder or array", code="E-image-none")
     failures: list[Failure] = []
     expected = float(purifier.planner.unet_calls(preset))
     counted = 0
@@ -148,7 +149,12 @@ def _sources(path: Path) -> Iterator[Source]:
         for file in files:
             yield Source(str(file), file.stem, file, file)
         if not files:
-            yield Source(str(path), path.name, path, ImageError(f"the folder holds no image ({', '.join(SUFFIXES)})"))
+            yield Source(
+                str(path),
+                path.name,
+                path,
+                ImageError(f"the folder holds no image ({', '.join(SUFFIXES)})", code="E-image-none"),
+            )
     else:
         yield Source(str(path), path.stem, path, path)
 
@@ -162,17 +168,22 @@ def _read_array(path: Path, name: str | None) -> NDArray[Any]:
         else:
             array = map_npy(path)
     except ArrayError as error:
-        raise ImageError(f"it cannot be read as an array of numbers ({error})") from None
+        raise ImageError(f"it cannot be read as an array of numbers ({error})", code="E-image-unreadable") from None
     if array.ndim in (2, 3):
         array = array[None]
     if array.ndim != 4:
         raise ImageError(
-            f"it has the shape {list(array.shape)}, expected images: uint8 [N, H, W, C] or float [N, C, H, W] in [0, 1]"
+            f"it has the shape {list(array.shape)}, expected images: uint8 [N, H, W, C] or float [N, C, H, W] in "
+            "[0, 1]",
+            code="E-image-shape",
         )
     if len(array) > MOST_OF_A_FILE:
-        raise ImageError(f"it holds {len(array)} images, at most {MOST_OF_A_FILE} are taken from one file; divide it")
+        raise ImageError(
+            f"it holds {len(array)} images, at most {MOST_OF_A_FILE} are taken from one file; divide it",
+            code="E-image-too-many",
+        )
     if len(array) == 0:
-        raise ImageError("the batch is empty; give at least one image")
+        raise ImageError("the batch is empty; give at least one image", code="E-image-none")
     return array
 
 
@@ -185,5 +196,6 @@ def _key(keys: Sequence[str], name: str | None) -> str:
         return "images"
     wanted = "one, or one called `images`" if name is None else f"one called `{name}`"
     raise ImageError(
-        f"it holds the arrays {', '.join(keys) or 'none'}; expected {wanted}, or give FILE.npz:NAME for the array NAME"
+        f"it holds the arrays {', '.join(keys) or 'none'}; expected {wanted}, or give FILE.npz:NAME for the array NAME",
+        code="E-image-array-name",
     )

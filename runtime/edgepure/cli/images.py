@@ -157,7 +157,7 @@ def classify(
     from .batches import find_sources
     from .monitor import check_options, rejection, write_metrics
 
-    check_options(flag_rate, probe, reject, metrics)
+    check_options(flag_rate, probe, reject, metrics, images)
     sources = find_sources(images)
     session = _Session(bundle, preset, change, votes, rule, seed, provider, precision, threads, slots)
     monitor = None if flag_rate is None else session.purifier.monitor(flag_rate, probe=probe)
@@ -217,7 +217,7 @@ class _Session:
         channels, height, width = manifest.image.shape
         Planner(manifest.schedule.build(), channels * height * width).unet_calls(self.preset)
         if masked and self.preset.mask is None:
-            raise ConfigError(f"--mask-out: preset {self.name} has no mask")
+            raise ConfigError(f"--mask-out: preset {self.name} has no mask", code="E-preset-no-mask")
         with Progress(f"starting the engine {provider!r}"):
             self.purifier = Purifier(opened, provider, precision=precision, threads=threads, slots=slots)
         self._start = perf_counter()
@@ -305,7 +305,9 @@ def _write(save: Callable[[Any, Path], None], image: Any, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         save(image, target)
     except OSError as error:
-        raise EdgepureError(f"cannot write {target}: {error.strerror or error}; it was not half-written") from error
+        raise EdgepureError(
+            f"cannot write {target}: {error.strerror or error}; it was not half-written", code="E-output-not-writable"
+        ) from error
 
 
 def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> list[Path]:
@@ -316,22 +318,30 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
     """
     from ..images.load import SUFFIXES
     from .batches import output_names
+    from .outputs import check_output
 
     if output.suffix.lower() == ".png" and not output.is_dir():
         if len(sources) != 1:
-            raise ConfigError(f"-o {output} is one file, but there are {len(sources)} images; give a folder")
+            raise ConfigError(
+                f"-o {output} is one file, but there are {len(sources)} images; give a folder", code="E-output-folder"
+            )
         targets = [output]
     else:
         if output.suffix.lower() in SUFFIXES and not output.is_dir():
-            raise ConfigError(f"-o {output}: images are written as PNG, which loses nothing; give FILE.png or a folder")
+            raise ConfigError(
+                f"-o {output}: images are written as PNG, which loses nothing; give FILE.png or a folder",
+                code="E-output-suffix",
+            )
         if output.exists() and not output.is_dir():
-            raise ConfigError(f"-o {output} is a file; give FILE.png or a folder")
+            raise ConfigError(f"-o {output} is a file; give FILE.png or a folder", code="E-output-folder")
         targets = [output / name for name in output_names(sources)]
     if mask_out is not None and mask_out.resolve() == targets[0].parent.resolve():
-        raise ConfigError(f"--mask-out {mask_out}: choose another folder than that of the purified images")
-    taken = {source.path.resolve() for source in sources}
+        raise ConfigError(
+            f"--mask-out {mask_out}: choose another folder than that of the purified images", code="E-output-twice"
+        )
+    inputs = [source.path for source in sources]
     for target in targets:
-        for path in (target, *([mask_out / target.name] if mask_out is not None else [])):
-            if path.resolve() in taken:
-                raise ConfigError(f"{path} is an input and would be overwritten; choose another place with -o")
+        check_output(target, "-o", inputs)
+        if mask_out is not None:
+            check_output(mask_out / target.name, "--mask-out", inputs)
     return targets

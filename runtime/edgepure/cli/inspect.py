@@ -22,12 +22,13 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOpt
       edgepure inspect digits --json | jq .presets
     """
     from ..bundle.bundle import Bundle
+    from .bundle_presets import costs_of
     from .output import emit_json
     from .progress import Progress
 
     with Progress("checking the hashes"):
         opened = Bundle.open(bundle)
-    costs = _costs(opened)
+    costs = costs_of(opened.manifest)
     if as_json:
         emit_json(
             {
@@ -41,26 +42,8 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOpt
     _print(opened, costs)
 
 
-def _costs(bundle: Bundle) -> dict[str, dict[str, int]]:
-    """UNet calls of each preset: rows, votes, probes, and all of them for one decision."""
-    from ..methods.planner import Planner
-
-    manifest = bundle.manifest
-    channels, height, width = manifest.image.shape
-    planner = Planner(manifest.schedule.build(), channels * height * width)
-    costs = {}
-    for name, preset in manifest.presets.items():
-        probe = planner.probe(preset)
-        costs[name] = {
-            "rows": planner.plan(preset).unet_calls,
-            "votes": preset.votes.count,
-            "probes": probe.unet_calls if probe is not None else 0,
-            "unet_calls": planner.unet_calls(preset),
-        }
-    return costs
-
-
 def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
+    from .bundle_presets import preset_table
     from .output import say, size, table
 
     manifest = bundle.manifest
@@ -97,19 +80,7 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
         right=("opset", "size", "parity"),
     )
     say("")
-    table(
-        ("preset", "method", "UNet calls", "= rows", "x votes", "+ probes", "rule", "description"),
-        (
-            (
-                name + (" *" if name == manifest.default_preset else ""),
-                preset.method.method + (" + SSNI" if preset.ssni is not None else ""),
-                costs[name]["unet_calls"], costs[name]["rows"], costs[name]["votes"], costs[name]["probes"],
-                preset.votes.rule if preset.votes.count > 1 else "-", preset.description or "-",
-            )
-            for name, preset in sorted(manifest.presets.items())
-        ),
-        right=("UNet calls", "= rows", "x votes", "+ probes"),
-    )  # fmt: skip
+    preset_table(manifest, costs)
     say("* the default; with SSNI an image may need fewer calls than these\n")
     if manifest.calibration is not None:
         table(("calibration", "value"), _calibration(manifest.calibration))

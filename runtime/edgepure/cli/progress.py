@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import suppress
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,8 @@ class Progress:
         note(f"{self.what}: {100 * share:.0f} %{left}")
 
     def __enter__(self) -> Progress:
-        self._timer.start()
+        with suppress(RuntimeError):  # no more threads: the work may go on without a picture of it
+            self._timer.start()
         return self
 
     def __exit__(

@@ -88,14 +88,17 @@ def verify(
       edgepure verify cifar10 --provider cuda --precision fp32,fp16 --data clean.npz
     """
     from ..errors import VerificationError
-    from .output import emit_json, note, prepare_file
+    from .output import emit_json, note
+    from .outputs import prepare_file
     from .progress import Progress
 
     if against not in (None, "torch"):
-        raise ConfigError(f"--against {against!r} is unknown; the only choice is torch")
+        raise ConfigError(f"--against {against!r} is unknown; the only choice is torch", code="E-cli-option-value")
     if against is None and (classifier or diffusion):
-        raise ConfigError("--classifier and --diffusion name what to compare with; add --against torch")
-    prepare_file(report, "--report")
+        raise ConfigError(
+            "--classifier and --diffusion name what to compare with; add --against torch", code="E-cli-options-together"
+        )
+    prepare_file(report, "--report", (data, attacked))
     engines = [(p, q) for p in _listed(providers, "--providers") for q in _listed(precision, "--precision")]
     with Progress("checking the hashes") as bar:
         images = _images(bundle, data, attacked, limit, resize)
@@ -239,7 +242,7 @@ def _stories(level: Level) -> list[str]:
 def _listed(text: str, option: str) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     if not all(names):
-        raise ConfigError(f"{option} {text!r}: expected names separated by commas")
+        raise ConfigError(f"{option} {text!r}: expected names separated by commas", code="E-cli-option-value")
     return names
 
 
