@@ -44,8 +44,10 @@ def main() -> None:
     joined = " | ".join(f"{100 * np.mean(values <= a):.1f} %" if smallest <= a else "-" for a in RATES)
     print(f"| reference | stated {' | '.join(f'{100 * a:g} %' for a in RATES)} |\n|---|{'---|' * len(RATES)}")
     print(f"| {half} held-out digits, on the {len(norms) - half} others ({SPLITS} splits) | {joined} |")
-    print(f"| {len(shipped)} training digits (the shipped bundle), on {len(norms)} held-out ones | "
-          f"{flagged(shipped, norms)} |")  # fmt: skip
+    print(
+        f"| {len(shipped)} training digits (the shipped bundle), on {len(norms)} held-out ones | "
+        f"{flagged(shipped, norms)} |"
+    )
     print(f"\nattacked digits, the shipped reference: {flagged(shipped, attacked)}")
 
 

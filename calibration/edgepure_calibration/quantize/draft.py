@@ -26,8 +26,8 @@ GRAPHS: tuple[GraphName, ...] = ("step", "step_learned", "unet")
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """The graphs of a variant.
+class Draft:
+    """The graphs of a variant that is not in the bundle yet.
 
     Attributes:
         precision, target: what it is and what it is for.
@@ -72,7 +72,7 @@ def build(
     graphs: Collection[GraphName] = GRAPHS,
     provider: str = DEFAULT_PROVIDER,
     scheme: Scheme | None = None,
-) -> Candidate:
+) -> Draft:
     """Write the graphs of a variant into ``folder`` (what was there is removed).
 
     Args:
@@ -80,7 +80,7 @@ def build(
             them all; a graph whose operators are called otherwise is left out.
         keep: names of operators in higher precision.
         graphs: those to make; the ones that the bundle does not have are skipped.
-        provider: where the candidate is going to be run; if that is not its target, it gets a twin.
+        provider: where the draft is going to be run; if that is not its target, it gets a twin.
         scheme: of int8 and fp8; None: that of the precision and the target.
 
     Raises:
@@ -106,7 +106,7 @@ def build(
                 twins[graph] = twin_pool.save(model, f"{graph}.onnx")
     for path in files.values():
         _check(path)
-    return Candidate(precision, target, tuple(sorted(keep)), files, files if native else twins, reports)
+    return Draft(precision, target, tuple(sorted(keep)), files, files if native else twins, reports)
 
 
 def _convert(
@@ -142,26 +142,28 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path))
     except Exception as error:  # the checker raises classes of its own
-        raise ExportError(f"{path.name} did not become a valid ONNX graph: {str(error).splitlines()[0]}") from error
+        raise ExportError(
+            f"{path.name} did not become a valid ONNX graph: {str(error).splitlines()[0]}", code="E-variant-graph"
+        ) from error
 
 
-class CandidatePurifier(Purifier):
-    """A bundle with some of its graphs replaced by those of a candidate that is not in the bundle yet."""
+class DraftPurifier(Purifier):
+    """A bundle with some of its graphs replaced by those of a draft."""
 
     def __init__(
         self,
         bundle: Bundle,
-        candidate: Candidate,
+        draft: Draft,
         provider: str = DEFAULT_PROVIDER,
         *,
         threads: int | None = None,
         slots: int = 8,
     ) -> None:
-        self._candidate = candidate
+        self._draft = draft
         super().__init__(bundle, provider, threads=threads, slots=slots)
 
     def _open(self, graph: str) -> Engine:
-        path = next((file for name, file in self._candidate.runnable.items() if name == graph), None)
+        path = next((file for name, file in self._draft.runnable.items() if name == graph), None)
         if path is None:
             return super()._open(graph)
-        return open_graph(path, self.provider, precision=self._candidate.opened_as, threads=self._threads)
+        return open_graph(path, self.provider, precision=self._draft.opened_as, threads=self._threads)

@@ -1,4 +1,4 @@
-"""Measures candidates with the deployed graphs on this device."""
+"""The deployed graphs of a bundle on this device: what they decide, and how long it takes them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TIMED_VOTES = (1, 2, 4, 8)
 SHORT, LONG = 1, 5
 
 
-class Meter:
-    """The bundle on an engine, once for each precision, opened at first use."""
+class DeployedGraphs:
+    """The bundle on what runs it, once for each precision, opened at first use."""
 
     def __init__(self, bundle: str | PathLike[str], provider: str = "cpu", threads: int | None = None) -> None:
         self._bundle, self._provider, self._threads = bundle, provider, threads
@@ -74,7 +74,7 @@ class Meter:
             purifier.close()
         self._open.clear()
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> DeployedGraphs:
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""The images of a tuning run, in two parts that share none: one for the search, one for the finalists."""
+"""The images of a tuning run, in two splits that share none: one for the search, one for the finalists."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from edgepure.images.dataset import LabelledImages
 from ..data_checks import PlainLogits, check_attacks, check_images, check_labels
 from .settings import TuneSettings
 
-#: Fewer images of a part say nothing about an accuracy.
+#: Fewer images of a split say nothing about an accuracy.
 FEWEST = 8
 
-#: The seeds of the two parts' attacks are the run's plus these.
+#: The seeds of the two splits' attacks are the run's plus these.
 SEARCH_TRANSFER, FINAL_TRANSFER = 1, 2
 
-#: Attacks the plain classifier on labelled images; the seed makes the two parts' attacks different ones.
+#: Attacks the plain classifier on labelled images; the seed makes the two splits' attacks different ones.
 Transfer = Callable[[LabelledImages, int], LabelledImages]
 
 
 @dataclass(frozen=True)
-class Part:
-    """Labelled images of one part.
+class Split:
+    """Labelled images of one split.
 
     Attributes:
         clean: as they are.
@@ -38,14 +38,14 @@ class Part:
     whitebox: LabelledImages
 
 
-def make_parts(
+def make_splits(
     data: LabelledImages,
     attacked: LabelledImages | None,
     test: LabelledImages | None,
     settings: TuneSettings,
     plain: PlainLogits,
     transfer: Transfer | None,
-) -> tuple[Part, Part]:
+) -> tuple[Split, Split]:
     """Split the data.
 
     Args:
@@ -73,11 +73,12 @@ def make_parts(
         if transfer is None:
             raise ConfigError(
                 "there is nothing to attack with: give images that were attacked on this bundle's classifier "
-                "(--attacked), or install PyTorch with `pip install edgepure[export]`, so that they can be made"
+                "(--attacked), or install PyTorch with `pip install edgepure[export]`, so that they can be made",
+                code="E-data-attacked",
             )
         hit = transfer(search, settings.seed + SEARCH_TRANSFER), transfer(final, settings.seed + FINAL_TRANSFER)
     else:
-        hit = _attacked_parts(attacked, data, settings, test_apart=test is not None)
+        hit = _attacked_images(attacked, data, settings, test_apart=test is not None)
     for clean, images, what in ((search, hit[0], "search"), (final, hit[1], "finalists")):
         try:
             check_attacks(clean, images, plain, f"the attacked images for the {what}")
@@ -86,22 +87,23 @@ def make_parts(
                 raise
             raise ConfigError(
                 f"PGD of radius {settings.eps:.3g} hardly harms this bundle's classifier without any defence, so "
-                "there is nothing to tune; choose a larger eps"
+                "there is nothing to tune; choose a larger eps",
+                code="E-data-attacked",
             ) from error
     return (
-        Part(search, hit[0], _some(search, settings.whitebox_images, settings.seed)),
-        Part(final, hit[1], _some(final, settings.final_whitebox_images, settings.seed)),
+        Split(search, hit[0], _some(search, settings.whitebox_images, settings.seed)),
+        Split(final, hit[1], _some(final, settings.final_whitebox_images, settings.seed)),
     )
 
 
-def _attacked_parts(
+def _attacked_images(
     attacked: LabelledImages, data: LabelledImages, settings: TuneSettings, *, test_apart: bool
 ) -> tuple[LabelledImages, LabelledImages]:
     if attacked.labels is None and len(attacked) == len(data):
         attacked = replace(attacked, labels=data.labels)
     check_images(attacked, "the attacked images", 2 * FEWEST)
     check_labels(attacked, "the attacked images")
-    # Equal labels draw equal positions, so that of paired images no part holds the other's clean ones.
+    # Equal labels draw equal positions, so that of paired images no split holds the other's clean ones.
     count = settings.images if not test_apart or len(attacked) > settings.images else len(attacked) // 2
     first, rest = _split(attacked, count, settings.seed, keep_rest=True)
     return first, _some(rest, settings.final_images, settings.seed)

@@ -12,15 +12,14 @@ from .verdict import Limits, PresetGate
 
 
 @dataclass(frozen=True)
-class Request:
+class QuantizeSettings:
     """What `quantize` is asked to do.
 
     Attributes:
         precision: of the variant.
-        target: the device that it is for; elsewhere than on ``provider`` its speed cannot be measured.
+        target: the provider that it is for; judged on another one, its speed cannot be measured.
         presets: names; empty: the default preset alone.
         keep: layers that stay in higher precision in any case (see `edgepure_export.graphs.precision.matching`).
-        provider, threads: where fp32 and the variant run to be compared.
         limits: of the gate.
         redraws: noises that each image of the gate is purified with.
         seed: of everything random.
@@ -30,8 +29,6 @@ class Request:
     target: Target = "cpu"
     presets: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
-    provider: str = "cpu"
-    threads: int | None = None
     limits: Limits = field(default_factory=Limits)
     redraws: int = 5
     seed: int = 1
@@ -39,7 +36,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One candidate: the layers that it keeps (those of the request included), its error on recorded calls (root mean
+    """One draft: the layers that it keeps (those of the request included), its error on recorded calls (root mean
     square, as a share of a step's result), and its way through the gate."""
 
     kept: tuple[str, ...]

@@ -11,16 +11,16 @@ from tiny_bundle import logits
 
 from edgepure.errors import ConfigError, ImageError
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.tune.parts import Part, make_parts
 from edgepure_calibration.tune.settings import TuneSettings
+from edgepure_calibration.tune.splits import Split, make_splits
 
 SETTINGS = TuneSettings(images=16, final_images=100, whitebox_images=10, final_whitebox_images=12)
 
 
 def parts(
     data: LabelledImages, attacked: LabelledImages | None, test: LabelledImages | None = None, **options: Any
-) -> tuple[Part, Part]:
-    return make_parts(data, attacked, test, replace(SETTINGS, **options), logits, None)
+) -> tuple[Split, Split]:
+    return make_splits(data, attacked, test, replace(SETTINGS, **options), logits, None)
 
 
 def names(data: LabelledImages) -> set[str]:
@@ -61,13 +61,13 @@ def test_attacks_are_made_with_another_seed_for_each_part(data: LabelledImages, 
         seeds.append(seed)
         return replace(some, images=np.stack([by_name[name] for name in some.names]))
 
-    make_parts(data, None, None, SETTINGS, logits, transfer)
+    make_splits(data, None, None, SETTINGS, logits, transfer)
     assert len(set(seeds)) == 2
 
 
 def test_an_attack_that_does_no_harm(data: LabelledImages) -> None:
     with pytest.raises(ConfigError, match=r"PGD of radius 0\.0314 hardly harms this bundle's classifier.*larger eps"):
-        make_parts(data, None, None, SETTINGS, logits, lambda some, seed: some)
+        make_splits(data, None, None, SETTINGS, logits, lambda some, seed: some)
 
 
 def test_attacked_images_take_the_labels_of_the_clean_ones(data: LabelledImages, attacked: LabelledImages) -> None:

@@ -1,4 +1,4 @@
-"""The measurement behind a calibration, in two stages.
+"""What a calibration measures, in two stages.
 
 The search measures every candidate probe on some images, clean and attacked (without attacked ones, clean images with
 random signs added stand in), and chooses one. Then the chosen probe, and those of the bundle's presets, are measured on
@@ -7,31 +7,29 @@ all images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 import edgepure
 from edgepure.bundle.calibration import Calibration, FirstCall, ProbeCalibration
 from edgepure.methods import EpsSpec
 from edgepure.purify.purifier import Purifier
+from edgepure.types import Progress
 
+from ..progress import Meter
+from ..work import Work
 from .data import CalibrationData, random_signs
 from .masks import AREAS, measure_masks
-from .norm_store import NormStore, measure
+from .norms import ImageSet, measure_norms
 from .probes import candidates, choose
 from .reweighting import fit_linear, fit_sigmoid
+from .settings import CalibrateSettings
 from .statistics import Norms, distribution, rank_correlation, reference_sample, rounded, separation
 
-if TYPE_CHECKING:
-    from .calibrate import Settings
-
-#: Called with (share of the UNet calls that is done, what is going on).
-OnProgress = Callable[[float, str], None]
 Against = Literal["attacked", "random signs"]
 
 #: Size of the random signs that stand in for attacks, in units of [0, 1].
@@ -58,40 +56,8 @@ class Measured:
     final: tuple[ProbeNorms, ...]
 
 
-@dataclass(frozen=True)
-class _ImageSet:
-    """Images ``[N, C, H, W]`` with a name in the store and the seed of their noise."""
-
-    name: str
-    images: NDArray[np.float32]
-    seed: int
-
-
-class _Meter:
-    """Measures both image sets, and counts the UNet calls for the time estimate."""
-
-    def __init__(
-        self, purifier: Purifier, clean: _ImageSet, other: _ImageSet, store: NormStore, total: int, report: OnProgress
-    ) -> None:
-        self._purifier, self._clean, self._other, self._store = purifier, clean, other, store
-        self._total, self._calls, self._report = max(total, 1), 0, report
-
-    def norms(self, probes: Sequence[EpsSpec], most: int | None, what: str) -> tuple[ProbeNorms, ...]:
-        """The norms of each probe on the first ``most`` images of both sets; None: on all."""
-
-        def count(calls: int) -> None:
-            self._calls += calls
-            self._report(min(self._calls / self._total, 1.0), what)
-
-        clean, other = (
-            measure(self._purifier, self._store, s.name, s.images[:most], probes, s.seed, count)
-            for s in (self._clean, self._other)
-        )
-        return tuple(ProbeNorms(p, a, b) for p, a, b in zip(probes, clean, other, strict=True))
-
-
-def run(
-    purifier: Purifier, data: CalibrationData, settings: Settings, store: NormStore, report: OnProgress
+def measure(
+    purifier: Purifier, data: CalibrationData, settings: CalibrateSettings, work: Work, report: Progress
 ) -> Measured:
     """Measure and choose. The bundle is not changed."""
     presets = purifier.presets.values()
@@ -103,16 +69,21 @@ def run(
     searched = min(len(clean.images), settings.search) + min(len(other.images), settings.search)
     every = len(clean.images) + len(other.images)
     # the probe that is going to be chosen is taken for one of a single call
-    total = searched * sum(p.unet_calls for p in [*probes, first]) + every * (1 + sum(p.unet_calls for p in set(own)))
-    meter = _Meter(purifier, clean, other, store, total, report)
+    calls = searched * sum(p.unet_calls for p in [*probes, first]) + every * (1 + sum(p.unet_calls for p in set(own)))
+    meter = Meter(calls, report)
 
-    search = meter.norms(probes, settings.search, "comparing probes")
+    def norms_of(probes: Sequence[EpsSpec], most: int | None, words: str) -> tuple[ProbeNorms, ...]:
+        """The norms of each probe on the first ``most`` images of both sets; None: on all."""
+        both = (measure_norms(purifier, work, images, most, probes, meter, words) for images in (clean, other))
+        return tuple(ProbeNorms(p, a, b) for p, a, b in zip(probes, *both, strict=True))
+
+    search = norms_of(probes, settings.search, "comparing probes")
     chosen, reason = choose([_measured(norms, against) for norms in search])
     kept = [p for p in probes if any(p.same_rows(q) for q in (chosen.probe, *own))]
-    final = meter.norms(kept, None, "measuring all images")
+    final = norms_of(kept, None, "measuring all images")
     norms = next(n for n in final if n.probe is chosen.probe)
     attacks = norms.other if against == "attacked" else None
-    (of_first,) = meter.norms([first], settings.search, "measuring the first call of the purification")
+    (of_first,) = norms_of([first], settings.search, "measuring the first call of the purification")
 
     calibration = Calibration(
         created=date.today(),
@@ -138,12 +109,12 @@ def first_call_probe(purifier: Purifier) -> EpsSpec:
     return EpsSpec(levels=(t + 1.0,), label="index")
 
 
-def _image_sets(data: CalibrationData, seed: int) -> tuple[_ImageSet, _ImageSet, Against]:
-    clean = _ImageSet(f"clean {data.clean.sha256}", data.clean.images, seed)
+def _image_sets(data: CalibrationData, seed: int) -> tuple[ImageSet, ImageSet, Against]:
+    clean = ImageSet(f"clean {data.clean.sha256}", data.clean.images, seed)
     if data.attacked is not None:
-        return clean, _ImageSet(f"attacked {data.attacked.sha256}", data.attacked.images, seed + 1), "attacked"
+        return clean, ImageSet(f"attacked {data.attacked.sha256}", data.attacked.images, seed + 1), "attacked"
     stand_in = random_signs(data.clean.images, STAND_IN_EPS, seed)
-    return clean, _ImageSet(f"random signs {seed} {data.clean.sha256}", stand_in, seed + 1), "random signs"
+    return clean, ImageSet(f"random signs {seed} {data.clean.sha256}", stand_in, seed + 1), "random signs"
 
 
 def _measured(norms: ProbeNorms, against: Against) -> ProbeCalibration:
@@ -189,7 +160,7 @@ def _first_call(
     )
 
 
-def _areas(purifier: Purifier, settings: Settings) -> list[float]:
+def _areas(purifier: Purifier, settings: CalibrateSettings) -> list[float]:
     """The usual areas, those of the bundle's presets, and the one that was asked for."""
     of_presets = [p.mask.area for p in purifier.presets.values() if p.mask is not None and p.mask.area is not None]
     asked = [] if settings.mask_area is None else [settings.mask_area]
