@@ -10,7 +10,10 @@ import torch
 from data import Images, Labels
 
 from edgepure import Preset, Purifier
-from edgepure.demo.evaluate import (
+from edgepure.demo import (
+    ColumnProtocol,
+    DemoReport,
+    Gallery,
     MethodRun,
     ScoredRun,
     attack_gallery,
@@ -19,10 +22,9 @@ from edgepure.demo.evaluate import (
     plain_labels,
     plan_rows,
 )
-from edgepure.demo.report import ColumnProtocol, DemoReport, Gallery
-from edgepure.parity.verification import Verification
-from edgepure.purify.scores import Score
-from edgepure.report.environment import environment
+from edgepure.parity import Verification
+from edgepure.purify import Score
+from edgepure.report import environment
 from edgepure_calibration.attacks import PGD, Defence
 
 

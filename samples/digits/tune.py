@@ -28,7 +28,7 @@ from edgepure.cli.progress import Progress
 from edgepure.demo import demo_bundle
 from edgepure.images.dataset import LabelledImages
 from edgepure.methods.published import get
-from edgepure.purify.scores import Score
+from edgepure.purify import Score
 from edgepure_calibration.attacks import AttackSeeds, AttackSettings, attack_named
 from edgepure_calibration.provider import ProviderSettings
 from edgepure_calibration.tune import TuneSettings, Tuning, tune

@@ -11,7 +11,7 @@ import torch
 
 from edgepure.cli.progress import duration
 from edgepure.files.atomic import write_json, write_text
-from edgepure.purify.scores import Score
+from edgepure.purify import Score
 from edgepure_calibration.tune import Tuning
 from edgepure_calibration.tune.candidate import Candidate
 from edgepure_calibration.tune.result import score_data

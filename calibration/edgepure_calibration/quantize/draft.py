@@ -128,9 +128,9 @@ def _convert(
         return {"half": asdict(half)}
     assert ranges is not None
     quantized = set(quantizable(model)) - set(keep)
-    qdq: QdqReport = insert_qdq(model, ranges, scheme or scheme_of(precision, target), keep)
-    report["qdq"] = asdict(qdq)
     rest = kind_of(target).unquantized
+    qdq: QdqReport = insert_qdq(model, ranges, scheme or scheme_of(precision, target), keep, fp16_scales=rest == "fp16")
+    report["qdq"] = asdict(qdq)
     if rest == "bf16":
         report["half"] = asdict(to_half(model, rest, quantized))
     elif rest == "fp16":
