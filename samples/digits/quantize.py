@@ -28,9 +28,14 @@ from edgepure_calibration.quantize import Limits, Request, quantize
 
 #: What is made, by (precision, engine).
 VARIANTS: tuple[tuple[VariantName, Target], ...] = (
-    ("int8", "cpu"), ("bf16", "openvino"), ("int8", "openvino"),
-    ("fp16", "tensorrt"), ("bf16", "tensorrt"), ("int8", "tensorrt"), ("fp8", "tensorrt"),
-)  # fmt: skip
+    ("int8", "cpu"),
+    ("bf16", "openvino"),
+    ("int8", "openvino"),
+    ("fp16", "tensorrt"),
+    ("bf16", "tensorrt"),
+    ("int8", "tensorrt"),
+    ("fp8", "tensorrt"),
+)
 PRESETS = ("heterogeneous", "uniform", "heterogeneous-ssni", "uniform-ssni")
 
 
@@ -93,9 +98,13 @@ def main(
     found = []
     for precision, target in VARIANTS[:3] if quick else VARIANTS:
         request = Request(
-            precision, target, presets=PRESETS[:1] if quick else PRESETS, threads=1, limits=Limits(speed=0.0),
+            precision,
+            target,
+            presets=PRESETS[:1] if quick else PRESETS,
+            threads=1,
+            limits=Limits(speed=0.0),
             provider="openvino" if target == "openvino" else "cpu",
-        )  # fmt: skip
+        )
         with Progress(f"{precision} for {target}") as bar:
             outcome = quantize(
                 bundle, request, clean, attacked, on_progress=lambda what, share, bar=bar: bar.update(share, what)

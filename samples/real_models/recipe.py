@@ -73,11 +73,17 @@ def main(recipe: Recipe) -> None:
     statistics = {k.removeprefix("ssni."): float(v) for k, _, v in (text.partition("=") for text in options.set)}
     try:
         report = run(
-            recipe, sources["classifier"], sources["diffusion"], options.out, options.preset or recipe.presets,
-            statistics=statistics, threads=options.threads, overwrite=options.overwrite,
+            recipe,
+            sources["classifier"],
+            sources["diffusion"],
+            options.out,
+            options.preset or recipe.presets,
+            statistics=statistics,
+            threads=options.threads,
+            overwrite=options.overwrite,
             classes=options.classes.read_text().split("\n")[:-1] if options.classes else None,
             selftest_calls=options.selftest_calls,
-        )  # fmt: skip
+        )
     except edgepure.EdgepureError as error:
         raise SystemExit(f"error: {error}") from None
     report["note"] = options.note

@@ -39,17 +39,16 @@ def load_data(
     *,
     limit: int,
     seed: int,
-    resize: bool = False,
 ) -> CalibrationData:
     """Read, check and (beyond ``limit`` images) draw the data.
 
     Raises:
         ImageError, ConfigError: the images are unfit; the sentence says why.
     """
-    found = _load(purifier, clean, resize)
+    found = _load(purifier, clean)
     _check(found, "the clean images", FEWEST_CLEAN)
     plain = purifier.logits(found.images).argmax(axis=1)
-    other = None if attacked is None else _load(purifier, attacked, resize)
+    other = None if attacked is None else _load(purifier, attacked)
     answers = None
     if other is not None:
         _check(other, "the attacked images", FEWEST_ATTACKED)
@@ -64,10 +63,10 @@ def load_data(
     )
 
 
-def _load(purifier: Purifier, data: str | Path | LabelledImages, resize: bool) -> LabelledImages:
+def _load(purifier: Purifier, data: str | Path | LabelledImages) -> LabelledImages:
     manifest = purifier.bundle.manifest
     if not isinstance(data, LabelledImages):
-        return load_labelled(data, manifest.image, manifest.classes, resize=resize)
+        return load_labelled(data, manifest.image, manifest.classes)
     if data.images.shape[1:] != manifest.image.shape:
         raise ImageError(
             f"the images are {list(data.images.shape[1:])} (C, H, W), this bundle takes {list(manifest.image.shape)}; "

@@ -1,21 +1,18 @@
 """Robustness evaluation: attacks through the twin, answers of the deployed engine, numbers with their protocols."""
 
-from .protocol import Accuracy, Footnotes, Protocol, Rule
-from .results import Agreement, AttackResult, Evaluation, PresetResult
+from .accuracy import Accuracy, Footnotes, Rule
+from .results import Agreement, AttackResult, Evaluated, PresetResult
 from .run import evaluate
-from .settings import ATTACKS, DEFAULT_ATTACKS, Settings
+from .settings import EvaluateSettings
 
 __all__ = [
-    "ATTACKS",
-    "DEFAULT_ATTACKS",
     "Accuracy",
     "Agreement",
     "AttackResult",
-    "Evaluation",
+    "EvaluateSettings",
+    "Evaluated",
     "Footnotes",
     "PresetResult",
-    "Protocol",
     "Rule",
-    "Settings",
     "evaluate",
 ]

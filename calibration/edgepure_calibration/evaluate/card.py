@@ -11,18 +11,18 @@ from edgepure.bundle.edit import edit_bundle
 from edgepure.errors import BundleError, ConfigError
 from edgepure.report.text import printable
 
-from .protocol import Footnotes, digest
-from .results import Evaluation
-from .store import bundle_key
+from ..digest import digest
+from ..work import bundle_key
+from .results import Evaluated
 from .tables import mask_table, policy_table, summary_table
 
 #: Where it lies in a bundle.
 CARD, CARD_JSON = "robustness/card.md", "robustness/card.json"
 
 
-def card(found: Evaluation) -> str:
+def card(found: Evaluated) -> str:
     """The card as Markdown. No number on it is without its protocol."""
-    notes = Footnotes()
+    notes = found.footnotes()
     facts = found.facts
     lines = [
         f"# Robustness card: {_in_markdown(found.bundle)}",
@@ -50,7 +50,7 @@ def _in_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>&!|#])", r"\\\1", printable(" ".join(text.split())))
 
 
-def write_card(bundle: str | PathLike[str], found: Evaluation, precision: str = "fp32") -> None:
+def write_card(bundle: str | PathLike[str], found: Evaluated, precision: str = "fp32") -> None:
     """Put both files into the bundle.
 
     Raises:
@@ -58,11 +58,12 @@ def write_card(bundle: str | PathLike[str], found: Evaluation, precision: str = 
         BundleError: the bundle is not the one that was evaluated; it stays as it is.
     """
     if not any(preset.attacks for preset in found.presets):
-        raise ConfigError("no attack was run, so there is no robustness to put on a card")
+        raise ConfigError("no attack was run, so there is no robustness to put on a card", code="E-card-empty")
     with edit_bundle(bundle) as edit:
         if bundle_key(edit.manifest, precision) != found.bundle_sha256:
             raise BundleError(
-                f"{bundle} does not hold the graphs and weights that were evaluated; evaluate it again for a card"
+                f"{bundle} does not hold the graphs and weights that were evaluated; evaluate it again for a card",
+                code="E-card-bundle",
             )
         edit.write(CARD, card(found).encode())
         protocols: dict[str, Any] = {}

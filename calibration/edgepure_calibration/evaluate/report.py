@@ -9,14 +9,26 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepure.report.page import Card, Cards, Cell, Figure, Figures, Notes, Section, Strip, Strips, page, write_page
-from edgepure.report.page import Table as PageTable
+from edgepure.report.page import (
+    Card,
+    Cards,
+    Cell,
+    Figure,
+    Figures,
+    Notes,
+    Section,
+    Strip,
+    Strips,
+    Table,
+    page,
+    write_page,
+)
 from edgepure.report.pictures import Picture
 from edgepure.report.plots import Plot, Scale
 
-from .protocol import Accuracy, Footnotes
-from .results import Evaluation, PresetResult
-from .tables import Table, agreement_table, attack_table, mask_table, policy_table, summary_table
+from .accuracy import Accuracy
+from .results import Evaluated, PresetResult
+from .tables import TextTable, agreement_table, attack_table, mask_table, policy_table, summary_table
 
 #: Images shown of each preset, and how much a perturbation is enlarged to be seen.
 _SHOWN, _ENLARGED = 4, 5.0
@@ -24,7 +36,7 @@ _SHOWN, _ENLARGED = 4, 5.0
 _ACCURACY = re.compile(r"([\d.]+ %) \(([^)]+)\) (\[\d+\])(?: (.+))?")
 
 
-def write_report(found: Evaluation, path: str | PathLike[str]) -> Path:
+def write_report(found: Evaluated, path: str | PathLike[str]) -> Path:
     """Write the page, whole or not at all.
 
     Raises:
@@ -33,9 +45,9 @@ def write_report(found: Evaluation, path: str | PathLike[str]) -> Path:
     return write_page(path, render(found), "--report")
 
 
-def render(found: Evaluation) -> str:
+def render(found: Evaluated) -> str:
     """The page as UTF-8 text."""
-    notes = Footnotes()
+    notes = found.footnotes()
     summary = _section(summary_table(found, notes))
     sections = [_headline(found), summary]
     for preset in found.presets:
@@ -49,11 +61,11 @@ def render(found: Evaluation) -> str:
     return page(_title(found), sections, _facts(found))
 
 
-def _title(found: Evaluation) -> str:
+def _title(found: Evaluated) -> str:
     return f"Robustness of {found.bundle}"
 
 
-def _headline(found: Evaluation) -> Section:
+def _headline(found: Evaluated) -> Section:
     cards = []
     for preset in found.presets:
         worst = preset.worst
@@ -76,10 +88,10 @@ def _tone(accuracy: Accuracy) -> str:
     return "good" if accuracy.fraction >= 0.8 else "fair" if accuracy.fraction >= 0.5 else "bad"
 
 
-def _section(table: Table) -> Section:
+def _section(table: TextTable) -> Section:
     rows = [[_cell(text) for text in row] for row in table.rows]
     numbers = [name for i, name in enumerate(table.columns) if i and all(_number(row[i]) for row in table.rows)]
-    return Section(table.title, [table.note], [PageTable.of(table.columns, rows, right=numbers)])
+    return Section(table.title, [table.note], [Table.of(table.columns, rows, right=numbers)])
 
 
 def _cell(text: str) -> str | Cell:
@@ -95,7 +107,7 @@ def _number(text: str) -> bool:
     return text == "-" or re.fullmatch(r"[+-]?[\d.]+", text) is not None or _ACCURACY.fullmatch(text) is not None
 
 
-def _facts(found: Evaluation) -> dict[str, str]:
+def _facts(found: Evaluated) -> dict[str, str]:
     """What the numbers were measured with, nested facts in one line each."""
     shown: dict[str, str] = {}
     for key, value in found.facts.items():
@@ -126,7 +138,7 @@ def _curves(preset: PresetResult) -> Section:
     return Section(f"{preset.name}: sending an image again", [words], [Figures([figure])])
 
 
-def _pictures(preset: PresetResult, found: Evaluation) -> Section:
+def _pictures(preset: PresetResult, found: Evaluated) -> Section:
     """The first image of some classes, its attacked versions, and the change beside each."""
     picks = [int(np.flatnonzero(found.labels == c)[0]) for c in np.unique(found.labels)][:_SHOWN]
     strips = []

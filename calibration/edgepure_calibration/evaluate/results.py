@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from edgepure import Preset
 from edgepure.intervals import clopper_pearson
+from edgepure.types import Float32
 
-from .protocol import Accuracy, Protocol
-from .settings import ATTACKS, Settings
-
-Float32 = NDArray[np.float32]
+from ..attacks.known import known_attacks
+from ..attacks.protocol import AttackProtocol
+from .accuracy import Accuracy, Footnotes
+from .settings import EvaluateSettings
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,13 @@ class Agreement:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"images": self.images, "flips": self.flips, "upper_bound95": round(self.bound, 6),
-                "largest_pixel_difference": self.difference, "masks_that_differ": self.masks}  # fmt: skip
+        return {
+            "images": self.images,
+            "flips": self.flips,
+            "upper_bound95": round(self.bound, 6),
+            "largest_pixel_difference": self.difference,
+            "masks_that_differ": self.masks,
+        }
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class AttackResult:
     images: Float32 = field(default_factory=lambda: np.zeros((0, 1, 1, 1), np.float32), repr=False)
 
     @property
-    def protocol(self) -> Protocol:
+    def protocol(self) -> AttackProtocol:
         """Of all of these numbers."""
         return self.accuracies[0].protocol
 
@@ -137,8 +143,8 @@ class PresetResult:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """All of it.
+class Evaluated:
+    """What an evaluation found.
 
     Attributes:
         bundle: name; ``bundle_sha256`` of its graphs and weights.
@@ -156,17 +162,28 @@ class Evaluation:
     images: Float32 = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
     classes: tuple[str, ...]
-    settings: Settings
+    settings: EvaluateSettings
     facts: Mapping[str, Any]
     all_presets: Sequence[str]
     experiments: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
 
+    def footnotes(self) -> Footnotes:
+        """The numbers of all protocols, the same wherever this evaluation is shown."""
+        found: list[AttackProtocol] = []
+        for preset in self.presets:
+            for attack in (preset.clean, *preset.attacks):
+                found += [attack.protocol, attack.plain.protocol]
+            found += [accuracy.protocol for accuracy in preset.union[:1]]
+        for by_preset in self.experiments.values():
+            found += [result.protocol for results in by_preset.values() for result in results]
+        return Footnotes(found)
+
     def not_tested(self) -> list[str]:
         """What these numbers say nothing about, one sentence each."""
         s, done = self.settings, {a.protocol.attack for p in self.presets for a in p.attacks}
-        if "apgd" in done:  # it is both of them
-            done |= {"apgd-ce", "apgd-dlr"}
-        rest = [name for name in ATTACKS if name not in done]
+        known = known_attacks()
+        done |= {part for name in done if name in known for part in known[name].includes}
+        rest = [name for name in known if name not in done]
         found = [f"attacks that were not run: {', '.join(rest)}"] if rest else []
         others = [name for name in self.all_presets if name not in {p.name for p in self.presets}]
         if others:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgepure.engines.base import Stepper
 from edgepure.methods.presets import Preset
@@ -157,6 +159,21 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.after)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """As arrays by name, to be kept."""
+        feeds = {f"in/{name}": array for name, array in self.feeds.items()}
+        return {**feeds, "after": self.after, "rows": np.array(self.rows)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]] | None) -> Samples | None:
+        """The reverse; None for what is no such thing."""
+        try:
+            found = arrays or {}
+            feeds = {key.removeprefix("in/"): array for key, array in found.items() if key.startswith("in/")}
+            return cls(feeds, found["after"], int(found["rows"]))
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def some(self, count: int) -> Samples:
         """``count`` of them, spread evenly over the timesteps."""

@@ -33,7 +33,7 @@ class Speed:
 
 def compare_speed(
     fp32: Purifier,
-    candidate: Purifier,
+    variant: Purifier,
     plan: Plan,
     batches: Sequence[int],
     rounds: int = ROUNDS,
@@ -45,7 +45,7 @@ def compare_speed(
     for number, batch in enumerate(batches):
         calls = {
             "fp32": step_calls(fp32.stepper(graph), plan, batch),
-            "variant": step_calls(candidate.stepper(graph), plan, batch),
+            "variant": step_calls(variant.stepper(graph), plan, batch),
         }
         once = interleaved({"fp32": lambda calls=calls: calls["fp32"](1)}, 3).median("fp32")  # type: ignore[misc]
         many = max(1, round(ROUND_SECONDS / max(once, 1e-6)))

@@ -51,9 +51,12 @@ class Point:
 
     def to_dict(self) -> dict[str, Any]:
         data: dict[str, Any] = {
-            "candidate": self.candidate.to_dict(), "calls": self.calls, "latency_ms": self.latency_ms,
-            "number": self.number, "dropped": self.dropped,
-        }  # fmt: skip
+            "candidate": self.candidate.to_dict(),
+            "calls": self.calls,
+            "latency_ms": self.latency_ms,
+            "number": self.number,
+            "dropped": self.dropped,
+        }
         for name in ("clean", "attacked", "whitebox"):
             score: Score | None = getattr(self, name)
             data[name] = None if score is None else asdict(score)

@@ -18,7 +18,8 @@ from ..graphs.attention import MaskModule
 from ..graphs.taps import Taps, find_taps, named_taps
 from ..networks.checkpoints import require_memory
 from ..sources.preprocessing import Preprocessed
-from ..sources.resolve import ClassifierSource, DiffusionSource, resolve_classifier, resolve_diffusion
+from ..sources.resolve import resolve_classifier, resolve_diffusion
+from ..sources.scheme import ClassifierSource, DiffusionSource
 from .graph_files import ExportProgress
 from .writer import export_bundle
 
@@ -95,7 +96,9 @@ def export_from_sources(
     names = [preset] if isinstance(preset, str) else list(preset or ())
     chosen: dict[str, Preset | Mapping[str, Any]] = {**published.choose(names, statistics), **(presets or {})}
     if len(chosen) < len(names) + len(presets or {}):
-        raise ConfigError("a preset of your own has the name of a published one; give it another name")
+        raise ConfigError(
+            "a preset of your own has the name of a published one; give it another name", code="E-preset-name"
+        )
     wanted_input = mask_input or published.mask_input(names)
     report: ExportProgress = on_progress or (lambda stage, share: None)
     report("loading the networks", 0.0)
@@ -103,7 +106,9 @@ def export_from_sources(
     unet = resolve_diffusion(diffusion, diffusion_weights, runtime)
     shape = image or unet.image
     if shape is None:
-        raise ExportError(f"{diffusion} does not tell its image size; give it (--image CxHxW)")
+        raise ExportError(
+            f"{diffusion} does not tell its image size; give it (--image CxHxW)", code="E-image-size-unknown"
+        )
     source = resolve_classifier(classifier, classifier_weights, (shape[1], shape[2]))
     if on_sources is not None:
         on_sources(source, unet)
@@ -115,7 +120,8 @@ def export_from_sources(
     if wanted_input == "official" and taps is not None and normalises:
         raise ExportError(
             "mask input 'official' normalises the image itself, and so does this classifier's preprocessing; add "
-            "variant=official to the classifier, or choose mask input 'own' (--mask-input own)"
+            "variant=official to the classifier, or choose mask input 'own' (--mask-input own)",
+            code="E-mask-input",
         )
     weights = sum(p.numel() * p.element_size() for m in (source.model, unet.model) for p in m.parameters())
     require_memory(int(MEMORY_FACTOR * weights), "the graphs of these networks and their parity check")
@@ -151,7 +157,9 @@ def choose_taps(
     masked = [name for name, p in presets.items() if (p if isinstance(p, Preset) else Preset.parse(dict(p))).mask]
     if blocks == "none":
         if masked:
-            raise ExportError(f"preset {masked[0]!r} needs an attention mask, so blocks cannot be 'none'")
+            raise ExportError(
+                f"preset {masked[0]!r} needs an attention mask, so blocks cannot be 'none'", code="E-taps-needed"
+            )
         return None
     if blocks != "auto":
         named = (blocks,) if isinstance(blocks, str) else tuple(blocks)
@@ -163,7 +171,9 @@ def choose_taps(
         return find_taps(source.model)
     except ExportError as error:
         if masked:
-            raise ExportError(f"preset {masked[0]!r} needs an attention mask: {error} (--blocks)") from None
+            raise ExportError(
+                f"preset {masked[0]!r} needs an attention mask: {error} (--blocks)", code="E-taps-needed"
+            ) from None
         return None
 
 

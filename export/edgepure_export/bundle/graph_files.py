@@ -123,13 +123,15 @@ def _in_order(graph: Graph, image: ImageSpec, classes: int) -> Graph:
     inputs, outputs = graph_signature(graph.name, image, classes)  # type: ignore[arg-type]
     by_name = {str(value.name): value for value in graph.model.graph.inputs}
     if set(by_name) != {entry.name for entry in inputs}:
-        raise ExportError(f"{graph.name}: the graph has the inputs {sorted(by_name)}")
+        raise ExportError(f"{graph.name}: the graph has the inputs {sorted(by_name)}", code="E-graph-signature")
     graph.model.graph.inputs[:] = [by_name[entry.name] for entry in inputs]
     specs = {spec.name: spec for spec in graph.inputs}
     ordered = Graph(graph.name, graph.model, tuple(specs[e.name] for e in inputs), graph.outputs, graph.opset)
     for found, expected in ((_tensors(ordered.inputs), inputs), (_tensors(ordered.outputs), outputs)):
         if found != expected:
-            raise ExportError(f"{graph.name}: the graph has {found}, the bundle format asks for {expected}")
+            raise ExportError(
+                f"{graph.name}: the graph has {found}, the bundle format asks for {expected}", code="E-graph-signature"
+            )
     return ordered
 
 

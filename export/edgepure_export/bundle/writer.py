@@ -115,7 +115,9 @@ def export_bundle(
     noise = schedule_from(schedule)
     parsed = _presets(presets, noise, has_blocks=blocks is not None)
     if default_preset is not None and default_preset not in parsed:
-        raise ExportError(f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)})")
+        raise ExportError(
+            f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)})", code="E-preset"
+        )
     report = on_progress or (lambda stage, share: None)
     check_module("classifier", classifier)
     check_module("diffusion network", unet)
@@ -130,7 +132,8 @@ def export_bundle(
         learned = predicts_variance if learned_variance is None else learned_variance
         if learned and not predicts_variance:
             raise ExportError(
-                f"learned_variance needs a network with {2 * channels} output channels, this has {channels}"
+                f"learned_variance needs a network with {2 * channels} output channels, this has {channels}",
+                code="E-learned-variance",
             )
         _check_presets(parsed, noise, image, learned)
         with _tapped(classifier, blocks, image, norm_p, mask_input, block_transforms) as mask_module:
@@ -183,7 +186,9 @@ def _checked(kind: type[M], data: Mapping[str, Any], what: str) -> M:
     try:
         return kind.model_validate(dict(data))
     except ValidationError as error:
-        raise ConfigError(f"{what}: {first_fault(error, data, kind.model_json_schema())}") from None
+        raise ConfigError(
+            f"{what}: {first_fault(error, data, kind.model_json_schema())}", code="E-export-settings"
+        ) from None
 
 
 @contextmanager
@@ -225,12 +230,14 @@ def _presets(
             )
         return chosen
     if not presets:
-        raise ExportError("`presets` is empty; give at least one, or None for the defaults")
+        raise ExportError("`presets` is empty; give at least one, or None for the defaults", code="E-preset")
     for name in presets:
         try:
             TypeAdapter(PresetName).validate_python(name)
         except ValidationError:
-            raise ConfigError(f"preset name {name!r}: use letters, digits, '.', '_' and '-', at most 100") from None
+            raise ConfigError(
+                f"preset name {name!r}: use letters, digits, '.', '_' and '-', at most 100", code="E-preset"
+            ) from None
     return {key: preset if isinstance(preset, Preset) else _parse(key, preset) for key, preset in presets.items()}
 
 
@@ -238,7 +245,7 @@ def _parse(name: str, data: Mapping[str, Any]) -> Preset:
     try:
         return Preset.parse(dict(data))
     except ConfigError as error:
-        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}") from None
+        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}", code="E-preset") from None
 
 
 def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image: ImageSpec, learned: bool) -> None:
@@ -248,7 +255,8 @@ def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image
         if planner.plan(preset).learned_variance and not learned:
             raise ExportError(
                 f"preset {key!r} uses the network's learned variance, but this export has none; "
-                "choose variance 'fixed_small'"
+                "choose variance 'fixed_small'",
+                code="E-learned-variance",
             )
         planner.probe(preset)
 

@@ -65,13 +65,22 @@ def verify_against_torch(
     try:
         with torch_executor(manifest, *networks) as executor:
             found = verify(
-                opened, provider, precision=precision, threads=threads, pipelines=pipelines, reference=executor,
-                images=images, presets=presets, on_progress=on_progress,
-            )  # fmt: skip
+                opened,
+                provider,
+                precision=precision,
+                threads=threads,
+                pipelines=pipelines,
+                reference=executor,
+                images=images,
+                presets=presets,
+                on_progress=on_progress,
+            )
             modules = {name: (part.module, part.inputs) for name, part in executor.parts.items()}
             findings = find_layers(opened, found, modules=modules, threads=threads)
     except ExportError as error:
-        raise ConfigError(f"the networks do not fit the bundle {manifest.name!r}: {error}") from None
+        raise ConfigError(
+            f"the networks do not fit the bundle {manifest.name!r}: {error}", code="E-against-torch"
+        ) from None
     return replace(found, findings=findings, notes=(*found.notes, *notes))
 
 
@@ -86,7 +95,9 @@ def _network(
     option = f"give the source with --{what} (or {what}=)"
     if given is None and (":" not in text or text.partition(":")[0] == _NEVER_FOLLOWED):
         reason = "which would run code" if text.startswith(_NEVER_FOLLOWED) else "which is no source to load from"
-        raise ConfigError(f"the bundle's provenance says of its {what} only {recorded!r}, {reason}; {option}")
+        raise ConfigError(
+            f"the bundle's provenance says of its {what} only {recorded!r}, {reason}; {option}", code="E-against-torch"
+        )
     try:
         if what == "classifier":
             source = resolve_classifier(text, None, (manifest.image.height, manifest.image.width))
@@ -94,7 +105,7 @@ def _network(
             source = resolve_diffusion(text, None, manifest.schedule.build())  # type: ignore[assignment]
     except ExportError as error:
         where = "" if given is not None else f" (from the bundle's provenance); {option}"
-        raise ConfigError(f"{error}{where}") from None
+        raise ConfigError(f"{error}{where}", code="E-against-torch") from None
     was, is_now = _SHA256.search(recorded), _SHA256.search(source.origin)
     if was is not None and is_now is not None and was[1] != is_now[1]:
         return source.model, (

@@ -22,11 +22,12 @@ def check_options(
         if given and flag_rate is None:
             raise ConfigError(
                 f"{option} needs --flag-rate, the false-positive rate of the monitor, for example 0.01",
-                code="E-cli-options-together",
+                code="E-monitor-option",
             )
     if metrics is not None and metrics.suffix.lower() not in (".json", ".prom"):
         raise ConfigError(
-            f"--metrics {metrics}: choose a name that ends in .json, or in .prom for Prometheus", code="E-output-suffix"
+            f"--metrics {metrics}: choose a name that ends in .json, or in .prom for Prometheus",
+            code="E-monitor-option",
         )
     prepare_file(metrics, "--metrics", inputs)
 

@@ -50,16 +50,16 @@ def prepare_file(path: Path | None, option: str, inputs: Iterable[object] = ()) 
     if path is None:
         return
     if path.is_dir():
-        raise ConfigError(f"{option} {path} is a folder; give the name of a file", code="E-output-folder")
+        raise ConfigError(f"{option} {path} is a folder; give the name of a file", code="E-output-place")
     check_output(path, option, inputs)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EdgepureError(
             f"{option} {path}: its folder cannot be made ({error.strerror or error}); choose another place",
-            code="E-output-not-writable",
+            code="E-output-write",
         ) from error
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise EdgepureError(
-            f"{option} {path}: its folder cannot be written to; choose another place", code="E-output-not-writable"
+            f"{option} {path}: its folder cannot be written to; choose another place", code="E-output-write"
         )

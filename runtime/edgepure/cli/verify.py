@@ -93,10 +93,10 @@ def verify(
     from .progress import Progress
 
     if against not in (None, "torch"):
-        raise ConfigError(f"--against {against!r} is unknown; the only choice is torch", code="E-cli-option-value")
+        raise ConfigError(f"--against {against!r} is unknown; the only choice is torch", code="E-verify-option")
     if against is None and (classifier or diffusion):
         raise ConfigError(
-            "--classifier and --diffusion name what to compare with; add --against torch", code="E-cli-options-together"
+            "--classifier and --diffusion name what to compare with; add --against torch", code="E-verify-option"
         )
     prepare_file(report, "--report", (data, attacked))
     engines = [(p, q) for p in _listed(providers, "--providers") for q in _listed(precision, "--precision")]
@@ -222,12 +222,12 @@ def _print(found: Verification) -> None:
 
 def _stories(level: Level) -> list[str]:
     """Trajectories and decisions in words; what the few recorded images decide in one sentence."""
-    from ..parity.decisions import Decisions
+    from ..parity.decisions import LabelFlips
     from ..parity.drift import Drift
     from ..parity.side_by_side import SELF_TEST
 
     stories = [str(part) for part in level.parts if isinstance(part, Drift)]
-    decisions = [part for part in level.parts if isinstance(part, Decisions)]
+    decisions = [part for part in level.parts if isinstance(part, LabelFlips)]
     few = [part for part in decisions if part.data == SELF_TEST and part]
     stories += [str(part) for part in decisions if part.data != SELF_TEST or not part]
     if few:
@@ -242,7 +242,7 @@ def _stories(level: Level) -> list[str]:
 def _listed(text: str, option: str) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     if not all(names):
-        raise ConfigError(f"{option} {text!r}: expected names separated by commas", code="E-cli-option-value")
+        raise ConfigError(f"{option} {text!r}: expected names separated by commas", code="E-verify-option")
     return names
 
 

@@ -113,7 +113,8 @@ class Purifier:
             preset = self.bundle.manifest.default_preset
         if isinstance(preset, str):
             if preset not in self.presets:
-                raise ConfigError(f"no preset {preset!r} in this bundle; it has {', '.join(sorted(self.presets))}")
+                known = ", ".join(sorted(self.presets))
+                raise ConfigError(f"no preset {preset!r} in this bundle; it has {known}", code="E-preset-unknown")
             chosen = self.presets[preset]
         else:
             chosen = preset if isinstance(preset, Preset) else Preset.parse(dict(preset))

@@ -99,13 +99,17 @@ def test_a_calibration_comes_before_the_presets(manifest: Manifest) -> None:
     norms = {"images": 50, "mean": 40.0, "std": 3.0, "min": 30.0, "max": 50.0, "quantiles": {"0.5": 40.0}}
     calibration = Calibration.model_validate(
         {
-            "created": "2026-01-01", "edgepure_version": "0", "seed": 0, "reason": "the cheapest",
+            "created": "2026-01-01",
+            "edgepure_version": "0",
+            "seed": 0,
+            "reason": "the cheapest",
             "clean": {"sha256": "0" * 64, "images": 50},
             "probes": [{"probe": {"levels": [20]}, "clean": norms}, {"probe": {"probes": 3}, "clean": norms}],
-            "chosen": {"levels": [20]}, "linear": {"xi_min": 30.0, "xi_max": 50.0},
+            "chosen": {"levels": [20]},
+            "linear": {"xi_min": 30.0, "xi_max": 50.0},
             "sigmoid": {"mu": 41.0, "tau": 2.0, "bias": 0.1},
         }
-    )  # fmt: skip
+    )
     found = calibrated_ssni(with_ssni(manifest).model_copy(update={"calibration": calibration}))
     assert list(found) == ["probe at t 20", "probe at 3 levels"]
     assert (found["probe at t 20"].mu, found["probe at t 20"].tau, found["probe at t 20"].bias) == (41.0, 2.0, 0.0)

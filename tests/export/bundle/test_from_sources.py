@@ -25,7 +25,8 @@ from edgepure.errors import ConfigError, ExportError
 from edgepure.purify.purifier import load
 from edgepure_export import export_from_sources
 from edgepure_export.bundle.from_sources import choose_taps
-from edgepure_export.sources.resolve import ClassifierSource, resolve_classifier
+from edgepure_export.sources.resolve import resolve_classifier
+from edgepure_export.sources.scheme import ClassifierSource
 
 RESNET = "timm:test_resnet?weights=random&num_classes=3&size=32"
 
@@ -34,19 +35,35 @@ RESNET = "timm:test_resnet?weights=random&num_classes=3&size=32"
 def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder, trained with a cosine schedule to predict v."""
     return model_folders.diffusers_folder(
-        tmp_path_factory.mktemp("diffusers"), model_folders.diffusers_unet(), prediction_type="v_prediction",
+        tmp_path_factory.mktemp("diffusers"),
+        model_folders.diffusers_unet(),
+        prediction_type="v_prediction",
         beta_schedule="squaredcos_cap_v2",
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
 def exported(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundles") / "models"
     done = cli_process.run(
-        "export", "--classifier", RESNET, "--diffusion", f"diffusers:{unet}", "--preset", "cifar10-edge-2",
-        "--preset", "cifar10-diffpure-ssni-linear", "--set", "ssni.xi_min=1", "--set", "ssni.xi_max=9",
-        "--any-network", "--out", out, "--json",
-    )  # fmt: skip
+        "export",
+        "--classifier",
+        RESNET,
+        "--diffusion",
+        f"diffusers:{unet}",
+        "--preset",
+        "cifar10-edge-2",
+        "--preset",
+        "cifar10-diffpure-ssni-linear",
+        "--set",
+        "ssni.xi_min=1",
+        "--set",
+        "ssni.xi_max=9",
+        "--any-network",
+        "--out",
+        out,
+        "--json",
+    )
     assert done.code == 0, done.stderr
     assert done.json["blocks"] == [f"network.layer{i}.0" for i in range(1, 5)]
     assert done.json["default_preset"] == "cifar10-edge-2"
@@ -183,9 +200,14 @@ def bad(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, cli_p
     }
     nowhere = "http://127.0.0.1:9"
     env = cli_process.environment(
-        HF_HUB_OFFLINE="1", HF_HOME=str(folder / "hf"), TORCH_HOME=str(folder / "torch"), http_proxy=nowhere,
-        https_proxy=nowhere, HTTP_PROXY=nowhere, HTTPS_PROXY=nowhere,
-    )  # fmt: skip
+        HF_HUB_OFFLINE="1",
+        HF_HOME=str(folder / "hf"),
+        TORCH_HOME=str(folder / "torch"),
+        http_proxy=nowhere,
+        https_proxy=nowhere,
+        HTTP_PROXY=nowhere,
+        HTTPS_PROXY=nowhere,
+    )
     done = subprocess.run(
         [sys.executable, "-c", DRIVER], input=json.dumps(cases), env=env, capture_output=True, text=True, timeout=300
     )

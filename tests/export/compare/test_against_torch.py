@@ -111,8 +111,10 @@ def test_sources_come_from_the_provenance_or_have_to_be_given(own_bundle: Path, 
     with pytest.raises(ConfigError, match=r"provenance says of its classifier only 'TinyClassifier'.*--classifier"):
         verify_against_torch(own_bundle, threads=1)
     source = tmp_path / "source.py"
-    source.write_text("from tiny_models import TinyClassifier as classifier\nfrom tiny_models import TinyUNet\n"
-                      "def unet():\n    return TinyUNet(learned=True)\n")  # fmt: skip
+    source.write_text(
+        "from tiny_models import TinyClassifier as classifier\nfrom tiny_models import TinyUNet\n"
+        "def unet():\n    return TinyUNet(learned=True)\n"
+    )
     text = {"classifier": f"python:{source}:classifier", "diffusion": f"python:{source}:unet"}
 
     def named(manifest: Manifest) -> Manifest:

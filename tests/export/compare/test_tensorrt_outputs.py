@@ -34,8 +34,12 @@ def test_every_float_tensor_of_a_graph_can_be_marked(tiny_bundle: Path) -> None:
     chosen = tensors[:: max(1, len(tensors) // 10)]
     done = subprocess.run(
         [sys.executable, "-c", BUILD, str(tiny_bundle / "unet.onnx"), *chosen],
-        env=environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.rsplit("bytes ", 1)[1]) > 1000
 

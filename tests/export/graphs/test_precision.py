@@ -108,9 +108,12 @@ def test_kept_layers_stay_in_fp32(digits: Bundle) -> None:
     model = load_graph(digits.graph_path("step"))
     keep = matching(heavy_nodes(model, "fp16"), ["unet.attention", "unet.conv_in/Conv_0"])
     assert keep == {
-        "unet.attention/MatMul_0", "unet.attention/MatMul_1", "unet.attention.out/Conv_0", "unet.attention.qkv/Conv_0",
+        "unet.attention/MatMul_0",
+        "unet.attention/MatMul_1",
+        "unet.attention.out/Conv_0",
+        "unet.attention.qkv/Conv_0",
         "unet.conv_in/Conv_0",
-    }  # fmt: skip
+    }
     report = to_half(model, "fp16", keep)
     assert set(report.kept) == keep
     for node in model.graph:

@@ -33,9 +33,12 @@ BIAS = RNG.standard_normal(4).astype(np.float32)
 MATRIX = RNG.standard_normal((4, 5)).astype(np.float32)
 X = RNG.uniform(-1.0, 3.0, (2, 3, 8, 8)).astype(np.float32)
 RANGES: dict[Tap, Range] = {
-    ("conv", "input"): (-1.0, 3.0), ("conv", "output"): (-150.0, 150.0), ("other", "input"): (-1.0, 3.0),
-    ("other", "output"): (-150.0, 150.0), ("gemm", "input"): (-80.0, 80.0),
-}  # fmt: skip
+    ("conv", "input"): (-1.0, 3.0),
+    ("conv", "output"): (-150.0, 150.0),
+    ("other", "input"): (-1.0, 3.0),
+    ("other", "output"): (-150.0, 150.0),
+    ("gemm", "input"): (-80.0, 80.0),
+}
 
 
 @pytest.fixture
@@ -54,10 +57,12 @@ def graph(tmp_path: Path) -> Path:
         nodes,
         "toy",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5]),
-         helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5]),
+            helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 3, 8, 8]),
+        ],
         [numpy_helper.from_array(a, n) for n, a in (("w", WEIGHT), ("b", BIAS), ("m", MATRIX))],
-    )  # fmt: skip
+    )
     path = tmp_path / "toy.onnx"
     onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
     return path

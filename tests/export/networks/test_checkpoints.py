@@ -16,17 +16,10 @@ from torch import Tensor, nn
 
 from edgepure.errors import ExportError
 from edgepure_export.networks import checkpoints, guided_diffusion, ncsnpp, wideresnet
-from edgepure_export.networks.checkpoints import (
-    CheckpointError,
-    identify,
-    load_weights,
-    read_checkpoint,
-    require_memory,
-    state_dict_from,
-    strip_prefixes,
-)
+from edgepure_export.networks.checkpoints import CheckpointError, read_checkpoint, require_memory
 from edgepure_export.networks.edm_unets import EdmUNetConfig, SongUNet
 from edgepure_export.networks.load import load_diffusion, load_wideresnet
+from edgepure_export.networks.weights import identify, load_weights, state_dict_from, strip_prefixes
 
 
 def small() -> nn.Sequential:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgepure_export.networks import ncsnpp
-from edgepure_export.networks.checkpoints import CheckpointError, read_checkpoint, strip_prefixes
+from edgepure_export.networks.checkpoints import CheckpointError, read_checkpoint
 from edgepure_export.networks.layers import downsample2, upsample2
 from edgepure_export.networks.load import load_diffusion
 from edgepure_export.networks.parametrisation import to_epsilon
+from edgepure_export.networks.weights import strip_prefixes
 
 FOLDER = "G9_unet_score_sde"
 TINY = ncsnpp.NCSNppConfig(nf=8, ch_mult=(1, 2), num_res_blocks=1, image_size=8)
@@ -157,10 +158,15 @@ def test_plain_state_dict_is_taken_as_it_is(skip_rescale: bool) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("embedding_type", "fourier"), ("resblock_type", "ddpm"), ("progressive", "output_skip"),
-        ("progressive_input", "input_skip"), ("nonlinearity", "elu"), ("scale_by_sigma", True), ("name", "ddpm"),
+        ("embedding_type", "fourier"),
+        ("resblock_type", "ddpm"),
+        ("progressive", "output_skip"),
+        ("progressive_input", "input_skip"),
+        ("nonlinearity", "elu"),
+        ("scale_by_sigma", True),
+        ("name", "ddpm"),
     ],
-)  # fmt: skip
+)
 def test_other_score_sde_networks_are_refused(field: str, value: object) -> None:
     with pytest.raises(CheckpointError, match=f"model.{field} = {value!r}"):
         ncsnpp.NCSNppConfig.from_json({"data": {}, "model": {field: value}})

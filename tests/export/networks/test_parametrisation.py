@@ -184,10 +184,14 @@ def test_refused_combinations() -> None:
 @pytest.mark.parametrize(
     ("prediction", "outputs", "trained_with"),
     [
-        ("epsilon", 6, COSINE), ("v", 3, None), ("v", 6, COSINE), ("x0", 3, SCALED), ("denoiser", 3, None),
+        ("epsilon", 6, COSINE),
+        ("v", 3, None),
+        ("v", 6, COSINE),
+        ("x0", 3, SCALED),
+        ("denoiser", 3, None),
         ("score", 3, None),
     ],
-)  # fmt: skip
+)
 def test_exported_graph_agrees(
     prediction: str, outputs: int, trained_with: NoiseSchedule | None, tmp_path: Path
 ) -> None:

@@ -17,7 +17,8 @@ from edgepure_export.bundle.from_sources import choose_taps, preview_taps
 from edgepure_export.graphs.attention import RULES, MaskModule
 from edgepure_export.graphs.taps import Taps
 from edgepure_export.sources.preprocessing import Preprocessed
-from edgepure_export.sources.resolve import ClassifierSource, resolve_classifier
+from edgepure_export.sources.resolve import resolve_classifier
+from edgepure_export.sources.scheme import ClassifierSource
 
 
 def taps_of(source: ClassifierSource) -> Taps:
@@ -51,9 +52,14 @@ def test_libraries_by_name(text: str, family: str, maps: list[int]) -> None:
     assert logits.shape == (2, 7 if "=7" in text else 5 if "=5" in text else 1000)
 
 
-@pytest.mark.parametrize(("family", "found"), [("resnet", "transformers ResNet or ConvNeXt"),
-                                               ("convnext", "transformers ResNet or ConvNeXt"),
-                                               ("vit", "transformers ViT")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "found"),
+    [
+        ("resnet", "transformers ResNet or ConvNeXt"),
+        ("convnext", "transformers ResNet or ConvNeXt"),
+        ("vit", "transformers ViT"),
+    ],
+)
 def test_transformers_folders(family: str, found: str, tmp_path: Path) -> None:
     """Against the library itself: its processor's numbers, its model."""
     from transformers import AutoModelForImageClassification
@@ -66,8 +72,7 @@ def test_transformers_folders(family: str, found: str, tmp_path: Path) -> None:
     assert taps_of(source).family == found
     library = AutoModelForImageClassification.from_pretrained(folder).eval()
     with torch.no_grad():
-        x = source.model.resize(image(16))  # type: ignore[misc]
-        wanted = library((x - source.model.mean) / source.model.std).logits
+        wanted = library(source.model.preprocess(image(16))).logits
         torch.testing.assert_close(source.model(image(16)), wanted, atol=1e-5, rtol=0)
 
 

@@ -86,7 +86,11 @@ def edm_unet(kind: Any, **changes: Any) -> Callable[[], nn.Module]:
 UNETS: dict[str, Callable[[], nn.Module]] = {
     "guided diffusion": lambda: guided_diffusion.GuidedDiffusionUNet(
         guided_diffusion.GuidedDiffusionConfig(
-            image_size=8, num_channels=32, num_res_blocks=1, channel_mult=(1, 2), attention_factors=(2,),
+            image_size=8,
+            num_channels=32,
+            num_res_blocks=1,
+            channel_mult=(1, 2),
+            attention_factors=(2,),
             resblock_updown=True,
         )
     ),
@@ -96,12 +100,17 @@ UNETS: dict[str, Callable[[], nn.Module]] = {
         )
     ),
     "edm song": edm_unet(
-        SongUNet, model_channels=8, augment_dim=9, channel_mult_noise=2, embedding_type="fourier",
-        encoder_type="residual", resample_filter=(1, 3, 3, 1),
+        SongUNet,
+        model_channels=8,
+        augment_dim=9,
+        channel_mult_noise=2,
+        embedding_type="fourier",
+        encoder_type="residual",
+        resample_filter=(1, 3, 3, 1),
     ),
     "edm dhariwal": edm_unet(DhariwalUNet, model_channels=64),
     "diffusers": lambda: _Sample(diffusers_unet()),
-}  # fmt: skip
+}
 
 
 class _Sample(nn.Module):
@@ -265,9 +274,13 @@ def test_an_int8_graph_is_what_the_engine_quantises(tmp_path: Path) -> None:
     path = tmp_path / "step.onnx"
     operators = ["Conv", "MatMul", "Gemm", "ConvTranspose"]
     quantize_static(
-        str(demo_bundle() / "step.onnx"), str(path), OneBatch(), quant_format=QuantFormat.QDQ, per_channel=True,
+        str(demo_bundle() / "step.onnx"),
+        str(path),
+        OneBatch(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
         op_types_to_quantize=operators,
-    )  # fmt: skip
+    )
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     (wanted,) = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"]).run(None, recorded_step())
