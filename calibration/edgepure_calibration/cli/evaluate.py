@@ -160,9 +160,9 @@ def evaluate(
     Examples:
 
     \b
-      edgepure evaluate digits --data test.npz --eps 0.05 --steps 40 --eot 5 --images 64 --queries 200
+      edgepure evaluate digits --data test.npz --attack pgd,square --steps 10 --eot 2 --images 16 --queries 50
       edgepure evaluate cifar10 --data test/ --attack pgd,apgd --device cuda --mask-gradient soft --report robust.html
-      edgepure evaluate digits --data test.npz --attack square --noise-policy --no-card --json
+      edgepure evaluate digits --data test.npz --attack square --images 16 --queries 50 --noise-policy --no-card --json
     """
     from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json

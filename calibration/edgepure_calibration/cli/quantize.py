@@ -102,9 +102,9 @@ def quantize(
     Examples:
 
     \b
-      edgepure quantize digits --precision int8 --data images.npz:clean --attacked images.npz:adversarial
-      edgepure quantize cifar10 --precision fp16 --for tensorrt --data photos/ --report fp16.html
-      edgepure quantize cifar10 --precision bf16 --provider openvino --data photos/
+      edgepure quantize digits --precision int8 --data clean.npz --attacked attacked.npz --redraws 8
+      edgepure quantize digits --precision fp16 --for tensorrt --data photos/ --redraws 8 --report fp16.html
+      edgepure quantize digits --precision bf16 --provider openvino --data photos/ --redraws 8
       edgepure classify digits seven.png --precision int8
     """
     from edgepure.bundle.bundle import Bundle

@@ -84,7 +84,8 @@ def verify(
 
     \b
       edgepure verify digits
-      edgepure verify cifar10 --against torch --data clean.npz --attacked attacked.npz --report parity.html
+      edgepure verify digits --against torch --classifier python:models.py:load_classifier \\
+          --diffusion python:models.py:load_unet --data clean.npz --attacked attacked.npz --report parity.html
       edgepure verify cifar10 --provider cuda --precision fp32,fp16 --data clean.npz
     """
     from ..errors import VerificationError
