@@ -177,7 +177,7 @@ def main(
     clean, labels = test.images[chosen], test.labels[chosen]
 
     with clock.stage("export to ONNX") as bar:
-        bundle = build(out / "bundle", weights, on_progress=lambda what, share: bar.update(share, what))
+        bundle = build(out / "bundle", weights, on_progress=bar.update)
     with clock.stage("self-test") as bar:
         verification = edgepure.verify(bundle, threads=1, on_progress=bar.update)
         console.print(f"    {verification}")

@@ -99,7 +99,7 @@ def run(recipe: Recipe, classifier: str, diffusion: str, out: Path, presets: Any
     started = time.perf_counter()
     stages: dict[str, float] = {}
 
-    def progress(stage: str, share: float) -> None:
+    def progress(share: float, stage: str) -> None:
         if stage not in stages:
             stages[stage] = time.perf_counter() - started
             print(f"{stages[stage]:7.1f} s  {peak_memory():5.2f} GiB  {stage}", flush=True)

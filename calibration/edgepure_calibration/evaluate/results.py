@@ -69,6 +69,7 @@ class AttackResult:
         agreement: of twin and engine on these images; None for clean ones.
         plain: accuracy of the classifier alone on the same images.
         images: the attacked ones of the first seed, ``[N, C, H, W]``.
+        answers: what one purification of each of them is read as, ``[N]`` int64; empty if that was not kept.
     """
 
     accuracies: tuple[Accuracy, ...]
@@ -77,6 +78,7 @@ class AttackResult:
     plain: Accuracy
     agreement: Agreement | None = None
     images: Float32 = field(default_factory=lambda: np.zeros((0, 1, 1, 1), np.float32), repr=False)
+    answers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
 
     @property
     def protocol(self) -> AttackProtocol:

@@ -236,6 +236,7 @@ class _Runner:
             resubmission=tuple(float(v) for v in np.mean([d.resubmission() for d in found], axis=0)),
             unet_calls=float(np.mean([d.unet_calls for d in found])),
             plain=Accuracy(alone, Rule("single"), tuple(plain), len(self.labels)),
+            answers=found[0].answers[0],
         )
         return result, found
 

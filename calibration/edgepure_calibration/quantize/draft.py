@@ -16,6 +16,7 @@ from edgepure.engines.base import Engine
 from edgepure.engines.kinds import DEFAULT_PROVIDER, Scheme, kind_of
 from edgepure.engines.open import open_graph
 from edgepure.errors import ExportError
+from edgepure.purify.graphs import open_from_bundle
 from edgepure.purify.purifier import Purifier
 from edgepure_export.graphs.precision import HALF_TYPES, HalfReport, emulated, heavy_nodes, load_graph, to_half
 from edgepure_export.graphs.qdq import QdqReport, Range, Tap, insert_qdq, quantizable, scheme_of
@@ -159,11 +160,10 @@ class DraftPurifier(Purifier):
         threads: int | None = None,
         slots: int = 8,
     ) -> None:
-        self._draft = draft
-        super().__init__(bundle, provider, threads=threads, slots=slots)
+        def opens(bundle: Bundle, graph: str, provider: str, precision: str, threads: int | None) -> Engine:
+            path = next((file for name, file in draft.runnable.items() if name == graph), None)
+            if path is None:
+                return open_from_bundle(bundle, graph, provider, precision, threads)
+            return open_graph(path, provider, precision=draft.opened_as, threads=threads)
 
-    def _open(self, graph: str) -> Engine:
-        path = next((file for name, file in self._draft.runnable.items() if name == graph), None)
-        if path is None:
-            return super()._open(graph)
-        return open_graph(path, self.provider, precision=self._draft.opened_as, threads=self._threads)
+        super().__init__(bundle, provider, threads=threads, slots=slots, opens=opens)

@@ -11,6 +11,7 @@ from edgepure.report.environment import environment
 from .draft import Draft
 from .kernels import BATCHES
 from .settings import Attempt
+from .sizes import graph_bytes
 from .speed import Speed
 from .stages import Stages
 
@@ -38,6 +39,10 @@ def evidence(
         "measured_on": "the variant itself"
         if draft.native
         else "a twin of the variant that computes in fp32 and rounds as the variant does",
+        "bytes": {
+            "fp32": graph_bytes(run.bundle.graph_path(graph) for graph in draft.files),
+            settings.precision: graph_bytes(draft.files.values()),
+        },
         "speed": speed,
         "kernel": run.kernel
         and {

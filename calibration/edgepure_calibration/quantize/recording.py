@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgepure.engines.base import Stepper
 from edgepure.methods.presets import Preset
-from edgepure.purify.inflight import InFlight, Job
+from edgepure.purify.inflight import run_images
 from edgepure.purify.purifier import Purifier
 from edgepure.rows.noise import RowNoise, SeededNoise
 from edgepure.rows.plan import Plan
@@ -83,11 +83,6 @@ class PlannedImages:
     images: tuple[int, ...]
     probe: bool = False
 
-    @property
-    def graph(self) -> str:
-        """The step graph that executes the plan."""
-        return "step_learned" if self.plan.learned_variance else "step"
-
 
 def planned(purifier: Purifier, preset: Preset, images: Float32, seed: int) -> list[PlannedImages]:
     """Which plan each image ``[N, C, H, W]`` follows; with SSNI that takes the probe's UNet calls."""
@@ -127,7 +122,7 @@ def follow(
     ``graph``: None: the plan's own; ``step_learned`` executes ordinary plans, too.
     """
     source, slots = SeededNoise(seed), purifier.slots
-    stepper = purifier.stepper(graph or group.graph)
+    stepper = purifier.stepper(graph or group.plan.graph)
     for start in range(0, len(group.images), slots):
         chunk = group.images[start : start + slots]
         rows = iter(range(len(group.plan.rows)))
@@ -135,12 +130,16 @@ def follow(
         def report(feeds: Feeds, after: Float32, rows: Iterator[int] = rows, chunk: Sequence[int] = chunk) -> None:
             on_row(next(rows), chunk, feeds, after)
 
-        jobs = []
-        for i in chunk:
-            mask = None if masks is None or group.probe else masks[i]
-            noise = source.for_image(group.plan, i, 0, mask, purifier.image_shape, probe=group.probe)
-            jobs.append(Job(group.plan, noise, 2.0 * images[i] - 1.0, mask, tag=i))
-        InFlight(RecordingStepper(stepper, report)).run(jobs, lambda job, x: None)
+        run_images(
+            RecordingStepper(stepper, report),
+            images[list(chunk)],
+            [group.plan] * len(chunk),
+            source,
+            lambda image, x: None,
+            masks=None if masks is None or group.probe else masks[list(chunk)],
+            ids=chunk,
+            probe=group.probe,
+        )
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def compare_speed(
     on_progress: Callable[[float], None] | None = None,
 ) -> tuple[Speed, ...]:
     """Time the step graph that ``plan`` uses at each batch size (at most the purifiers' slots)."""
-    graph = "step_learned" if plan.learned_variance else "step"
+    graph = plan.graph
     found = []
     for number, batch in enumerate(batches):
         calls = {

@@ -152,7 +152,7 @@ def export(
     with Progress("importing PyTorch") as bar, redirect_stdout(sys.stderr):
         with needs("export needs PyTorch and ONNX", "export", ExportError):
             exporter = import_module("edgepure_export.bundle.from_sources")
-        exporter.export_from_sources(
+        done = exporter.export_from_sources(
             classifier,
             diffusion,
             out,
@@ -170,7 +170,7 @@ def export(
             name=name,
             threads=threads,
             overwrite=overwrite,
-            on_progress=lambda stage, share: bar.update(share, stage),
+            on_progress=bar.update,
         )
     from edgepure.bundle.bundle import Bundle
 
@@ -192,7 +192,14 @@ def export(
         )
         return
     say(f"{out}: {len(manifest.files)} files, {size(total)}, presets {', '.join(sorted(manifest.presets))}")
-    say(f"attention mask from the blocks {', '.join(tapped)}" if tapped else "no attention mask")
+    if tapped:
+        say(f"attention mask from the blocks {', '.join(tapped)}")
+    else:
+        named = [name for name in done.candidates if name != "network"][:12]
+        say(
+            "no attention mask, so methods that need one (heterogeneous) are not in this bundle"
+            + (f": name blocks with --blocks, of {', '.join(named)}" if named else "")
+        )
     table(("graph", "largest difference to PyTorch"), ((k, f"{v:.1e}") for k, v in parity.items()))
     say(f"\nnext: edgepure verify {out}")
 

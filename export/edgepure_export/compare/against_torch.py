@@ -18,14 +18,11 @@ from edgepure.parity.verification import Verification
 from edgepure.parity.verify import verify
 from edgepure.types import Progress
 
-from ..sources.resolve import resolve_classifier, resolve_diffusion
+from ..sources.resolve import may_be_followed, resolve_classifier, resolve_diffusion
 from .failing_graphs import find_layers
 from .torch_executor import torch_executor
 
 _SHA256 = re.compile(r" \(sha256 ([0-9a-f]{64})\)$")
-#: Schemes that a bundle may name and that are then followed. ``python`` is not among them: a bundle may come from a
-#: stranger, and whoever verifies it has not asked to run that stranger's code.
-_NEVER_FOLLOWED = "python"
 
 
 def verify_against_torch(
@@ -46,7 +43,7 @@ def verify_against_torch(
     Args:
         classifier, diffusion: the networks as they were given to `export_bundle`, or sources (see `sources`); None: the
             source that the bundle's provenance names. Sources with the scheme ``python`` have to be given, because
-            they run code.
+            they run code: a bundle may come from a stranger. So do those of other packages.
         bundle, provider, precision, threads, pipelines, images, presets, on_progress: as `edgepure.verify`.
 
     Raises:
@@ -93,8 +90,10 @@ def _network(
     recorded = getattr(manifest.provenance, what)
     text = given if given is not None else _SHA256.sub("", recorded)
     option = f"give the source with --{what} (or {what}=)"
-    if given is None and (":" not in text or text.partition(":")[0] == _NEVER_FOLLOWED):
-        reason = "which would run code" if text.startswith(_NEVER_FOLLOWED) else "which is no source to load from"
+    if given is None and not may_be_followed(text.partition(":")[0]):
+        reason = (
+            "which would run code" if text.startswith("python:") else "which is no source that is followed by itself"
+        )
         raise ConfigError(
             f"the bundle's provenance says of its {what} only {recorded!r}, {reason}; {option}", code="E-against-torch"
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -42,6 +42,9 @@ class Layout(Protocol):
     def __call__(self, output: Tensor, seen: Seen) -> Tensor:
         """[B, C, h, w]."""
 
+    def inside(self, prefix: str) -> Layout:
+        """The same for a network under this name in a larger one."""
+
 
 @dataclass(frozen=True)
 class Maps:
@@ -54,6 +57,9 @@ class Maps:
         if output.ndim != 4:
             raise _not_a_map(output)
         return output.permute(0, 3, 1, 2) if self.last else output
+
+    def inside(self, prefix: str) -> Layout:
+        return self
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,9 @@ class Tokens:
             grid = (shape[2], shape[3])
         return token_map_to_grid(output, self.prefix, grid)
 
+    def inside(self, prefix: str) -> Layout:
+        return replace(self, grid=f"{prefix}.{self.grid}") if isinstance(self.grid, str) else self
+
 
 @dataclass(frozen=True)
 class HieraTokens:
@@ -98,6 +107,9 @@ class HieraTokens:
     def __call__(self, output: Tensor, seen: Seen) -> Tensor:
         ordered: Tensor = self.network.reroll(output, self.block)  # type: ignore[operator]
         return ordered.permute(0, 3, 1, 2)
+
+    def inside(self, prefix: str) -> Layout:
+        return self
 
 
 @dataclass(frozen=True)
@@ -138,6 +150,10 @@ class Told:
                 code="E-layout",
             )
         return output if first else output.permute(0, 3, 1, 2)
+
+    def inside(self, prefix: str) -> Layout:
+        first = None if self.first is None else f"{prefix}.{self.first}"
+        return replace(self, first=first, embeddings=tuple(f"{prefix}.{name}" for name in self.embeddings))
 
     def _tokens(self, output: Tensor, seen: Seen) -> Tensor:
         count = int(output.shape[1])

@@ -22,7 +22,7 @@ from .layouts import Layout, Maps, Tokens, compared_layout, told_by_the_pass, wr
 #: Taps in a transformer, which has no stages: after a quarter, a half, three quarters and all of its blocks.
 _TRANSFORMER_TAPS = 4
 #: Where timm's networks have the convolution that cuts an image into patches.
-_EMBEDDINGS = ("patch_embed.proj", "patch_embed")
+_EMBEDDINGS = ("patch_embed.proj", "patch_embed", "stem.proj")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,11 @@ def find_taps(module: nn.Module) -> Taps:
         for family, find in _FAMILIES:
             found = find(candidate)
             if found is not None and hasattr(candidate, "forward_intermediates"):
-                found = _compared(candidate, found.names, getattr(module, "input_size", None))
+                compared = _compared(candidate, found.names, getattr(module, "input_size", None))
+                maps = all(isinstance(x, Maps) for x in found.layouts)
+                found = compared or (found if maps and _convolutions_only(candidate, found.names) else None)
+            elif found is not None and find is _stages_timm and not _convolutions_only(candidate, found.names):
+                found = replace(found, layouts=tuple(told_by_the_pass(candidate, n) for n in found.names))
             if found is not None:
                 return replace(_inside(found, prefix), family=family)
     candidates = [n for n in candidate_blocks(module) if n]
@@ -186,6 +190,13 @@ def _compared(network: nn.Module, names: Sequence[str], size: tuple[int, int] | 
     return None
 
 
+def _convolutions_only(network: nn.Module, names: Sequence[str]) -> bool:
+    """Whether nothing in these modules works with the channels last."""
+    parts = [m for name in names for m in network.get_submodule(name).modules()]
+    convolves = any(isinstance(m, nn.Conv2d) for m in parts)
+    return convolves and not any(isinstance(m, (nn.Linear, nn.LayerNorm)) for m in parts)
+
+
 def _input_shapes(network: nn.Module, size: tuple[int, int] | None) -> list[tuple[int, int, int]]:
     """Channels, height and width of images that a network of timm may be made for, the surest first."""
     patches: Any = getattr(network, "patch_embed", None)
@@ -204,10 +215,7 @@ def _inside(taps: Taps, prefix: str) -> Taps:
     """The taps of a module under its place in a larger one."""
     if not prefix:
         return taps
-    layouts = tuple(
-        replace(x, grid=f"{prefix}.{x.grid}") if isinstance(x, Tokens) and isinstance(x.grid, str) else x
-        for x in taps.layouts
-    )
+    layouts = tuple(x.inside(prefix) for x in taps.layouts)
     return replace(taps, names=tuple(f"{prefix}.{n}" for n in taps.names), layouts=layouts)
 
 

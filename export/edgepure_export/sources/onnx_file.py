@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from onnx import version_converter
 from torch import Tensor, nn
 
@@ -100,7 +101,7 @@ def _image_shape(
     """Channels, height and width of the one input; None where the file leaves them open.
 
     Raises:
-        ExportError: several inputs, no image, another type than float32, or a fixed batch.
+        ExportError: several inputs, no image, another type than float32, or a batch that cannot be another one.
     """
     inputs = [value for value in model.graph.input if value.name in graph.input_names]
     if len(inputs) != 1:
@@ -111,16 +112,26 @@ def _image_shape(
     dims = [d.dim_value or None for d in kind.shape.dim]
     if len(dims) != 4 or kind.elem_type != onnx.TensorProto.FLOAT:
         raise ExportError(f"{source.text}: the graph's input is no float32 image [B, C, H, W]", code="E-source-network")
-    if dims[0] is not None:
+    channels, h, w = (dims[3], dims[1], dims[2]) if last else (dims[1], dims[2], dims[3])
+    if dims[0] is not None and not _takes_two(graph, dims):
         raise ExportError(
             f"{source.text}: the graph takes exactly {dims[0]} image(s) a call, and images share calls; export it "
             "again with a dynamic batch",
             code="E-source-network",
         )
-    channels, h, w = (dims[3], dims[1], dims[2]) if last else (dims[1], dims[2], dims[3])
     if channels is not None and channels not in (1, 3):
         raise ExportError(
             f"{source.text}: the graph's input has {channels} channels; say layout=nhwc if they come last",
             code="E-source-network",
         )
     return channels, h, w
+
+
+def _takes_two(graph: OnnxModule, dims: list[int | None]) -> bool:
+    """Whether a graph that was written for a batch of one gives two answers for two images."""
+    try:
+        with torch.no_grad():
+            found = graph(torch.zeros([2, *(d or 1 for d in dims[1:])]))
+    except Exception:  # a Reshape to one row, whatever the operator says
+        return False
+    return all(len(f) == 2 for f in (found if isinstance(found, tuple) else (found,)))

@@ -84,6 +84,12 @@ def schemes(kind: Kind) -> tuple[str, ...]:
     return tuple(sorted({*_KINDS[kind], *foreign, *registered}))
 
 
+def may_be_followed(scheme: str) -> bool:
+    """Whether a source that a stranger's bundle names may be resolved: ``python`` runs code, and so may the sources of
+    other packages."""
+    return scheme in _OWN and scheme != "python"
+
+
 def parse_source(text: str, kind: Kind, weights: str | PathLike[str] | None = None) -> SourceText:
     """Take a source apart. ``weights`` stands for the option of that name."""
     if not isinstance(text, str):

@@ -7,6 +7,7 @@ prints the JSON schema that is published as ``docs/bundle.schema.json``.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -16,6 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationErr
 
 from ..errors import BundleError, ConfigError
 from ..images.spec import ImageSpec
+from ..methods.planner import Planner
 from ..methods.presets import Preset
 from ..rows.plan import COLUMNS, LEARNED_COLUMNS
 from ..rows.schedule import ScheduleSpec
@@ -215,6 +217,10 @@ class Manifest(Entry):
             f"the bundle {self.name!r} has no {precision} variant; it has {_listed(['fp32', *self.variants])}. Make "
             f"one with `edgepure quantize BUNDLE --precision {precision} --data IMAGES`"
         )
+
+    def planner(self) -> Planner:
+        """Compiles presets and methods to the rows that this bundle runs."""
+        return Planner(self.schedule.build(), math.prod(self.image.shape))
 
     def _check_graph(self, graph: GraphName, entry: GraphEntry) -> None:
         if entry.file not in self.files:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..errors import ImageError
-from ..images.load import load_images
+from ..images.load import Resize, load_images
 from ..methods.presets import Preset
 from ..purify.monitor import Monitor
 from ..purify.purifier import Purifier
@@ -26,7 +26,7 @@ def run_chunks(
     sources: Sequence[Source],
     *,
     noise: NoiseSource | int | None,
-    resize: bool,
+    resize: Resize,
     on_result: Callable[[int, Result], None],
     on_share: Callable[[float], None],
     monitor: Monitor | None = None,

@@ -11,8 +11,10 @@ from ..bundle.bundle import Bundle
 from ..bundle.edit import edit_bundle
 from ..bundle.manifest import SELFTEST_FILE, Manifest
 from ..errors import ConfigError
-from ..methods.planner import Planner
+from ..methods.presets import Preset
 from .output import emit_json, say, table
+
+PRESET_NOTE = "* the default. UNet calls of a decision: rows x votes + probe; with SSNI an image may need fewer"
 
 
 def change(path: Path, default: str | None, remove: Sequence[str]) -> None:
@@ -52,13 +54,12 @@ def show(path: Path, *, as_json: bool) -> None:
         emit_json({"bundle": manifest.name, "default_preset": manifest.default_preset, "presets": presets})
         return
     preset_table(manifest, costs)
-    say("* the default; with SSNI an image may need fewer calls than these")
+    say(PRESET_NOTE)
 
 
 def costs_of(manifest: Manifest) -> dict[str, dict[str, int]]:
     """UNet calls of each preset: rows, votes, probes, and all of them for one decision."""
-    channels, height, width = manifest.image.shape
-    planner = Planner(manifest.schedule.build(), channels * height * width)
+    planner = manifest.planner()
     costs = {}
     for name, preset in manifest.presets.items():
         probe = planner.probe(preset)
@@ -74,18 +75,29 @@ def costs_of(manifest: Manifest) -> dict[str, dict[str, int]]:
 def preset_table(manifest: Manifest, costs: dict[str, dict[str, int]]) -> None:
     """The presets of a bundle as a table."""
     table(
-        ("preset", "method", "UNet calls", "= rows", "x votes", "+ probes", "rule", "description"),
+        ("preset", "method", "UNet calls", "description"),
         (
             (
                 name + (" *" if name == manifest.default_preset else ""),
                 preset.method.method + (" + SSNI" if preset.ssni is not None else ""),
-                costs[name]["unet_calls"], costs[name]["rows"], costs[name]["votes"], costs[name]["probes"],
-                preset.votes.rule if preset.votes.count > 1 else "-", preset.description or "-",
+                _calls(costs[name]),
+                _described(preset),
             )
             for name, preset in sorted(manifest.presets.items())
         ),
-        right=("UNet calls", "= rows", "x votes", "+ probes"),
-    )  # fmt: skip
+        right=("UNet calls",),
+    )
+
+
+def _described(preset: Preset) -> str:
+    rule = f"{preset.votes.rule} of {preset.votes.count}" if preset.votes.count > 1 else ""
+    return "; ".join(filter(None, (preset.description, rule))) or "-"
+
+
+def _calls(cost: dict[str, int]) -> str:
+    parts = f"{cost['rows']} x {cost['votes']}" if cost["votes"] > 1 else f"{cost['rows']}"
+    probes = f" + {cost['probes']}" if cost["probes"] else ""
+    return f"{cost['unet_calls']} = {parts}{probes}" if cost["votes"] > 1 or probes else parts
 
 
 def _recorded(key: str, presets: Sequence[str]) -> bool:

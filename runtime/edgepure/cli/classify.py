@@ -77,13 +77,14 @@ def classify(
       edgepure classify digits photos/ --preset heterogeneous --votes 5 --rule majority --json
       edgepure classify digits photos/ --preset uniform-ssni --flag-rate 0.01 --reject
     """
+    from ..bundle.bundle import Bundle
     from ..purify.results import Failure
     from .monitor import check_options, rejection, write_metrics
     from .session import Session
     from .sources import find_sources
 
     check_options(flag_rate, probe, reject, metrics, images)
-    sources = find_sources(images)
+    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
     session = Session(bundle, preset, change, votes, rule, seed, provider, precision, threads, slots)
     monitor = None if flag_rate is None else session.purifier.monitor(flag_rate, probe=probe)
     done: list[dict[str, Any]] = []
@@ -105,22 +106,23 @@ def classify(
 def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:
     from .output import number, table
 
-    columns = ["image", "label", "probability"]
+    columns = ["image", "label", "prob."]
     plain = any(r["plain_label"] is not None for r in done)
     if plain:
-        columns.append("unpurified")
+        columns.append("plain")
     levels = list(dict.fromkeys(level for r in done for level in r["levels"]))
     extras = [key for key in ("score_norm", "p_value", "flagged", "mask_area") if any(r[key] is not None for r in done)]
     columns += [*levels, *(e.replace("_", " ") for e in extras), "UNet calls", "ms"]
     rows = []
     for r in done:
-        row: list[object] = [r["name"], r["class_name"], f"{r['probability']:.3f}"]
+        label = f"{r['class_name']} (abstained)" if r["abstained"] else r["class_name"]
+        row: list[object] = [r["name"], label, f"{r['probability']:.3f}"]
         if plain:
             row.append("-" if r["plain_label"] is None else classes[r["plain_label"]])
         row += [number(r["levels"].get(level), 4) for level in levels]
         row += [_yes(r[key]) if key == "flagged" else number(r[key], 3) for key in extras]
         rows.append([*row, r["unet_calls"], f"{1e3 * r['seconds']:.1f}"])
-    table(columns, rows, right=[c for c in columns if c not in ("image", "label", "unpurified")])
+    table(columns, rows, right=[c for c in columns if c not in ("image", "label", "plain")])
 
 
 def _yes(flagged: bool | None) -> str:

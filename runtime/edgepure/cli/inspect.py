@@ -43,7 +43,7 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOpt
 
 
 def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
-    from .bundle_presets import preset_table
+    from .bundle_presets import PRESET_NOTE, preset_table
     from .output import say, size, table
 
     manifest = bundle.manifest
@@ -81,7 +81,7 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
     )
     say("")
     preset_table(manifest, costs)
-    say("* the default; with SSNI an image may need fewer calls than these\n")
+    say(PRESET_NOTE + "\n")
     if manifest.calibration is not None:
         table(("calibration", "value"), _calibration(manifest.calibration))
         say("")

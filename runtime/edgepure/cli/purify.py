@@ -65,12 +65,13 @@ def purify(
       edgepure purify digits attacked.png -o clean.png
       edgepure purify digits photos/ extra.npy -o purified/ --preset heterogeneous --mask-out masks/
     """
+    from ..bundle.bundle import Bundle
     from ..images.load import save_image
     from .output import table
     from .session import Session
     from .sources import find_sources
 
-    sources = find_sources(images)
+    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
     files = _targets(sources, output, mask_out)
     session = Session(
         bundle, preset, change, 1, None, seed, provider, precision, threads, slots, masked=mask_out is not None
@@ -114,7 +115,7 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
     Raises:
         ConfigError: two files in one, an input that would be overwritten, or a name that cannot be written.
     """
-    from ..images.load import SUFFIXES
+    from ..images.decode import suffixes
     from .outputs import check_output
     from .sources import output_names
 
@@ -125,7 +126,7 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
             )
         targets = [output]
     else:
-        if output.suffix.lower() in SUFFIXES and not output.is_dir():
+        if output.suffix.lower() in suffixes() and not output.is_dir():
             raise ConfigError(
                 f"-o {output}: images are written as PNG, which loses nothing; give FILE.png or a folder",
                 code="E-output-place",

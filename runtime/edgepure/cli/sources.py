@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
 from ..files.npz import ArrayError, Npz, is_npz, map_npy
-from ..images.load import SUFFIXES
+from ..images.dataset import check_array
+from ..images.folders import image_files
+from ..images.load import Resize
+from ..images.spec import ImageSpec
+from .output import note
 
 #: Images of one array; each costs memory before its pixels are read.
 MOST_OF_A_FILE = 1_000_000
@@ -35,9 +39,12 @@ class Source:
     item: Any
 
 
-def find_sources(paths: Sequence[Path]) -> list[Source]:
-    """All images behind files, folders and arrays, in order. What cannot be read is a source that fails later."""
-    return [source for path in paths for source in _sources(path)]
+def find_sources(paths: Sequence[Path], image: ImageSpec | None = None, resize: Resize = False) -> list[Source]:
+    """All images behind files, folders and arrays, in order. What cannot be read is a source that fails later.
+
+    ``image``, ``resize``: what is going to take them, so that an array of another kind takes no memory.
+    """
+    return [source for path in paths for source in _sources(path, image, resize)]
 
 
 def output_names(sources: Sequence[Source]) -> list[str]:
@@ -63,33 +70,38 @@ def output_names(sources: Sequence[Source]) -> list[str]:
     return names
 
 
-def _sources(path: Path) -> Iterator[Source]:
+def _sources(path: Path, image: ImageSpec | None, resize: Resize) -> Iterator[Source]:
     named = re.fullmatch(r"(.+\.npz):(\w+)", str(path))
     file = Path(named[1]) if named else path
     if file.suffix.lower() in (".npy", ".npz"):
         try:
-            images = _read_array(file, named[2] if named else None)
+            images = _read_array(file, named[2] if named else None, image, resize)
         except ImageError as error:
             yield Source(str(path), file.stem, file, error)
             return
-        for i, image in enumerate(images):
-            yield Source(f"{path}[{i}]", f"{file.stem}_{i:05d}", file, image)
+        for i, one in enumerate(images):
+            yield Source(f"{path}[{i}]", f"{file.stem}_{i:05d}", file, one)
     elif path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        files = image_files(path, note)
         for file in files:
-            yield Source(str(file), file.stem, file, file)
+            stem = "_".join(file.relative_to(path).with_suffix("").parts)
+            yield Source(str(file), stem, file, file)
         if not files:
-            yield Source(str(path), path.name, path, ImageError(f"the folder holds no image ({', '.join(SUFFIXES)})"))
+            none = ImageError("the folder holds no image, nor do its sub-folders", code="E-image-none")
+            yield Source(str(path), path.name, path, none)
     else:
         yield Source(str(path), path.stem, path, path)
 
 
-def _read_array(path: Path, name: str | None) -> NDArray[Any]:
+def _read_array(path: Path, name: str | None, image: ImageSpec | None, resize: Resize) -> NDArray[Any]:
     """A batch of images, ``[N, ...]``, from ``.npy`` (mapped, not read) or ``.npz``. Nothing is unpickled."""
     try:
         if is_npz(path):
             with Npz(path) as arrays:
-                array = arrays[_key(arrays.names, name)]
+                key = _key(arrays.names, name)
+                if image is not None:
+                    check_array(*arrays.header(key), image, resize)
+                array = arrays[key]
         else:
             array = map_npy(path)
     except ArrayError as error:

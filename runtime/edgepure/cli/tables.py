@@ -1,9 +1,9 @@
-"""Tables on stdout. In a pipe nothing is cut; on a terminal that is too narrow, the rows are written out in words."""
+"""Tables on stdout. In a pipe nothing is cut; on a terminal words wrap between words, and numbers never."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,10 @@ from ..report.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
-#: Width of tables when stdout is a file or a pipe.
+#: Width of tables when stdout is a file or a pipe: nothing is cut off there.
 _WIDE = 10_000
-#: Stands for a space at which no line may break.
-_TIED = "\N{NO-BREAK SPACE}"
 
 
 def stdout() -> Console:
@@ -26,54 +25,68 @@ def stdout() -> Console:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """Print a table to stdout. ``right``: the columns whose numbers are aligned to the right."""
+    """Print a table to stdout. ``right``: the columns whose numbers are aligned to the right.
+
+    Words wrap between words, numbers never. Where the terminal is too narrow for that, every row becomes a record: its
+    first cell, and below it the others with their names.
+    """
     from rich.box import SIMPLE_HEAD
-    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
     cells = [[cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in row] for row in rows]
+    console = stdout()
+    widths = _widths(columns, cells, right, console.width)
+    if widths is None:
+        return _records(columns, cells, console)
     result = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        result.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for name, width in zip(columns, widths, strict=True):
+        result.add_column(name, justify="right" if name in right else "left", width=width, overflow="fold")
     for row in cells:
         result.add_row(*row)
-    console = stdout()
-    if Measurement.get(console, console.options.update(width=_WIDE), result).maximum <= console.width:
-        console.print(result)
-        return
-    for line in records(columns, [[cell.plain for cell in row] for row in cells], console.width):
-        sys.stdout.write(line + "\n")
+    console.print(result)
 
 
-def records(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Iterator[str]:
-    """The rows of a table for ``width`` columns: ``first cell: column value, column value``, with every pair whole.
+def _widths(
+    columns: Sequence[str], rows: Sequence[Sequence[Text]], right: Sequence[str], width: int
+) -> list[int] | None:
+    """Characters of each column, so that no word and no number is broken; None if there are too few for that."""
+    from rich.cells import cell_len
 
-    A table of two columns keeps them; the second one is wrapped.
-    """
-    if len(columns) == 2:
-        lines = list(rows)
-        left = max((len(row[0]) for row in lines), default=0) + 2
-        for first, second in lines:
-            if left > width // 2:
-                yield from _wrapped([first], width)
-                yield from _wrapped(second.split(" "), width, "    ", "    ")
-            else:
-                yield from _wrapped(second.split(" "), width, first.ljust(left), " " * left)
-        return
-    for first, *rest in rows:
-        pairs = [f"{name} {cell}" for name, cell in zip(columns[1:], rest, strict=True) if cell]
-        ends = ["," if number < len(pairs) - 1 else "" for number in range(len(pairs))]
-        tied = [pair.replace(" ", _TIED) if len(pair) <= width - 4 else pair for pair in pairs]
-        yield from _wrapped([f"{first}:", *(pair + end for pair, end in zip(tied, ends, strict=True))], width)
+    texts = [[row[i].plain for row in rows] for i in range(len(columns))]
+    whole = [max(map(cell_len, [name, *column])) for name, column in zip(columns, texts, strict=True)]
+    least = []
+    for name, column in zip(columns, texts, strict=True):
+        parts = column if name in right else [word for text in column for word in text.split(" ")]
+        least.append(max(map(cell_len, [*name.split(" "), *parts])))
+    room = width - sum(least) - 3 * (len(columns) - 1)
+    if room < 0:
+        return None
+    order = sorted(range(len(columns)), key=lambda i: whole[i] - least[i])
+    for place, i in enumerate(order):
+        more = min(whole[i] - least[i], room // (len(order) - place))
+        least[i] += more
+        room -= more
+    return least
 
 
-def _wrapped(words: Sequence[str], width: int, first: str = "", other: str = "    ") -> list[str]:
-    lines = wrap(
-        " ".join(words), width, initial_indent=first, subsequent_indent=other, break_on_hyphens=False,
-        break_long_words=True,
-    )  # fmt: skip
-    return [line.replace(_TIED, " ") for line in lines]
+def _records(columns: Sequence[str], rows: Sequence[Sequence[Text]], console: Console) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for row in rows:
+        console.print(Text(row[0].plain, style="bold"), soft_wrap=False)
+        line = Text("; ").join(
+            Text.assemble((f"{name} ", "dim"), cell) for name, cell in zip(columns[1:], row[1:], strict=True)
+        )
+        console.print(Padding(line, (0, 0, 0, 2)), soft_wrap=False)
+
+
+def verdict(passed: bool) -> Any:
+    """``ok`` in green or ``FAILED`` in red."""
+    from rich.text import Text
+
+    return Text("ok", style="green") if passed else Text("FAILED", style="bold red")
 
 
 def folded(line: str, width: int | None) -> str:
@@ -82,10 +95,3 @@ def folded(line: str, width: int | None) -> str:
         return line
     indent = " " * (len(line) - len(line.lstrip(" ")))
     return "\n".join(wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
-
-
-def verdict(passed: bool) -> Any:
-    """``ok`` in green or ``FAILED`` in red."""
-    from rich.text import Text
-
-    return Text("ok", style="green") if passed else Text("FAILED", style="bold red")

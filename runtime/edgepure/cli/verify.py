@@ -14,6 +14,7 @@ from ..machine.packages import extensions, needs
 from .options import BundleArgument, DebugOption, JsonOption, ResizeOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from ..parity.checks import OutputCheck
     from ..parity.levels import Level
     from ..parity.side_by_side import ImageSet
     from ..parity.verification import Verification, Verifications
@@ -192,24 +193,15 @@ def _print(found: Verification) -> None:
     say(f"{found.bundle}: {found.files} files, {size(found.bytes)}, all hashes match")
     say(f"{found.precision} on {found.provider}, compared with {found.reference}\n")
     table(
-        ("level", "what", "output", "max error", "mean error", "tolerance", "relative L2", "tolerance", "verdict"),
+        ("what", "output", "max error", "allowed", "used", "verdict"),
         (
-            (
-                level.title,
-                c.subject,
-                c.quantity,
-                f"{c.max_error:.2e}",
-                f"{c.mean_error:.2e}",
-                f"{c.tolerance:.2e}",
-                "-" if c.relative_l2 is None else f"{c.relative_l2:.1e}",
-                "-" if c.relative_tolerance is None else f"{c.relative_tolerance:.1e}",
-                verdict(bool(c)),
-            )
+            (c.subject, c.quantity, f"{c.max_error:.2e}", f"{c.tolerance:.2e}", _used(c), verdict(bool(c)))
             for level in found.levels
             for c in level.checks
         ),
-        right=("max error", "mean error", "tolerance", "relative L2"),
+        right=("max error", "allowed", "used"),
     )
+    say("used: the share of its tolerance, of the largest error or of the relative L2 norm, whichever is more")
     say("")
     for level in found.levels:
         for text in _stories(level):
@@ -219,6 +211,10 @@ def _print(found: Verification) -> None:
     for text in (*found.notes, *(str(finding) for finding in found.findings)):
         say(text)
     say(f"\n{found}\n")
+
+
+def _used(check: OutputCheck) -> str:
+    return f"{100 * check.used:.2g} %" if check.used < float("inf") else "-"
 
 
 def _stories(level: Level) -> list[str]:

@@ -13,22 +13,20 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..engines.base import Engine, Stepper
 from ..engines.kinds import check_variant
-from ..engines.open import open_engine
 from ..errors import ConfigError, NotFiniteError
 from ..images.load import load_images
 from ..methods import EpsSpec
-from ..methods.planner import Planner
 from ..methods.presets import MaskSpec, Preset, VoteSpec
 from ..rows.noise import NoiseSource, noise_source
 from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
-from .graphs import OpenGraphs
-from .inflight import Counters, InFlight, Job
+from ..types import Float32, Progress
+from .certify import Certificate, Certifier, CertifySettings
+from .graphs import OpenGraphs, Opens, open_from_bundle
+from .inflight import Counters, run_images
 from .monitor import Monitor
-from .request import Progress, Request, check_images
+from .request import Request, check_images
 from .results import Failure, Results
-
-Float32 = NDArray[np.float32]
 
 
 def load(
@@ -75,7 +73,9 @@ class Purifier:
         precision: str = "fp32",
         threads: int | None = None,
         slots: int = 8,
+        opens: Opens = open_from_bundle,
     ) -> None:
+        """The arguments are those of `load`. ``opens`` opens the engines: somebody else's, or of other graphs."""
         if slots < 1:
             raise ConfigError(f"slots {slots} must be at least 1: it is the number of images that share a UNet call")
         self.bundle = bundle
@@ -83,14 +83,10 @@ class Purifier:
         self.precision = precision
         check_variant(bundle.manifest, precision, provider)  # a variant that is not there is an error now
         self.slots = slots
-        manifest = bundle.manifest
-        self.image_shape = (manifest.image.channels, manifest.image.height, manifest.image.width)
-        self.classes = tuple(manifest.classes)
-        self.schedule: NoiseSchedule = manifest.schedule.build()
-        self.planner = Planner(self.schedule, int(np.prod(self.image_shape)))
-        self._threads = threads
-        self._graphs = OpenGraphs(self._open, slots)
-        self.turns = self._graphs.turns
+        self.graphs = OpenGraphs(bundle, provider, precision, threads, slots, opens)
+        self.image_shape, self.classes = self.graphs.image_shape, self.graphs.classes
+        self.planner, self.turns = self.graphs.planner, self.graphs.turns
+        self.schedule: NoiseSchedule = self.planner.schedule
         self.counters = Counters()
         self.engine("classifier")  # a provider that is not active is an error now, not at the first image
         if precision != "fp32":
@@ -176,7 +172,7 @@ class Purifier:
                 int is a seed; or a `NoiseSource`. Image i of this call is image i of the stream.
             resize: resize images of another size instead of refusing them.
             on_error: ``raise``, or ``collect``: do the good images and list the bad ones in ``results.failures``.
-            on_progress: called with (images done, images in all).
+            on_progress: called with the share of the images that is done, and words.
             monitor: flags results whose score norm is off-distribution, and counts them; see `monitor`.
 
         Raises:
@@ -220,13 +216,7 @@ class Purifier:
         Raises:
             ImageError: the batch has another shape or dtype.
         """
-        parts = [images[i : i + 64] for i in range(0, len(images), 64)] or [images]
-        return np.concatenate(
-            [
-                self._graphs.run("classifier", {"image": part}, {"logits": (len(part), len(self.classes))})["logits"]
-                for part in parts
-            ]
-        )
+        return self.graphs.logits(images)
 
     def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
         """Logits ``[B, N]``, mask ``[B, 1, H, W]`` (0 or 1) and fused attention map ``[B, 1, H, W]`` of images
@@ -236,19 +226,7 @@ class Purifier:
             ConfigError: the bundle has no mask graph.
             ImageError: the batch has another shape or dtype.
         """
-        if "mask" not in self.bundle.manifest.graphs:
-            raise ConfigError("this bundle has no mask graph; export the classifier with blocks to tap")
-        full = np.ones(len(images), np.float32)
-        threshold = mask.threshold if mask.threshold is not None else 0.0
-        feeds = {
-            "image": images,
-            "threshold": full * np.float32(threshold),
-            "area": full * np.float32(mask.area_input(self.image_shape[1] * self.image_shape[2])),
-            "rule": full * np.float32(mask.rule == "softmax"),
-        }
-        map_shape = (len(images), 1, *self.image_shape[1:])
-        shapes = {"logits": (len(images), len(self.classes)), "mask": map_shape, "attention": map_shape}
-        return self._graphs.run("mask", feeds, shapes)
+        return self.graphs.attention(images, mask)
 
     def score_norms(
         self,
@@ -272,22 +250,14 @@ class Purifier:
         if probe is None:
             raise ConfigError("the preset has no SSNI, so it has no probe to measure score norms with")
         check_images(images, self.image_shape)
-        source, norms = noise_source(noise), np.zeros(len(images))
+        norms = np.zeros(len(images))
 
-        def done(job: Job, x: Float32) -> None:
-            norms[job.tag] = np.linalg.norm(x.astype(np.float64))
+        def done(image: int, x: Float32) -> None:
+            norms[image] = np.linalg.norm(x.astype(np.float64))
 
-        jobs = (
-            Job(
-                probe,
-                source.for_image(probe, i if ids is None else ids[i], 0, None, self.image_shape, probe=True),
-                2.0 * image - 1.0,
-                tag=i,
-            )
-            for i, image in enumerate(images)
-        )
         with self.turns.alone():
-            InFlight(self.stepper("step")).run(jobs, done)
+            plans = [probe] * len(images)
+            run_images(self.stepper("step"), images, plans, noise_source(noise), done, ids=ids, probe=True)
         return norms
 
     def run(
@@ -317,11 +287,65 @@ class Purifier:
         chosen = self.preset(preset, votes)
         with self.turns.alone():
             sources = [noise_source(noise)] * len(images)
-            request = Request(self, images, chosen, sources, names, ids, on_progress, monitor)
+            request = Request(self.graphs, images, chosen, sources, names, ids, on_progress, monitor)
             try:
-                return request.results(on_rows)
+                results = request.results(on_rows)
             except NotFiniteError as error:
                 raise self.explained(error, chosen) from None
+            self.counters = request.counters
+            return results
+
+    def certify(
+        self,
+        images: Any,
+        preset: str | Preset | Mapping[str, Any] | None = None,
+        *,
+        n: int = 10_000,
+        n0: int = 100,
+        alpha: float = 0.001,
+        radius: float | None = None,
+        noise: NoiseSource | int | None = None,
+        resize: bool = False,
+        on_progress: Progress | None = None,
+        on_certificate: Callable[[int, Certificate], object] | None = None,
+    ) -> list[Certificate]:
+        """Certified L2 radii of the smoothed answer to images, on this engine and in this precision.
+
+        The smoothed answer is the one that most purifications of an image give. Images of 8 bits and a preset that sees
+        its input once (method ``smooth``) get noise on the grid of their levels: an exact certificate. See
+        docs/certificates.md for what is proven, and for what is not.
+
+        Args:
+            images: as for `classify`; image i of this call is image i of the noise stream.
+            preset: one whose certified sigma exists, see `Plan.certified_sigma`; its votes do not matter here.
+            n: answers that are counted for each image. With ``radius``: at most.
+            n0: answers that choose the class before.
+            alpha: an image's certificate is wrong with this probability at most.
+            radius: stop the counting of an image as soon as this radius is settled, either way.
+            noise: as for `classify`.
+            resize: resize images of another size; the certificate is about the resized ones.
+            on_progress: called with the share of images, and words.
+            on_certificate: called with (position, certificate) for every image that is done.
+
+        Raises:
+            ConfigError: the preset has no certificate, with the reason; or a number is out of range.
+            ImageError: an image cannot be used.
+            NotFiniteError: the model gave NaN or infinite values.
+        """
+        certifier = Certifier(self.graphs, self.preset(preset), CertifySettings(n, n0, alpha, radius))
+        loaded = load_images(images, self.bundle.manifest.image, resize=resize)
+        found: dict[int, Certificate] = {}
+
+        def done(index: int, certificate: Certificate) -> None:
+            found[index] = certificate
+            if on_certificate is not None:
+                on_certificate(index, certificate)
+            if on_progress is not None:
+                on_progress(len(found) / len(loaded), f"{len(found)} of {len(loaded)} images")
+
+        with self.turns.alone():
+            certifier.run(loaded.images, noise_source(noise), loaded.names, done)
+        return [found[index] for index in range(len(loaded))]
 
     def explained(self, error: NotFiniteError, preset: Preset) -> NotFiniteError:
         """The error with the preset's name, and with what to do about the variant."""
@@ -344,23 +368,20 @@ class Purifier:
 
     # ---- engines ------------------------------------------------------------------------------------------------
 
-    def _open(self, graph: str) -> Engine:
-        return open_engine(self.bundle, graph, self.provider, precision=self.precision, threads=self._threads)
-
     def engine(self, graph: str) -> Engine:
         """The engine of one graph, opened at first use."""
-        return self._graphs.engine(graph)
+        return self.graphs.engine(graph)
 
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph, opened at first use."""
-        return self._graphs.stepper(graph)
+        return self.graphs.stepper(graph)
 
     def close(self) -> None:
         """Give the memory of the engines back, when the calls of other threads are done. May be called again.
 
         The next call opens the engines anew. In a forked process nothing is done: the engines are the parent's.
         """
-        self._graphs.close()
+        self.graphs.close()
 
     def __enter__(self) -> Purifier:
         return self

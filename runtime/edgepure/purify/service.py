@@ -9,10 +9,12 @@ from __future__ import annotations
 import atexit
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from ..errors import BusyError, ConfigError, EdgepureError, ImageError, NotFiniteError
 from ..images.load import load_images
@@ -22,9 +24,9 @@ from ..types import Float32
 from .inflight import Counters, InFlight, Job
 from .monitor import Monitor
 from .purifier import Purifier
-from .request import step_graph
+from .request import Request
 from .results import Result
-from .submissions import Group, Ticket
+from .submissions import Submission
 
 
 class Service:
@@ -69,14 +71,13 @@ class Service:
             raise ConfigError(f"waiting {waiting} must be at least 1: it is the number of images that may wait")
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
         self._preset = purifier.preset(preset, votes)
-        self._graph = step_graph(purifier, self._preset)
-        Group(purifier, self._preset, monitor, ())  # what is wrong is an error now
+        self._graph = purifier.graphs.step_graph(self._preset)
+        self._request([])  # what is wrong is an error now
         with purifier.turns.alone():
             purifier.stepper(self._graph)  # and so is an engine that does not start
         self.counters = Counters()
-        self._tickets: deque[Ticket] = deque()
-        self._inside: dict[Job, Group] = {}  # jobs in slots, and those that go there before any ticket
-        self._groups: list[Group] = []  # those with images that have no result yet
+        self._waiting: deque[Submission] = deque()
+        self._running: list[Request] = []  # those with images that have no result yet
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="edgepure-service", daemon=True)
@@ -106,18 +107,23 @@ class Service:
         loaded = load_images(image, self._purifier.bundle.manifest.image, resize=resize)
         if len(loaded) != 1:
             raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one")
-        ticket = Ticket(loaded.images[0], loaded.names[0], noise_source(noise), Future())
+        submission = Submission(loaded.images[0], loaded.names[0], noise_source(noise))
         with self._changed:
             self._check_room()
-            self._tickets.append(ticket)
+            self._waiting.append(submission)
             self._changed.notify_all()
-        return ticket.future
+        return submission.future
 
     @property
     def waiting(self) -> int:
-        """Images that wait for a slot."""
+        """Images that wait for a slot.
+
+        Raises:
+            EdgepureError: this process was forked from that of the service.
+        """
+        self._purifier.turns.check_process()  # before the lock, which another thread may have held at the fork
         with self._changed:
-            return sum(not ticket.future.cancelled() for ticket in self._tickets)
+            return sum(not submission.future.cancelled() for submission in self._waiting)
 
     def close(self, *, drain: bool = True) -> None:
         """Accept no more images, finish those that were accepted, and end the thread. May be called again.
@@ -129,10 +135,10 @@ class Service:
             return
         with self._changed:
             self._closed = True
-            dropped = [] if drain else list(self._tickets)
+            dropped = [] if drain else list(self._waiting)
             self._changed.notify_all()
-        for ticket in dropped:
-            ticket.future.cancel()
+        for submission in dropped:
+            submission.future.cancel()
         if threading.current_thread() is not self._thread:
             self._thread.join()
         atexit.unregister(self.close)
@@ -163,80 +169,83 @@ class Service:
                     inflight.counters = self.counters
                     inflight.run(self._jobs(first), self._done, lambda rows: self._give_out(), self._not_finite)
             except BaseException as error:  # an engine's fault ends those that are inside; the others have their turn
-                first.fail(error)
-                for group in self._groups:
-                    group.fail(error)
-            self._inside.clear()
-            self._groups.clear()
+                first.finish(error)
+                for request in self._running:
+                    request.fail(error)
+            self._running.clear()
 
-    def _next(self, *, wait: bool) -> Ticket | None:
-        """The ticket whose turn it is. None: there is none; with ``wait``: there will be none."""
+    def _next(self, *, wait: bool) -> Submission | None:
+        """The submission whose turn it is. None: there is none; with ``wait``: there will be none."""
         with self._changed:
             while True:
-                while self._tickets:
-                    ticket = self._tickets.popleft()
-                    if ticket.future.set_running_or_notify_cancel():
-                        return ticket
+                while self._waiting:
+                    submission = self._waiting.popleft()
+                    if submission.start():
+                        return submission
                 if not wait or self._closed:
                     return None
                 self._changed.wait()
 
-    def _group(self, first: Ticket | None) -> Group | None:
-        """``first`` and those behind it, as many as fit into the slots together; None: nobody waits."""
-        if first is None:
-            return None
-        tickets = [first]
-        while (len(tickets) + 1) * self._preset.votes.count <= self._purifier.slots:
+    def _jobs(self, first: Submission) -> Iterator[Job | None]:
+        """Jobs of all submissions in their order, until none is left or somebody else wants the purifier."""
+        submission: Submission | None = first
+        while True:
+            for request in self._running:
+                yield from request.more()
+            if submission is not None:
+                yield from self._jobs_of(submission)
+            elif self._give_out():
+                yield None
+            else:
+                return
+            submission = None if self._purifier.turns.wanted else self._next(wait=False)
+
+    def _jobs_of(self, first: Submission) -> Iterator[Job]:
+        """Of a submission and of those behind it, as many as fit into the slots together: they share the calls of the
+        mask and of the classifier, too."""
+        together = [first]
+        while (len(together) + 1) * self._preset.votes.count <= self._purifier.slots:
             more = self._next(wait=False)
             if more is None:
                 break
-            tickets.append(more)
+            together.append(more)
         try:
-            group = Group(self._purifier, self._preset, self._monitor, tickets)
+            request = self._request(together)
         except BaseException as error:
-            for ticket in tickets:
-                ticket.fail(error)
+            for submission in together:
+                submission.finish(error)
             raise
-        self._groups.append(group)
-        return group
-
-    def _jobs(self, first: Ticket) -> Iterator[Job | None]:
-        """Jobs of all tickets in their order, until none is left."""
-        group = self._group(first)
-        while group is not None or self._inside:
-            if group is None:
-                yield None
-            else:
-                yield from self._jobs_of(group)
-            group = self._group(self._next(wait=False))
-        self._give_out()
-
-    def _jobs_of(self, group: Group) -> Iterator[Job]:
-        jobs = group.jobs()
-        while True:
-            try:
-                job = next(jobs, None)
-            except Exception as error:  # of the mask's graph
-                group.fail(error)
-                return
-            if job is None:
-                return
-            self._inside[job] = group
-            yield job
-
-    def _done(self, job: Job, x: Float32) -> list[Job]:
-        group = self._inside.pop(job)
+        self._running.append(request)
         try:
-            more = group.done(job, x)
-        except Exception as error:  # of the classifier's graph
-            group.fail(error)
-            return []
-        self._inside.update(dict.fromkeys(more, group))
-        return more
+            yield from request.jobs()
+        except Exception as error:  # of the mask's graph
+            request.fail(error)
 
-    def _give_out(self) -> None:
-        """What the last tick finished is classified, and goes to those who wait for it."""
-        self._groups = [group for group in self._groups if not group.give_out()]
+    def _request(self, together: list[Submission]) -> Request:
+        images = np.array([s.image for s in together], np.float32).reshape(-1, *self._purifier.image_shape)
+        return Request(
+            self._purifier.graphs,
+            images,
+            self._preset,
+            [s.source for s in together],
+            names=[s.name for s in together],
+            ids=[0] * len(together),
+            monitor=self._monitor,
+            submissions=together,
+        )
+
+    def _done(self, job: Job, x: Float32) -> Iterable[Job]:
+        request: Request = job.tag.request
+        try:
+            return list(request.done(job, x) or ())
+        except Exception as error:  # of the classifier's graph
+            request.fail(error)
+            return []
+
+    def _give_out(self) -> bool:
+        """What the last tick finished is classified, and goes to those who wait for it; whether any is left."""
+        self._running = [request for request in self._running if not request.give_out()]
+        return bool(self._running)
 
     def _not_finite(self, job: Job, error: NotFiniteError) -> None:
-        self._inside.pop(job).ticket(job).fail(self._purifier.explained(error, self._preset))
+        job.tag.request.fail(self._purifier.explained(error, self._preset), job.tag.image)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_process import environment
+from codes import raises_code
 
-from edgepure.errors import ConfigError
 from edgepure_export.compare.onnx_probe import OnnxProbe
 from edgepure_export.compare.tensorrt_outputs import tensorrt_outputs
 
@@ -45,5 +45,5 @@ def test_every_float_tensor_of_a_graph_can_be_marked(tiny_bundle: Path) -> None:
 
 
 def test_another_provider_is_refused() -> None:
-    with pytest.raises(ConfigError, match="not a TensorRT provider"):
+    with raises_code("E-provider-unknown"):
         tensorrt_outputs(Path("unet.onnx"), ["y"], {"x": np.zeros(2, np.float32)}, "cpu")

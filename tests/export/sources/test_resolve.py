@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from codes import raises_code
 from safetensors.torch import save_file
 from torch import nn
 
@@ -148,5 +149,5 @@ def test_other_schemes_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(found.model, nn.Conv2d) and found.model.out_channels == 3
     with pytest.raises(ExportError, match="mine"):
         resolve_diffusion("other:3")
-    with pytest.raises(ExportError, match="scheme"):
+    with raises_code("E-source"):
         resolve_classifier("mine:3")

@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 import tiny_models
 import torch
+from codes import raises_code
 from model_folders import ExportedGraph, diffusers_unet, transformers_folder
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -231,19 +232,19 @@ def test_unknown_operators_are_all_named(tmp_path: Path) -> None:
         OnnxModule.load(tmp_path / "odd.onnx")
     loose = helper.make_graph([helper.make_node("Relu", ["gone"], ["y"])], "g", [value], [])
     onnx.save(helper.make_model(loose, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "loose.onnx")
-    with pytest.raises(BundleError, match="nothing makes 'gone'"):
+    with raises_code("E-graph-file"):
         OnnxModule.load(tmp_path / "loose.onnx")
     old = helper.make_model(helper.make_graph(nodes[-1:], "g", [value], []), opset_imports=[helper.make_opsetid("", 9)])
     onnx.save(old, tmp_path / "old.onnx")
-    with pytest.raises(BundleError, match="opset 9; the PyTorch twin executes opset 13 to 22"):
+    with raises_code("E-twin-operator"):
         OnnxModule.load(tmp_path / "old.onnx")
 
 
 def test_bad_files_and_inputs_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="there is no graph at"):
+    with raises_code("E-graph-file"):
         OnnxModule.load(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("not a graph")
-    with pytest.raises(BundleError, match="not a valid ONNX graph"):
+    with raises_code("E-graph-file"):
         OnnxModule.load(tmp_path / "text.onnx")
     graph = Bundle.open(demo_bundle()).graph_path("classifier")
     (tmp_path / "classifier.onnx").write_bytes(graph.read_bytes())
