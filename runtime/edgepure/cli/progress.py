@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Work that is done before this many seconds shows no progress.
 QUIET_SECONDS = 1.0
+#: No estimate is given before this share of the work is done: the first steps pay for what all need.
+LEAST_SHARE = 0.02
 #: Where stderr is a file or a pipe, one line in this many seconds.
 LINE_SECONDS = 5.0
 
@@ -62,7 +64,7 @@ class Progress:
         self._last_line = now
         begun, start = self._first
         left = ""
-        if share > begun:
+        if share > begun and share - begun >= LEAST_SHARE:
             left = f", about {duration((now - start) * (1.0 - share) / (share - begun))} left"
         note(f"{self.what}: {100 * share:.0f} %{left}")
 
