@@ -54,9 +54,7 @@ class Maps:
     watched: tuple[str, ...] = ()
 
     def __call__(self, output: Tensor, seen: Seen) -> Tensor:
-        if output.ndim != 4:
-            raise _not_a_map(output)
-        return output.permute(0, 3, 1, 2) if self.last else output
+        return output.permute(0, 3, 1, 2) if self.last and output.ndim == 4 else output
 
     def inside(self, prefix: str) -> Layout:
         return self
@@ -134,7 +132,7 @@ class Told:
         if output.ndim == 3:
             return self._tokens(output, seen)
         if output.ndim != 4:
-            raise _not_a_map(output)
+            return output  # no map: whoever needs one says so
         kinds = {type(m) for m in self.module.modules()}
         if not any(issubclass(k, (nn.LayerNorm, nn.Linear)) for k in kinds):
             return output  # PyTorch's convolutions, norms and pools have the channels first
@@ -278,10 +276,3 @@ def _cuts(convolution: nn.Module) -> bool:
     """Whether a convolution cuts an image into patches that do not overlap."""
     assert isinstance(convolution, nn.Conv2d)
     return convolution.kernel_size == convolution.stride and convolution.stride != (1, 1)
-
-
-def _not_a_map(output: Tensor) -> ExportError:
-    return ExportError(
-        f"a block gives {list(output.shape)}, but the attention mask needs maps [B, C, h, w] or tokens; {_HELP}",
-        code="E-layout",
-    )

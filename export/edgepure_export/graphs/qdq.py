@@ -129,7 +129,8 @@ class _Quantizer:
         node.replace_input_with(0, self._dequantize(q, scale, zero, f"{name}/input", node))
         axis = _channel_axis(node)
         bias = node.inputs[2] if len(node.inputs) > 2 else None
-        scales = self._weight(node, axis, number if self.scheme.int32_bias and bias is not None else None)
+        # ONNX Runtime makes an int32 of a float bias, too, in units of input scale x weight scale
+        scales = self._weight(node, axis, number if bias is not None else None)
         if self.scheme.int32_bias and bias is not None:
             self._bias(node, bias, number * scales)
         if node.op_type in self.scheme.outputs:
@@ -175,7 +176,9 @@ class _Quantizer:
         weight, name = _input(node, 1), str(node.name)
         kind, array = ir.DataType[self.scheme.weights], _array(weight)
         other = tuple(i for i in range(array.ndim) if i != axis)
-        scales = np.maximum(np.abs(array).max(axis=other) / _MAX[kind], self.smallest)
+        largest = np.abs(array).max(axis=other)
+        largest[largest == 0] = largest.max() or 1.0  # any scale does for zeros; a tiny one overflows in some kernels
+        scales = np.maximum(largest / _MAX[kind], self.smallest)
         if bias_unit is not None:  # the bias has to fit into int32 in units of input scale x weight scale
             scales = np.maximum(scales, np.abs(_array(_input(node, 2))) / (bias_unit * 2.0**30))
         scales = scales.astype(np.float32).astype(np.float64)

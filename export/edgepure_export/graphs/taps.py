@@ -115,16 +115,14 @@ def named_taps(module: nn.Module, names: Sequence[str], prefix_tokens: int | Non
         family = None
     for prefix, candidate in modules.items():
         if hasattr(candidate, "forward_intermediates"):
-            for name in written:
-                inner = name.removeprefix(f"{prefix}." if prefix else "")
-                found = (
-                    _compared(candidate, (inner,))
-                    if name not in known and inner in dict(candidate.named_modules())
-                    else None
-                )
+            start, size = f"{prefix}." if prefix else "", getattr(module, "input_size", None)
+            inner = [n.removeprefix(start) for n in written if n not in known and n.startswith(start)]
+            together = _compared(candidate, inner, size) if inner else None
+            for found in [together] if together else [_compared(candidate, [n], size) for n in inner]:
                 if found is not None:
                     full = _inside(found, prefix)
-                    known[name], parts[name] = full.layouts[0], full.parts[0]
+                    known.update(zip(full.names, full.layouts, strict=True))
+                    parts.update(zip(full.names, full.parts, strict=True))
             break
     if family is not None:
         for name in written:
@@ -283,7 +281,7 @@ def _vit_torchvision(module: nn.Module) -> Taps | None:
     if not isinstance(layers, nn.Sequential) or not hasattr(module, "class_token"):
         return None
     names = [f"encoder.layers.{name}" for name, _ in layers.named_children()]
-    return _tokens(names, 1, "conv_proj")
+    return _tokens(module, names, 1, "conv_proj")
 
 
 def _vit_timm(module: nn.Module) -> Taps | None:
@@ -291,7 +289,7 @@ def _vit_timm(module: nn.Module) -> Taps | None:
     prefix = getattr(module, "num_prefix_tokens", None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not isinstance(prefix, int):
         return None
-    return _tokens([f"blocks.{i}" for i in range(len(blocks))], prefix, "patch_embed.proj")
+    return _tokens(module, [f"blocks.{i}" for i in range(len(blocks))], prefix, *_EMBEDDINGS)
 
 
 def _vit_transformers(module: nn.Module) -> Taps | None:
@@ -308,7 +306,8 @@ def _vit_transformers(module: nn.Module) -> Taps | None:
             registers = getattr(embeddings, "register_tokens", None)
             others += int(registers.shape[1]) if isinstance(registers, Tensor) else 0
             names = [f"{path}.{i}" for i in range(len(layers))]
-            return _tokens(names, 1 + others, "embeddings.patch_embeddings.projection")
+            places = ("embeddings.patch_embeddings.projection", "embeddings.patch_embeddings")
+            return _tokens(module, names, 1 + others, *places)
     return None
 
 
@@ -316,11 +315,15 @@ def _maps(names: Sequence[str], last: bool = False) -> Taps:
     return Taps(tuple(names), (Maps(last),) * len(names), "")
 
 
-def _tokens(blocks: Sequence[str], prefix_tokens: int, embedding: str) -> Taps:
-    """Evenly spaced blocks, the last one included."""
+def _tokens(module: nn.Module, blocks: Sequence[str], prefix_tokens: int, *embeddings: str) -> Taps:
+    """Evenly spaced blocks, the last one included; their grid is that of the first of ``embeddings`` that is there."""
     count = min(_TRANSFORMER_TAPS, len(blocks))
-    chosen = [blocks[(i + 1) * len(blocks) // count - 1] for i in range(count)]
-    return Taps(tuple(chosen), (Tokens(prefix_tokens, embedding),) * count, "")
+    chosen = tuple(blocks[(i + 1) * len(blocks) // count - 1] for i in range(count))
+    inside = dict(module.named_modules())
+    embedding = next((n for n in embeddings if isinstance(inside.get(n), (nn.Conv2d, nn.Sequential))), None)
+    if embedding is None:
+        return Taps(chosen, tuple(told_by_the_pass(module, n) for n in chosen), "")
+    return Taps(chosen, (Tokens(prefix_tokens, embedding),) * count, "")
 
 
 #: Asked in this order, for the classifier itself and then for each module inside it.

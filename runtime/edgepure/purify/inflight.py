@@ -74,6 +74,7 @@ class InFlight:
         done: Done,
         on_tick: Callable[[int], object] | None = None,
         failed: Failed | None = None,
+        dropped: Callable[[Job], bool] | None = None,
     ) -> None:
         """Execute jobs until none is left.
 
@@ -83,6 +84,8 @@ class InFlight:
             done: called for every finished job, in the order in which they finish.
             on_tick: called after each tick, when its finished jobs are done, with the number of rows that it executed.
             failed: called for a job with NaN or infinite values; the others go on. None: that is an error.
+            dropped: asked after each tick whether nobody wants a job any more: then its slot is free again, and neither
+                ``done`` nor ``failed`` hears of it.
 
         Raises:
             NotFiniteError: the model gave NaN or infinite values.
@@ -124,9 +127,10 @@ class InFlight:
                 job = active[slot]
                 if job.watch is not None:
                     job.watch(job, job._row - 1, stepper.state(slot))
-                if job._row < len(job.plan.rows):
+                unwanted = dropped is not None and dropped(job)
+                if job._row < len(job.plan.rows) and not unwanted:
                     continue
-                result = self._finish(job, stepper.state(slot), failed)
+                result = None if unwanted else self._finish(job, stepper.state(slot), failed)
                 last = len(active) - 1
                 if slot != last:
                     stepper.move(last, slot)

@@ -185,8 +185,16 @@ class Request:
     # ---- for those who wait for single images ---------------------------------------------------------------------
 
     def _over(self, index: int) -> bool:
-        """Whether an image failed: then nothing more is done for it."""
-        return bool(self._submissions) and self._submissions[index].status is Status.DONE
+        """Whether an image failed, or nobody wants it any more: then nothing more is done for it."""
+        return bool(self._submissions) and self._submissions[index].over()
+
+    def dropped(self, index: int) -> bool:
+        """Whether the jobs of an image need not be finished; what was kept of it is given up."""
+        if not self._over(index):
+            return False
+        self._state.pop(index, None)
+        self._to_classify = [entry for entry in self._to_classify if entry[0] != index]
+        return True
 
     def give_out(self) -> bool:
         """Classify what is purified by now, and give the results out; whether every image has its own."""

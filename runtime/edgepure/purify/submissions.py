@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from time import monotonic
 from typing import Any
 
+from ..errors import OverdueError
 from ..rows.noise import NoiseSource
 from ..types import Float32
 from .results import Result
@@ -40,19 +43,40 @@ class ResultFuture(Future[Result]):
 
 @dataclass(eq=False)
 class Submission:
-    """One image: float32 ``[C, H, W]`` in [0, 1], and the future of its result."""
+    """One image: float32 ``[C, H, W]`` in [0, 1], and the future of its result.
+
+    Its future stays pending while it is in the slots, so that it can be cancelled there too.
+
+    Attributes:
+        deadline: by `time.monotonic`, from when on nobody wants the result.
+    """
 
     image: Float32
     name: str
     source: NoiseSource
     future: Future[Result] = field(default_factory=ResultFuture)
     status: Status = Status.WAITING
+    deadline: float | None = None
 
     def start(self) -> bool:
-        """It enters the slots now; false if it has been cancelled."""
-        running = self.future.set_running_or_notify_cancel()
-        self.status = Status.RUNNING if running else Status.DONE
-        return running
+        """It enters the slots now; false if nobody wants it any more."""
+        if self.over():
+            return False
+        self.status = Status.RUNNING
+        return True
+
+    def over(self) -> bool:
+        """Whether nobody waits for it: it has its result or its error, was cancelled, or is overdue."""
+        if self.status is Status.DONE:
+            return True
+        if self.future.cancelled():
+            self.status = Status.DONE
+            self.future.set_running_or_notify_cancel()  # wakes those who wait for it by other means
+            return True
+        if self.deadline is not None and monotonic() > self.deadline:
+            self.finish(OverdueError("the deadline of the image passed before it was purified"))
+            return True
+        return False
 
     def finish(self, found: Result | BaseException) -> None:
         """Give out its result, or the error instead, unless it has one already."""
@@ -62,4 +86,5 @@ class Submission:
         give: Callable[[Any], None] = (
             self.future.set_exception if isinstance(found, BaseException) else self.future.set_result
         )
-        give(found)
+        with suppress(InvalidStateError):  # cancelled at this moment
+            give(found)
