@@ -61,37 +61,54 @@ def bundle_key(manifest: Manifest, precision: str = "fp32") -> str:
     )
 
 
+def former_bundle_key(manifest: Manifest, precision: str = "fp32") -> str:
+    """What cards of format 1 have in its place: all graphs and weights of the bundle, whatever their precision."""
+    return digest(
+        {
+            "files": {n: f.sha256 for n, f in manifest.files.items() if n.endswith((".onnx", ".bin", ".data"))},
+            "graphs": {n: e.model_dump(mode="json") for n, e in manifest.graphs_in(precision).items()},
+            "schedule": manifest.schedule.model_dump(mode="json"),
+            "precision": precision,
+        }
+    )
+
+
 class Work:
     """Parts by what they depend on.
 
     Args:
-        folder: where they are kept; None: nothing is kept.
+        folder: where they are kept; None: nothing is kept beyond this object, and of that only what is `put`.
         depends: what all parts depend on, as plain data.
     """
 
     def __init__(self, folder: Path | None, depends: Mapping[str, Any]) -> None:
         self.folder, self._depends = folder, {**depends, "format": FORMAT}
+        self._memory: dict[str, Arrays] = {}
 
     def depending(self, more: Mapping[str, Any]) -> Work:
         """The same folder, for parts that depend on ``more`` too."""
-        return Work(self.folder, {**self._depends, **more})
+        other = Work(self.folder, {**self._depends, **more})
+        other._memory = self._memory
+        return other
 
     def get(self, what: Mapping[str, Any]) -> Arrays | None:
         """The arrays of a part; None if it has not been done, or cannot be read."""
         path = self._path(what, "npz")
-        if path is None or not path.exists():
-            return None
+        if path is None:
+            return self._memory.get(self._name(what))
         try:
-            return read_all(path)
+            return read_all(path) if path.exists() else None
         except ArrayError:
             return None
 
     def put(self, what: Mapping[str, Any], arrays: Arrays) -> None:
         """Keep a part, in the place of what was kept of it before."""
         path = self._path(what, "npz")
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_npz(path, arrays)
+        if path is None:
+            self._memory[self._name(what)] = arrays
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_npz(path, arrays)
 
     def part(self, what: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
         """The arrays of a part: those that are kept, or made now and kept.
@@ -142,9 +159,10 @@ class Work:
         return place
 
     def _path(self, what: Mapping[str, Any], suffix: str) -> Path | None:
-        if self.folder is None:
-            return None
-        return self.folder / f"{digest({**self._depends, **what})[:32]}.{suffix}"
+        return None if self.folder is None else self.folder / f"{self._name(what)}.{suffix}"
+
+    def _name(self, what: Mapping[str, Any]) -> str:
+        return digest({**self._depends, **what})[:32]
 
 
 @contextmanager

@@ -150,6 +150,7 @@ class AutoPgdAttack(GradientAttack):
     losses: ClassVar[tuple[LossName, ...]] = ("ce", "dlr")
 
     def check(self, settings: AttackSettings, classes: int) -> None:
+        super().check(settings, classes)
         if "dlr" in self.losses and classes < 3:
             raise ConfigError(
                 f"the DLR loss of apgd needs at least three classes, this bundle has {classes}; ask for "

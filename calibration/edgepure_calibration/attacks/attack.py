@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure import Preset, Purifier
+from edgepure.errors import ConfigError
 from edgepure.types import Float32
 from edgepure_export.twin.reference import TorchReference
 
@@ -114,15 +115,40 @@ class Attack(ABC):
 
     def check(self, settings: AttackSettings, classes: int) -> None:
         """Raise ConfigError if it cannot be run with these settings on a classifier of so many classes."""
-        return None
+        if settings.norm not in self.norms:
+            raise ConfigError(
+                f"the attack {self.name} is there for {' and '.join(self.norms)} only; leave it out of --attack, or "
+                f"give --norm {self.norms[0]}",
+                code="E-attack-norm",
+            )
 
     @abstractmethod
     def cost(self, target: AttackTarget, settings: AttackSettings) -> float:
         """UNet calls for one image and one seed, gradients counted as several: for progress and for the estimate."""
 
-    @abstractmethod
     def protocol(self, target: AttackTarget, settings: AttackSettings, common: dict[str, Any]) -> AttackProtocol:
-        """How it is described. ``common``: the fields that all attacks of an evaluation share (judge, data, seeds)."""
+        """How it is described: as an attack in the ball without a gradient, unless it says more.
+
+        ``common``: the fields that all attacks of an evaluation share (judge, data, seeds).
+        """
+        return AttackProtocol(
+            attack=self.name,
+            gradient="none",
+            bounded=inside(settings),
+            norm=settings.norm,
+            eps=settings.eps,
+            steps=None,
+            eot=None,
+            step_size=None,
+            restarts=None,
+            mask_gradient=None,
+            norm_penalty=0.0,
+            selection="none",
+            queries=None,
+            surrogate=self.surrogate,
+            target="the plain classifier" if self.on_plain else "the whole defence",
+            **common,
+        )
 
     @abstractmethod
     def run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from edgepure.types import Float32
 
-from .attack import Attack, AttackSeeds, AttackTarget, Labels, OnShare, inside
+from .attack import Attack, AttackSeeds, AttackTarget, Labels, OnShare
 from .defence import MASK_GRADIENTS, Defence
 from .expectation import Logits
 from .protocol import AttackProtocol
@@ -52,23 +53,16 @@ class GradientAttack(Attack):
         return GRADIENT_COST * self._looks(settings) * target.calls + self._selecting(target, settings)
 
     def protocol(self, target: AttackTarget, settings: AttackSettings, common: dict[str, Any]) -> AttackProtocol:
-        return AttackProtocol(
-            attack=self.name,
+        return replace(
+            super().protocol(target, settings, common),
             gradient=f"{self._whole(target, settings)}; cross-entropy",
-            bounded=inside(settings),
-            norm=settings.norm,
-            eps=settings.eps,
             steps=settings.steps,
             eot=settings.eot,
             step_size=f"step 2.5 eps / steps = {2.5 * settings.eps / settings.steps:.3g}",
             restarts=settings.restarts,
             mask_gradient=None if target.preset.mask is None else settings.mask_gradient,
-            norm_penalty=0.0,
             selection=self._several(settings) if settings.restarts > 1 else "last iterate",
-            queries=None,
-            surrogate=self.surrogate,
             target="the whole defence",
-            **common,
         )
 
     def run(

@@ -10,17 +10,16 @@ would otherwise never be beaten.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgepure import SeededNoise
-from edgepure.errors import ConfigError
 from edgepure.types import Float32
 
-from .attack import Attack, AttackSeeds, AttackTarget, Labels, OnShare, inside
+from .attack import Attack, AttackSeeds, AttackTarget, Labels, OnShare
 from .protocol import AttackProtocol
 from .settings import AttackSettings
 
@@ -133,34 +132,16 @@ class SquareAttack(Attack):
     asks_engine = True
     norms = ("linf",)
 
-    def check(self, settings: AttackSettings, classes: int) -> None:
-        if settings.norm not in self.norms:
-            raise ConfigError(
-                "the attack square is there for linf only; leave it out of --attack, or give --norm linf",
-                code="E-attack-norm",
-            )
-
     def cost(self, target: AttackTarget, settings: AttackSettings) -> float:
         return float(settings.queries * target.calls)
 
     def protocol(self, target: AttackTarget, settings: AttackSettings, common: dict[str, Any]) -> AttackProtocol:
-        return AttackProtocol(
-            attack=self.name,
+        return replace(
+            super().protocol(target, settings, {**common, "twin": "nothing"}),
             gradient="none: log-probabilities of the answers",
-            bounded=inside(settings),
-            norm=settings.norm,
-            eps=settings.eps,
-            steps=None,
-            eot=None,
-            step_size=None,
-            restarts=None,
-            mask_gradient=None,
-            norm_penalty=0.0,
             selection="smallest mean margin of its answers",
             queries=settings.queries,
-            surrogate=False,
             target=f"{common['judge']}, one purification an answer",
-            **{**common, "twin": "nothing"},
         )
 
     def run(

@@ -54,13 +54,9 @@ def load_data(
         _check(other, "the attacked images", FEWEST_ATTACKED)
         answers = purifier.logits(other.images).argmax(axis=1)
         _check_attacked(purifier, found, other, plain, answers)
-    record = _record(found, plain)
-    return CalibrationData(
-        clean=_drawn(found, limit, seed),
-        attacked=None if other is None else _drawn(other, limit, seed),
-        clean_record=record,
-        attacked_record=None if other is None or answers is None else _record(other, answers),
-    )
+    clean_record, used = _record(purifier, _drawn(found, limit, seed))
+    attacked_record, used_attacks = (None, None) if other is None else _record(purifier, _drawn(other, limit, seed))
+    return CalibrationData(used, used_attacks, clean_record, attacked_record)
 
 
 def _load(purifier: Purifier, data: str | Path | LabelledImages) -> LabelledImages:
@@ -80,9 +76,12 @@ def _drawn(data: LabelledImages, limit: int, seed: int) -> LabelledImages:
     return some.pick(np.random.default_rng(seed).permutation(len(some)))
 
 
-def _record(data: LabelledImages, answers: NDArray[np.int64]) -> DataRecord:
-    accuracy = None if data.labels is None else round(float((answers == data.labels).mean()), 6)
-    return DataRecord(sha256=data.sha256, images=len(data), accuracy=accuracy)
+def _record(purifier: Purifier, data: LabelledImages) -> tuple[DataRecord, LabelledImages]:
+    """What is recorded of the images that are used, and these."""
+    accuracy = None
+    if data.labels is not None:
+        accuracy = round(float((purifier.logits(data.images).argmax(axis=1) == data.labels).mean()), 6)
+    return DataRecord(sha256=data.sha256, images=len(data), accuracy=accuracy), data
 
 
 def _check(data: LabelledImages, what: str, fewest: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from os import PathLike
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgepure.types import Progress
 from ..progress import Meter
 from ..provider import ProviderSettings
 from ..work import Work, open_work
+from .carry import carry
 from .results import Certified, Curve, Entry
 
 
@@ -35,6 +37,8 @@ class CertifyRequest:
         every: take every so-manieth image of the data set, as the field does (20 for CIFAR-10).
         limit: at most so many of those.
         seed: of the noise; None: secret.
+        carry_to: a variant of the bundle that the certificates are carried to as well, with ``pairs`` answers of both
+            precisions to the same noise for each image.
         eight_bits: round the images to 8 bits first; the certificates are exact then, and about the rounded images.
     """
 
@@ -44,6 +48,8 @@ class CertifyRequest:
     limit: int | None = None
     seed: int | None = None
     eight_bits: bool = False
+    carry_to: str | None = None
+    pairs: int = 1000
 
     def indices(self, count: int) -> list[int]:
         """Positions in a data set of ``count`` images."""
@@ -83,6 +89,15 @@ def certify_data(
             curves = tuple(
                 _curve(purifier, name, preset, chosen, request, kept, meter) for name, preset in request.presets.items()
             )
+            if request.carry_to is not None:
+                with replace(on, precision=request.carry_to).open(purifier.bundle) as variant:
+                    curves += tuple(
+                        carry(
+                            curve, request.presets[curve.name], chosen, purifier, variant, request.settings,
+                            pairs=request.pairs, seed=request.seed or secrets.randbits(63), on_progress=on_progress,
+                        )
+                        for curve in curves
+                    )  # fmt: skip
         key = on.key(manifest)["bundle"]
         facts = {
             "bundle": manifest.name, "edgepure": __version__, "engine": engine_words(on.provider),

@@ -58,6 +58,12 @@ def certify(
     eight_bits: Annotated[
         bool, typer.Option("--eight-bits", help="Round images to 8 bits: certificates are exact, and about those.")
     ] = False,
+    carry_to: Annotated[
+        str | None,
+        typer.Option(metavar="PRECISION", help="Carry the certificates to this variant of the bundle too, from --pairs "
+                     "answers of both to the same noise.", show_default=False),
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=10, help="Of --carry-to, for each image.")] = 1000,
     card: Annotated[bool, typer.Option("--card/--no-card", help="Put a card of certificates into the bundle.")] = True,
     work: Annotated[
         Path | None,
@@ -101,7 +107,14 @@ def certify(
     presets = presets_of(manifest.presets, sigmas, steps)
     presets |= dict(choose_preset(manifest.presets, manifest.default_preset, name) for name in preset or ())
     request = CertifyRequest(
-        presets, CertifySettings(n, n0, alpha, radius), every=every, limit=limit, seed=seed, eight_bits=eight_bits
+        presets,
+        CertifySettings(n, n0, alpha, radius),
+        every=every,
+        limit=limit,
+        seed=seed,
+        eight_bits=eight_bits,
+        carry_to=carry_to,
+        pairs=pairs,
     )
     place = work or bundle.resolve().parent / f".{bundle.resolve().name}.certify"
     with Progress("certifying") as bar:

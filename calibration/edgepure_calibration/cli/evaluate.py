@@ -109,6 +109,13 @@ class JudgeOptions:
             min=1, help="Images to draw, every class in proportion. Default: all, at most 256.", show_default=False
         ),
     ] = None
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help="Attacked beside the presets: no-defence (the classifier alone), blur, jpeg, noise, projection; none.",
+        ),
+    ] = "no-defence"
     noise_seed: Annotated[
         int | None,
         typer.Option(
@@ -148,7 +155,21 @@ def evaluate(
     gradients: GradientOptions,
     run: RunOptions,
     output: OutputOptions,
+    outcomes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Write which images were decided right, for `edgepure compare`.",
+            show_default=False,
+        ),
+    ] = None,
+    save_images: Annotated[
+        bool, typer.Option("--save-images", help="Put the attacked images into the file of --outcomes too.")
+    ] = False,
     card: Annotated[bool, typer.Option("--card/--no-card", help="Put the robustness card into the bundle.")] = True,
+    new_card: Annotated[
+        bool, typer.Option("--new-card", help="Begin a new card. Default: what earlier runs measured stays on it.")
+    ] = False,
     work: WorkOption = None,
 ) -> None:
     """Attack presets of a bundle through their differentiable twin, and count what the engine still gets right.
@@ -165,7 +186,8 @@ def evaluate(
       edgepure evaluate digits --data test.npz --attack square --images 16 --queries 50 --noise-policy --no-card --json
     """
     from edgepure.bundle.bundle import Bundle
-    from edgepure.cli.output import emit_json
+    from edgepure.cli.output import emit_json, note
+    from edgepure.cli.outputs import prepare_file
     from edgepure.cli.progress import Progress
 
     from ..work import remove_work_folder
@@ -176,6 +198,7 @@ def evaluate(
         from ..provider import ProviderSettings
 
     prepare_report(output.report, data)
+    prepare_file(outcomes, "--outcomes", (data,))
     settings = _settings(attacks, judge)
     folder = work or hidden_folder(bundle, "evaluate")
     with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
@@ -192,12 +215,18 @@ def evaluate(
             work=folder,
             on_progress=bar.update,
         )
+    if outcomes is not None:
+        from ..evaluate.outcomes import outcomes_of, write_outcomes
+
+        write_outcomes(outcomes, outcomes_of(found, with_images=save_images))
     if output.report is not None:
         from ..evaluate.report import write_report
 
         write_report(found, output.report)
     if card:
-        write_card(bundle, found, judge.precision)
+        kept = write_card(bundle, found, judge.precision, anew=new_card)
+        if kept:
+            note(f"kept on the card from an earlier, stronger run: {'; '.join(kept)} (--new-card replaces them)")
     if work is None:
         remove_work_folder(folder)
     if output.as_json:
@@ -229,6 +258,7 @@ def _settings(attacks: AttackOptions, judge: JudgeOptions) -> Any:
         worst=judge.worst,
         images=judge.images,
         noise_seed=judge.noise_seed,
+        baselines=() if judge.baseline == "none" else names(judge.baseline),
     )
 
 
@@ -238,7 +268,7 @@ def _print(found: Evaluated, bundle: Path, *, card: bool, report: Path | None) -
     from ..evaluate.tables import attack_table, mask_table, policy_table
 
     notes = found.footnotes()
-    shown = [attack_table(preset, notes) for preset in found.presets]
+    shown = [attack_table(preset, notes) for preset in (*found.presets, *found.baselines)]
     shown += [made for made in (mask_table(found, notes), policy_table(found, notes)) if made is not None]
     for one in shown:
         say(f"{one.title}: {one.note}")

@@ -43,10 +43,20 @@ class GateOptions:
     ] = None
     redraws: Annotated[int, typer.Option(min=2, help="Noises that each image is judged with.")] = 5
     max_flips: Annotated[
-        float, typer.Option(min=0.0001, max=1.0, help="Share of decisions that may flip beyond what new noise flips.")
+        float,
+        typer.Option(
+            min=0.0001,
+            max=1.0,
+            help="Share of decisions that may flip beyond what new noise flips; 0.01 takes at least 299 images.",
+        ),
     ] = 0.01
     max_loss: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Accuracy that may be lost, clean and attacked.")
+        float,
+        typer.Option(
+            min=0.0001,
+            max=1.0,
+            help="Accuracy that may be lost, clean and attacked; 0.01 takes at least 299 labelled images.",
+        ),
     ] = 0.01
     seed: Annotated[int, typer.Option(min=0, help="Of the noise and of all draws.")] = 1
 
@@ -102,9 +112,10 @@ def quantize(
     Examples:
 
     \b
-      edgepure quantize digits --precision int8 --data clean.npz --attacked attacked.npz --redraws 8
-      edgepure quantize digits --precision fp16 --for tensorrt --data photos/ --redraws 8 --report fp16.html
-      edgepure quantize digits --precision bf16 --provider openvino --data photos/ --redraws 8
+      edgepure quantize digits --precision int8 --data images.npz:clean --attacked images.npz:adversarial \
+          --max-flips 0.08 --max-loss 0.08
+      edgepure quantize digits --precision fp16 --for tensorrt --data photos/ --max-flips 0.08 --report fp16.html
+      edgepure quantize digits --precision bf16 --provider openvino --data photos/ --max-flips 0.08
       edgepure classify digits seven.png --precision int8
     """
     from edgepure.bundle.bundle import Bundle

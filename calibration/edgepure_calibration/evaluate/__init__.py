@@ -1,18 +1,5 @@
 """Robustness evaluation: attacks through the twin, answers of the deployed engine, numbers with their protocols."""
 
-from .accuracy import Accuracy, Footnotes, Rule
-from .results import Agreement, AttackResult, Evaluated, PresetResult
-from .run import evaluate
-from .settings import EvaluateSettings
+import lazy_loader
 
-__all__ = [
-    "Accuracy",
-    "Agreement",
-    "AttackResult",
-    "EvaluateSettings",
-    "Evaluated",
-    "Footnotes",
-    "PresetResult",
-    "Rule",
-    "evaluate",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,7 +6,7 @@ number and its protocol are one object here: it cannot be made without an `Attac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +113,12 @@ class Accuracy:
             "images": self.images,
             "protocol": self.protocol.to_dict(),
         }
+
+
+def accuracy_of(data: Mapping[str, Any]) -> Accuracy:
+    """The reverse of `Accuracy.to_dict`. Raises KeyError, TypeError or ConfigError."""
+    protocol = AttackProtocol(**{**data["protocol"], "seeds": tuple(data["protocol"]["seeds"])})
+    return Accuracy(protocol, Rule(data["rule"], data["count"]), tuple(data["right"]), data["images"])
 
 
 class Footnotes:

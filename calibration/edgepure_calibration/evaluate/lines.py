@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ..attacks.attack import Attack, AttackTarget
 from ..attacks.known import known_attacks
 from ..attacks.settings import AttackSettings
+from .baselines import BaselineTarget
 from .noise_experiment import policy_cost
 from .settings import EvaluateSettings
 
@@ -36,7 +37,7 @@ def lines(target: AttackTarget, settings: EvaluateSettings) -> list[Line]:
         if name not in settings.attacks:
             continue
         attack.check(settings, len(target.purifier.classes))
-        if not attack.applies(target):
+        if not attack.applies(target) or (attack.surrogate and isinstance(target, BaselineTarget)):
             continue
         found.append(Line(attack, replace(settings, mask_gradient="none")))
         if attack.through_defence and target.preset.mask is not None and settings.mask_gradient != "none":
@@ -52,6 +53,6 @@ def work_to_do(targets: Sequence[AttackTarget], settings: EvaluateSettings, imag
         answers = max(votes, settings.worst) * target.calls
         per_seed = sum(line.cost(target) + answers for line in lines(target, settings))
         total += images * (len(settings.seeds) * per_seed + answers)
-        if settings.noise_policy:
+        if settings.noise_policy and not isinstance(target, BaselineTarget):
             total += images * policy_cost(target, replace(settings, votes=votes))
     return total

@@ -52,7 +52,7 @@ def render(found: Evaluated) -> str:
     notes = found.footnotes()
     summary = _section(summary_table(found, notes))
     sections = [_headline(found), summary]
-    for preset in found.presets:
+    for preset in (*found.presets, *found.baselines):
         sections.append(_section(attack_table(preset, notes)))
         if preset.attacks:
             sections += [_curves(preset), _pictures(preset, found)]

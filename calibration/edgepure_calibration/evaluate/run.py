@@ -33,6 +33,7 @@ from ..provider import ProviderSettings
 from ..work import Work, bundle_key, open_work
 from .accuracy import Accuracy, Rule
 from .agreement import agreement
+from .baselines import BaselineTarget, baseline_target, make_baselines
 from .draws import Draws, draw, rules
 from .lines import Line, lines, work_to_do
 from .memory import attack_memory
@@ -84,7 +85,7 @@ def evaluate(
     started = perf_counter()
     _check_device(device)
     opened = Bundle.open(bundle)
-    images, drawn = _images(opened, data, settings)
+    images, drawn, others = _images(opened, data, settings)
     key = bundle_key(opened.manifest, runs_on.precision)
     folder = None if work is None else Path(work)  # its files are whole: several runs may add some
     with (
@@ -97,10 +98,14 @@ def evaluate(
         for network in made.networks:
             network.requires_grad_(False)
         targets = [AttackTarget(name, preset, purifier, made, device) for name, preset in chosen]
-        meter = Meter(work_to_do(targets, settings, len(images)), on_progress)
+        simple = [
+            baseline_target(baseline, purifier, made, device) for baseline in make_baselines(settings.baselines, others)
+        ]
+        meter = Meter(work_to_do([*targets, *simple], settings, len(images)), on_progress)
         judge = runs_on.key(opened.manifest)
         runner = _Runner(images, drawn, settings, store, judge, meter)
         found = tuple(runner.preset(target) for target in targets)
+        baselines = tuple(runner.preset(target) for target in simple)
         experiments: dict[str, dict[str, tuple[PolicyResult, ...]]] = {}
         if settings.noise_policy:
             experiments["noise_policy"] = {t.name: runner.noise_policy(t) for t in targets}
@@ -126,6 +131,7 @@ def evaluate(
         facts=facts,
         all_presets=tuple(opened.manifest.presets),
         experiments=experiments,
+        baselines=baselines,
     )
 
 
@@ -163,7 +169,9 @@ class _Runner:
             judged, drawn = self._judged(target, made, adversarial)
             if not made.surrogate:
                 counted[made] = drawn
-            same = agreement(target, adversarial[0], derived_seed(self.noise_seed, "agreement"), settings.batch)
+            same = None
+            if not isinstance(target, BaselineTarget):
+                same = agreement(target, adversarial[0], derived_seed(self.noise_seed, "agreement"), settings.batch)
             attacks.append(replace(judged, agreement=same, images=adversarial[0]))
         rights: tuple[Accuracy, ...] = ()
         if len(counted) > 1:
@@ -236,6 +244,7 @@ class _Runner:
             resubmission=tuple(float(v) for v in np.mean([d.resubmission() for d in found], axis=0)),
             unet_calls=float(np.mean([d.unet_calls for d in found])),
             plain=Accuracy(alone, Rule("single"), tuple(plain), len(self.labels)),
+            right=tuple(found[0].right(accuracy.rule) for accuracy in accuracies),
             answers=found[0].answers[0],
         )
         return result, found
@@ -303,8 +312,8 @@ def _check_device(device: str) -> None:
         ) from None
 
 
-def _images(opened: Bundle, data: Any, settings: EvaluateSettings) -> tuple[LabelledImages, str]:
-    """The images, and how they were chosen."""
+def _images(opened: Bundle, data: Any, settings: EvaluateSettings) -> tuple[LabelledImages, str, Float32]:
+    """The images, how they were chosen, and those that were not."""
     manifest = opened.manifest
     if not isinstance(data, LabelledImages):
         data = load_labelled(data, manifest.image, manifest.classes, need_labels=True)
@@ -313,8 +322,11 @@ def _images(opened: Bundle, data: Any, settings: EvaluateSettings) -> tuple[Labe
     taken: LabelledImages = data.take(count, settings.subset_seed)
     check_labels(taken, "the data")
     if count == len(data):
-        return taken, f"all {count} images of the data"
-    return taken, f"{count} of {len(data)} images, drawn with seed {settings.subset_seed}, classes in proportion"
+        return taken, f"all {count} images of the data", data.images[:0]
+    chosen = {image.tobytes() for image in taken.images}
+    others = np.stack([image for image in data.images if image.tobytes() not in chosen])
+    words = f"{count} of {len(data)} images, drawn with seed {settings.subset_seed}, classes in proportion"
+    return taken, words, others
 
 
 def _straight_through(precision: str) -> str:

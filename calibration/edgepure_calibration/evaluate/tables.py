@@ -46,7 +46,7 @@ def attack_table(found: PresetResult, notes: Footnotes) -> TextTable:
 def summary_table(found: Evaluated, notes: Footnotes) -> TextTable:
     """Every preset in a line: clean, and the attack that leaves least, for each rule its own."""
     rows = []
-    for preset in found.presets:
+    for preset in (*found.presets, *found.baselines):
         counted = [a for a in preset.attacks if not a.protocol.surrogate]
         cells = []
         for kind in RULES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,10 @@ class Decisions:
         presets: by name.
         redraws: noises that each image is purified with, at least 2.
         seed: of the noises.
-        limits: the fewest decisions follow from them.
+        limits: the fewest images follow from them.
 
     Raises:
-        ConfigError: too few decisions to show anything.
+        ConfigError: too few images to show anything.
     """
 
     def __init__(
@@ -60,14 +61,16 @@ class Decisions:
                 f"{redraws} noise for each image: at least 2 are needed to see what new noise changes",
                 code="E-quantize-decisions",
             )
-        needed = limits.decisions_needed()
         for name, part in data.items():
-            if len(part) * redraws < needed:
+            needed = limits.images_needed(part.labels is not None)
+            if len(part) < needed:
+                least = 1.0 - 0.05 ** (1.0 / max(len(part), 1))
                 raise ConfigError(
-                    f"{len(part)} {name} images with {redraws} noises each are {len(part) * redraws} decisions, too "
-                    f"few to show that at most {100 * limits.flips:g} % flip (95 % confidence takes {needed}); "
-                    "give more images, or more noises (--redraws)",
-                    code="E-quantize-decisions",
+                    f"{len(part)} {name} images are left to judge with, too few to show with 95 % confidence that at "
+                    f"most {100 * limits.flips:g} % of the decisions flip and {100 * limits.accuracy:g} % are lost: "
+                    f"that takes {needed}, however many noises each is judged with; give more images, or allow more "
+                    f"(--max-flips {least + 0.005:.2f} --max-loss {least + 0.005:.2f})",
+                    code="E-quantize-images",
                 )
         self.purifier, self.data, self.presets = purifier, dict(data), dict(presets)
         self.redraws, self.seed, self.limits = redraws, seed, limits
@@ -123,22 +126,28 @@ class Decisions:
         every = sum(len(other) for other in self.data.values())
         shown = None
         if on_share is not None:
-            shown = lambda done, total: on_share((before + len(images) * done / total) / every)  # noqa: E731
+            shown = lambda share, _: on_share((before + len(images) * share) / every)  # noqa: E731
         results = purifier.run(images, self.presets[preset], votes=self.redraws, noise=self.seed, on_progress=shown)
         return np.array([result.vote_labels for result in results], np.int64)
 
     def _flips(self, variant: Purifier, preset: str, part: str, on_share: OnShare | None) -> Flips:
         mine, theirs = self._decide(variant, preset, part, on_share), self._labels[preset, part]
-        flipped, total = int((mine != theirs).sum()), mine.size
-        truth = self.data[part].labels
-        right = [None, None] if truth is None else [float((a == truth[:, None]).mean()) for a in (mine, theirs)]
-        return Flips(
-            decisions=total,
-            flipped=flipped,
-            high=clopper_pearson(flipped, total, confidence=0.9)[1],
+        flips, truth = mine != theirs, self.data[part].labels
+        counted = Flips(
+            images=len(mine),
+            decisions=mine.size,
+            flipped=int(flips.sum()),
+            high=share_bounds(flips)[1],
             redrawn=int((theirs != np.roll(theirs, 1, axis=1)).sum()),
-            accuracy=right[0],
-            accuracy_fp32=right[1],
+        )
+        if truth is None:
+            return counted
+        right, right_fp32 = (answers == truth[:, None] for answers in (mine, theirs))
+        return replace(
+            counted,
+            accuracy=float(right.mean()),
+            accuracy_fp32=float(right_fp32.mean()),
+            loss_high=share_bounds(right_fp32 & ~right)[1] - share_bounds(right & ~right_fp32)[0],
         )
 
     def _flip_checks(self, flips: Mapping[str, Flips]) -> list[Check]:
@@ -147,7 +156,7 @@ class Decisions:
             redrawn = f.redrawn / f.decisions
             words = (
                 f"it flips {f.flipped} of {f.decisions} decisions on {part} images (at most {100 * f.high:.2f} % "
-                f"with 95 % confidence), new noise flips {100 * redrawn:.2f} %; "
+                f"with 95 % confidence, by {f.images} images), new noise flips {100 * redrawn:.2f} %; "
                 f"{100 * (redrawn + self.limits.flips):.2f} % are allowed"
             )
             checks.append(check(f"flips, {part}", f.high, redrawn + self.limits.flips, words))
@@ -156,14 +165,14 @@ class Decisions:
     def _accuracy_checks(self, flips: Mapping[str, Flips]) -> list[Check]:
         checks = []
         for part, f in flips.items():
-            if f.accuracy is None or f.accuracy_fp32 is None:
+            if f.accuracy is None or f.accuracy_fp32 is None or f.loss_high is None:
                 continue
-            lost = f.accuracy_fp32 - f.accuracy
             words = (
-                f"accuracy on {part} images goes from {100 * f.accuracy_fp32:.2f} % to {100 * f.accuracy:.2f} %, "
+                f"accuracy on {part} images goes from {100 * f.accuracy_fp32:.2f} % to {100 * f.accuracy:.2f} % (at "
+                f"most {100 * f.loss_high:.2f} points are lost with 95 % confidence, by {f.images} images), "
                 f"{100 * self.limits.accuracy:g} points may be lost"
             )
-            checks.append(check(f"accuracy, {part}", lost, self.limits.accuracy, words))
+            checks.append(check(f"accuracy, {part}", f.loss_high, self.limits.accuracy, words))
         return checks
 
     def _drifts(self, variant: Purifier, preset: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -191,6 +200,18 @@ class Decisions:
             self._drift[preset] = path(self.purifier, self.seed), path(self.purifier, self.seed + 1)
         first, second = self._drift[preset]
         return _rms(path(variant, self.seed) - first), _rms(second - first)
+
+
+def share_bounds(events: NDArray[np.bool_]) -> tuple[float, float]:
+    """Bounds (one-sided, 95 % each) of the share of ``events`` ``[images, noises]``, by image.
+
+    The noises of one image tell of that image, and not of others: what is independent is the share of each image. Their
+    sum is taken for a count of images, rounded away from the middle, and bounded by Clopper and Pearson: a share
+    between 0 and 1 scatters no more than an event of that probability.
+    """
+    total, count = float(events.mean(axis=1).sum()), len(events)
+    low = clopper_pearson(math.floor(total + 1e-9), count, confidence=0.9)[0]
+    return low, clopper_pearson(math.ceil(total - 1e-9), count, confidence=0.9)[1]
 
 
 def _length(group: Any) -> tuple[bool, int, int]:

@@ -48,7 +48,8 @@ def describe_run(
     found["robust"] = "the lower of the accuracies under the transferred and under the white-box attack"
     found["choice"] = (
         f"fast: the cheapest finalist within {100 * settings.tolerance:g} points of the largest {settings.objective} "
-        "accuracy; balanced: the largest mean of clean and robust accuracy; robust: the largest robust accuracy. The "
-        "finalists' own numbers decide, so the best of them is seen a little too well"
+        "accuracy, and never dearer than the two others; balanced: the largest mean of clean and robust accuracy; "
+        "robust: the largest robust accuracy. The finalists' own numbers decide, so the best of them is seen a little "
+        "too well"
     )
     return found

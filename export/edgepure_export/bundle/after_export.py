@@ -160,7 +160,8 @@ def require(report: GraphParity) -> None:
 def open_session(path: Path, threads: int | None = None) -> Any:
     """A plain ONNX Runtime session on the CPU."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the runtime opens it
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

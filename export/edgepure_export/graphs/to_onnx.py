@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from edgepure.errors import ExportError
 
 from . import translations
+from .portable import make_portable
 
 #: The portable opset: TensorRT 10.3 to 11 and ONNX Runtime from 1.17 on.
 OPSET = 20
@@ -109,6 +110,7 @@ def export_graph(
     assert program is not None
     model = program.model
     _check_operators(name, model)
+    make_portable(model)
     _keep_padding(model)
     _name_nodes(name, model)
     _strip(name, model)

@@ -34,6 +34,8 @@ SELFTEST_FILE = "selftest.npz"
 ENGINES_FOLDER = "engines"
 #: A larger ``bundle.json`` is refused before it is parsed.
 MAX_MANIFEST_BYTES = 16 << 20
+#: So are more values: the largest manifests have some ten thousand, class names and score norms mostly.
+MAX_VALUES = 200_000
 
 GraphName = Literal["classifier", "mask", "step", "step_learned", "unet"]
 GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "unet")
@@ -262,6 +264,7 @@ class Manifest(Entry):
                 f"{source}: this bundle was made by a newer edgepure: its schema_version is {version} and this version "
                 f"reads up to {SCHEMA_VERSION}; upgrade edgepure, or export the bundle again with this one"
             )
+        _check_counts(data, source)
         if data.get("calibration") == {}:  # how edgepure 0.1 wrote that nothing was measured
             text = json.dumps({**data, "calibration": None})
         try:
@@ -323,8 +326,9 @@ def _parse_json(text: str | bytes, source: str) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} appears twice in one object")
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise ValueError(f"the key {twice[:100]!r} appears twice in one object")
         return result
 
     def finite(number: str) -> float:
@@ -345,6 +349,22 @@ def _parse_json(text: str | bytes, source: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BundleError(f"{source} holds a JSON {type(data).__name__}, expected an object; export the bundle again")
     return data
+
+
+def _check_counts(data: Mapping[str, Any], source: str) -> None:
+    """Refuse what has no end: pydantic collects every fault of a document before it says the first."""
+    left = MAX_VALUES
+    waiting: list[Any] = [data]
+    while waiting:
+        value = waiting.pop()
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        left -= len(children)
+        if left < 0:
+            raise BundleError(
+                f"{source} holds more than {MAX_VALUES} values; it is not the manifest of an edgepure bundle",
+                code="E-bundle-manifest",
+            )
+        waiting += children
 
 
 def _listed(names: Iterable[str]) -> str:

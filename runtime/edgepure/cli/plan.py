@@ -171,7 +171,9 @@ def _cost(planner: Planner, preset: Preset, plan: Plan) -> dict[str, int]:
 def _summary(name: str, preset: Preset, plan: Plan, cost: dict[str, int], score_norm: float | None) -> Iterator[str]:
     probes = f" + {cost['probes']} probes" if cost["probes"] else ""
     votes = f"{cost['votes']} vote{'s' if cost['votes'] > 1 else ''}"
-    yield f"UNet calls for one decision: {cost['unet_calls']} = {cost['rows']} rows x {votes}{probes}"
+    most = "at most " if preset.votes.sequential is not None else ""
+    rows = f"{cost['rows']} row{'s' if cost['rows'] > 1 else ''}"
+    yield f"UNet calls for one decision: {most}{cost['unet_calls']} = {rows} x {votes}{probes}"
     levels = ", ".join(f"{key} {value:g}" for key, value in plan.levels.items())
     yield f"{name}: {plan.method}" + (f", {levels}" if levels else "")
     if preset.ssni is not None:

@@ -9,6 +9,7 @@ import typer
 
 from ..errors import ConfigError, EdgepureError
 from .options import (
+    BgrOption,
     BundleArgument,
     DebugOption,
     ImagesArgument,
@@ -47,6 +48,7 @@ def purify(
     ] = None,
     seed: SeedOption = None,
     resize: ResizeOption = False,
+    bgr: BgrOption = False,
     provider: ProviderOption = "cpu",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
@@ -87,7 +89,7 @@ def purify(
             entry["mask_file"] = str(mask_out / target.name)
         written.append(entry)
 
-    failures = session.run(sources, resize, save, "purifying")
+    failures = session.run(sources, resize, bgr, save, "purifying")
 
     def show() -> None:
         table(

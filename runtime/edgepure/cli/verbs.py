@@ -20,13 +20,14 @@ from typer.core import TyperCommand, TyperGroup
 from ..errors import ConfigError
 from ..machine.packages import extensions
 from .guard import fail, guard
+from .options import with_resize
 
 GROUP = "edgepure.commands"
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 #: As one meets them at work; those of other packages follow in the order of their names.
 ORDER = (
-    "demo", "export", "calibrate", "quantize", "tune", "build", "verify", "evaluate", "certify", "purify", "classify",
-    "plan", "presets", "inspect", "bench", "doctor", "serve",
+    "demo", "export", "calibrate", "quantize", "tune", "build", "verify", "evaluate", "compare", "certify", "purify",
+    "classify", "plan", "presets", "inspect", "bench", "doctor", "serve",
 )  # fmt: skip
 
 
@@ -68,7 +69,7 @@ class _Loaded(TyperCommand):
                     code="E-cli-empty-argument",
                 )
                 fail(empty, as_json="--json" in args)
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, with_resize(args))
 
 
 def load(point: EntryPoint, *, as_json: bool = False) -> Any:

@@ -14,6 +14,7 @@ from ..machine.packages import extensions, needs
 from .options import BundleArgument, DebugOption, JsonOption, ResizeOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from ..images.load import Resize
     from ..parity.checks import OutputCheck
     from ..parity.levels import Level
     from ..parity.side_by_side import ImageSet
@@ -243,7 +244,7 @@ def _listed(text: str, option: str) -> list[str]:
     return names
 
 
-def _images(bundle: Path, data: Path | None, attacked: Path | None, limit: int, resize: bool) -> list[ImageSet]:
+def _images(bundle: Path, data: Path | None, attacked: Path | None, limit: int, resize: Resize) -> list[ImageSet]:
     if data is None and attacked is None:
         return []
     from ..bundle.bundle import Bundle

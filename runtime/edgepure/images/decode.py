@@ -186,7 +186,7 @@ def _values(picture: Image.Image, channels: int) -> Float32:
         four = _unpacked(picture, "RGBA", "RGBA")  # two words of two bytes, the high one first
         _refuse_transparent((four[:, :, 2:] < 255).any(axis=2))
         return ((four[:, :, 0] * 256 + four[:, :, 1]) / 65535.0).astype(np.float32)
-    if raw in _LOW_BYTES and picture.mode in ("RGB", "RGBA"):
+    if raw in _LOW_BYTES and picture.mode in ("RGB", "RGBA") and picture.format in ("PNG", "TIFF"):
         words = _unpacked(picture, picture.mode, raw) * 256 + _unpacked(picture, picture.mode, _LOW_BYTES[raw])
         if picture.mode == "RGBA":
             _refuse_transparent(words[:, :, 3] < 65535)
@@ -213,6 +213,8 @@ def _raw_mode(picture: Image.Image) -> str:
     """How the pixels of an image lie in its file; empty once it is decoded."""
     tile = getattr(picture, "tile", None)
     args = tile[0][3] if tile else ""
+    if tile and str(tile[0][0]).upper().startswith("SGI") and (tile[0][0] == "SGI16" or args[-1] == 2):
+        return "SGI;16"
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 

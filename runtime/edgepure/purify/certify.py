@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..intervals import anytime_log_evidence, anytime_lower_bound, lower_bound
 from ..methods.presets import Preset
 from ..rows.grid_noise import levels_of, noised_input
-from ..rows.noise import NoiseSource, StreamNoise
+from ..rows.noise import NoiseSource, RowNoise, StreamNoise
 from ..types import Float32
 from .graphs import OpenGraphs
 from .inflight import InFlight, Job
@@ -139,9 +140,9 @@ class Certifier:
 
     def __init__(self, graphs: OpenGraphs, preset: Preset, settings: CertifySettings) -> None:
         """Raises ConfigError with the reason if the preset has no certificate."""
-        self._graphs, self._settings = graphs, settings
+        self._graphs, self._preset, self._settings = graphs, preset, settings
         self.sigma = graphs.planner.certified_sigma(preset)
-        self._plan, self._preset = graphs.planner.plan(preset), preset
+        self._plan = graphs.planner.plan(preset)
 
     def run(
         self,
@@ -151,37 +152,63 @@ class Certifier:
         on_certificate: Callable[[int, Certificate], object],
         *,
         ids: Sequence[int] | None = None,
-        on_answers: Callable[[int], object] | None = None,
     ) -> None:
         """Certify images ``[B, C, H, W]`` in [0, 1].
 
         Args:
             source: of the noise; image i is image ``ids[i]`` of it, None: i.
             on_certificate: called with (position, certificate) as they are done.
-            on_answers: called with the number of answers that were just classified.
         """
-        graphs, settings = self._graphs, self._settings
+        settings, classes = self._settings, len(self._graphs.classes)
         tallies: dict[int, _Tally] = {}
         exact: dict[int, bool] = {}
-        finished: list[tuple[int, int, Float32]] = []  # purified images that wait for the classifier
 
         def jobs() -> Iterator[Job]:
             for index, image in enumerate(images):
                 number = index if ids is None else ids[index]
-                levels = levels_of(image) if self._plan.sees_input_once else None
-                exact[index] = levels is not None and isinstance(self._noise(source, number, 0), StreamNoise)
+                levels = self._levels(image, source, number)
+                exact[index] = levels is not None
                 self._check_precision(exact[index], names[index])
-                tallies[index] = tally = _Tally(len(graphs.classes), settings, self.sigma)
+                tallies[index] = tally = _Tally(classes, settings, self.sigma)
                 for vote in range(settings.n0 + settings.n):
                     if tally.done:
                         break
-                    noise = self._noise(source, number, vote)
-                    if exact[index]:
-                        assert levels is not None and isinstance(noise, StreamNoise)
-                        ref, later = noised_input(levels, noise, self.sigma)
-                        yield Job(self._plan, later, ref, tag=(index, vote))
-                    else:
-                        yield Job(self._plan, noise, 2.0 * image - 1.0, tag=(index, vote))
+                    yield self._job(image, levels, source, number, index, vote)
+
+        def take(index: int, vote: int, label: int) -> None:
+            tally = tallies.get(index)
+            if tally is None:  # a vote that was under way when the image was settled
+                return
+            tally.add(vote, label)
+            if tally.done:
+                del tallies[index]
+                on_certificate(index, self._certificate(names[index], tally, exact[index]))
+
+        self._answer(jobs(), take)
+
+    def answers(
+        self, images: Float32, source: NoiseSource, votes: range, ids: Sequence[int] | None = None
+    ) -> NDArray[np.int64]:
+        """Labels ``[images, votes]`` of single purifications. Equal noise makes those of two precisions comparable."""
+        found = np.full((len(images), len(votes)), -1, np.int64)
+
+        def jobs() -> Iterator[Job]:
+            for index, image in enumerate(images):
+                number = index if ids is None else ids[index]
+                levels = self._levels(image, source, number)
+                for vote in votes:
+                    yield self._job(image, levels, source, number, index, vote)
+
+        def take(index: int, vote: int, label: int) -> None:
+            found[index, vote - votes.start] = label
+
+        self._answer(jobs(), take)
+        return found
+
+    def _answer(self, jobs: Iterator[Job], take: Callable[[int, int, int], None]) -> None:
+        """Purify and classify jobs tagged (index, vote), and give (index, vote, label) of each."""
+        graphs = self._graphs
+        finished: list[tuple[int, int, Float32]] = []  # purified images that wait for the classifier
 
         def done(job: Job, x: Float32) -> None:
             finished.append((*job.tag, np.clip(0.5 * x + 0.5, 0.0, 1.0)))
@@ -189,27 +216,33 @@ class Certifier:
                 classify()
 
         def classify() -> None:
-            if not finished:
-                return
-            answers = graphs.logits(np.stack([x for _, _, x in finished])).argmax(axis=1)
-            for (index, vote, _), label in zip(finished, answers, strict=True):
-                tally = tallies.get(index)
-                if tally is None:  # votes that were under way when it was settled
-                    continue
-                tally.add(vote, int(label))
-                if tally.done:
-                    del tallies[index]
-                    on_certificate(index, self._certificate(names[index], tally, exact[index]))
-            count = len(finished)
-            finished.clear()
-            if on_answers is not None:
-                on_answers(count)
+            if finished:
+                labels = graphs.logits(np.stack([x for _, _, x in finished])).argmax(axis=1)
+                for (index, vote, _), label in zip(finished, labels, strict=True):
+                    take(index, vote, int(label))
+                finished.clear()
 
-        InFlight(graphs.stepper(graphs.step_graph(self._preset))).run(jobs(), done)
+        InFlight(graphs.stepper(graphs.step_graph(self._preset))).run(jobs, done)
         classify()
 
-    def _noise(self, source: NoiseSource, index: int, vote: int) -> Any:
-        return source.for_image(self._plan, index, vote, None, self._graphs.image_shape)
+    def _levels(self, image: Float32, source: NoiseSource, number: int) -> NDArray[np.int64] | None:
+        """The 8-bit levels of an image that gets exact noise."""
+        if not self._plan.sees_input_once or not isinstance(self._noise(source, number, 0), StreamNoise):
+            return None
+        return levels_of(image)
+
+    def _job(
+        self, image: Float32, levels: NDArray[np.int64] | None, source: NoiseSource, number: int, index: int, vote: int
+    ) -> Job:
+        noise = self._noise(source, number, vote)
+        if levels is None:
+            return Job(self._plan, noise, 2.0 * image - 1.0, tag=(index, vote))
+        assert isinstance(noise, StreamNoise)
+        ref, later = noised_input(levels, noise, self.sigma)
+        return Job(self._plan, later, ref, tag=(index, vote))
+
+    def _noise(self, source: NoiseSource, number: int, vote: int) -> RowNoise:
+        return source.for_image(self._plan, number, vote, None, self._graphs.image_shape)
 
     def _check_precision(self, exact: bool, name: str) -> None:
         if self._graphs.precision != "fp32" and not exact:
@@ -234,3 +267,19 @@ class Certifier:
             exact=exact,
             seconds=tally.ended - tally.started,
         )
+
+
+def carried(certificate: Certificate, differing: int, pairs: int, beta: float) -> Certificate:
+    """The certificate of other graphs, an INT8 variant for example, from that of these and from few answers of both.
+
+    With the same noise the share of answers that differ is at most ``u``, except with probability ``beta``; so the
+    class has at least the share ``p - u`` there (arXiv 2305.19521). It is wrong with probability ``alpha + beta`` at
+    most.
+
+    Args:
+        differing: how many of ``pairs`` fresh answers with equal noise differed.
+    """
+    p = certificate.probability - (1.0 - lower_bound(pairs - differing, pairs, beta))
+    if certificate.label is None or p <= 0.5:
+        return replace(certificate, label=None, class_name=None, radius=0.0, probability=max(p, 0.0))
+    return replace(certificate, radius=certificate.sigma * _NORMAL.inv_cdf(p), probability=p)

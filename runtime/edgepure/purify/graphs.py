@@ -125,11 +125,23 @@ class OpenGraphs:
         self._threads, self._opens = threads, opens
         self._engines: dict[str, Engine] = {}
         self._steppers: dict[str, Stepper] = {}
+        self._held: list[tuple[str, int]] = []
 
     def engine(self, graph: str) -> Engine:
         """The engine of one graph."""
         if graph not in self._engines:
-            self._engines[graph] = self._opens(self.bundle, graph, self.provider, self.precision, self._threads)
+            names = self.bundle.files_of(graph, self.precision)
+            held = self.bundle.hold(names)  # what was checked is what is opened, and stays what it is
+            try:
+                engine = self._opens(self.bundle, graph, self.provider, self.precision, self._threads)
+                for handle in self.bundle.hold(names):  # nor was it exchanged meanwhile
+                    os.close(handle)
+            except BaseException:
+                for handle in held:
+                    os.close(handle)
+                raise
+            self._engines[graph] = engine
+            self._held += zip(names, held, strict=True)
         return self._engines[graph]
 
     def stepper(self, graph: str) -> Stepper:
@@ -189,6 +201,19 @@ class OpenGraphs:
         shapes = {"logits": (len(images), len(self.classes)), "mask": map_shape, "attention": map_shape}
         return self._run("mask", feeds, shapes)
 
+    def check_files(self) -> None:
+        """Raise BundleError if a file of an open engine was written to: engines map their weights, and would use them.
+
+        A bundle that takes the place of this one by a rename does no harm: the old files stay until they are closed.
+        """
+        for name, handle in self._held:
+            if not self.bundle.unchanged(name, handle):
+                raise BundleError(
+                    f"{self.bundle.path / name} was written to while it was in use; put a new bundle in its place by "
+                    "renaming it, and load that",
+                    code="E-bundle-changed",
+                )
+
     def _run(
         self, graph: str, feeds: Mapping[str, Float32], shapes: Mapping[str, tuple[int, ...]]
     ) -> dict[str, Float32]:
@@ -199,6 +224,7 @@ class OpenGraphs:
             ImageError: an input has another shape or dtype than the graph takes.
         """
         with self.turns.shared():
+            self.check_files()
             found = self.engine(graph).run(feeds)
         for name, shape in shapes.items():
             if found[name].shape != shape:
@@ -218,5 +244,8 @@ class OpenGraphs:
             parts = (*self._steppers.values(), *self._engines.values())
             self._steppers.clear()
             self._engines.clear()
+            held, self._held = self._held, []
+            for _, handle in held:
+                os.close(handle)
             for part in parts:
                 part.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, NoReturn
@@ -14,7 +14,7 @@ from ..bundle.bundle import Bundle
 from ..engines.base import Engine, Stepper
 from ..engines.kinds import check_variant
 from ..errors import ConfigError, NotFiniteError
-from ..images.load import load_images
+from ..images.load import Order, Resize, check_options, load_images
 from ..methods import EpsSpec
 from ..methods.presets import MaskSpec, Preset, VoteSpec
 from ..rows.noise import NoiseSource, noise_source
@@ -26,7 +26,10 @@ from .graphs import OpenGraphs, Opens, open_from_bundle
 from .inflight import Counters, run_images
 from .monitor import Monitor
 from .request import Request, check_images
-from .results import Failure, Results
+from .results import Failure, Result, Results
+
+#: More threads than any processor has cores only take memory; so do more slots.
+MOST_THREADS, MOST_SLOTS = 512, 4096
 
 
 def load(
@@ -57,6 +60,18 @@ def load(
     return Purifier(Bundle.open(path, verify=verify), provider, precision=precision, threads=threads, slots=slots)
 
 
+def check_counts(threads: object, slots: object) -> None:
+    """Raise ConfigError unless these are numbers of threads (or None) and of slots that a machine can have."""
+    for name, value, most, what in (
+        ("threads", threads, MOST_THREADS, "it is the number of CPU threads of one call, or None"),
+        ("slots", slots, MOST_SLOTS, "it is the number of images that share a UNet call"),
+    ):
+        if value is None and name == "threads":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise ConfigError(f"{name} is {value!r:.40}, expected 1 to {most}: {what}", code=f"E-config-{name}")
+
+
 class Purifier:
     """A bundle on an engine. Use `load` to make one, and ``with`` to give its memory back.
 
@@ -76,8 +91,14 @@ class Purifier:
         opens: Opens = open_from_bundle,
     ) -> None:
         """The arguments are those of `load`. ``opens`` opens the engines: somebody else's, or of other graphs."""
-        if slots < 1:
-            raise ConfigError(f"slots {slots} must be at least 1: it is the number of images that share a UNet call")
+        check_counts(threads, slots)
+        for name, value, kind in (
+            ("bundle", bundle, Bundle),
+            ("provider", provider, str),
+            ("precision", precision, str),
+        ):
+            if not isinstance(value, kind):
+                raise ConfigError(f"{name} is {value!r:.80}, expected a {kind.__name__}", code="E-config-type")
         self.bundle = bundle
         self.provider = provider
         self.precision = precision
@@ -113,10 +134,11 @@ class Purifier:
                 raise ConfigError(f"no preset {preset!r} in this bundle; it has {known}", code="E-preset-unknown")
             chosen = self.presets[preset]
         else:
-            chosen = preset if isinstance(preset, Preset) else Preset.parse(dict(preset))
+            chosen = preset if isinstance(preset, Preset) else Preset.parse(preset)
         if votes is not None:
-            if votes < 1:
-                raise ConfigError(f"votes {votes} must be at least 1")
+            if isinstance(votes, bool) or not isinstance(votes, int | np.integer) or not 1 <= votes <= 1000:
+                raise ConfigError(f"votes is {votes!r:.40}, expected a number from 1 to 1000", code="E-config-votes")
+            votes = int(votes)
             chosen = chosen.model_copy(update={"votes": VoteSpec(count=votes, rule=chosen.votes.rule)})
         return chosen
 
@@ -140,12 +162,12 @@ class Purifier:
                 "this bundle is not calibrated, so there are no clean score norms to compare with; run `edgepure "
                 "calibrate` on it"
             )
-        if calibration.precision != self.precision:
+        if self.precision not in calibration.precisions:
             raise ConfigError(
-                f"this bundle was calibrated in {calibration.precision} and runs in {self.precision} here; run "
+                f"this bundle was calibrated in {', '.join(calibration.precisions)}, but runs in {self.precision}; run "
                 f"`edgepure calibrate` with --precision {self.precision}, or load it with that of the calibration"
             )
-        return Monitor(calibration, flag_rate, probe=probe)
+        return Monitor(calibration, flag_rate, probe=probe, precision=self.precision)
 
     # ---- what can be done ---------------------------------------------------------------------------------------
 
@@ -156,7 +178,8 @@ class Purifier:
         *,
         votes: int | None = None,
         noise: NoiseSource | int | None = None,
-        resize: bool = False,
+        resize: Resize = False,
+        order: Order = "rgb",
         on_error: str = "raise",
         on_progress: Progress | None = None,
         monitor: Monitor | None = None,
@@ -170,7 +193,9 @@ class Purifier:
             votes: independent purifications of each image; None: as the preset says.
             noise: None draws fresh secret noise (the default, and the only safe choice for untrusted requests); an
                 int is a seed; or a `NoiseSource`. Image i of this call is image i of the stream.
-            resize: resize images of another size instead of refusing them.
+            resize: what is done with images of another size: False refuses them; ``squash`` (True) stretches, ``crop``
+                takes the middle, ``pad`` puts black around.
+            order: of the colours in arrays: ``rgb``, or ``bgr`` as OpenCV has them.
             on_error: ``raise``, or ``collect``: do the good images and list the bad ones in ``results.failures``.
             on_progress: called with the share of the images that is done, and words.
             monitor: flags results whose score norm is off-distribution, and counts them; see `monitor`.
@@ -179,7 +204,7 @@ class Purifier:
             ImageError: an image has the wrong size, channels, dtype or range, or cannot be read.
             ConfigError: the preset is unknown or its parameters are out of range, or the monitor cannot watch it.
         """
-        loaded = load_images(images, self.bundle.manifest.image, resize=resize, on_error=on_error)
+        loaded = load_images(images, self.bundle.manifest.image, resize=resize, order=order, on_error=on_error)
         results = self.run(
             loaded.images,
             preset,
@@ -198,7 +223,8 @@ class Purifier:
         preset: str | Preset | Mapping[str, Any] | None = None,
         *,
         noise: NoiseSource | int | None = None,
-        resize: bool = False,
+        resize: Resize = False,
+        order: Order = "rgb",
         on_error: str = "raise",
         on_progress: Progress | None = None,
     ) -> Results:
@@ -207,8 +233,52 @@ class Purifier:
         The arguments and errors are those of `classify`; the purified image is classified as well.
         """
         return self.classify(
-            images, preset, votes=1, noise=noise, resize=resize, on_error=on_error, on_progress=on_progress
+            images, preset, votes=1, noise=noise, resize=resize, order=order, on_error=on_error, on_progress=on_progress
         )
+
+    def stream(
+        self,
+        frames: Iterable[Any],
+        preset: str | Preset | Mapping[str, Any] | None = None,
+        *,
+        votes: int | None = None,
+        noise: NoiseSource | int | None = None,
+        resize: Resize = False,
+        order: Order = "rgb",
+        monitor: Monitor | None = None,
+    ) -> Iterator[Result | Failure]:
+        """Purify and classify a source that need not end: a camera, a queue, a generator.
+
+        Results come in the order of the frames, each as soon as it is done. Frames are taken one at a time: nothing is
+        read ahead, so the latest frame is the one that is answered. For several sources at a time use a `Service`.
+
+        Args:
+            frames: images as `classify` takes them, one each. One that cannot be used gives a `Failure` in its place.
+            preset, votes, resize, order, monitor: as for `classify`.
+            noise: as for `classify`; frame i is image i of the stream. None: a fresh key for every frame.
+
+        Raises:
+            ConfigError: as `classify`, now and not at the first frame.
+        """
+        if not isinstance(frames, Iterable):
+            raise ConfigError(f"frames is {frames!r:.80}, expected a source of images", code="E-config-option")
+        chosen, source = self.preset(preset, votes), None if noise is None else noise_source(noise)
+        check_options(resize, order, "collect")
+        self.planner.plan(chosen)
+
+        def answers() -> Iterator[Result | Failure]:
+            for number, frame in enumerate(frames):
+                image = self.bundle.manifest.image
+                loaded = load_images([frame], image, resize=resize, order=order, on_error="collect")
+                if loaded.failures or len(loaded) != 1:
+                    reason = loaded.failures[0].reason if loaded.failures else f"it holds {len(loaded)} images"
+                    yield Failure(str(number), reason)
+                else:
+                    yield self.run(
+                        loaded.images, chosen, noise=source, names=[str(number)], ids=[number], monitor=monitor
+                    )[0]
+
+        return answers()
 
     def logits(self, images: Float32) -> Float32:
         """The plain classifier, without purification: ``[B, C, H, W]`` float32 in [0, 1] -> ``[B, N]`` float32.
@@ -250,6 +320,8 @@ class Purifier:
         if probe is None:
             raise ConfigError("the preset has no SSNI, so it has no probe to measure score norms with")
         check_images(images, self.image_shape)
+        if ids is not None and len(ids) != len(images):
+            raise ConfigError(f"{len(ids)} ids for {len(images)} images; give one for each", code="E-config-count")
         norms = np.zeros(len(images))
 
         def done(image: int, x: Float32) -> None:
@@ -285,6 +357,7 @@ class Purifier:
             NotFiniteError: the model gave NaN or infinite values.
         """
         chosen = self.preset(preset, votes)
+        check_images(images, self.image_shape)
         with self.turns.alone():
             sources = [noise_source(noise)] * len(images)
             request = Request(self.graphs, images, chosen, sources, names, ids, on_progress, monitor)

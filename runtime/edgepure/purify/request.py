@@ -79,6 +79,8 @@ class Request:
         submissions: Sequence[Submission] = (),
     ) -> None:
         check_images(images, graphs.image_shape)
+        if monitor is not None and not isinstance(monitor, Monitor):
+            raise ConfigError(f"monitor is {monitor!r:.80}, expected a Monitor", code="E-config-type")
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(images):
                 raise ConfigError(f"{len(given)} {what} for {len(images)} images; give one for each")
@@ -107,6 +109,7 @@ class Request:
 
     def results(self, on_rows: Callable[[int], None] | None = None) -> Results:
         """Run it alone, and wait for it."""
+        self._graphs.check_files()
         inflight = InFlight(self._graphs.stepper(self._graphs.step_graph(self._preset)))
         inflight.run(self.jobs(), self.done, on_rows)
         self.counters = inflight.counters
@@ -267,6 +270,11 @@ class Request:
 
 def check_images(images: Float32, shape: tuple[int, int, int]) -> None:
     """Raise ImageError unless ``images`` are a batch of float32 ``[B, C, H, W]`` without NaN."""
+    if not isinstance(images, np.ndarray):
+        raise ImageError(
+            f"the batch is a {type(images).__name__}, expected an array; `classify` takes other kinds of images",
+            code="E-image-type",
+        )
     if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape:
         raise ImageError(
             f"the batch is {images.dtype} {list(images.shape)}, expected float32 [B, {', '.join(map(str, shape))}] in "

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BusyError, ConfigError, EdgepureError, ImageError, NotFiniteError, OverdueError
-from ..images.load import load_images
+from ..images.load import Resize, load_images
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
 from ..types import Float32
@@ -72,8 +72,13 @@ class Service:
             ConfigError: the preset is unknown, or fits the bundle or the monitor not; or ``waiting`` is below 1.
             EdgepureError: the purifier is that of a process from which this one was forked.
         """
-        if waiting < 1:
-            raise ConfigError(f"waiting {waiting} must be at least 1: it is the number of images that may wait")
+        if not isinstance(purifier, Purifier):
+            raise ConfigError(f"purifier is {purifier!r:.80}, expected a Purifier", code="E-config-type")
+        if isinstance(waiting, bool) or not isinstance(waiting, int) or waiting < 1:
+            raise ConfigError(
+                f"waiting is {waiting!r:.40}, expected at least 1: it is the number of images that may wait",
+                code="E-config-waiting",
+            )
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
         self._preset = purifier.preset(preset, votes)
         self._graph = purifier.graphs.step_graph(self._preset)
@@ -99,7 +104,7 @@ class Service:
         image: Any,
         *,
         noise: NoiseSource | int | None = None,
-        resize: bool = False,
+        resize: Resize = False,
         deadline: float | None = None,
         urgent: bool = False,
     ) -> Future[Result]:

@@ -14,7 +14,8 @@ from tiny_bundle import make_tiny_bundle
 
 from edgepure import Preset
 from edgepure.bundle.bundle import Bundle
-from edgepure.purify.certify import Certificate, CertifySettings
+from edgepure.intervals import lower_bound
+from edgepure.purify.certify import Certificate, CertifySettings, carried
 from edgepure_calibration.certify.files import markdown
 from edgepure_calibration.certify.results import Certified, Curve, Entry
 from edgepure_calibration.certify.run import CertifyRequest, certify_data
@@ -104,3 +105,23 @@ def test_the_table_counts_abstentions_and_wrong_answers_as_wrong() -> None:
     assert "1.74" in whole.warnings()[0]
     assert markdown(whole).splitlines()[2].startswith("- A certificate says")
     assert json.loads(json.dumps(whole.to_dict()))["presets"][0]["table"][0]["certified"] == 2
+
+
+def test_carried_to_the_same_graphs_only_the_bound_is_lost(folder: Path) -> None:
+    settings = CertifySettings(n=300, n0=5, alpha=0.01)
+    request = CertifyRequest(SMOOTH, settings, limit=2, seed=3, carry_to="fp32", pairs=100)
+    own, there = certify_data(folder / "tiny", folder / "data.npz", request).curves
+    assert (own.name, there.name) == ("smooth-0.5", "smooth-0.5-fp32")
+    lost = 1.0 - lower_bound(100, 100, 0.01)
+    for before, after in zip(own.entries, there.entries, strict=True):
+        assert after.certificate.probability == pytest.approx(before.certificate.probability - lost)
+        assert 0.0 < after.certificate.radius < before.certificate.radius
+        assert after.certificate.label == before.certificate.label
+
+
+def test_carried_with_many_differences_abstains() -> None:
+    sure = Certificate("x", 1, "one", 0.3, 0.25, 0.9, 95, 100, True, 1.0)
+    assert carried(sure, 60, 100, 0.01).abstained
+    assert carried(sure, 0, 100, 0.01).probability == pytest.approx(0.9 - (1.0 - 0.01**0.01))
+    nobody = Certificate("x", None, None, 0.0, 0.25, 0.4, 5, 10, True, 1.0)
+    assert carried(nobody, 0, 10_000, 0.01).abstained

@@ -192,7 +192,7 @@ def test_evidence_that_nobody_can_read_is_passed_over(bundle: Path, text: str) -
 
 
 def test_a_study_inside_the_bundle(bundle: Path, data: LabelledImages, attacked: LabelledImages) -> None:
-    with pytest.raises(ConfigError, match="lies inside the bundle"):
+    with pytest.raises(ConfigError, match="lies inside a bundle"):
         run(bundle, data, attacked, work=bundle / "study")
     assert verify(bundle, threads=1, pipelines=False)
 
