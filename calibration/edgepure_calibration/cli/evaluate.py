@@ -191,12 +191,13 @@ def evaluate(
     Examples:
 
     \b
-      edgepure evaluate digits --data test.npz --eps 0.05 --steps 40 --eot 5 --images 64 --queries 200
+      edgepure evaluate digits --data test.npz --attack pgd,square --steps 10 --eot 2 --images 16 --queries 50
       edgepure evaluate cifar10 --data test/ --attack pgd,apgd --device cuda --mask-gradient soft --report robust.html
-      edgepure evaluate digits --data test.npz --attack square --noise-policy --no-card --json
+      edgepure evaluate digits --data test.npz --attack square --images 16 --queries 50 --noise-policy --no-card --json
     """
     from edgepure.bundle.bundle import Bundle
-    from edgepure.cli.output import emit_json, note, prepare_file
+    from edgepure.cli.output import emit_json, note
+    from edgepure.cli.outputs import prepare_file
     from edgepure.cli.progress import Progress
 
     from ..work import remove_work_folder
@@ -206,8 +207,8 @@ def evaluate(
         from ..evaluate.card import write_card
         from ..provider import ProviderSettings
 
-    prepare_report(output.report)
-    prepare_file(outcomes, "--outcomes")
+    prepare_report(output.report, data)
+    prepare_file(outcomes, "--outcomes", (data,))
     settings = _settings(attacks, judge)
     folder = work or hidden_folder(bundle, "evaluate")
     with kept_if_interrupted(folder), Progress("opening the bundle") as bar:

@@ -85,7 +85,7 @@ def classify(
     from .session import Session
     from .sources import find_sources
 
-    check_options(flag_rate, probe, reject, metrics)
+    check_options(flag_rate, probe, reject, metrics, images)
     sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
     session = Session(bundle, preset, change, votes, rule, seed, provider, precision, threads, slots)
     monitor = None if flag_rate is None else session.purifier.monitor(flag_rate, probe=probe)

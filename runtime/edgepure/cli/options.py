@@ -77,9 +77,9 @@ PrecisionOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="CPU threads of one call. Default: one per core.", show_default=False),
+    typer.Option(min=1, max=1024, help="CPU threads of one call. Default: one per core.", show_default=False),
 ]
-SlotsOption = Annotated[int, typer.Option(min=1, help="Images that share one UNet call at most.")]
+SlotsOption = Annotated[int, typer.Option(min=1, max=4096, help="Images that share one UNet call at most.")]
 SeedOption = Annotated[
     int | None,
     typer.Option(
@@ -112,4 +112,6 @@ def radius(text: str) -> float:
     try:
         return float(above) / (float(below) if below else 1.0)
     except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"--eps {text!r}: expected a number such as 0.03 or 8/255") from None
+        raise ConfigError(
+            f"--eps {text!r}: expected a number such as 0.03 or 8/255", code="E-cli-option-value"
+        ) from None

@@ -86,11 +86,13 @@ def verify(
 
     \b
       edgepure verify digits
-      edgepure verify cifar10 --against torch --data clean.npz --attacked attacked.npz --report parity.html
+      edgepure verify digits --against torch --classifier python:models.py:load_classifier \\
+          --diffusion python:models.py:load_unet --data clean.npz --attacked attacked.npz --report parity.html
       edgepure verify cifar10 --provider cuda --precision fp32,fp16 --data clean.npz
     """
     from ..errors import VerificationError
-    from .output import emit_json, note, prepare_file
+    from .output import emit_json, note
+    from .outputs import prepare_file
     from .progress import Progress
 
     if against not in (None, "torch"):
@@ -99,7 +101,7 @@ def verify(
         raise ConfigError(
             "--classifier and --diffusion name what to compare with; add --against torch", code="E-verify-option"
         )
-    prepare_file(report, "--report")
+    prepare_file(report, "--report", (data, attacked))
     engines = [(p, q) for p in _listed(providers, "--providers") for q in _listed(precision, "--precision")]
     with Progress("checking the hashes") as bar:
         images = _images(bundle, data, attacked, limit, resize)
