@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from edgepure.cli import output
+from edgepure.cli import tables
 from edgepure.cli.app import app
 
 WIDTH = 80
@@ -21,13 +21,13 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What tables print on a terminal of 80 columns."""
     written = io.StringIO()
     console = Console(file=written, width=WIDTH, highlight=False, soft_wrap=True, color_system=None)
-    monkeypatch.setattr(output, "stdout", lambda: console)
+    monkeypatch.setattr(tables, "stdout", lambda: console)
     return written
 
 
 def test_words_wrap_and_numbers_do_not(screen: io.StringIO) -> None:
     words = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-    output.table(("name", "number", "words"), [("a-long-name", "1.23456e-07", words)], right=("number",))
+    tables.table(("name", "number", "words"), [("a-long-name", "1.23456e-07", words)], right=("number",))
     lines = screen.getvalue().splitlines()
     assert all(len(line) <= WIDTH for line in lines) and len(lines) > 3
     text = screen.getvalue().split()
@@ -36,7 +36,7 @@ def test_words_wrap_and_numbers_do_not(screen: io.StringIO) -> None:
 
 def test_a_row_that_cannot_fit_becomes_a_record(screen: io.StringIO) -> None:
     columns = ("file", *(f"column{i}" for i in range(9)))
-    output.table(columns, [("weights.bin", *("0123456789" for _ in range(9)))] * 2, right=columns[1:])
+    tables.table(columns, [("weights.bin", *("0123456789" for _ in range(9)))] * 2, right=columns[1:])
     lines = screen.getvalue().splitlines()
     assert lines[0] == "weights.bin" and all(len(line.rstrip()) <= WIDTH for line in lines)
     assert screen.getvalue().count("0123456789") == 18 and "column8 0123456789" in " ".join(screen.getvalue().split())
@@ -44,14 +44,14 @@ def test_a_row_that_cannot_fit_becomes_a_record(screen: io.StringIO) -> None:
 
 def test_headings_may_wrap_where_numbers_are_short(screen: io.StringIO) -> None:
     columns = tuple(f"a heading number {i}" for i in range(7))
-    output.table(columns, [("1", "2", "3", "4", "5", "6", "7")], right=columns)
+    tables.table(columns, [("1", "2", "3", "4", "5", "6", "7")], right=columns)
     assert all(len(line) <= WIDTH for line in screen.getvalue().splitlines())
     assert screen.getvalue().splitlines()[-1].split() == list("1234567")
 
 
 def test_what_is_wide_enough_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     """A pipe has no width: one line a row."""
-    output.table(("name", "words"), [("a", "word " * 60)])
+    tables.table(("name", "words"), [("a", "word " * 60)])
     assert len(capsys.readouterr().out.strip().splitlines()) == 3
 
 
