@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 import edgepure
-from edgepure.processor import cpu_name
-from edgepure.versions import package_version
+from edgepure.machine.packages import package_version
+from edgepure.machine.processor import cpu_name
 
 from . import inflight, loop_cost
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgepure.atomic import write_text
 from edgepure.demo import demo_bundle, demo_images
+from edgepure.files.atomic import write_text
 from edgepure_calibration.attacks import APGD, Square
-from edgepure_export.twin import load_twin
+from edgepure_export.twin.twin import load_twin
 
 from .__main__ import machine
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from edgepure_export.bundle_writer import export_bundle
+from edgepure_export.bundle.writer import export_bundle
 
 
 class DdpmUnet(torch.nn.Module):

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 import edgepure
-from edgepure.inflight import InFlight, Job
 from edgepure.measure import interleaved
 from edgepure.methods import UniformSpec, compile_plan
-from edgepure.noise import SeededNoise
-from edgepure.rows import Plan
+from edgepure.purify.inflight import InFlight, Job
+from edgepure.rows.noise import SeededNoise
+from edgepure.rows.plan import Plan
 
 #: Plans of a stream in which most images look clean: three in four need 5 UNet calls, the others up to 20.
 SHORT, LONG = 5, 20

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 import edgepure
-from edgepure.inflight import InFlight, Job
 from edgepure.measure import BareUnet, interleaved
-from edgepure.noise import SeededNoise
+from edgepure.purify.inflight import InFlight, Job
+from edgepure.rows.noise import SeededNoise
 
 
 def measure(

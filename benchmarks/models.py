@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgepure.measure import interleaved
-from edgepure_export.bundle_graphs import ClassifierModule
-from edgepure_export.graphs import check_file, export_graph
-from edgepure_export.sources import resolve_classifier, resolve_diffusion
-from edgepure_export.step import UnetModule
-from edgepure_export.weights_pool import WeightsPool
+from edgepure_export.bundle.graph_files import ClassifierModule
+from edgepure_export.graphs.step import UnetModule
+from edgepure_export.graphs.to_onnx import check_file, export_graph
+from edgepure_export.graphs.weights_pool import WeightsPool
+from edgepure_export.sources.resolve import resolve_classifier, resolve_diffusion
 
 from .__main__ import machine
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from edgepure.atomic import write_text
 from edgepure.engines import BoundCall, Engine, open_graph
+from edgepure.files.atomic import write_text
 from edgepure.measure import interleaved
-from edgepure_export.graphs import export_graph
-from edgepure_export.precision import load_graph, to_half
-from edgepure_export.weights_pool import WeightsPool
+from edgepure_export.graphs.precision import load_graph, to_half
+from edgepure_export.graphs.to_onnx import export_graph
+from edgepure_export.graphs.weights_pool import WeightsPool
 
 from .__main__ import machine
 from .models import MODELS, QUICK, Model, build, kept_rows

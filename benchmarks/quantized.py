@@ -19,16 +19,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgepure.atomic import write_text
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
+from edgepure.files.atomic import write_text
 from edgepure.measure import interleaved
-from edgepure.purifier import Purifier
+from edgepure.purify.purifier import Purifier
 from edgepure_calibration.quantize.candidate import CandidatePurifier, build
 from edgepure_calibration.quantize.kernels import KernelChoice, KernelName, fastest_kernel
 from edgepure_calibration.quantize.ranges import measure_ranges
 from edgepure_calibration.quantize.recording import record
 from edgepure_calibration.quantize.speed import step_calls
-from edgepure_export.qdq import SCHEMES
+from edgepure_export.graphs.qdq import SCHEMES
 
 from . import ddpm_unet
 from .__main__ import machine

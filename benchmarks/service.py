@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 import edgepure
-from edgepure.atomic import write_text
 from edgepure.demo import demo_images
-from edgepure.presets import Preset
+from edgepure.files.atomic import write_text
+from edgepure.methods.presets import Preset
 
 from .__main__ import machine
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 import edgepure
-from edgepure.inflight import InFlight, Job
 from edgepure.measure import interleaved
-from edgepure.noise import SecretNoise
+from edgepure.purify.inflight import InFlight, Job
+from edgepure.rows.noise import SecretNoise
 
 from .authors_loop import AuthorsLoop
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepure.bundle_edit import BundleEdit
-from edgepure.manifest import SELFTEST_FILE
-from edgepure.presets import Preset
+from edgepure.bundle.edit import BundleEdit
+from edgepure.bundle.manifest import SELFTEST_FILE
+from edgepure.methods.presets import Preset
 
 
 def put_presets(
@@ -20,7 +20,7 @@ def put_presets(
 
     The recorded purifications of presets that change are removed from the self-test, because they no longer say what
     the preset computes; `edgepure verify` then names these presets as unrecorded. ``recorded``: new ones, as
-    `edgepure_export.recordings.record_pipelines` makes them.
+    `edgepure_export.bundle.recordings.record_pipelines` makes them.
     """
     old = edit.manifest.presets
     changed = {name for name, preset in presets.items() if name in old and old[name] != preset}

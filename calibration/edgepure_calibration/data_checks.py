@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure.errors import ConfigError, ImageError
+from edgepure.images.dataset import LabelledImages
 from edgepure.intervals import clopper_pearson
-from edgepure.labelled import LabelledImages
 
 #: Images [B, C, H, W] in [0, 1] -> logits [B, N] of the plain classifier.
 PlainLogits = Callable[[NDArray[np.float32]], NDArray[np.float32]]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from edgepure.atomic import write_text
-from edgepure.demo.style import CSS
 from edgepure.errors import ConfigError
-from edgepure.printable import printable_lines
+from edgepure.files.atomic import write_text
+from edgepure.report.style import CSS
+from edgepure.report.text import printable_lines
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -16,53 +16,53 @@ import edgepure  # noqa: F401  before ONNX Runtime, whose telemetry it switches 
 
 #: Public names and the modules they live in. They load when first used: importing this package does not import torch.
 _PUBLIC = {
-    "export_bundle": "bundle_writer",
-    "export_from_sources": "from_sources",
-    "ExportedBundle": "from_sources",
-    "TorchReference": "reference",
-    "load_twin": "twin",
-    "OnnxModule": "onnx_module",
-    "Purification": "reference",
-    "RecordedNoise": "noise_batches",
-    "SourceNoise": "noise_batches",
-    "draw_noise": "noise_batches",
-    "AttentionHead": "attention",
-    "MaskModule": "attention",
-    "StepModule": "step",
-    "LearnedStepModule": "step",
-    "UnetModule": "step",
-    "export_graph": "graphs",
-    "WeightsPool": "weights_pool",
-    "Taps": "taps",
-    "default_taps": "taps",
-    "find_taps": "taps",
-    "verify_against_torch": "against_torch",
+    "export_bundle": "bundle.writer",
+    "export_from_sources": "bundle.from_sources",
+    "ExportedBundle": "bundle.from_sources",
+    "TorchReference": "twin.reference",
+    "load_twin": "twin.twin",
+    "OnnxModule": "twin.onnx_module",
+    "Purification": "twin.reference",
+    "RecordedNoise": "twin.noise_batches",
+    "SourceNoise": "twin.noise_batches",
+    "draw_noise": "twin.noise_batches",
+    "AttentionHead": "graphs.attention",
+    "MaskModule": "graphs.attention",
+    "StepModule": "graphs.step",
+    "LearnedStepModule": "graphs.step",
+    "UnetModule": "graphs.step",
+    "export_graph": "graphs.to_onnx",
+    "WeightsPool": "graphs.weights_pool",
+    "Taps": "graphs.taps",
+    "default_taps": "graphs.taps",
+    "find_taps": "graphs.taps",
+    "verify_against_torch": "compare.against_torch",
 }
 
 __all__ = list(_PUBLIC)
 
 if TYPE_CHECKING:
-    from .against_torch import verify_against_torch as verify_against_torch
-    from .attention import AttentionHead as AttentionHead
-    from .attention import MaskModule as MaskModule
-    from .bundle_writer import export_bundle as export_bundle
-    from .from_sources import ExportedBundle as ExportedBundle
-    from .from_sources import export_from_sources as export_from_sources
-    from .graphs import export_graph as export_graph
-    from .noise_batches import RecordedNoise as RecordedNoise
-    from .noise_batches import SourceNoise as SourceNoise
-    from .noise_batches import draw_noise as draw_noise
-    from .onnx_module import OnnxModule as OnnxModule
-    from .reference import Purification as Purification
-    from .reference import TorchReference as TorchReference
-    from .step import LearnedStepModule as LearnedStepModule
-    from .step import StepModule as StepModule
-    from .step import UnetModule as UnetModule
-    from .taps import Taps as Taps
-    from .taps import default_taps as default_taps
-    from .taps import find_taps as find_taps
-    from .twin import load_twin as load_twin
-    from .weights_pool import WeightsPool as WeightsPool
+    from .bundle.from_sources import ExportedBundle as ExportedBundle
+    from .bundle.from_sources import export_from_sources as export_from_sources
+    from .bundle.writer import export_bundle as export_bundle
+    from .compare.against_torch import verify_against_torch as verify_against_torch
+    from .graphs.attention import AttentionHead as AttentionHead
+    from .graphs.attention import MaskModule as MaskModule
+    from .graphs.step import LearnedStepModule as LearnedStepModule
+    from .graphs.step import StepModule as StepModule
+    from .graphs.step import UnetModule as UnetModule
+    from .graphs.taps import Taps as Taps
+    from .graphs.taps import default_taps as default_taps
+    from .graphs.taps import find_taps as find_taps
+    from .graphs.to_onnx import export_graph as export_graph
+    from .graphs.weights_pool import WeightsPool as WeightsPool
+    from .twin.noise_batches import RecordedNoise as RecordedNoise
+    from .twin.noise_batches import SourceNoise as SourceNoise
+    from .twin.noise_batches import draw_noise as draw_noise
+    from .twin.onnx_module import OnnxModule as OnnxModule
+    from .twin.reference import Purification as Purification
+    from .twin.reference import TorchReference as TorchReference
+    from .twin.twin import load_twin as load_twin
 
 
 def __getattr__(name: str) -> Any:

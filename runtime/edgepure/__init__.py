@@ -18,13 +18,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 #: Public names and the modules they live in. They load when first used, so that `import edgepure` is quick.
 _PUBLIC = {
-    "load": "purifier",
-    "Purifier": "purifier",
-    "Bundle": "bundle",
-    "Preset": "presets",
-    "MaskSpec": "presets",
-    "VoteSpec": "presets",
-    "SsniSpec": "adaptive",
+    "load": "purify.purifier",
+    "Purifier": "purify.purifier",
+    "Bundle": "bundle.bundle",
+    "Preset": "methods.presets",
+    "MaskSpec": "methods.presets",
+    "VoteSpec": "methods.presets",
+    "SsniSpec": "methods.ssni",
     "UniformSpec": "methods",
     "HeterogeneousSpec": "methods",
     "RepaintSpec": "methods",
@@ -32,19 +32,19 @@ _PUBLIC = {
     "GnspSpec": "methods",
     "EpsSpec": "methods",
     "compile_plan": "methods",
-    "NoiseSchedule": "schedule",
-    "ScheduleSpec": "schedule",
-    "Plan": "rows",
-    "Row": "rows",
-    "SecretNoise": "noise",
-    "SeededNoise": "noise",
-    "Replay": "noise",
-    "Monitor": "monitor",
-    "Service": "service",
-    "Result": "results",
-    "Results": "results",
+    "NoiseSchedule": "rows.schedule",
+    "ScheduleSpec": "rows.schedule",
+    "Plan": "rows.plan",
+    "Row": "rows.plan",
+    "SecretNoise": "rows.noise",
+    "SeededNoise": "rows.noise",
+    "Replay": "rows.noise",
+    "Monitor": "purify.monitor",
+    "Service": "purify.service",
+    "Result": "purify.results",
+    "Results": "purify.results",
     "EdgepureError": "errors",
-    "verify": "verification",
+    "verify": "parity.verify",
     "demo_bundle": "demo",
 }
 
@@ -52,8 +52,7 @@ __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
     __version__: str
-    from .adaptive import SsniSpec as SsniSpec
-    from .bundle import Bundle as Bundle
+    from .bundle.bundle import Bundle as Bundle
     from .demo import demo_bundle as demo_bundle
     from .errors import EdgepureError as EdgepureError
     from .methods import EpsSpec as EpsSpec
@@ -63,23 +62,24 @@ if TYPE_CHECKING:
     from .methods import RepaintSpec as RepaintSpec
     from .methods import UniformSpec as UniformSpec
     from .methods import compile_plan as compile_plan
-    from .monitor import Monitor as Monitor
-    from .noise import Replay as Replay
-    from .noise import SecretNoise as SecretNoise
-    from .noise import SeededNoise as SeededNoise
-    from .presets import MaskSpec as MaskSpec
-    from .presets import Preset as Preset
-    from .presets import VoteSpec as VoteSpec
-    from .purifier import Purifier as Purifier
-    from .purifier import load as load
-    from .results import Result as Result
-    from .results import Results as Results
-    from .rows import Plan as Plan
-    from .rows import Row as Row
-    from .schedule import NoiseSchedule as NoiseSchedule
-    from .schedule import ScheduleSpec as ScheduleSpec
-    from .service import Service as Service
-    from .verification import verify as verify
+    from .methods.presets import MaskSpec as MaskSpec
+    from .methods.presets import Preset as Preset
+    from .methods.presets import VoteSpec as VoteSpec
+    from .methods.ssni import SsniSpec as SsniSpec
+    from .parity.verify import verify as verify
+    from .purify.monitor import Monitor as Monitor
+    from .purify.purifier import Purifier as Purifier
+    from .purify.purifier import load as load
+    from .purify.results import Result as Result
+    from .purify.results import Results as Results
+    from .purify.service import Service as Service
+    from .rows.noise import Replay as Replay
+    from .rows.noise import SecretNoise as SecretNoise
+    from .rows.noise import SeededNoise as SeededNoise
+    from .rows.plan import Plan as Plan
+    from .rows.plan import Row as Row
+    from .rows.schedule import NoiseSchedule as NoiseSchedule
+    from .rows.schedule import ScheduleSpec as ScheduleSpec
 
 
 def __getattr__(name: str) -> Any:

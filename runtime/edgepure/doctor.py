@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import jetson as jetsons
-from . import nvidia
+from .engines.tensorrt.probe import TINY_GRAPH, probe
 from .errors import ProviderError
-from .install_lines import install_line
-from .jetson import Jetson
-from .nvidia import Driver
-from .processor import cpu_features, cpu_name, usable_cores
-from .tensorrt_probe import TINY_GRAPH, probe
-from .versions import ONNXRUNTIME, installed_package, package_version
+from .machine import jetson as jetsons
+from .machine import nvidia
+from .machine.install import install_line
+from .machine.jetson import Jetson
+from .machine.nvidia import Driver
+from .machine.packages import ONNXRUNTIME, installed_package, package_version
+from .machine.processor import cpu_features, cpu_name, usable_cores
 
 #: CPU features that multiply integers of 8 bits. OpenVINO says that it runs int8 on every processor.
 _INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
@@ -138,7 +138,7 @@ def try_provider(onnxruntime_name: str) -> str | None:
     import numpy as np
     import onnxruntime as ort
 
-    from .engines.onnxruntime_engine import gpu_words, load_cuda_libraries, why_inactive
+    from .engines.onnxruntime import gpu_words, load_cuda_libraries, why_inactive
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -170,7 +170,7 @@ def try_openvino() -> tuple[str, ...]:
     """
     import numpy as np
 
-    from .engines.openvino_engine import import_openvino
+    from .engines.openvino import import_openvino
 
     core = import_openvino().Core()
     compiled = core.compile_model(core.read_model(TINY_GRAPH), "CPU", {"INFERENCE_NUM_THREADS": 1})
@@ -181,7 +181,7 @@ def try_openvino() -> tuple[str, ...]:
 
 
 def _providers(driver: Driver, jetson: Jetson | None) -> Iterator[ProviderStatus]:
-    from .engines.onnxruntime_engine import PROVIDERS
+    from .engines.onnxruntime import PROVIDERS
 
     for name, long_name in PROVIDERS.items():
         detail = _provider_fault(long_name)
@@ -196,7 +196,7 @@ def _providers(driver: Driver, jetson: Jetson | None) -> Iterator[ProviderStatus
 
 
 def _provider_fault(long_name: str) -> str | None:
-    from .engines.onnxruntime_engine import import_onnxruntime
+    from .engines.onnxruntime import import_onnxruntime
 
     try:
         ort = import_onnxruntime()
@@ -208,7 +208,7 @@ def _provider_fault(long_name: str) -> str | None:
 
 
 def _openvino(driver: Driver, jetson: Jetson | None) -> ModuleStatus:
-    from .engines.openvino_engine import reason
+    from .engines.openvino import reason
 
     name = "openvino"
     if importlib.util.find_spec(name) is None:

@@ -1,48 +1,67 @@
 """The exceptions of the runtime, one class for each thing a user can put right.
 
 Every message says what was wrong, where, what was expected and what to do. Each class carries the exit code that the
-command line returns for it, so that scripts can tell a bad image from a bad bundle.
+command line returns for it, so that scripts can tell a bad image from a bad bundle; each error carries a short, stable
+``code`` (``E-image-size``), so that programs and tests need not read sentences.
 """
 
 from __future__ import annotations
 
 
 class EdgepureError(Exception):
-    """Base of everything that edgepure raises on purpose; its text is meant to be shown to a user as it is."""
+    """Base of everything that edgepure raises on purpose; its text is meant to be shown to a user as it is.
+
+    Attributes:
+        code: short and stable, such as ``E-image-size``; that of the class where the place that raises names no other.
+    """
 
     exit_code = 1
+    code = "E-edgepure"
+
+    def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
 
 
 class NotFiniteError(EdgepureError):
     """A model gave NaN or infinite values (exit code 1)."""
 
+    code = "E-not-finite"
+
 
 class BusyError(EdgepureError):
     """A `Service` has as many images waiting as it was told to keep; try again later (exit code 1)."""
+
+    code = "E-busy"
 
 
 class ConfigError(EdgepureError, ValueError):
     """A parameter of a method, schedule or preset is out of range or contradicts another (exit code 2)."""
 
     exit_code = 2
+    code = "E-config"
 
 
 class BundleError(EdgepureError):
     """A bundle is missing, damaged, of a newer format, or tries to reach outside its own folder (exit code 3)."""
 
     exit_code = 3
+    code = "E-bundle"
 
 
 class ImageError(EdgepureError, ValueError):
     """An image has the wrong size, channels, dtype or range, or cannot be read (exit code 4)."""
 
     exit_code = 4
+    code = "E-image"
 
 
 class ProviderError(EdgepureError):
     """The inference engine that was asked for is not active on this machine (exit code 5)."""
 
     exit_code = 5
+    code = "E-provider"
 
 
 def import_fault(module: str, error: Exception) -> str:
@@ -56,9 +75,11 @@ class VerificationError(EdgepureError):
     """Measured outputs differ from the recorded ones by more than the tolerance (exit code 6)."""
 
     exit_code = 6
+    code = "E-verification"
 
 
 class ExportError(EdgepureError):
     """A model could not be turned into a bundle; nothing was written (exit code 7)."""
 
     exit_code = 7
+    code = "E-export"

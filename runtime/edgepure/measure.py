@@ -13,12 +13,12 @@ import numpy as np
 
 from .engines.base import Engine
 from .errors import ConfigError
-from .inflight import InFlight, Job
-from .noise import SeededNoise
-from .presets import Preset
-from .purifier import Purifier
-from .rows import Plan
-from .versions import engine_words
+from .machine.packages import engine_words
+from .methods.presets import Preset
+from .purify.inflight import InFlight, Job
+from .purify.purifier import Purifier
+from .rows.noise import SeededNoise
+from .rows.plan import Plan
 
 #: Anything that does the work to be timed.
 Work = Callable[[], object]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.labelled import LabelledImages
-from edgepure_calibration.tuning import TuneSettings, tune
+from edgepure.images.dataset import LabelledImages
+from edgepure_calibration.tune import TuneSettings, tune
 
 BUDGET = 5
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 import edgepure
-from edgepure.bundle_edit import edit_bundle
+from edgepure.bundle.edit import edit_bundle
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.parity.side_by_side import ImageSet
 from edgepure_export import verify_against_torch

@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.labelled import LabelledImages
-from edgepure_calibration.evaluation import Footnotes, Settings, evaluate
-from edgepure_calibration.evaluation.card import write_card
+from edgepure.images.dataset import LabelledImages
+from edgepure_calibration.evaluate import Footnotes, Settings, evaluate
+from edgepure_calibration.evaluate.card import write_card
 
 bundle = Path("out/evaluated")
 shutil.rmtree(bundle, ignore_errors=True)

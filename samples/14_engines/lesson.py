@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from edgepure.demo import demo_bundle
-from edgepure.engines.tensorrt_build import build_engines
+from edgepure.engines.tensorrt.build import build_engines
 
 bundle = Path("out/engines_lesson")
 shutil.rmtree(bundle, ignore_errors=True)

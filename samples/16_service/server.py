@@ -10,7 +10,7 @@ import numpy as np
 from answers import Handler
 
 import edgepure
-from edgepure.atomic import write_text
+from edgepure.files.atomic import write_text
 
 CONNECTIONS = 128  # at a time: each one costs a thread
 

@@ -22,16 +22,16 @@ from rich.console import Console
 from torch import nn
 
 import edgepure
-from edgepure.atomic import atomic_directory, write_npz
-from edgepure.bundle import Bundle, hash_files, update_manifest
-from edgepure.calibration import Calibration
-from edgepure.labelled import LabelledImages
-from edgepure.manifest import SELFTEST_FILE, Manifest
+from edgepure.bundle.bundle import Bundle, hash_files, update_manifest
+from edgepure.bundle.calibration import Calibration
+from edgepure.bundle.manifest import SELFTEST_FILE, Manifest
+from edgepure.files.atomic import atomic_directory, write_npz
+from edgepure.images.dataset import LabelledImages
 from edgepure_calibration.attacks import PGD
-from edgepure_export.attention import MaskModule
-from edgepure_export.bundle_writer import export_bundle
-from edgepure_export.recordings import record_pipelines
-from edgepure_export.reference import TorchReference
+from edgepure_export.bundle.recordings import record_pipelines
+from edgepure_export.bundle.writer import export_bundle
+from edgepure_export.graphs.attention import MaskModule
+from edgepure_export.twin.reference import TorchReference
 
 PACKAGE_DATA = Path(__file__).resolve().parents[2] / "runtime" / "edgepure" / "data"
 

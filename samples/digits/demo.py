@@ -29,9 +29,9 @@ import edgepure
 from edgepure.cli.progress import Progress, duration
 from edgepure.demo.evaluate import Evaluation, MethodRun, evaluate, evaluate_methods, plain_labels
 from edgepure.errors import VerificationError
-from edgepure.verification import verify
+from edgepure.parity.verify import verify
 from edgepure_calibration.attacks import PGD, Defence
-from edgepure_export.reference import TorchReference
+from edgepure_export.twin.reference import TorchReference
 
 #: The attack through the whole defence; against the plain classifier the same without EOT.
 WHITEBOX = PGD(eps=0.05, steps=15, eot=3, step_size=0.0125, seed=2)

@@ -14,7 +14,7 @@ from edgepure.demo.evaluate import Evaluation, MethodRun, plain_labels, plan_row
 from edgepure.demo.galleries import attack_gallery, method_gallery, one_of_each_class
 from edgepure.demo.report import DemoReport, Gallery, environment
 from edgepure.demo.scores import Protocol, Score
-from edgepure.verification import Verification
+from edgepure.parity.verify import Verification
 from edgepure_calibration.attacks import PGD, Defence
 
 

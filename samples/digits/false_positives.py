@@ -13,7 +13,7 @@ from data import load_digits_split
 
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.monitor import Reference, reference_of
+from edgepure.purify.monitor import Reference, reference_of
 
 RATES = (0.01, 0.02, 0.05, 0.1)
 SPLITS = 200

@@ -9,8 +9,8 @@ import numpy as np
 
 import edgepure
 from edgepure import EpsSpec, Purifier
-from edgepure.calibration import Calibration, DataRecord, ProbeCalibration, SigmoidReweighting
-from edgepure.labelled import LabelledImages
+from edgepure.bundle.calibration import Calibration, DataRecord, ProbeCalibration, SigmoidReweighting
+from edgepure.images.dataset import LabelledImages
 from edgepure_calibration.calibrate.reweighting import fit_linear
 from edgepure_calibration.calibrate.statistics import distribution, reference_sample
 

@@ -25,16 +25,16 @@ from data import load_digits_split
 from rich.console import Console
 
 import edgepure
-from edgepure.atomic import write_text
 from edgepure.cli.progress import duration
 from edgepure.demo import demo_bundle
-from edgepure.labelled import LabelledImages
-from edgepure_calibration.evaluation import Evaluation, Footnotes, Settings, evaluate
-from edgepure_calibration.evaluation.ablation import Ablation, resampling_ablation
-from edgepure_calibration.evaluation.card import write_card
-from edgepure_calibration.evaluation.report import check_tools, write_report
-from edgepure_calibration.evaluation.tables import attack_table, mask_table, policy_table, summary_table
-from edgepure_export.twin import load_twin
+from edgepure.files.atomic import write_text
+from edgepure.images.dataset import LabelledImages
+from edgepure_calibration.evaluate import Evaluation, Footnotes, Settings, evaluate
+from edgepure_calibration.evaluate.ablation import Ablation, resampling_ablation
+from edgepure_calibration.evaluate.card import write_card
+from edgepure_calibration.evaluate.report import check_tools, write_report
+from edgepure_calibration.evaluate.tables import attack_table, mask_table, policy_table, summary_table
+from edgepure_export import load_twin
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 #: The presets, the most expensive ones first, so that the processes end together.

@@ -27,15 +27,15 @@ from edgepure import Preset
 from edgepure.cli.progress import Progress
 from edgepure.demo import demo_bundle
 from edgepure.demo.scores import Score
-from edgepure.labelled import LabelledImages
-from edgepure.published import get
+from edgepure.images.dataset import LabelledImages
+from edgepure.methods.published import get
 from edgepure_calibration.attacks import APGD
-from edgepure_calibration.tuning import TuneSettings, Tuning, tune
-from edgepure_calibration.tuning.candidate import Candidate
-from edgepure_calibration.tuning.meter import Meter
-from edgepure_calibration.tuning.report import write_report
-from edgepure_calibration.tuning.whitebox import TwinLoader, WhiteBox, transfer
-from edgepure_export.reference import TorchReference
+from edgepure_calibration.tune import TuneSettings, Tuning, tune
+from edgepure_calibration.tune.candidate import Candidate
+from edgepure_calibration.tune.meter import Meter
+from edgepure_calibration.tune.report import write_report
+from edgepure_calibration.tune.whitebox import TwinLoader, WhiteBox, transfer
+from edgepure_export.twin.reference import TorchReference
 
 #: At most a tenth of the paper's calls.
 BUDGET = 10

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgepure.atomic import write_json, write_text
 from edgepure.cli.progress import duration
 from edgepure.demo.scores import Score
+from edgepure.files.atomic import write_json, write_text
 from edgepure_calibration.attacks import APGD
-from edgepure_calibration.tuning import Tuning
-from edgepure_calibration.tuning.candidate import Candidate
-from edgepure_calibration.tuning.result import score_data
-from edgepure_calibration.tuning.whitebox import describe
+from edgepure_calibration.tune import Tuning
+from edgepure_calibration.tune.candidate import Candidate
+from edgepure_calibration.tune.result import score_data
+from edgepure_calibration.tune.whitebox import describe
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 import edgepure
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
 from edgepure.engines.base import Stepper
-from edgepure.inflight import InFlight, Job
 from edgepure.methods import UniformSpec, compile_plan
-from edgepure.noise import SeededNoise
-from edgepure.schedule import NoiseSchedule
-from edgepure.verification import verify
+from edgepure.parity.verify import verify
+from edgepure.purify.inflight import InFlight, Job
+from edgepure.rows.noise import SeededNoise
+from edgepure.rows.schedule import NoiseSchedule
 
 from .context import CannotRunError, Context
 from .engines import EngineName, engine_names, opened, stepper_in_a_way

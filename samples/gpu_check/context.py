@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgepure.atomic import write_text
 from edgepure.errors import EdgepureError, ProviderError
+from edgepure.files.atomic import write_text
 
 
 class CannotRunError(Exception):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure.methods import UniformSpec, compile_plan
-from edgepure.noise import SeededNoise, Stream, normals, philox4x32
-from edgepure.schedule import NoiseSchedule
+from edgepure.rows.noise import SeededNoise, Stream, normals, philox4x32
+from edgepure.rows.schedule import NoiseSchedule
 
 from .context import CannotRunError
 
@@ -58,9 +58,9 @@ def expected_normals() -> NDArray[np.float32]:
 
 def on_device() -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
     """The same two arrays, made by the kernel."""
-    from edgepure.engines.cuda import DeviceBuffer, require_gpu, to_device, to_host
-    from edgepure.engines.cuda import Stream as CudaStream
-    from edgepure.engines.device_noise import DeviceNoise, counter_array
+    from edgepure.engines.gpu.cuda import DeviceBuffer, require_gpu, to_device, to_host
+    from edgepure.engines.gpu.cuda import Stream as CudaStream
+    from edgepure.engines.gpu.noise import DeviceNoise, counter_array
 
     elements = int(np.prod(SHAPE))
     gpu, stream = require_gpu("the noise kernel"), CudaStream()

@@ -10,7 +10,7 @@ from typing import Any
 
 import edgepure
 from edgepure.engines.base import Engine, Stepper
-from edgepure.purifier import Purifier
+from edgepure.purify.purifier import Purifier
 
 #: Providers of a GPU in the order in which they are tried.
 ON_GPU = ("cuda", "tensorrt", "tensorrt-rtx")
@@ -45,8 +45,8 @@ class Parts:
 
 def _timing_cache(bundle: Path) -> Path:
     """What TensorRT measured when it built the last engines makes the next builds much shorter."""
-    from edgepure.engines.tensorrt_module import import_tensorrt
-    from edgepure.engines.tensorrt_plans import Machine
+    from edgepure.engines.tensorrt.engine_files import Machine
+    from edgepure.engines.tensorrt.module import import_tensorrt
 
     return bundle.parent / f"timing-{import_tensorrt('tensorrt').version}-{Machine.here().sm}.cache"
 
@@ -59,7 +59,7 @@ def opened(bundle: Path, name: EngineName, batches: Sequence[int] = (1, 2, 4, 8)
         ProviderError: this machine cannot run it.
     """
     if name.provider.startswith("tensorrt"):
-        from edgepure.engines.tensorrt_build import build_engines
+        from edgepure.engines.tensorrt.build import build_engines
 
         cache = _timing_cache(bundle) if name.provider == "tensorrt" else None
         build_engines(bundle, name.precision, tuple(batches), product=name.provider, timing_cache=cache)
@@ -70,7 +70,7 @@ def opened(bundle: Path, name: EngineName, batches: Sequence[int] = (1, 2, 4, 8)
 @contextmanager
 def with_cuda_graphs(bundle: Path, name: EngineName, slots: int) -> Iterator[Parts]:
     """ONNX Runtime's CUDA provider with its own CUDA graphs, which `edgepure.load` leaves off."""
-    from edgepure.engines.onnxruntime_cuda import CudaEngine, CudaStepper
+    from edgepure.engines.gpu.onnxruntime import CudaEngine, CudaStepper
 
     with edgepure.load(bundle, name.provider, precision=name.precision, slots=slots) as purifier, ExitStack() as stack:
         unet, step = (
@@ -93,14 +93,14 @@ def stepper_in_a_way(purifier: Purifier, name: EngineName, way: str, slots: int 
     with ExitStack() as stack:
         stepper: Stepper
         if name.provider == "cuda":
-            from edgepure.engines.onnxruntime_cuda import CudaEngine, CudaStepper
+            from edgepure.engines.gpu.onnxruntime import CudaEngine, CudaStepper
 
             path = purifier.bundle.graph_path("step", name.precision)
             engine = stack.enter_context(CudaEngine(path, precision=name.precision, graphs=way == "graphs"))
             assert isinstance(engine, CudaEngine)
             stepper = CudaStepper(engine, slots, noise=noise)
         else:
-            from edgepure.engines.tensorrt_runner import TensorRTEngine, TensorRTStepper
+            from edgepure.engines.tensorrt.engine import TensorRTEngine, TensorRTStepper
 
             built = purifier.engine("step")
             assert isinstance(built, TensorRTEngine)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgepure.purifier import Purifier
+from edgepure.purify.purifier import Purifier
 
 from .meters import Meter
 

@@ -7,9 +7,9 @@ import platform
 from datetime import datetime, timezone
 from typing import Any
 
-from edgepure import jetson, nvidia
-from edgepure.processor import cpu_name, usable_cores
-from edgepure.versions import ONNXRUNTIME, installed_package
+from edgepure.machine import jetson, nvidia
+from edgepure.machine.packages import ONNXRUNTIME, installed_package
+from edgepure.machine.processor import cpu_name, usable_cores
 
 from .sections import Section
 

@@ -14,17 +14,17 @@ import torch
 from torch import nn
 
 from benchmarks.ddpm_unet import DdpmUnet, PooledClassifier
-from edgepure.atomic import atomic_directory, write_npz
-from edgepure.bundle import Bundle, hash_files, write_manifest
-from edgepure.manifest import SELFTEST_FILE, ImageSpec, Manifest, Provenance
-from edgepure.presets import Preset
-from edgepure.schedule import NoiseSchedule
-from edgepure.versions import package_version
-from edgepure_export.bundle_graphs import bundle_parts, export_parts, graph_entry
-from edgepure_export.cases import Cases
-from edgepure_export.graphs import OPSET, evaluating
-from edgepure_export.parity import run_module
-from edgepure_export.sources import resolve_diffusion
+from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
+from edgepure.bundle.manifest import SELFTEST_FILE, ImageSpec, Manifest, Provenance
+from edgepure.files.atomic import atomic_directory, write_npz
+from edgepure.machine.packages import package_version
+from edgepure.methods.presets import Preset
+from edgepure.rows.schedule import NoiseSchedule
+from edgepure_export.bundle.after_export import run_module
+from edgepure_export.bundle.cases import Cases
+from edgepure_export.bundle.graph_files import bundle_parts, export_parts, graph_entry
+from edgepure_export.graphs.to_onnx import OPSET, evaluating
+from edgepure_export.sources.resolve import resolve_diffusion
 
 from .context import CannotRunError
 

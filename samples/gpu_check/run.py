@@ -27,7 +27,7 @@ PLACES = [str(ROOT / part) for part in ("", "runtime", "export", "calibration", 
 sys.path[:] = [*PLACES, *(p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent)]
 
 try:
-    from edgepure.atomic import write_text
+    from edgepure.files.atomic import write_text
     from samples.gpu_check.machine import describe, lacks
     from samples.gpu_check.report import markdown, summary
     from samples.gpu_check.sections import BY_NAME, SECTIONS, Section

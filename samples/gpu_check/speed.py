@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgepure.inflight import InFlight, Job
 from edgepure.measure import BareUnet
-from edgepure.noise import SeededNoise
-from edgepure.purifier import Purifier
-from edgepure_export.step import UnetModule
+from edgepure.purify.inflight import InFlight, Job
+from edgepure.purify.purifier import Purifier
+from edgepure.rows.noise import SeededNoise
+from edgepure_export.graphs.step import UnetModule
 
 from .context import CannotRunError, Context, one_line
 from .engines import EngineName, Parts, engine_names, opened, with_cuda_graphs

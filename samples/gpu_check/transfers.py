@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from edgepure.inflight import InFlight, Job
 from edgepure.methods import UniformSpec, compile_plan
-from edgepure.noise import SeededNoise
-from edgepure.purifier import Purifier
+from edgepure.purify.inflight import InFlight, Job
+from edgepure.purify.purifier import Purifier
+from edgepure.rows.noise import SeededNoise
 
 from .context import CannotRunError
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import edgepure
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
 from edgepure_calibration.quantize.candidate import build
 from edgepure_calibration.quantize.quantize import write_variant
 
@@ -27,7 +27,7 @@ def add_int8(bundle: Path, work: Path) -> None:
     """An int8 variant for a GPU of the digits bundle, calibrated on a few of its images, unless it is there."""
     from edgepure_calibration.quantize.ranges import measure_ranges
     from edgepure_calibration.quantize.recording import record
-    from edgepure_export.qdq import SCHEMES
+    from edgepure_export.graphs.qdq import SCHEMES
 
     opened = Bundle.open(bundle, verify=False)
     if "int8" in opened.manifest.variants:

@@ -5,10 +5,10 @@ from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
 from edgepure.demo import demo_bundle, demo_images
-from edgepure_export.integrations import PurificationPreprocessor
-from edgepure_export.twin import load_twin
+from edgepure_calibration.integrations import PurificationPreprocessor
+from edgepure_export import load_twin
 
 IMAGES, EPS, STEPS = 16, 0.1, 10
 

@@ -5,8 +5,8 @@ from art.attacks.evasion import SquareAttack
 from art.estimators.classification import BlackBoxClassifierNeuralNetwork
 
 import edgepure
-from edgepure.blackbox import BlackBox
 from edgepure.demo import demo_bundle, demo_images
+from edgepure_calibration.integrations.blackbox import BlackBox
 
 IMAGES, EPS, QUERIES = 8, 0.1, 8
 

@@ -8,7 +8,7 @@ import torch
 import torchattacks
 
 from edgepure.demo import demo_bundle, demo_images
-from edgepure_export.integrations import PurifiedClassifier
+from edgepure_calibration.integrations import PurifiedClassifier
 
 IMAGES, EPS, STEPS, EOT = 8, 0.1, 4, 2
 

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgepure
-from edgepure.atomic import write_text
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
 from edgepure.cli.output import table
 from edgepure.cli.progress import Progress
-from edgepure.labelled import LabelledImages
-from edgepure_calibration.evaluation import ATTACKS, Evaluation, Footnotes, Settings, evaluate
-from edgepure_calibration.evaluation.ablation import resampling_ablation
-from edgepure_calibration.evaluation.report import write_report
-from edgepure_calibration.evaluation.tables import attack_table, mask_table
-from edgepure_export.twin import load_twin
+from edgepure.files.atomic import write_text
+from edgepure.images.dataset import LabelledImages
+from edgepure_calibration.evaluate import ATTACKS, Evaluation, Footnotes, Settings, evaluate
+from edgepure_calibration.evaluate.ablation import resampling_ablation
+from edgepure_calibration.evaluate.report import write_report
+from edgepure_calibration.evaluate.tables import attack_table, mask_table
+from edgepure_export import load_twin
 
 from .papers import TABLES, published_for
 

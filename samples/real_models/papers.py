@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgepure_calibration.evaluation import Settings
+from edgepure_calibration.evaluate import Settings
 
 
 @dataclass(frozen=True)

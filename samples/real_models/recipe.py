@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import edgepure
-from edgepure.bundle import Bundle
-from edgepure.processor import cpu_name, usable_cores
-from edgepure.verification import verify
+from edgepure.bundle.bundle import Bundle
+from edgepure.machine.processor import cpu_name, usable_cores
+from edgepure.parity.verify import verify
 from edgepure_export import ExportedBundle, export_from_sources
 
 

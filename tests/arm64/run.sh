@@ -3,7 +3,7 @@
 # says, runs the commands, the demo and tests of the runtime, and compares seeded purifications with this machine's.
 #
 #   sudo make test-arm64                         what tests.txt lists
-#   sudo tests/arm64/run.sh tests/runtime/test_noise.py -k integers      these tests instead (arguments of pytest)
+#   sudo tests/arm64/run.sh tests/runtime/rows/test_noise.py -k integers      these tests instead (arguments of pytest)
 #
 #   ARM64_ROOT=DIR      keep the Debian there and use it again; otherwise it is removed at the end
 #   ARM64_CPU=NAME      the processor to play. neoverse-n1, if not said: Armv8.2 with FP16 and dot products, as the

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from tiny_bundle import make_tiny_bundle
 
 from edgepure import Bundle, Preset
-from edgepure.bundle_edit import edit_bundle
+from edgepure.bundle.edit import edit_bundle
 from edgepure_calibration.bundle_presets import put_presets
-from tiny_bundle import make_tiny_bundle
 
 
 def test_stale_records_go_without_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

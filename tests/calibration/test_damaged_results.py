@@ -12,7 +12,7 @@ import pytest
 from edgepure.errors import ConfigError
 from edgepure.methods import EpsSpec
 from edgepure_calibration.calibrate.norm_store import NormStore
-from edgepure_calibration.evaluation.store import Store
+from edgepure_calibration.evaluate.store import Store
 from edgepure_calibration.quantize.recording import Samples
 from edgepure_calibration.quantize.work import Work
 

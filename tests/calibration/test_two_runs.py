@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cli_process
 import numpy as np
 import pytest
 
-import cli_process
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
 from edgepure.demo import demo_bundle
-from edgepure.locks import locked
+from edgepure.files.locks import locked
 
 pytest.importorskip("fcntl", reason="this system has no such locks")
 

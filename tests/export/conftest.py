@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 import tiny_models
 
 #: Two plans with all features, small enough for a test.
@@ -60,7 +59,7 @@ def own_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 def _export(target: Path) -> None:
-    from edgepure_export.bundle_writer import export_bundle
+    from edgepure_export.bundle.writer import export_bundle
 
     export_bundle(
         tiny_models.TinyClassifier(),

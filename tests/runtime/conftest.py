@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from tiny_bundle import make_tiny_bundle
 
 

@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-
 from cli_process import environment, run
-from edgepure import doctor, nvidia
-from edgepure import jetson as jetsons
+
+from edgepure import doctor
 from edgepure.cli.doctor import _torch
-from edgepure.engines import onnxruntime_engine, openvino_engine
+from edgepure.engines import onnxruntime as onnxruntime_engine
+from edgepure.engines import openvino as openvino_engine
+from edgepure.engines.tensorrt.probe import Found
 from edgepure.errors import ProviderError
-from edgepure.jetson import Jetson
-from edgepure.nvidia import Driver, Gpu
-from edgepure.tensorrt_probe import Found
+from edgepure.machine import jetson as jetsons
+from edgepure.machine import nvidia
+from edgepure.machine.jetson import Jetson
+from edgepure.machine.nvidia import Driver, Gpu
 
 
 @pytest.fixture(scope="module")

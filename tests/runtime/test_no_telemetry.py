@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from cli_process import environment, run
 
 #: With one of these set ONNX Runtime is silent anyway.
@@ -39,7 +38,9 @@ def test_nor_does_a_doctor(tmp_path: Path) -> None:
     assert files(tmp_path / "home") == []
 
 
-@pytest.mark.parametrize("module", ["edgepure.doctor", "edgepure_export.parity", "edgepure_calibration.quantize"])
+@pytest.mark.parametrize(
+    "module", ["edgepure.doctor", "edgepure_export.bundle.after_export", "edgepure_calibration.quantize"]
+)
 def test_whatever_is_imported_first(tmp_path: Path, module: str) -> None:
     code = f"import {module}, onnxruntime; onnxruntime.SessionOptions()"
     subprocess.run([sys.executable, "-c", code], env=at_home(tmp_path / "home"), check=True, timeout=120)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from cli_process import environment, run
 from tiny_bundle import images
 
@@ -105,7 +104,7 @@ def test_export_says_what_to_install(torchless: dict[str, str], tmp_path: Path) 
     [
         ("import edgepure", (*BLOCKED, "numpy", "pydantic", "typer", "rich", "onnxruntime", "PIL")),
         ("import edgepure.cli.app", (*BLOCKED, "numpy", "rich", "onnxruntime", "PIL")),
-        ("import edgepure.purifier", (*BLOCKED, "typer", "rich", "onnxruntime")),
+        ("import edgepure.purify.purifier", (*BLOCKED, "typer", "rich", "onnxruntime")),
     ],
 )
 def test_importing_loads_nothing_heavy(code: str, absent: tuple[str, ...]) -> None:

@@ -12,9 +12,9 @@ from models import WEIGHTS, load_classifier
 from presets import DEFAULT, fixed_presets, ssni_presets
 
 import edgepure
-from edgepure.calibration import ScoreNorms
+from edgepure.bundle.calibration import ScoreNorms
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.verification import verify
+from edgepure.parity.verify import verify
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from edgepure import nvidia
 from edgepure.errors import ProviderError
+from edgepure.machine import nvidia
 from samples.gpu_check import goals, report, run
 from samples.gpu_check import section as section_module
 from samples.gpu_check.context import Context

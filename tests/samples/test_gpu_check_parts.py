@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 
 import edgepure
-import tiny_models
 from samples.gpu_check import device_stream, flat_memory, meters, peak, speed, transfers
 from samples.gpu_check.context import CannotRunError, Context
 from samples.gpu_check.engines import EngineName, opened
@@ -63,7 +63,7 @@ def test_goldens_are_replayed(context: Context) -> None:
 
 
 def test_the_expected_stream_is_the_one_of_the_runtime() -> None:
-    """The words that the kernel is compared with, put through Box-Muller, are the normals of `edgepure.noise`."""
+    """The words that the kernel is compared with, put through Box-Muller, are the normals of `edgepure.rows.noise`."""
     uniform = (device_stream.expected_words()[:, :4].astype(np.float64) + 0.5) * 2.0**-32
     radius, angle = np.sqrt(-2.0 * np.log(uniform[:, 0::2])), 2.0 * np.pi * uniform[:, 1::2]
     first = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2).reshape(len(uniform), 4)
@@ -246,7 +246,7 @@ def test_flops_of_a_convolution_are_what_the_books_say() -> None:
 
 def test_a_bundle_for_measurements_verifies(context: Context) -> None:
     """Its vectors are real ones, computed by PyTorch."""
-    from edgepure.verification import verify
+    from edgepure.parity.verify import verify
 
     path = make_bundle(tiny_models.TinyUNet(learned=True), (3, 8, 8), context.work / "b", "cpu", learned=True)
     found = verify(path, threads=1)
@@ -265,7 +265,7 @@ def test_the_peak_is_measured(context: Context) -> None:
 
 
 def test_variants_for_measurements(context: Context) -> None:
-    from edgepure.bundle import Bundle
+    from edgepure.bundle.bundle import Bundle
     from samples.gpu_check.checks import digits
     from samples.gpu_check.variants import add_half, add_int8
 

@@ -16,6 +16,7 @@ pytest.importorskip("cuda.bindings", reason="needs cuda-bindings")
 import tiny_models
 from fake_cuda import Machine
 from gpu_stand_in import plug_in, plug_in_onnxruntime, unplug
+
 from samples.gpu_check import checks, variants
 from samples.gpu_check.context import Context
 from samples.gpu_check.engines import EngineName
@@ -119,7 +120,7 @@ def test_a_graph_of_onnxruntime_that_computes_something_else_is_a_failure(
 def test_graphs_that_cannot_be_captured_are_a_failure(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgepure.engines.tensorrt_runner import TensorRTStepper
+    from edgepure.engines.tensorrt.engine import TensorRTStepper
 
     monkeypatch.setattr(TensorRTStepper, "captured", 0)
     where = context(tmp_path)

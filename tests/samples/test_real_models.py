@@ -6,13 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import model_folders
 import numpy as np
 import pytest
 from PIL import Image
 
 import edgepure
-import model_folders
-from edgepure.bundle import Bundle, write_manifest
+from edgepure.bundle.bundle import Bundle, write_manifest
 from edgepure.errors import ImageError
 from samples.cifar10 import evaluate as cifar10
 from samples.cifar10 import export as cifar10_export
@@ -85,7 +85,7 @@ def test_the_table_of_a_bundle_with_published_values_beside(
 
 
 def test_published_values_belong_to_presets_that_exist() -> None:
-    from edgepure.published import published
+    from edgepure.methods.published import published
 
     for value in papers.PUBLISHED:
         assert any(name.startswith(value.presets) for name in published()), value
@@ -94,7 +94,7 @@ def test_published_values_belong_to_presets_that_exist() -> None:
 
 @pytest.mark.parametrize("made", [cifar10_export.RECIPE, imagenet_export.RECIPE], ids=lambda r: r.name)
 def test_recipes_name_presets_that_exist(made: recipe.Recipe) -> None:
-    from edgepure.published import choose, mask_input
+    from edgepure.methods.published import choose, mask_input
 
     assert list(choose(made.presets)) == list(made.presets)
     assert mask_input(made.presets) == "own"

@@ -10,7 +10,7 @@ import robustness
 
 import edgepure
 from edgepure.demo import demo_bundle
-from edgepure_calibration.evaluation import Settings
+from edgepure_calibration.evaluate import Settings
 
 pytestmark = pytest.mark.samples
 

@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from cli_process import environment
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 #: A preset of many rows, so that images are still being purified when the signal comes.

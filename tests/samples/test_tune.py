@@ -11,8 +11,8 @@ from tune_report import Answer, difference
 from edgepure import Bundle
 from edgepure.demo import demo_bundle
 from edgepure.demo.scores import Score
-from edgepure.planning import Planner
-from edgepure_calibration.tuning.candidate import Candidate, calls_per_decision
+from edgepure.methods.planner import Planner
+from edgepure_calibration.tune.candidate import Candidate, calls_per_decision
 
 
 @pytest.mark.parametrize("area", [None, 0.3])

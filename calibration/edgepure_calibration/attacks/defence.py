@@ -11,13 +11,14 @@ from torch import Tensor
 from edgepure import Preset
 from edgepure.errors import ConfigError
 from edgepure.methods import HeterogeneousSpec, UniformSpec
-from edgepure.noise import NoiseSource
-from edgepure.noise_policy import NoisePolicy, OneRequest
-from edgepure.planning import Planner
-from edgepure.rows import Plan
-from edgepure_export.mask_cut import MaskGradient
-from edgepure_export.noise_batches import SourceNoise
-from edgepure_export.reference import Purification, TorchReference
+from edgepure.methods.planner import Planner
+from edgepure.rows.noise import NoiseSource
+from edgepure.rows.plan import Plan
+from edgepure_export.graphs.mask_cut import MaskGradient
+from edgepure_export.twin.noise_batches import SourceNoise
+from edgepure_export.twin.reference import Purification, TorchReference
+
+from .defence_noise import NoisePolicy, OneRequest
 
 #: What the gradient of the mask is, in words, for protocols.
 MASK_GRADIENTS: dict[MaskGradient, str] = {

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
-from edgepure.bundle import Bundle
-from edgepure.bundle_edit import edit_bundle
-from edgepure.calibration import Calibration
+from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.calibration import Calibration
+from edgepure.bundle.edit import edit_bundle
+from edgepure.bundle.manifest import Manifest
 from edgepure.errors import BundleError, ConfigError
-from edgepure.labelled import LabelledImages
-from edgepure.locks import work_folder
-from edgepure.manifest import Manifest
-from edgepure.presets import MaskSpec, Preset
-from edgepure.purifier import Purifier
+from edgepure.files.locks import work_folder
+from edgepure.images.dataset import LabelledImages
+from edgepure.methods.presets import MaskSpec, Preset
+from edgepure.purify.purifier import Purifier
 
 from ..bundle_presets import put_presets
 from .data import load_data
@@ -88,12 +88,12 @@ def calibrate(
     resize: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Calibrated:
-    """Measure and choose everything that `edgepure.calibration.Calibration` holds.
+    """Measure and choose everything that `edgepure.bundle.calibration.Calibration` holds.
 
     Args:
         bundle: its directory.
-        data: clean images as `edgepure.labelled` reads them, at least 50. They should not be those that the diffusion
-            model was trained on, or the monitor's false-positive rate holds for training images only.
+        data: clean images as `edgepure.images.dataset` reads them, at least 50. They should not be those that the
+            diffusion model was trained on, or the monitor's false-positive rate holds for training images only.
         attacked: images that were attacked, at least 20. They make a better choice of the probe and of tau and xi_max.
         settings: what to try; None: the defaults of `Settings`.
         apply: write calibration and presets into the bundle, all at once at the end. False: leave it as it is.

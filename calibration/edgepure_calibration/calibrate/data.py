@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure import Purifier
-from edgepure.calibration import DataRecord
+from edgepure.bundle.calibration import DataRecord
 from edgepure.errors import ConfigError, ImageError
-from edgepure.labelled import LabelledImages, load_labelled
+from edgepure.images.dataset import LabelledImages, load_labelled
 
 from ..data_checks import check_attacks, check_images, check_labels
 

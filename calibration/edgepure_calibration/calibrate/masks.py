@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure import Purifier
-from edgepure.calibration import MaskArea, MaskCalibration
-from edgepure.presets import MaskSpec
+from edgepure.bundle.calibration import MaskArea, MaskCalibration
+from edgepure.methods.presets import MaskSpec
 
 from .statistics import rounded
 

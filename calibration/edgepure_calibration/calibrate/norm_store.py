@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure import Purifier, SeededNoise
-from edgepure.arrays import ArrayError, read_all
-from edgepure.atomic import write_npz
-from edgepure.manifest import Manifest
+from edgepure.bundle.manifest import Manifest
+from edgepure.files.atomic import write_npz
+from edgepure.files.npz import ArrayError, read_all
 from edgepure.methods import EpsSpec
 
 from .statistics import Norms

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from edgepure.calibration import ProbeCalibration
+from edgepure.bundle.calibration import ProbeCalibration
 from edgepure.errors import ConfigError
 from edgepure.methods import EpsSpec
-from edgepure.presets import Preset
+from edgepure.methods.presets import Preset
 
 #: With or without noise, or both.
 NoiseChoice = Literal["both", "with", "without"]

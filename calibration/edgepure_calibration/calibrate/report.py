@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from edgepure.adaptive import SsniSpec
-from edgepure.calibration import Calibration, MaskCalibration, ProbeCalibration
-from edgepure.presets import Preset
+from edgepure.bundle.calibration import Calibration, MaskCalibration, ProbeCalibration
+from edgepure.methods.presets import Preset
+from edgepure.methods.ssni import SsniSpec
 
 from ..page import Figure, Table, write_page
 from ..plots import figure_to_data_uri, new_figure

@@ -13,10 +13,10 @@ import math
 
 import numpy as np
 
-from edgepure.adaptive import SsniSpec, reference_statistics
-from edgepure.calibration import Calibration, LinearReweighting, SigmoidReweighting
+from edgepure.bundle.calibration import Calibration, LinearReweighting, SigmoidReweighting
 from edgepure.errors import ConfigError
-from edgepure.presets import Preset
+from edgepure.methods.presets import Preset
+from edgepure.methods.ssni import SsniSpec, reference_statistics
 
 from .statistics import Norms, rounded
 

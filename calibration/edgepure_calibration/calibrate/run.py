@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgepure
-from edgepure.calibration import Calibration, FirstCall, ProbeCalibration
+from edgepure.bundle.calibration import Calibration, FirstCall, ProbeCalibration
 from edgepure.methods import EpsSpec
-from edgepure.purifier import Purifier
+from edgepure.purify.purifier import Purifier
 
 from .data import CalibrationData, random_signs
 from .masks import AREAS, measure_masks

@@ -9,7 +9,7 @@ from typing import Literal, SupportsFloat
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepure.calibration import MAX_SAMPLE, ScoreNorms, Separation
+from edgepure.bundle.calibration import MAX_SAMPLE, ScoreNorms, Separation
 from edgepure.errors import ConfigError
 
 Norms = NDArray[np.float64]

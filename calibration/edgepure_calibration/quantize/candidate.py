@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import onnx
 
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.manifest import GraphName, Target, VariantName
 from edgepure.engines import Engine, open_graph
 from edgepure.errors import ExportError
-from edgepure.manifest import GraphName, Target, VariantName
-from edgepure.purifier import Purifier
-from edgepure_export.precision import HALF_TYPES, HalfReport, emulated, heavy_nodes, load_graph, to_half
-from edgepure_export.qdq import QdqReport, Range, Scheme, Tap, insert_qdq, quantizable, scheme_of
-from edgepure_export.weights_pool import WeightsPool
+from edgepure.purify.purifier import Purifier
+from edgepure_export.graphs.precision import HALF_TYPES, HalfReport, emulated, heavy_nodes, load_graph, to_half
+from edgepure_export.graphs.qdq import QdqReport, Range, Scheme, Tap, insert_qdq, quantizable, scheme_of
+from edgepure_export.graphs.weights_pool import WeightsPool
 
 #: The graphs that hold the diffusion network, which runs many times for each decision. The classifier runs once.
 GRAPHS: tuple[GraphName, ...] = ("step", "step_learned", "unet")

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from edgepure.engines.base import Float32
 from edgepure.errors import ConfigError, EdgepureError
+from edgepure.images.dataset import LabelledImages
 from edgepure.intervals import clopper_pearson
-from edgepure.labelled import LabelledImages
-from edgepure.presets import Preset
-from edgepure.purifier import Purifier
+from edgepure.methods.presets import Preset
+from edgepure.purify.purifier import Purifier
 
 from .recording import follow, masks_of, planned
 from .verdict import Check, Flips, Limits, PresetGate, check

@@ -8,10 +8,10 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
-from edgepure.bundle import Bundle
-from edgepure.manifest import GraphName
-from edgepure.rows import Plan
-from edgepure_export.qdq import CPU_MATRIX_PRODUCT, SCHEMES, Range, Scheme, Tap
+from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.manifest import GraphName
+from edgepure.rows.plan import Plan
+from edgepure_export.graphs.qdq import CPU_MATRIX_PRODUCT, SCHEMES, Range, Scheme, Tap
 
 from .candidate import CandidatePurifier, build
 from .speed import compare_speed

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgepure.bundle import Bundle
-from edgepure.bundle_edit import edit_bundle
-from edgepure.labelled import LabelledImages
-from edgepure.locks import work_folder
-from edgepure.purifier import Purifier
-from edgepure_export.precision import HALF_TYPES, load_graph
+from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.edit import edit_bundle
+from edgepure.files.locks import work_folder
+from edgepure.images.dataset import LabelledImages
+from edgepure.purify.purifier import Purifier
+from edgepure_export.graphs.precision import HALF_TYPES, load_graph
 
 from .candidate import Candidate
 from .evidence import evidence as make_evidence

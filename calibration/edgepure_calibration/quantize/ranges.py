@@ -11,10 +11,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgepure.engines.onnxruntime_engine import OnnxRuntimeEngine
-from edgepure_export.precision import load_graph
-from edgepure_export.qdq import Range, Scheme, Tap, fake_quantized, taps
-from edgepure_export.weights_pool import WeightsPool
+from edgepure.engines.onnxruntime import OnnxRuntimeEngine
+from edgepure_export.graphs.precision import load_graph
+from edgepure_export.graphs.qdq import Range, Scheme, Tap, fake_quantized, taps
+from edgepure_export.graphs.weights_pool import WeightsPool
 
 from .recording import Samples
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgepure.engines.base import Float32, Stepper
-from edgepure.inflight import InFlight, Job
-from edgepure.noise import RowNoise, SeededNoise
-from edgepure.presets import Preset
-from edgepure.purifier import Purifier
-from edgepure.rows import Plan
+from edgepure.methods.presets import Preset
+from edgepure.purify.inflight import InFlight, Job
+from edgepure.purify.purifier import Purifier
+from edgepure.rows.noise import RowNoise, SeededNoise
+from edgepure.rows.plan import Plan
 
 #: Inputs of one call of a step graph by name, batch first.
 Feeds = dict[str, Float32]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgepure.manifest import Target, VariantName
+from edgepure.bundle.manifest import Target, VariantName
 
 from .verdict import Limits, PresetGate
 
@@ -19,7 +19,7 @@ class Request:
         precision: of the variant.
         target: the device that it is for; elsewhere than on ``provider`` its speed cannot be measured.
         presets: names; empty: the default preset alone.
-        keep: layers that stay in higher precision in any case (see `edgepure_export.precision.matching`).
+        keep: layers that stay in higher precision in any case (see `edgepure_export.graphs.precision.matching`).
         provider, threads: where fp32 and the variant run to be compared.
         limits: of the gate.
         redraws: noises that each image of the gate is purified with.

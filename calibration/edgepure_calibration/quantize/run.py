@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.manifest import GraphName
 from edgepure.engines.base import check_kernels
 from edgepure.errors import ConfigError
-from edgepure.labelled import LabelledImages
-from edgepure.manifest import GraphName
-from edgepure.presets import Preset
-from edgepure.purifier import Purifier
-from edgepure_export.precision import HALF_TYPES, matching
-from edgepure_export.qdq import Range, Tap, scheme_of
+from edgepure.images.dataset import LabelledImages
+from edgepure.methods.presets import Preset
+from edgepure.purify.purifier import Purifier
+from edgepure_export.graphs.precision import HALF_TYPES, matching
+from edgepure_export.graphs.qdq import Range, Tap, scheme_of
 
 from ..data_checks import check_images
 from .candidate import Candidate, CandidatePurifier, build, layers

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.manifest import GraphName, Target, VariantName
 from edgepure.engines import open_graph
 from edgepure.engines.base import Engine, Float32
-from edgepure.manifest import GraphName, Target, VariantName
-from edgepure_export.qdq import Range, Tap
+from edgepure_export.graphs.qdq import Range, Tap
 
 from .candidate import build, layers
 from .recording import Samples

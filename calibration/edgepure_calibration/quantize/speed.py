@@ -10,8 +10,8 @@ import numpy as np
 
 from edgepure.engines.base import Stepper
 from edgepure.measure import interleaved
-from edgepure.purifier import Purifier
-from edgepure.rows import Plan
+from edgepure.purify.purifier import Purifier
+from edgepure.rows.plan import Plan
 
 #: Rounds, and about how many seconds of fp32 calls each of them has.
 ROUNDS, ROUND_SECONDS = 15, 0.05

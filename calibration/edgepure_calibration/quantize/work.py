@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from edgepure.arrays import ArrayError, read_all
-from edgepure.atomic import write_npz, write_text
 from edgepure.errors import ConfigError
+from edgepure.files.atomic import write_npz, write_text
+from edgepure.files.npz import ArrayError, read_all
 
 from .recording import Samples
 
@@ -24,8 +24,8 @@ class Work:
     """A folder of results, valid for one key: bundle, data and settings. Another key starts anew.
 
     Args:
-        folder: empty, or with results of an earlier run, and held by `edgepure.locks.work_folder`. It is removed at the
-            end.
+        folder: empty, or with results of an earlier run, and held by `edgepure.files.locks.work_folder`. It is removed
+            at the end.
         key: everything that the results depend on, as plain data.
 
     Raises:

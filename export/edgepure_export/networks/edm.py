@@ -21,11 +21,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from edgepure.schedule import NoiseSchedule
+from edgepure.rows.schedule import NoiseSchedule
 
-from ..checkpoints import CheckpointError, load_weights, refuse_family, strip_prefixes
-from ..parametrisation import EpsilonModel, NoiseLevels
+from .checkpoints import CheckpointError, load_weights, refuse_family, strip_prefixes
 from .edm_unets import DhariwalUNet, SongUNet, infer_config
+from .parametrisation import EpsilonModel, NoiseLevels
 
 Kind = Literal["edm", "vp", "ve"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import CheckpointError
+from .checkpoints import CheckpointError
 from .layers import blur, downsample2, fir_kernel, sinusoid, upsample2
 
 

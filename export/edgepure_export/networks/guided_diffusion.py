@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgepure.schedule import NoiseSchedule, ScheduleSpec
+from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec
 
-from ..checkpoints import CheckpointError, load_weights, refuse_family
-from ..parametrisation import EpsilonModel, to_epsilon
+from .checkpoints import CheckpointError, load_weights, refuse_family
 from .layers import downsample2, sinusoid, upsample2
+from .parametrisation import EpsilonModel, to_epsilon
 
 #: channel_mult where the flags leave it empty, per image size.
 DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {

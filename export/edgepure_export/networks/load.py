@@ -14,11 +14,11 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from edgepure.schedule import NoiseSchedule
+from edgepure.rows.schedule import NoiseSchedule
 
-from ..checkpoints import CheckpointError, read_checkpoint, refuse_content_of_family, state_dict_from
-from ..parametrisation import EpsilonModel
 from . import edm, guided_diffusion, ncsnpp, wideresnet
+from .checkpoints import CheckpointError, read_checkpoint, refuse_content_of_family, state_dict_from
+from .parametrisation import EpsilonModel
 
 DiffusionFamily = Literal["guided-diffusion", "score-sde", "edm"]
 Settings = Mapping[str, Any] | str | os.PathLike[str] | None

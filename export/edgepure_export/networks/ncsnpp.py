@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgepure.schedule import NoiseSchedule
+from edgepure.rows.schedule import NoiseSchedule
 
-from ..checkpoints import CheckpointError, StateDict, load_weights, refuse_family, state_dict_from, strip_prefixes
-from ..parametrisation import EpsilonModel, to_epsilon
+from .checkpoints import CheckpointError, StateDict, load_weights, refuse_family, state_dict_from, strip_prefixes
 from .layers import blur, downsample2, sinusoid, upsample2
+from .parametrisation import EpsilonModel, to_epsilon
 
 _BOX = (1.0, 1.0)
 _FIR = (1.0, 3.0, 3.0, 1.0)

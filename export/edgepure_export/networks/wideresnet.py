@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import CheckpointError, load_weights, refuse_family
+from .checkpoints import CheckpointError, load_weights, refuse_family
 
 Activation = Literal["relu", "silu"]
 

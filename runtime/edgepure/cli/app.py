@@ -7,21 +7,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from edgepure_calibration.cli.calibrate import calibrate
+from edgepure_calibration.cli.evaluate import evaluate
+from edgepure_calibration.cli.quantize import quantize
+from edgepure_calibration.cli.tune import tune
+from edgepure_export.cli.export import export
+
 from ..errors import ConfigError
 from .bench import bench
 from .build import build
-from .calibrate import calibrate
 from .demo import demo
 from .doctor import doctor
-from .evaluate import evaluate
-from .export import export
 from .guard import fail
 from .images import classify, purify
 from .inspect import inspect
 from .plan import plan
 from .published import presets
-from .quantize import quantize
-from .tune import tune
 from .verify import verify
 
 app = typer.Typer(

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import ArrayError, Npz, is_npz, map_npy
 from ..errors import ConfigError, ImageError
-from ..images import SUFFIXES, load_images
-from ..monitor import Monitor
-from ..noise import NoiseSource
-from ..presets import Preset
-from ..purifier import Purifier
-from ..results import Failure, Result
+from ..files.npz import ArrayError, Npz, is_npz, map_npy
+from ..images.load import SUFFIXES, load_images
+from ..methods.presets import Preset
+from ..purify.monitor import Monitor
+from ..purify.purifier import Purifier
+from ..purify.results import Failure, Result
+from ..rows.noise import NoiseSource
 from .guard import for_command_line
 
 #: Pixels of the images that are in memory at a time take at most about this many bytes.

@@ -43,9 +43,9 @@ def bench(
       edgepure bench digits
       edgepure bench digits --preset heterogeneous --batch 1,4,16 --repeats 9 --json
     """
-    from ..bundle import Bundle
+    from ..bundle.bundle import Bundle
     from ..measure import bench as run
-    from ..purifier import Purifier
+    from ..purify.purifier import Purifier
     from .output import emit_json, say, size, table
     from .presets import choose_preset
     from .progress import Progress

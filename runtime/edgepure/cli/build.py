@@ -12,8 +12,8 @@ from .guard import guard
 from .options import BundleArgument, DebugOption, JsonOption, PrecisionOption
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
-    from ..engines.tensorrt_checks import BuildOptions
+    from ..bundle.bundle import Bundle
+    from ..engines.tensorrt.options import BuildOptions
 
 
 @guard
@@ -74,9 +74,9 @@ def build(
       edgepure build digits --product tensorrt-rtx --target sm86,sm89
       edgepure build digits --graph step --print-trtexec
     """
-    from ..bundle import Bundle
-    from ..engines.tensorrt_build import build_engines
-    from ..engines.tensorrt_checks import BuildOptions, check_batches
+    from ..bundle.bundle import Bundle
+    from ..engines.tensorrt.build import build_engines
+    from ..engines.tensorrt.options import BuildOptions, check_batches
     from .output import emit_json, say, size, table
     from .progress import Progress
 
@@ -128,8 +128,8 @@ def _commands(
     bundle: Bundle, precision: str, graphs: list[str] | None, product: str | None, options: BuildOptions
 ) -> dict[str, str]:
     """A command for each graph. Needs neither TensorRT nor a GPU."""
-    from ..engines.tensorrt_build import chosen_graphs
-    from ..engines.tensorrt_trtexec import trtexec_command
+    from ..engines.tensorrt.build import chosen_graphs
+    from ..engines.tensorrt.trtexec import trtexec_command
 
     rtx = product == "tensorrt-rtx" or (product is None and bool(options.targets))
     return {

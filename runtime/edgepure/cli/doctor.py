@@ -11,7 +11,7 @@ from .options import DebugOption, JsonOption
 
 if TYPE_CHECKING:
     from ..doctor import Environment, ModuleStatus
-    from ..nvidia import Driver
+    from ..machine.nvidia import Driver
 
 
 @guard

@@ -29,8 +29,8 @@ from .options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ..monitor import Monitor
-    from ..results import Failure, Result
+    from ..purify.monitor import Monitor
+    from ..purify.results import Failure, Result
     from .batches import Source
 
 SEED_WARNING = (
@@ -75,7 +75,7 @@ def purify(
       edgepure purify digits attacked.png -o clean.png
       edgepure purify digits photos/ extra.npy -o purified/ --preset heterogeneous --mask-out masks/
     """
-    from ..images import save_image
+    from ..images.load import save_image
     from .batches import find_sources
     from .output import table
 
@@ -156,7 +156,7 @@ def classify(
       edgepure classify digits photos/ --preset heterogeneous --votes 5 --rule majority --json
       edgepure classify digits photos/ --preset uniform-ssni --flag-rate 0.01 --reject
     """
-    from ..results import Failure
+    from ..purify.results import Failure
     from .batches import find_sources
     from .monitor import check_options, rejection, write_metrics
 
@@ -198,10 +198,10 @@ class _Session:
         *,
         masked: bool = False,
     ) -> None:
-        from ..bundle import Bundle
-        from ..noise import noise_source
-        from ..planning import Planner
-        from ..purifier import Purifier
+        from ..bundle.bundle import Bundle
+        from ..methods.planner import Planner
+        from ..purify.purifier import Purifier
+        from ..rows.noise import noise_source
         from .output import note
         from .presets import choose_preset
         from .progress import Progress
@@ -317,7 +317,7 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
     Raises:
         ConfigError: two files in one, an input that would be overwritten, or a name that cannot be written.
     """
-    from ..images import SUFFIXES
+    from ..images.load import SUFFIXES
     from .batches import output_names
 
     if output.suffix.lower() == ".png" and not output.is_dir():

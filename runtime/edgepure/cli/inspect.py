@@ -8,9 +8,9 @@ from .guard import guard
 from .options import BundleArgument, DebugOption, JsonOption
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
-    from ..calibration import Calibration
-    from ..manifest import GraphEntry, TensorEntry
+    from ..bundle.bundle import Bundle
+    from ..bundle.calibration import Calibration
+    from ..bundle.manifest import GraphEntry, TensorEntry
 
 
 @guard
@@ -23,7 +23,7 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOpt
       edgepure inspect digits
       edgepure inspect digits --json | jq .presets
     """
-    from ..bundle import Bundle
+    from ..bundle.bundle import Bundle
     from .output import emit_json
     from .progress import Progress
 
@@ -45,7 +45,7 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOpt
 
 def _costs(bundle: Bundle) -> dict[str, dict[str, int]]:
     """UNet calls of each preset: rows, votes, probes, and all of them for one decision."""
-    from ..planning import Planner
+    from ..methods.planner import Planner
 
     manifest = bundle.manifest
     channels, height, width = manifest.image.shape

@@ -9,8 +9,8 @@ from ..errors import ConfigError
 from .output import prepare_file
 
 if TYPE_CHECKING:
-    from ..monitor import Monitor
-    from ..results import Result
+    from ..purify.monitor import Monitor
+    from ..purify.results import Result
 
 
 def check_options(flag_rate: float | None, probe: bool, reject: bool, metrics: Path | None) -> None:
@@ -33,7 +33,7 @@ def rejection(result: Result, flag_rate: float | None) -> str:
 
 def write_metrics(monitor: Monitor, path: Path) -> None:
     """Write the counters, in the format that the suffix names. Raises EdgepureError if that is not possible."""
-    from ..atomic import write_json, write_text
+    from ..files.atomic import write_json, write_text
 
     if path.suffix.lower() == ".json":
         write_json(path, monitor.to_dict())

@@ -1,4 +1,4 @@
-"""Where words go: results to stdout, everything else to stderr. All of it is `edgepure.printable`."""
+"""Where words go: results to stdout, everything else to stderr. All of it is `edgepure.report.text`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, EdgepureError
-from ..printable import printable
+from ..report.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,9 +13,9 @@ from .guard import guard
 from .options import DebugOption, JsonOption, PresetOption, SetOption
 
 if TYPE_CHECKING:
-    from ..planning import Planner
-    from ..presets import Preset
-    from ..rows import Plan, Row
+    from ..methods.planner import Planner
+    from ..methods.presets import Preset
+    from ..rows.plan import Plan, Row
 
 #: Longer plans are shown with their first and last rows.
 SHOWN_FIRST, SHOWN_LAST = 14, 10
@@ -99,7 +99,7 @@ def parse_schedule(text: str | None) -> Any:
     """A `ScheduleSpec` from the name of a kind or a JSON file; None is the linear schedule."""
     from pydantic import TypeAdapter
 
-    from ..schedule import ScheduleSpec
+    from ..rows.schedule import ScheduleSpec
     from .presets import check, read_json
 
     if text is not None and text.endswith(".json"):
@@ -116,11 +116,11 @@ def _subject(
     image: str | None,
 ) -> tuple[str, Preset, Planner]:
     from ..errors import ConfigError
-    from ..planning import Planner
+    from ..methods.planner import Planner
     from .presets import choose_preset, method_preset
 
     if bundle is not None:
-        from ..bundle import Bundle
+        from ..bundle.bundle import Bundle
 
         if schedule is not None or image is not None:
             raise ConfigError("--schedule and --image are for plans without a bundle; a bundle has its own")

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError
-from ..faults import first_fault
-from ..presets import Preset
+from ..methods.presets import Preset
+from ..validation import first_fault
 
 #: What --method may be.
 METHODS = ("uniform", "heterogeneous", "repaint", "gdmp", "gnsp")

@@ -10,7 +10,7 @@ from .guard import guard
 from .options import DebugOption, JsonOption
 
 if TYPE_CHECKING:
-    from ..published import PublishedPreset
+    from ..methods.published import PublishedPreset
 
 
 @guard
@@ -38,7 +38,7 @@ def presets(
       edgepure presets --json | jq '.[] | select(.unet_calls <= 10) | .name'
     """
     from ..errors import ConfigError
-    from ..published import get, published
+    from ..methods.published import get, published
     from .output import emit_json, say, table
 
     chosen = [get(name) for name in names] if names else list(published().values())

@@ -16,7 +16,7 @@ from .options import BundleArgument, DebugOption, JsonOption, ResizeOption, Thre
 if TYPE_CHECKING:
     from ..parity.levels import Level
     from ..parity.side_by_side import ImageSet, VerifyProgress
-    from ..verification import Verification, Verifications
+    from ..parity.verify import Verification, Verifications
 
 
 @guard
@@ -141,7 +141,7 @@ class _Run:
 
     def torch(self, classifier: str | None, diffusion: str | None) -> Verifications:
         """Every engine against PyTorch."""
-        from ..verification import Verifications
+        from ..parity.verify import Verifications
 
         compare = _against_torch()
         count, found = len(self.all_engines), []
@@ -157,7 +157,7 @@ class _Run:
 
     def engines(self) -> Verifications:
         """The first engine with the recorded vectors, the others with the first."""
-        from ..verification import Verifications, verify_engines
+        from ..parity.verify import Verifications, verify_engines
 
         found = verify_engines(
             self.bundle, self.all_engines, threads=self.threads, pipelines=self.pipelines, images=self.images,
@@ -170,10 +170,10 @@ class _Run:
         if found.levels[0]:
             return found
         try:
-            from edgepure_export.failing_graphs import find_layers
+            from edgepure_export.compare.failing_graphs import find_layers
         except ImportError:
             return replace(found, notes=(*found.notes, "install edgepure[export] to find the first layer that differs"))
-        from ..bundle import Bundle
+        from ..bundle.bundle import Bundle
 
         self.report("looking for the layer", 1.0)
         reference = self.all_engines[0] if number > 0 else None
@@ -246,8 +246,8 @@ def _listed(text: str, option: str) -> list[str]:
 def _images(bundle: Path, data: Path | None, attacked: Path | None, limit: int, resize: bool) -> list[ImageSet]:
     if data is None and attacked is None:
         return []
-    from ..bundle import Bundle
-    from ..labelled import load_labelled
+    from ..bundle.bundle import Bundle
+    from ..images.dataset import load_labelled
     from ..parity.side_by_side import ImageSet
 
     manifest = Bundle.open(bundle, verify=False).manifest
@@ -263,7 +263,7 @@ def _images(bundle: Path, data: Path | None, attacked: Path | None, limit: int, 
 def _against_torch() -> Callable[..., Verification]:
     """edgepure_export's function, or one sentence about what is not installed."""
     try:
-        from edgepure_export.against_torch import verify_against_torch
+        from edgepure_export.compare.against_torch import verify_against_torch
     except ImportError as error:
         raise ConfigError(
             f"--against torch needs PyTorch and ONNX, and {error.name or error} cannot be imported; install them with "

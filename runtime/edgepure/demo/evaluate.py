@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..presets import Preset
-from ..purifier import Purifier
-from ..request import Progress
-from ..results import Result
+from ..methods.presets import Preset
+from ..purify.purifier import Purifier
+from ..purify.request import Progress
+from ..purify.results import Result
 from .report import MethodScores
 from .scores import Score
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..results import Result
+from ..purify.results import Result
 from .report import Gallery, Picture
 
 Float32 = NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""The report of a demonstration: its data, ``report.json``, and ``report.html`` (see `edgepure.demo.html`)."""
+"""The report of a demonstration: its data, ``report.json``, and ``report.html`` (see `edgepure.demo.page`)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import write_text
 from ..errors import EdgepureError
-from ..processor import cpu_name, usable_cores
-from ..versions import ENGINES, package_version
+from ..files.atomic import write_text
+from ..machine.packages import ENGINES, package_version
+from ..machine.processor import cpu_name, usable_cores
 from .scores import Protocol, Score
 
 #: The columns of the accuracy table, in order: key, heading.
@@ -143,7 +143,7 @@ class DemoReport:
         Raises:
             EdgepureError: the folder cannot be written.
         """
-        from .html import render
+        from .page import render
 
         folder = Path(out)
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"

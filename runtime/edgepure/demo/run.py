@@ -7,8 +7,8 @@ from os import PathLike
 from pathlib import Path
 from time import perf_counter
 
-from ..purifier import load
-from ..versions import ENGINES
+from ..machine.packages import ENGINES
+from ..purify.purifier import load
 from .data import demo_bundle, demo_images
 from .evaluate import StageProgress, default_first, evaluate_methods, plain_labels, plan_rows
 from .galleries import attack_gallery, method_gallery, one_of_each_class

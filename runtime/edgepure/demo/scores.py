@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
-from ..results import Result
+from ..purify.results import Result
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from .base import BoundCall, Engine, Stepper, TensorSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..bundle import Bundle
-    from ..manifest import GraphEntry
+    from ..bundle.bundle import Bundle
+    from ..bundle.manifest import GraphEntry
 
 __all__ = [
     "ON_CPU",
@@ -50,7 +50,7 @@ def open_engine(
     if provider not in PROVIDERS:
         raise ProviderError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
     if provider in ("tensorrt", "tensorrt-rtx"):
-        from .tensorrt_runner import TensorRTEngine
+        from .tensorrt.engine import TensorRTEngine
 
         return TensorRTEngine(bundle, graph, precision, product=provider)
     inside = {str(name): entry.precision for name, entry in bundle.manifest.graphs_in(precision).items()}
@@ -101,14 +101,14 @@ def open_graph(path: Path, provider: str = "cpu", *, precision: str = "fp32", th
         ProviderError, BundleError: as `open_engine`.
     """
     if provider == "cuda":
-        from .onnxruntime_cuda import CudaEngine
+        from .gpu.onnxruntime import CudaEngine
 
         return CudaEngine(path, precision=precision)
     if provider == "openvino":
-        from .openvino_engine import OpenVinoEngine
+        from .openvino import OpenVinoEngine
 
         return OpenVinoEngine(path, threads, precision=precision)
-    from .onnxruntime_engine import OnnxRuntimeEngine
+    from .onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(path, provider, threads, precision=precision)
 
@@ -120,21 +120,21 @@ def open_stepper(engine: Engine, slots: int = 8) -> Stepper:
     """
     engine.check_open()
     if engine.provider in ("tensorrt", "tensorrt-rtx"):
-        from .tensorrt_runner import TensorRTEngine, TensorRTStepper
+        from .tensorrt.engine import TensorRTEngine, TensorRTStepper
 
         assert isinstance(engine, TensorRTEngine)
         return TensorRTStepper(engine, slots)
     if engine.provider == "cuda":
-        from .onnxruntime_cuda import CudaEngine, CudaStepper
+        from .gpu.onnxruntime import CudaEngine, CudaStepper
 
         assert isinstance(engine, CudaEngine)
         return CudaStepper(engine, slots)
     if engine.provider == "openvino":
-        from .openvino_engine import OpenVinoEngine, OpenVinoStepper
+        from .openvino import OpenVinoEngine, OpenVinoStepper
 
         assert isinstance(engine, OpenVinoEngine)
         return OpenVinoStepper(engine, slots)
-    from .onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeStepper
+    from .onnxruntime import OnnxRuntimeEngine, OnnxRuntimeStepper
 
     assert isinstance(engine, OnnxRuntimeEngine)
     return OnnxRuntimeStepper(engine, slots)

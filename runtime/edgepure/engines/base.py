@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import EdgepureError, ImageError, ProviderError
 
 if TYPE_CHECKING:
-    from ..noise import RowNoise
+    from ..rows.noise import RowNoise
 
 Float32 = NDArray[np.float32]
 

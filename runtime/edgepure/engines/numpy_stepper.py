@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import EdgepureError
-from ..rows import COLUMNS, LEARNED_COLUMNS
+from ..rows.plan import COLUMNS, LEARNED_COLUMNS
 from .base import Float32, Stepper
 
 #: ``epsilon(z [B, C, H, W], t [B]) -> [B, C, H, W]``, or ``[B, 2C, H, W]`` for learned-variance networks.
@@ -60,7 +60,7 @@ def execute_row(
     coeffs: Float32,
     noise_out: Float32 | None = None,
 ) -> Float32:
-    """One row for a batch; each image has its own coefficients. Shapes and meaning: see `edgepure.rows`."""
+    """One row for a batch; each image has its own coefficients. Shapes and meaning: see `edgepure.rows.plan`."""
     names = (COLUMNS + LEARNED_COLUMNS)[: coeffs.shape[1]]
     c = {name: coeffs[:, i, None, None, None] for i, name in enumerate(names)}
     factor = {n: c[f"{n}_base"] + c[f"{n}_mask"] * mask for n in ("x", "ref", "noise")}

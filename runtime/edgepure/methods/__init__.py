@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..rows import Plan
-from ..schedule import NoiseSchedule
+from ..rows.plan import Plan
+from ..rows.schedule import NoiseSchedule
 from .eps import EpsSpec, compile_eps
 from .gdmp import GdmpSpec, compile_gdmp
 from .gnsp import GnspSpec, compile_gnsp

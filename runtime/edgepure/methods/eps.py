@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..rows import Plan, RowBuilder
-from ..schedule import NoiseSchedule
+from ..rows.plan import Plan, RowBuilder
+from ..rows.schedule import NoiseSchedule
 from .spec import MethodSpec
 
 

@@ -12,10 +12,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from .. import grids
 from ..errors import ConfigError
-from ..rows import Plan, RowBuilder
-from ..schedule import NoiseSchedule, posterior
+from ..rows import grids
+from ..rows.plan import Plan, RowBuilder
+from ..rows.schedule import NoiseSchedule, posterior
 from . import steps
 from .spec import MethodSpec, PositiveInt, clip_bound, require, scale_level
 

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .. import grids
-from ..rows import Plan, RowBuilder
-from ..schedule import NoiseSchedule
+from ..rows import grids
+from ..rows.plan import Plan, RowBuilder
+from ..rows.schedule import NoiseSchedule
 from .spec import MethodSpec, PositiveInt, clip_bound, scale_level
 from .uniform import denoise
 

@@ -24,9 +24,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .. import grids
-from ..rows import Plan, RowBuilder
-from ..schedule import NoiseSchedule
+from ..rows import grids
+from ..rows.plan import Plan, RowBuilder
+from ..rows.schedule import NoiseSchedule
 from . import steps
 from .spec import MethodSpec, PositiveInt, Timestep, Variant, clip_bound, require, scale_level, scale_steps
 from .uniform import denoise

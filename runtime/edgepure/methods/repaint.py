@@ -12,9 +12,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from .. import grids
-from ..rows import Plan, RowBuilder, check_length
-from ..schedule import NoiseSchedule
+from ..rows import grids
+from ..rows.plan import Plan, RowBuilder, check_length
+from ..rows.schedule import NoiseSchedule
 from . import steps
 from .spec import MethodSpec, PositiveInt, clip_bound, require, scale_level
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from ..schedule import NoiseSchedule, posterior
+from ..rows.schedule import NoiseSchedule, posterior
 
 Variance = Literal["fixed_small", "fixed_large", "learned"]
 

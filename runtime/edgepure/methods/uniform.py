@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from .. import grids
-from ..rows import Plan, RowBuilder
-from ..schedule import NoiseSchedule
+from ..rows import grids
+from ..rows.plan import Plan, RowBuilder
+from ..rows.schedule import NoiseSchedule
 from . import steps
 from .spec import MethodSpec, PositiveInt, Timestep, clip_bound, require, scale_level, scale_steps
 

@@ -1,4 +1,4 @@
 """How far a deployment is from its reference, at four levels: graphs, rows, images, decisions.
 
-`edgepure.verification.verify` puts the parts together.
+`edgepure.parity.verify.verify` puts the parts together.
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..tolerances import Tolerance
 from .differences import Difference, MaskDifference
+from .tolerances import Tolerance
 
 
 @dataclass(frozen=True)

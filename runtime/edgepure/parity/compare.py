@@ -8,8 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from ..intervals import clopper_pearson
-from ..rows import Plan
-from ..tolerances import (
+from ..rows.plan import Plan
+from .checks import Check, array_check, failed_check, mask_check
+from .differences import Difference, difference, mask_difference, mask_flips
+from .drift import Drift
+from .executors import EngineExecutor, Executor, Float32, PresetRun, Trajectory
+from .tolerances import (
     DECISION_CONFIDENCE,
     LOGITS_OVER_IMAGE,
     MASK_PIXELS,
@@ -19,10 +23,6 @@ from ..tolerances import (
     image_tolerance,
     row_tolerance,
 )
-from .checks import Check, array_check, failed_check, mask_check
-from .differences import Difference, difference, mask_difference, mask_flips
-from .drift import Drift
-from .executors import EngineExecutor, Executor, Float32, PresetRun, Trajectory
 
 #: Inputs of one call of a graph, and the outputs that are expected.
 Case = tuple[Mapping[str, Float32], Mapping[str, Float32]]

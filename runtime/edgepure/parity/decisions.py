@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..intervals import clopper_pearson
-from ..tolerances import DECISION_CONFIDENCE, FLIPS, TIE
 from .checks import Check
 from .executors import PresetRun
+from .tolerances import DECISION_CONFIDENCE, FLIPS, TIE
 
 
 @dataclass(frozen=True, eq=False)

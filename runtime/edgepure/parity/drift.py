@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from math import exp, log
 from typing import Any
 
-from ..tolerances import Tolerance
 from .checks import Check, array_check
 from .differences import Difference
+from .tolerances import Tolerance
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What can execute a bundle's presets: a deployed engine here, PyTorch in `edgepure_export.against_torch`."""
+"""What can execute a bundle's presets: a deployed engine here, PyTorch in `edgepure_export.compare.against_torch`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inflight import InFlight, Job
-from ..noise import SeededNoise
-from ..presets import Preset
-from ..purifier import Purifier
-from ..rows import Plan
-from ..tolerances import loosest
+from ..methods.presets import Preset
+from ..purify.inflight import InFlight, Job
+from ..purify.purifier import Purifier
+from ..rows.noise import SeededNoise
+from ..rows.plan import Plan
+from .tolerances import loosest
 
 Float32 = NDArray[np.float32]
 

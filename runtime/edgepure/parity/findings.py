@@ -1,4 +1,4 @@
-"""The first layer that diverges, as `edgepure_export.bisect` finds it, and what usually causes it."""
+"""The first layer that diverges, as `edgepure_export.compare.bisect` finds it, and what usually causes it."""
 
 from __future__ import annotations
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..atomic import write_text
-from ..demo.html import page, png_data_uri
+from ..demo.page import page, png_data_uri
 from ..demo.report import Picture, environment
 from ..errors import EdgepureError
+from ..files.atomic import write_text
+from ..report.plots import CSS, histogram, log_lines
 from .checks import Check
 from .decisions import Decisions
 from .drift import Drift
 from .findings import LayerFinding
 from .levels import Level
 from .strips import Strip
-from .svg import CSS, histogram, log_lines
 
 if TYPE_CHECKING:
-    from ..verification import Verification
+    from .verify import Verification
 
 #: Fewer images make no histogram.
 FEWEST_SHIFTS = 10

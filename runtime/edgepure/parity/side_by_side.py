@@ -9,16 +9,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.selftest import PipelineVectors
 from ..errors import NotFiniteError, ProviderError
-from ..purifier import Purifier
-from ..selftest import PipelineVectors
-from ..tolerances import loosest
+from ..purify.purifier import Purifier
 from .checks import Check, failed_check
 from .compare import Case, compare_rows, graph_checks, image_checks
 from .decisions import compare_decisions
 from .executors import EngineExecutor, Executor, Float32, PresetRun, Trajectory, rows_to_keep
 from .levels import Comparison, Level, Status
 from .strips import MOST_PRESETS, Strip, strips
+from .tolerances import loosest
 
 #: Noise seed of images that were given; the redraw has the next one.
 SEED = 20240301

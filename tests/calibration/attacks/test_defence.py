@@ -11,17 +11,10 @@ import edgepure
 from edgepure import Preset, SeededNoise
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.errors import ConfigError
-from edgepure.noise_policy import OneRequest
-from edgepure_calibration.attacks import (
-    PGD,
-    Defence,
-    IdentityBackward,
-    KnownNoise,
-    NormPenalty,
-    surrogate,
-)
-from edgepure_export.reference import TorchReference
-from edgepure_export.twin import load_twin
+from edgepure_calibration.attacks import PGD, Defence, IdentityBackward, KnownNoise, NormPenalty, surrogate
+from edgepure_calibration.attacks.defence_noise import OneRequest
+from edgepure_export.twin.reference import TorchReference
+from edgepure_export.twin.twin import load_twin
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgepure import Preset, ScheduleSpec, SeededNoise
 from edgepure_calibration.attacks import PGD, Defence
-from edgepure_export.reference import TorchReference
+from edgepure_export.twin.reference import TorchReference
 
 
 class LinearClassifier(torch.nn.Module):

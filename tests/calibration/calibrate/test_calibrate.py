@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_process import run
+from tiny_bundle import images, logits, make_tiny_bundle
 
 import edgepure
-from cli_process import run
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
 from edgepure.demo import demo_images
 from edgepure.errors import ConfigError, EdgepureError, ImageError
-from edgepure.labelled import LabelledImages
-from edgepure.verification import verify
+from edgepure.images.dataset import LabelledImages
+from edgepure.parity.verify import verify
 from edgepure_calibration.calibrate import Calibrated, Settings, calibrate
 from edgepure_calibration.calibrate.masks import covered
 from edgepure_calibration.calibrate.probes import candidates, describe, parse_levels
-from tiny_bundle import images, logits, make_tiny_bundle
 
 #: Few and cheap probes: what is tested is not how good they are.
 QUICK: dict[str, Any] = {"levels": ((5.0,), (50.0,), (5.0, 20.0)), "full_probe": 4, "search": 40, "limit": 100}
@@ -222,8 +222,8 @@ def test_a_bundle_that_changed_meanwhile_is_left_alone(own: Path) -> None:
     def interfere(share: float, what: str) -> None:
         if what == "writing the bundle":
             (own / "weights.bin").write_bytes(b"\0" * (own / "weights.bin").stat().st_size)
-            files = edgepure.bundle.hash_files(own)
-            edgepure.bundle.update_manifest(own, lambda m: m.model_copy(update={"files": files}))
+            files = edgepure.bundle.bundle.hash_files(own)
+            edgepure.bundle.bundle.update_manifest(own, lambda m: m.model_copy(update={"files": files}))
 
     with pytest.raises(EdgepureError, match="exported anew"):
         quick(own, clean_data(), on_progress=interfere)

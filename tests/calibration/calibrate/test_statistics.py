@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgepure.calibration import MAX_SAMPLE
+from edgepure.bundle.calibration import MAX_SAMPLE
 from edgepure.errors import ConfigError
 from edgepure_calibration.calibrate.reweighting import fit_linear, fit_sigmoid
 from edgepure_calibration.calibrate.statistics import (

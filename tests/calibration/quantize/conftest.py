@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.labelled import LabelledImages
-from edgepure.purifier import Purifier
+from edgepure.images.dataset import LabelledImages
+from edgepure.purify.purifier import Purifier
 from edgepure_calibration.quantize.ranges import measure_ranges
 from edgepure_calibration.quantize.recording import Samples, record
-from edgepure_export.qdq import SCHEMES, Range, Tap
+from edgepure_export.graphs.qdq import SCHEMES, Range, Tap
 
 
 def labelled(images: np.ndarray, labels: np.ndarray | None) -> LabelledImages:

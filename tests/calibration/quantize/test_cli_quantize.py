@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cli_process
 import pytest
 from typer.testing import CliRunner
 
-import cli_process
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
 from edgepure.cli.app import app
 from edgepure.demo import demo_bundle
 from edgepure_calibration.quantize import run

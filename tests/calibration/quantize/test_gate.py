@@ -9,17 +9,17 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
 from edgepure.engines import open_graph
 from edgepure.errors import ConfigError
-from edgepure.labelled import LabelledImages
-from edgepure.purifier import Purifier
+from edgepure.images.dataset import LabelledImages
+from edgepure.purify.purifier import Purifier
 from edgepure_calibration.quantize.candidate import Candidate, CandidatePurifier, build
 from edgepure_calibration.quantize.gate import Decisions
 from edgepure_calibration.quantize.sensitivity import measure_sensitivity, output_error
 from edgepure_calibration.quantize.verdict import Limits, PresetGate
-from edgepure_export.precision import load_graph
-from edgepure_export.weights_pool import WeightsPool
+from edgepure_export.graphs.precision import load_graph
+from edgepure_export.graphs.weights_pool import WeightsPool
 
 REDRAWS, LIMITS = 3, Limits(flips=0.03)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepure.bundle import Bundle
-from edgepure.purifier import Purifier
+from edgepure.bundle.bundle import Bundle
+from edgepure.purify.purifier import Purifier
 from edgepure_calibration.quantize import kernels
 from edgepure_calibration.quantize.candidate import CandidatePurifier, build
 from edgepure_calibration.quantize.kernels import KERNELS, fastest_kernel

@@ -11,12 +11,12 @@ import onnx_ir as ir
 import pytest
 
 import edgepure
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.manifest import VariantName
 from edgepure.engines import open_graph
-from edgepure.engines.openvino_engine import import_openvino
+from edgepure.engines.openvino import import_openvino
 from edgepure.errors import ConfigError, ProviderError
-from edgepure.labelled import LabelledImages
-from edgepure.manifest import VariantName
+from edgepure.images.dataset import LabelledImages
 from edgepure_calibration.quantize import Limits, Request, quantize
 from edgepure_calibration.quantize.candidate import build
 from edgepure_calibration.quantize.sensitivity import output_error

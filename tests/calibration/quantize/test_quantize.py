@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import edgepure
-from edgepure.bundle import Bundle
+from edgepure.bundle.bundle import Bundle
 from edgepure.errors import ConfigError, ImageError
-from edgepure.labelled import LabelledImages
+from edgepure.images.dataset import LabelledImages
 from edgepure_calibration.quantize import Limits, Request, quantize, run
 from edgepure_calibration.quantize.kernels import KERNELS
 from edgepure_calibration.quantize.report import write_report

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from edgepure.labelled import LabelledImages
-from edgepure.purifier import Purifier
+from edgepure.images.dataset import LabelledImages
+from edgepure.purify.purifier import Purifier
 from edgepure_calibration.quantize.recording import Feeds, follow, masks_of, planned, record
 
 

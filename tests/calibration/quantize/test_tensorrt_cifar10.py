@@ -10,16 +10,16 @@ pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx (pip install edge
 
 import torch
 
-from edgepure.engines.tensorrt_build import build_plan
-from edgepure.engines.tensorrt_checks import BuildOptions
-from edgepure.engines.tensorrt_module import import_tensorrt
-from edgepure.manifest import GraphEntry, ImageSpec, graph_signature
-from edgepure.rows import COLUMNS
-from edgepure_export.graphs import export_graph
-from edgepure_export.precision import load_graph, to_half
-from edgepure_export.sources import resolve_diffusion
-from edgepure_export.step import StepModule
-from edgepure_export.weights_pool import WeightsPool
+from edgepure.bundle.manifest import GraphEntry, ImageSpec, graph_signature
+from edgepure.engines.tensorrt.build import build_plan
+from edgepure.engines.tensorrt.module import import_tensorrt
+from edgepure.engines.tensorrt.options import BuildOptions
+from edgepure.rows.plan import COLUMNS
+from edgepure_export.graphs.precision import load_graph, to_half
+from edgepure_export.graphs.step import StepModule
+from edgepure_export.graphs.to_onnx import export_graph
+from edgepure_export.graphs.weights_pool import WeightsPool
+from edgepure_export.sources.resolve import resolve_diffusion
 
 IMAGE = ImageSpec(channels=3, height=32, width=32)
 

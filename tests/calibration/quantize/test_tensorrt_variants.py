@@ -8,15 +8,16 @@ import pytest
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx (pip install edgepure[rtx])")
 
-from edgepure.bundle import Bundle
-from edgepure.engines.tensorrt_build import build_engines
+from gpu_stand_in import copy_of_digits
+
+from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.manifest import VariantName
+from edgepure.engines.tensorrt.build import build_engines
 from edgepure.errors import ProviderError
-from edgepure.manifest import VariantName
 from edgepure_calibration.quantize.candidate import build
 from edgepure_calibration.quantize.quantize import write_variant
-from edgepure_export.precision import load_graph
-from edgepure_export.qdq import SCHEMES, Target, taps
-from gpu_stand_in import copy_of_digits
+from edgepure_export.graphs.precision import load_graph
+from edgepure_export.graphs.qdq import SCHEMES, Target, taps
 
 
 def add_variant(folder: Path, work: Path, precision: VariantName, target: Target) -> None:

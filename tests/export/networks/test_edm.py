@@ -6,20 +6,20 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx_parity
 import onnxruntime as ort
 import pytest
 import torch
+from goldens_path import goldens_dir
+from network_goldens import TOLERANCE, difference, load, names, record
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import onnx_parity
-from edgepure_export.checkpoints import CheckpointError, read_checkpoint
 from edgepure_export.networks import edm, guided_diffusion, ncsnpp
+from edgepure_export.networks.checkpoints import CheckpointError, read_checkpoint
 from edgepure_export.networks.edm_unets import DhariwalUNet, EdmUNetConfig, SongUNet, infer_config
 from edgepure_export.networks.load import load_diffusion
-from edgepure_export.parametrisation import to_epsilon
-from goldens_path import goldens_dir
-from network_goldens import TOLERANCE, difference, load, names, record
+from edgepure_export.networks.parametrisation import to_epsilon
 
 FOLDER = "G11_edm"
 SONG = EdmUNetConfig(img_resolution=8, model_channels=8, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,))

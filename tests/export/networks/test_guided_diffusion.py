@@ -6,17 +6,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import onnx_parity
 import pytest
 import torch
-from torch.nn import functional as F
-
-import onnx_parity
-from edgepure_export.checkpoints import CheckpointError, read_checkpoint
-from edgepure_export.networks import guided_diffusion as gd
-from edgepure_export.networks.load import load_diffusion
-from edgepure_export.parametrisation import EpsilonOnly
 from goldens_path import goldens_dir
 from network_goldens import TOLERANCE, Golden, difference, load, meta_state, names, record, shapes
+from torch.nn import functional as F
+
+from edgepure_export.networks import guided_diffusion as gd
+from edgepure_export.networks.checkpoints import CheckpointError, read_checkpoint
+from edgepure_export.networks.load import load_diffusion
+from edgepure_export.networks.parametrisation import EpsilonOnly
 
 FOLDER = "G8_unet_guided_diffusion"
 TINY = gd.GuidedDiffusionConfig(

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_parity
 import pytest
 import torch
+from goldens_path import goldens_dir
+from network_goldens import TOLERANCE, Golden, difference, load, meta_state, names, record, shapes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import onnx_parity
-from edgepure_export.checkpoints import CheckpointError, read_checkpoint, strip_prefixes
 from edgepure_export.networks import ncsnpp
+from edgepure_export.networks.checkpoints import CheckpointError, read_checkpoint, strip_prefixes
 from edgepure_export.networks.layers import downsample2, upsample2
 from edgepure_export.networks.load import load_diffusion
-from edgepure_export.parametrisation import to_epsilon
-from goldens_path import goldens_dir
-from network_goldens import TOLERANCE, Golden, difference, load, meta_state, names, record, shapes
+from edgepure_export.networks.parametrisation import to_epsilon
 
 FOLDER = "G9_unet_score_sde"
 TINY = ncsnpp.NCSNppConfig(nf=8, ch_mult=(1, 2), num_res_blocks=1, image_size=8)

@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx_parity
 import pytest
 import torch
-
-import onnx_parity
-from edgepure_export.checkpoints import CheckpointError, read_checkpoint
-from edgepure_export.networks import wideresnet as wrn
-from edgepure_export.networks.load import load_wideresnet
-from edgepure_export.taps import default_taps, find_taps
 from goldens_path import goldens_dir
 from network_goldens import TOLERANCE, Golden, difference, load, meta_state, names, record, shapes
+
+from edgepure_export.graphs.taps import default_taps, find_taps
+from edgepure_export.networks import wideresnet as wrn
+from edgepure_export.networks.checkpoints import CheckpointError, read_checkpoint
+from edgepure_export.networks.load import load_wideresnet
 
 FOLDER = "G10_robustbench_wrn"
 #: ImageNet's mean and std, which the authors' mask code applies to images in [-1, 1] (a quirk that goldens record).

@@ -11,9 +11,10 @@ import pytest
 
 pytest.importorskip("cuda.bindings", reason="needs cuda-bindings")
 
-from edgepure.engines.tensorrt_build import build_engines
 from fake_cuda import Machine
 from gpu_stand_in import copy_of_digits, plug_in, unplug
+
+from edgepure.engines.tensorrt.build import build_engines
 
 
 @dataclass

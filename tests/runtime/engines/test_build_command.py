@@ -6,12 +6,12 @@ import shlex
 from pathlib import Path
 
 import pytest
-
 from cli_process import run
-from edgepure.bundle import Bundle
-from edgepure.engines.tensorrt_checks import BuildOptions
-from edgepure.engines.tensorrt_trtexec import trtexec_command
 from gpu_stand_in import copy_of_digits, real_rtx
+
+from edgepure.bundle.bundle import Bundle
+from edgepure.engines.tensorrt.options import BuildOptions
+from edgepure.engines.tensorrt.trtexec import trtexec_command
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-import edgepure
-from edgepure.bundle import Bundle
-from edgepure.engines import open_engine, open_stepper
-from edgepure.errors import EdgepureError
 from fake_cuda import Machine
 from gpu_stand_in import plug_in, plug_in_onnxruntime, unplug
+
+import edgepure
+from edgepure.bundle.bundle import Bundle
+from edgepure.engines import open_engine, open_stepper
+from edgepure.errors import EdgepureError
 
 
 @contextmanager

@@ -7,12 +7,11 @@ import inspect
 import re
 from typing import Any
 
+import fake_cuda
+import fake_tensorrt
 import numpy as np
 import pytest
 from cuda.bindings import driver, nvrtc, runtime
-
-import fake_cuda
-import fake_tensorrt
 from fake_cuda import Machine, Misuse
 from gpu_stand_in import real_rtx
 

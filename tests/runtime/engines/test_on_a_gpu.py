@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from cuda_checks import FAULTS, check_failed_capture
 
 import edgepure
-from cuda_checks import FAULTS, check_failed_capture
-from edgepure.bundle import Bundle
-from edgepure.engines import cuda
-from edgepure.engines.device_noise import DeviceNoise, counter_array
-from edgepure.engines.onnxruntime_cuda import CudaEngine, CudaStepper
+from edgepure.bundle.bundle import Bundle
+from edgepure.engines.gpu import cuda
+from edgepure.engines.gpu.noise import DeviceNoise, counter_array
+from edgepure.engines.gpu.onnxruntime import CudaEngine, CudaStepper
 from edgepure.errors import EdgepureError
-from edgepure.inflight import InFlight, Job
 from edgepure.methods import UniformSpec, compile_plan
-from edgepure.noise import SeededNoise, Stream, normals
-from edgepure.schedule import NoiseSchedule
+from edgepure.purify.inflight import InFlight, Job
+from edgepure.rows.noise import SeededNoise, Stream, normals
+from edgepure.rows.schedule import NoiseSchedule
 
 pytestmark = pytest.mark.gpu
 

@@ -9,7 +9,7 @@ import pytest
 
 import edgepure
 from edgepure.measure import bench
-from edgepure.verification import verify
+from edgepure.parity.verify import verify
 
 UNIFORM = {"method": {"method": "uniform", "t_star": 60, "steps": 3}}
 HETEROGENEOUS = {

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from cli_process import environment
 from onnx import TensorProto, helper, numpy_helper
 
 import edgepure
-from cli_process import environment
 from edgepure.engines import open_graph
 from edgepure.engines.base import BoundCall, Float32
-from edgepure.engines.openvino_engine import OpenVinoEngine, import_openvino
+from edgepure.engines.openvino import OpenVinoEngine, import_openvino
 from edgepure.errors import BundleError, ProviderError
 
 DIGITS = edgepure.demo_bundle()

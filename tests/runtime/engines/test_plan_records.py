@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgepure.engines.tensorrt_plans import EngineKey, Machine, read_plan
+from edgepure.engines.tensorrt.engine_files import EngineKey, Machine, read_plan
 
 KEY = EngineKey(
     "tensorrt", "10.3.0", Machine("GPU", "8.7", "12.6", "36.4"), (), "step", "fp32", "0" * 64,

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-import edgepure
-from edgepure.bundle import Bundle
-from edgepure_export.precision import load_graph
 from fake_cuda_libraries import PROVIDER, make_cuda_libraries
 from gpu_stand_in import copy_of_digits
+
+import edgepure
+from edgepure.bundle.bundle import Bundle
+from edgepure_export.graphs.precision import load_graph
 from samples.gpu_check.transfers import ALLOWED, ALLOWED_FOR_KERNELS
 from samples.gpu_check.variants import add_half, add_int8
 
@@ -64,7 +64,7 @@ from pathlib import Path
 gpu = nvidia.Gpu("Made-up GPU", "9.0", 8 << 30)
 nvidia.find = lambda: nvidia.Driver("580.95", "13.0", (gpu,))
 modules = SimpleNamespace(runtime=Runtime(), driver=driver, nvrtc=nvrtc)
-edgepure.engines.cuda.bindings = lambda: modules
+edgepure.engines.gpu.cuda.bindings = lambda: modules
 engine_module.load_cuda_libraries = lambda ort: None
 import onnxruntime
 onnxruntime.set_default_logger_severity(0)

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-from edgepure import grids
 from golden_cases import T, dhni
 from golden_data import files, meta
 from golden_trace import check, numpy_stepper, run
+
+from edgepure.rows import grids
 
 pytestmark = pytest.mark.goldens
 

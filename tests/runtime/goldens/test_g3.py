@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from edgepure import grids
-from edgepure.schedule import NoiseSchedule, ScheduleSpec, posterior
 from golden_cases import SCHEDULE, SOURCES, T
 from golden_data import files, load, meta
 from golden_trace import Case, check, numpy_stepper, run
+
+from edgepure.rows import grids
+from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec, posterior
 
 pytestmark = pytest.mark.goldens
 

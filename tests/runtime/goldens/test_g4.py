@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from edgepure import grids
-from edgepure.methods.repaint import jump_times
-from edgepure.schedule import posterior
 from golden_cases import SCHEDULE, T, repaint
 from golden_data import files, load, meta
 from golden_trace import check, numpy_stepper, run
+
+from edgepure.methods.repaint import jump_times
+from edgepure.rows import grids
+from edgepure.rows.schedule import posterior
 
 pytestmark = pytest.mark.goldens
 

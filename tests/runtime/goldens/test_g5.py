@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from edgepure import grids
-from edgepure.errors import ConfigError
-from edgepure.methods import GdmpSpec, compile_plan
-from edgepure.methods.gdmp import guidance_scale
-from edgepure.schedule import posterior
 from golden_cases import SCHEDULE, T, gdmp_cifar, gdmp_imagenet
 from golden_data import files, load
 from golden_trace import ATOL, check, numpy_stepper, owed, run
+
+from edgepure.errors import ConfigError
+from edgepure.methods import GdmpSpec, compile_plan
+from edgepure.methods.gdmp import guidance_scale
+from edgepure.rows import grids
+from edgepure.rows.schedule import posterior
 
 pytestmark = pytest.mark.goldens
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from edgepure import adaptive, grids
-from edgepure.adaptive import SsniSpec
 from golden_cases import SOURCES, ssni
 from golden_data import files, load, meta
 from golden_trace import Case, check, numpy_stepper, run
+
+from edgepure.methods import ssni as adaptive
+from edgepure.methods.ssni import SsniSpec
+from edgepure.rows import grids
 
 pytestmark = pytest.mark.goldens
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from edgepure import grids
-from edgepure.methods import GnspSpec, compile_plan
 from golden_cases import SCHEDULE, gnsp
 from golden_data import files, meta
 from golden_trace import check, numpy_stepper, run
+
+from edgepure.methods import GnspSpec, compile_plan
+from edgepure.rows import grids
 
 pytestmark = pytest.mark.goldens
 

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
-
 import other_goldens
+import pytest
 from golden_cases import gnsp
 from golden_data import load
 from golden_trace import check, numpy_stepper, run

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_process import run
+from tiny_bundle import FIXED_MAP, images, rehash
 
 import edgepure
-from cli_process import run
+from edgepure.bundle.manifest import Manifest
 from edgepure.errors import ConfigError
-from edgepure.manifest import Manifest
 from edgepure.parity.compare import image_checks
 from edgepure.parity.executors import EngineExecutor, PresetRun, rows_to_keep
 from edgepure.parity.report import render, write_report
 from edgepure.parity.side_by_side import ImageSet
-from edgepure.tolerances import graph_tolerance, image_tolerance, row_tolerance
-from edgepure.verification import verify, verify_engines
-from tiny_bundle import FIXED_MAP, images, rehash
+from edgepure.parity.tolerances import graph_tolerance, image_tolerance, row_tolerance
+from edgepure.parity.verify import verify, verify_engines
 
 
 def add_variant(bundle: Path, offset: float) -> None:

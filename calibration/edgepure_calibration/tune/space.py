@@ -1,0 +1,168 @@
+"""The search space: every suggestion is a valid preset within the budget. Nothing is tried out only to fail.
+
+What can be chosen depends on what was chosen before it (votes leave fewer rows for the steps), so the ranges of numbers
+are worked out on the way. Categorical choices are the same for all trials of a study, as the sampler needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgepure import Preset
+from edgepure.bundle.manifest import Manifest
+from edgepure.errors import ConfigError
+from edgepure.methods.ssni import SsniSpec
+
+from .budget import Budget
+from .candidate import Candidate
+from .method_choices import LEAST_ROWS, MASKED, MOST_OF_LEAST_ROWS, Room, Suggest, choose_method, starts
+
+METHODS = tuple(dict.fromkeys(kind.split("/")[0] for kind in LEAST_ROWS))
+OFF = "off"
+#: The presets that tuning writes.
+PRESET_NAMES = ("fast", "balanced", "robust")
+
+
+class SearchSpace:
+    """What may be searched for one bundle and budget.
+
+    Args:
+        manifest: of the bundle: its schedule, mask graph, learned variance and calibrated SSNI decide what is possible.
+        budget: of one decision.
+        methods: to search among; None: all.
+        precisions: of the graphs to search among.
+        most_votes: votes are not searched beyond.
+
+    Raises:
+        ConfigError: an unknown method, one that the bundle cannot run, or no method fits into the budget.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        budget: Budget,
+        *,
+        methods: Sequence[str] | None = None,
+        precisions: Sequence[str] = ("fp32",),
+        most_votes: int = 9,
+    ) -> None:
+        self.budget = budget
+        self.timesteps = len(manifest.schedule.build())
+        self.precisions = tuple(precisions)
+        self.most_votes = most_votes
+        self.variances = ("fixed_small", "fixed_large", *(("learned",) if manifest.learned_variance else ()))
+        self.ssni = {
+            name: spec
+            for name, spec in calibrated_ssni(manifest).items()
+            if budget.rows(1, spec.probe.unet_calls) >= MOST_OF_LEAST_ROWS
+        }
+        wanted = _check_methods(methods, masks=manifest.attention is not None)
+        possible = [kind for kind in LEAST_ROWS if kind.split("/")[0] in wanted]
+        self.kinds = tuple(kind for kind in possible if budget.rows(1) >= LEAST_ROWS[kind])
+        if not self.kinds:
+            cheapest = min(possible, key=LEAST_ROWS.__getitem__)
+            cost = budget.cost_of(LEAST_ROWS[cheapest])
+            raise ConfigError(
+                f"no preset can meet a budget of {budget.limit:g} {budget.unit}: the smallest possible is {cost:.3g} "
+                f"{budget.unit} ({cheapest.split('/')[0]}, UNet calls: {LEAST_ROWS[cheapest]})"
+            )
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that are searched."""
+        return tuple(dict.fromkeys(kind.split("/")[0] for kind in self.kinds))
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Some parameters of the first trials, one for each method."""
+        return [starts(method, Room(1, self.timesteps, self.variances)) for method in self.methods]
+
+    def candidate(self, trial: Suggest) -> Candidate:
+        """A preset that compiles on this bundle and stays within the budget."""
+        kind = self._kind(trial)
+        ssni = self._ssni(trial)
+        probes = 0 if ssni is None else ssni.probe.unet_calls
+        most = max(v for v in range(1, self.most_votes + 1) if self.budget.rows(v, probes) >= LEAST_ROWS[kind])
+        count = trial.suggest_int("votes", 1, most)
+        rule = trial.suggest_categorical("votes.rule", ("majority", "mean")) if count > 1 else "mean"
+        room = Room(self.budget.rows(count, probes), self.timesteps, self.variances)
+        data: dict[str, Any] = {
+            "method": choose_method(trial, kind, room),
+            "votes": {"count": count, "rule": rule},
+            "ssni": ssni,
+        }
+        if kind.split("/")[0] in MASKED:
+            data["mask"] = _mask(trial)
+        precision = self.precisions[0]
+        if len(self.precisions) > 1:
+            precision = trial.suggest_categorical("precision", self.precisions)
+        return Candidate(Preset.parse(data), precision)
+
+    def _kind(self, trial: Suggest) -> str:
+        """First the method, then its reading: no method is tried more often for having more readings."""
+        method = trial.suggest_categorical("method", self.methods)
+        kinds = tuple(kind for kind in self.kinds if kind.split("/")[0] == method)
+        if len(kinds) == 1:
+            return kinds[0]
+        return str(trial.suggest_categorical(f"{method}.kind", kinds))
+
+    def _ssni(self, trial: Suggest) -> SsniSpec | None:
+        """SSNI with a calibrated probe; how steeply and how far it may lower the noise is searched."""
+        if not self.ssni:
+            return None
+        name = trial.suggest_categorical("ssni", (OFF, *self.ssni))
+        if name == OFF:
+            return None
+        spec = self.ssni[name]
+        assert spec.tau is not None
+        width = trial.suggest_float("ssni.width", 0.25, 4.0, log=True)
+        minimum = trial.suggest_float("ssni.minimum", 0.2, 1.0, step=0.1)
+        return spec.model_copy(update={"tau": float(f"{spec.tau * width:.3g}"), "minimum": round(minimum, 1)})
+
+
+def calibrated_ssni(manifest: Manifest) -> Mapping[str, SsniSpec]:
+    """SSNI with the probes that were calibrated on this bundle, the chosen one first, by a name each.
+
+    Where the bundle has no calibration, the statistics are those of its own presets with SSNI. Only sigmoid
+    reweighting, without bias: it is bounded by t*, so that the budget holds for every image; the linear one gives an
+    image with a large score norm any number of calls.
+    """
+    specs: list[SsniSpec] = []
+    calibration = manifest.calibration
+    if calibration is not None:
+        chosen = calibration.sigmoid
+        specs.append(SsniSpec(probe=calibration.chosen, mu=chosen.mu, tau=chosen.tau))
+        specs += [SsniSpec(probe=p.probe, mu=p.clean.mean, tau=p.clean.std) for p in calibration.probes if p.clean.std]
+    else:
+        own = [preset.ssni for name, preset in sorted(manifest.presets.items()) if name not in PRESET_NAMES]
+        specs += [s.model_copy(update={"bias": 0.0}) for s in own if s is not None and s.reweighting == "sigmoid"]
+    found: dict[str, SsniSpec] = {}
+    for spec in specs:
+        levels = spec.probe.levels
+        where = f"{spec.probe.probes} levels" if levels is None else f"t {', '.join(f'{t:g}' for t in levels)}"
+        found.setdefault(f"probe at {where}", spec)
+    return found
+
+
+def _mask(trial: Suggest) -> dict[str, Any]:
+    kind = trial.suggest_categorical("mask", ("minmax area", "minmax threshold", "softmax area"))
+    rule, by = kind.split()
+    if by == "area":
+        return {"rule": rule, "area": round(trial.suggest_float("mask.area", 0.05, 0.95, step=0.05), 2)}
+    return {"rule": rule, "threshold": round(trial.suggest_float("mask.threshold", 0.05, 0.95, step=0.05), 2)}
+
+
+def _check_methods(methods: Sequence[str] | None, *, masks: bool) -> set[str]:
+    if methods is None:
+        return {m for m in METHODS if masks or m not in MASKED}
+    for name in methods:
+        if name not in METHODS:
+            raise ConfigError(f"there is no method {name!r} to search; choose among {', '.join(METHODS)}")
+        if name in MASKED and not masks:
+            raise ConfigError(
+                f"method {name!r} needs an attention mask, and this bundle has no mask graph; choose another method, "
+                "or export the classifier with blocks to tap"
+            )
+    if not methods:
+        raise ConfigError(f"no method to search; choose among {', '.join(METHODS)}")
+    return set(methods)

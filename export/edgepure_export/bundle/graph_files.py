@@ -1,0 +1,136 @@
+"""The graphs of a bundle: which there are, their export into one folder, and the proof that they agree with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgepure.bundle.manifest import GraphEntry, GraphName, ImageSpec, TensorEntry, graph_signature
+from edgepure.errors import ExportError
+
+from ..graphs.attention import MaskModule
+from ..graphs.step import LearnedStepModule, StepModule, UnetModule
+from ..graphs.to_onnx import Graph, check_file, export_graph
+from ..graphs.weights_pool import WeightsPool
+from . import after_export as parity
+from .cases import Cases
+
+#: Called with (what is being done, share of the work that is done).
+ExportProgress = Callable[[str, float], None]
+
+
+class ClassifierModule(nn.Module):
+    """The classifier alone: image [B, C, H, W] in [0, 1] -> logits [B, N]."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(image)
+        return logits
+
+
+@dataclass(frozen=True)
+class Part:
+    """One graph to export."""
+
+    name: GraphName
+    module: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def select(self, case: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs of a case in the order of the module's arguments."""
+        return {key: case[key] for key in self.inputs}
+
+
+def bundle_parts(classifier: nn.Module, unet: nn.Module, mask: MaskModule | None, learned: bool) -> list[Part]:
+    """The graphs of a bundle. A network with a learned variance has both step graphs."""
+    state = ("x", "ref", "noise", "mask", "coeffs")
+    parts = [Part("classifier", ClassifierModule(classifier), ("image",), ("logits",))]
+    if mask is not None:
+        settings = ("image", "threshold", "area", "rule")
+        parts.append(Part("mask", mask, settings, ("logits", "mask", "attention")))
+    parts.append(Part("step", StepModule(unet), state, ("x_next",)))
+    if learned:
+        parts.append(Part("step_learned", LearnedStepModule(unet), (*state, "noise_out"), ("x_next",)))
+    parts.append(Part("unet", UnetModule(unet), ("x", "t"), ("epsilon",)))
+    return parts
+
+
+def export_parts(
+    parts: Sequence[Part],
+    cases: Cases,
+    folder: Path,
+    image: ImageSpec,
+    classes: int,
+    opset: int,
+    report: ExportProgress,
+) -> dict[GraphName, Graph]:
+    """Write ``<name>.onnx`` of every part, and the weights that they share."""
+    graphs: dict[GraphName, Graph] = {}
+    with WeightsPool(folder) as pool:
+        for done, part in enumerate(parts):
+            report(f"exporting {part.name}", 0.02 + 0.68 * done / len(parts))
+            graph = export_graph(part.name, part.module, part.select(cases.of(part.name)[0]), part.outputs, opset=opset)
+            graphs[part.name] = _in_order(graph, image, classes)
+            pool.save(graph.model, f"{part.name}.onnx")
+    return graphs
+
+
+def compare_parts(
+    parts: Sequence[Part],
+    cases: Cases,
+    folder: Path,
+    tolerance: float | Mapping[str, float],
+    threads: int | None,
+    report: ExportProgress,
+) -> tuple[dict[str, parity.GraphParity], dict[str, NDArray[Any]]]:
+    """Parity of each graph (ExportError above the tolerance), and the self-test vectors of its first case."""
+    results: dict[str, parity.GraphParity] = {}
+    vectors: dict[str, NDArray[Any]] = {}
+    for done, part in enumerate(parts):
+        report(f"comparing {part.name} with PyTorch", 0.7 + 0.2 * done / len(parts))
+        path = folder / f"{part.name}.onnx"
+        check_file(path)
+        mine = [part.select(case) for case in cases.of(part.name)]
+        allowed = tolerance.get(part.name, parity.DEFAULT_TOLERANCE) if isinstance(tolerance, Mapping) else tolerance
+        result = parity.measure(part.name, path, part.module, mine, part.outputs, tolerance=allowed, threads=threads)
+        parity.require(result)
+        results[part.name] = result
+        outputs = parity.run_module(part.module, mine[0], part.outputs)
+        vectors.update({f"{part.name}/in/{key}": tensor.numpy() for key, tensor in mine[0].items()})
+        vectors.update({f"{part.name}/out/{key}": value for key, value in outputs.items()})
+    return results, vectors
+
+
+def graph_entry(graph: Graph) -> GraphEntry:
+    """How the manifest lists a graph."""
+    return GraphEntry(
+        file=f"{graph.name}.onnx", opset=graph.opset, inputs=_tensors(graph.inputs), outputs=_tensors(graph.outputs)
+    )
+
+
+def _in_order(graph: Graph, image: ImageSpec, classes: int) -> Graph:
+    """Put the inputs into the order of the bundle format, and check the signature."""
+    inputs, outputs = graph_signature(graph.name, image, classes)  # type: ignore[arg-type]
+    by_name = {str(value.name): value for value in graph.model.graph.inputs}
+    if set(by_name) != {entry.name for entry in inputs}:
+        raise ExportError(f"{graph.name}: the graph has the inputs {sorted(by_name)}")
+    graph.model.graph.inputs[:] = [by_name[entry.name] for entry in inputs]
+    specs = {spec.name: spec for spec in graph.inputs}
+    ordered = Graph(graph.name, graph.model, tuple(specs[e.name] for e in inputs), graph.outputs, graph.opset)
+    for found, expected in ((_tensors(ordered.inputs), inputs), (_tensors(ordered.outputs), outputs)):
+        if found != expected:
+            raise ExportError(f"{graph.name}: the graph has {found}, the bundle format asks for {expected}")
+    return ordered
+
+
+def _tensors(specs: Sequence[Any]) -> tuple[TensorEntry, ...]:
+    return tuple(TensorEntry(name=s.name, shape=s.shape) for s in specs)

@@ -1,0 +1,274 @@
+"""Write a bundle: export every graph, prove parity, record the self-test. It appears whole, or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import onnx
+import torch
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from torch import nn
+
+from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
+from edgepure.bundle.calibration import Calibration
+from edgepure.bundle.manifest import SELFTEST_FILE, AttentionEntry, ImageSpec, Manifest, PresetName, Provenance
+from edgepure.errors import ConfigError, ExportError
+from edgepure.files.atomic import atomic_directory, write_npz
+from edgepure.methods import HeterogeneousSpec, UniformSpec
+from edgepure.methods.planner import Planner
+from edgepure.methods.presets import MaskSpec, Preset
+from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec, schedule_from
+from edgepure.validation import first_fault
+
+from ..graphs.attention import BlockTransform, MaskModule
+from ..graphs.taps import Taps
+from ..graphs.to_onnx import OPSET, evaluating
+from ..twin.reference import TorchReference
+from . import after_export as parity
+from .cases import Cases
+from .checks import check_classifier, check_module, check_placement, check_unet
+from .graph_files import ExportProgress, bundle_parts, compare_parts, export_parts, graph_entry
+from .recordings import record_pipelines
+
+#: How many images the recorded purifications have.
+SELFTEST_BATCH = 2
+
+
+def export_bundle(
+    classifier: nn.Module,
+    unet: nn.Module,
+    out: str | PathLike[str],
+    *,
+    image_size: int | tuple[int, int],
+    channels: int = 3,
+    schedule: NoiseSchedule | ScheduleSpec | Mapping[str, Any] | None = None,
+    blocks: Sequence[str] | Taps | None = None,
+    classes: Sequence[str] | None = None,
+    presets: Mapping[str, Preset | Mapping[str, Any]] | None = None,
+    default_preset: str | None = None,
+    sample_images: Any = None,
+    norm_p: float = 2.0,
+    mask_input: Literal["own", "official"] = "own",
+    block_transforms: Mapping[str, BlockTransform] | None = None,
+    learned_variance: bool | None = None,
+    tolerance: float | Mapping[str, float] = parity.DEFAULT_TOLERANCE,
+    check_epsilon: bool = True,
+    selftest_calls: int = 100,
+    calibration: Calibration | None = None,
+    name: str | None = None,
+    classifier_source: str | None = None,
+    diffusion_source: str | None = None,
+    opset: int = OPSET,
+    threads: int | None = None,
+    overwrite: bool = False,
+    on_progress: ExportProgress | None = None,
+) -> Path:
+    """Export a classifier and a diffusion model to a bundle.
+
+    Args:
+        classifier: images [B, C, H, W] float32 in [0, 1] -> logits [B, N]; its own preprocessing inside.
+        unet: ``unet(x [B, C, H, W] in model range, t [B] float) -> epsilon [B, C, H, W]``, or [B, 2C, H, W] with a
+            learned-range variance. `edgepure_export.networks.parametrisation` converts other networks.
+        out: the directory to make.
+        image_size: height and width, or one number for both.
+        channels: 1 for gray, 3 for RGB.
+        schedule: noise schedule of the diffusion model; None: linear VP with T = 1000.
+        blocks: modules of the classifier to tap for the attention mask; None: no mask graph.
+        classes: names of the classes; None: their numbers.
+        presets: by name, `Preset` or plain data; None: a DDIM of 10 calls, and a heterogeneous one if there are blocks.
+        default_preset: None: the first one.
+        sample_images: [B, C, H, W] in [0, 1], for parity and self-test; None: smooth random ones.
+        norm_p, mask_input, block_transforms: see `MaskModule`.
+        learned_variance: None: as the network's output channels say. False: use only its epsilon.
+        tolerance: of the parity check (`edgepure_export.bundle.after_export.DEFAULT_TOLERANCE`), one number or one per
+        graph. check_epsilon: refuse a network that does not predict noise as noise; False for untrained networks.
+        selftest_calls: presets with more UNet calls than this get no recorded purification, because PyTorch has to run
+            all of them.
+        calibration: of an earlier export of the same networks.
+        name: of the bundle; None: the directory's name.
+        classifier_source, diffusion_source: where the networks come from, for the provenance.
+        opset: see `export_graph`.
+        threads: CPU threads of the parity check; None: one per core.
+        overwrite: replace a bundle that is already there.
+        on_progress: called with (what is being done, share done).
+
+    Returns:
+        The directory of the finished bundle.
+
+    Raises:
+        ExportError: a network is not what it should be, cannot be exported, or differs from its graph by more than the
+            tolerance. ConfigError: a preset or the schedule is wrong. EdgepureError: the target exists, or cannot be
+            written. In every case, Ctrl-C included, nothing is left behind.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    image = _checked(ImageSpec, {"channels": channels, "height": height, "width": width}, "image size")
+    if isinstance(schedule, Mapping):
+        schedule = _checked(ScheduleSpec, schedule, "schedule")
+    noise = schedule_from(schedule)
+    parsed = _presets(presets, noise, has_blocks=blocks is not None)
+    if default_preset is not None and default_preset not in parsed:
+        raise ExportError(f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)})")
+    report = on_progress or (lambda stage, share: None)
+    check_module("classifier", classifier)
+    check_module("diffusion network", unet)
+    target = Path(out)
+    with atomic_directory(target, overwrite) as folder, evaluating(classifier, unet):
+        report("checking the networks", 0.0)
+        check_placement("classifier", classifier)
+        check_placement("diffusion network", unet)
+        cases = Cases(image, noise, parsed, sample_images)
+        count = check_classifier(classifier, cases.images(2), None if classes is None else len(classes))
+        predicts_variance = check_unet(unet, image, len(noise), trained=check_epsilon)
+        learned = predicts_variance if learned_variance is None else learned_variance
+        if learned and not predicts_variance:
+            raise ExportError(
+                f"learned_variance needs a network with {2 * channels} output channels, this has {channels}"
+            )
+        _check_presets(parsed, noise, image, learned)
+        with _tapped(classifier, blocks, image, norm_p, mask_input, block_transforms) as mask_module:
+            parts = bundle_parts(classifier, unet, mask_module, learned)
+            graphs = export_parts(parts, cases, folder, image, count, opset, report)
+            results, vectors = compare_parts(parts, cases, folder, tolerance, threads, report)
+            reference = TorchReference(
+                unet, schedule=noise, classifier=classifier, mask_module=mask_module, checkpointing=False
+            )
+            attention = None
+            if mask_module is not None:
+                attention = AttentionEntry(blocks=mask_module.blocks, norm_p=norm_p, input=mask_input)
+            vectors.update(
+                record_pipelines(
+                    reference,
+                    parsed,
+                    cases.images(SELFTEST_BATCH),
+                    selftest_calls,
+                    lambda key, done: report(f"recording {key}", 0.9 + 0.09 * done / len(parsed)),
+                )
+            )
+        report("writing", 0.99)
+        write_npz(folder / SELFTEST_FILE, vectors)
+        manifest = Manifest.from_data(
+            {
+                "name": name or target.resolve().name,
+                "image": image,
+                "classes": tuple(classes) if classes is not None else tuple(str(i) for i in range(count)),
+                "schedule": noise.spec,
+                "graphs": {key: graph_entry(graph) for key, graph in graphs.items()},
+                "attention": attention,
+                "learned_variance": learned,
+                "presets": parsed,
+                "default_preset": default_preset or next(iter(parsed)),
+                "calibration": calibration,
+                "provenance": _provenance(classifier, unet, classifier_source, diffusion_source, results),
+                "files": hash_files(folder),
+            }
+        )
+        write_manifest(folder, manifest)
+        Bundle.open(folder).selftest()  # whatever a reader would refuse is refused now
+    report("done", 1.0)
+    return target
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _checked(kind: type[M], data: Mapping[str, Any], what: str) -> M:
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError(f"{what}: {first_fault(error, data, kind.model_json_schema())}") from None
+
+
+@contextmanager
+def _tapped(
+    classifier: nn.Module,
+    blocks: Sequence[str] | Taps | None,
+    image: ImageSpec,
+    norm_p: float,
+    mask_input: Literal["own", "official"],
+    transforms: Mapping[str, BlockTransform] | None,
+) -> Iterator[MaskModule | None]:
+    """The mask module for a while; afterwards the caller's classifier has no hooks of ours."""
+    if blocks is None:
+        yield None
+        return
+    size = (image.height, image.width)
+    module = MaskModule(classifier, blocks, size, norm_p=norm_p, input=mask_input, transforms=transforms)
+    try:
+        zeros = torch.zeros(2)
+        with torch.no_grad():
+            module.eval()(torch.zeros((2, *image.shape)), zeros, zeros, zeros)  # a block that gives no map says so now
+        yield module
+    finally:
+        module.close()
+
+
+def _presets(
+    presets: Mapping[str, Preset | Mapping[str, Any]] | None, schedule: NoiseSchedule, has_blocks: bool
+) -> dict[str, Preset]:
+    if presets is None:
+        scale = len(schedule) / 1000.0
+        t_star, t_l = max(2, round(100 * scale)), max(4, round(200 * scale))
+        ddim = UniformSpec(t_star=t_star, steps=min(10, t_star), sampler="ddim")
+        chosen = {"uniform": Preset(method=ddim, description="the whole image, DDIM")}
+        if has_blocks:
+            two_levels = HeterogeneousSpec(t_l=t_l, t_s=t_l // 2)
+            chosen["heterogeneous"] = Preset(
+                method=two_levels, mask=MaskSpec(area=0.15), description="strong noise where the classifier looks"
+            )
+        return chosen
+    if not presets:
+        raise ExportError("`presets` is empty; give at least one, or None for the defaults")
+    for name in presets:
+        try:
+            TypeAdapter(PresetName).validate_python(name)
+        except ValidationError:
+            raise ConfigError(f"preset name {name!r}: use letters, digits, '.', '_' and '-', at most 100") from None
+    return {key: preset if isinstance(preset, Preset) else _parse(key, preset) for key, preset in presets.items()}
+
+
+def _parse(name: str, data: Mapping[str, Any]) -> Preset:
+    try:
+        return Preset.parse(dict(data))
+    except ConfigError as error:
+        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}") from None
+
+
+def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image: ImageSpec, learned: bool) -> None:
+    """Compile every plan now: a timestep out of range must not be found on the device."""
+    planner = Planner(schedule, int(np.prod(image.shape)))
+    for key, preset in presets.items():
+        if planner.plan(preset).learned_variance and not learned:
+            raise ExportError(
+                f"preset {key!r} uses the network's learned variance, but this export has none; "
+                "choose variance 'fixed_small'"
+            )
+        planner.probe(preset)
+
+
+def _provenance(
+    classifier: nn.Module,
+    unet: nn.Module,
+    classifier_source: str | None,
+    diffusion_source: str | None,
+    results: Mapping[str, parity.GraphParity],
+) -> Provenance:
+    try:
+        version = importlib.metadata.version("edgepure")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        version = "unknown"
+    return Provenance(
+        created=date.today(),
+        edgepure_version=version,
+        torch_version=str(torch.__version__),
+        onnx_version=str(onnx.__version__),
+        classifier=classifier_source or type(classifier).__name__,
+        diffusion=diffusion_source or type(unet).__name__,
+        parity={key: result.max_abs for key, result in results.items()},
+    )

@@ -1,0 +1,102 @@
+"""Compare a bundle with the PyTorch networks that it came from: what ``edgepure verify --against torch`` calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Literal
+
+from torch import nn
+
+from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.manifest import Manifest
+from edgepure.errors import ConfigError, ExportError
+from edgepure.parity.side_by_side import ImageSet, VerifyProgress
+from edgepure.parity.verify import Verification, verify
+
+from ..sources.resolve import resolve_classifier, resolve_diffusion
+from .failing_graphs import find_layers
+from .torch_executor import torch_executor
+
+_SHA256 = re.compile(r" \(sha256 ([0-9a-f]{64})\)$")
+#: Schemes that a bundle may name and that are then followed. ``python`` is not among them: a bundle may come from a
+#: stranger, and whoever verifies it has not asked to run that stranger's code.
+_NEVER_FOLLOWED = "python"
+
+
+def verify_against_torch(
+    bundle: str | PathLike[str] | Bundle,
+    provider: str = "cpu",
+    *,
+    precision: str = "fp32",
+    classifier: nn.Module | str | None = None,
+    diffusion: nn.Module | str | None = None,
+    threads: int | None = None,
+    pipelines: bool = True,
+    images: Sequence[ImageSet] = (),
+    presets: Sequence[str] | None = None,
+    on_progress: VerifyProgress | None = None,
+) -> Verification:
+    """Verify a bundle against its source networks, and find the first layer of every graph that fails.
+
+    Args:
+        classifier, diffusion: the networks as they were given to `export_bundle`, or sources (see `sources`); None: the
+            source that the bundle's provenance names. Sources with the scheme ``python`` have to be given, because
+            they run code.
+        bundle, provider, precision, threads, pipelines, images, presets, on_progress: as `edgepure.verify`.
+
+    Raises:
+        ConfigError: the provenance names no source that can be loaded, or a source does not fit the bundle.
+        BundleError, ProviderError: as `edgepure.verify`.
+    """
+    opened = Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle, verify=False)
+    manifest = opened.manifest
+    if on_progress is not None:
+        on_progress("loading the networks", 0.0)
+    networks, notes = [], []
+    for what, given in (("classifier", classifier), ("diffusion", diffusion)):
+        network, note = _network(what, given, manifest)  # type: ignore[arg-type]
+        networks.append(network)
+        notes += [note] if note else []
+    try:
+        with torch_executor(manifest, *networks) as executor:
+            found = verify(
+                opened, provider, precision=precision, threads=threads, pipelines=pipelines, reference=executor,
+                images=images, presets=presets, on_progress=on_progress,
+            )  # fmt: skip
+            modules = {name: (part.module, part.inputs) for name, part in executor.parts.items()}
+            findings = find_layers(opened, found, modules=modules, threads=threads)
+    except ExportError as error:
+        raise ConfigError(f"the networks do not fit the bundle {manifest.name!r}: {error}") from None
+    return replace(found, findings=findings, notes=(*found.notes, *notes))
+
+
+def _network(
+    what: Literal["classifier", "diffusion"], given: nn.Module | str | None, manifest: Manifest
+) -> tuple[nn.Module, str]:
+    """The network, and a note if its weights are not those of the provenance."""
+    if isinstance(given, nn.Module):
+        return given, ""
+    recorded = getattr(manifest.provenance, what)
+    text = given if given is not None else _SHA256.sub("", recorded)
+    option = f"give the source with --{what} (or {what}=)"
+    if given is None and (":" not in text or text.partition(":")[0] == _NEVER_FOLLOWED):
+        reason = "which would run code" if text.startswith(_NEVER_FOLLOWED) else "which is no source to load from"
+        raise ConfigError(f"the bundle's provenance says of its {what} only {recorded!r}, {reason}; {option}")
+    try:
+        if what == "classifier":
+            source = resolve_classifier(text, None, (manifest.image.height, manifest.image.width))
+        else:
+            source = resolve_diffusion(text, None, manifest.schedule.build())  # type: ignore[assignment]
+    except ExportError as error:
+        where = "" if given is not None else f" (from the bundle's provenance); {option}"
+        raise ConfigError(f"{error}{where}") from None
+    was, is_now = _SHA256.search(recorded), _SHA256.search(source.origin)
+    if was is not None and is_now is not None and was[1] != is_now[1]:
+        return source.model, (
+            f"the weights of the {what} are not those that were exported: SHA-256 {is_now[1][:16]}..., exported were "
+            f"{was[1][:16]}..."
+        )
+    return source.model, ""

@@ -1,0 +1,295 @@
+"""The PyTorch reference: the same rows that the runtime executes, differentiable end to end.
+
+It says what an exported bundle must compute, and it is what white-box attacks differentiate. Every row is a checkpoint:
+the backward pass computes it again with the noise of the forward pass, so memory does not grow with the UNet's depth
+times the number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from edgepure.errors import ConfigError
+from edgepure.methods.planner import Planner
+from edgepure.methods.presets import MaskSpec, Preset
+from edgepure.rows.noise import NoiseSource
+from edgepure.rows.plan import Plan
+from edgepure.rows.schedule import NoiseSchedule
+
+from ..graphs.attention import RULES
+from ..graphs.mask_cut import MaskGradient
+from ..graphs.step import LearnedStepModule, StepModule
+from .noise_batches import Noise, SourceNoise, as_batch_noise
+
+#: What the votes of a batch share: mask, score norms and plans.
+_Prepared = tuple[Tensor | None, Tensor | None, tuple[Plan, ...]]
+
+
+@dataclass(frozen=True)
+class Purification:
+    """What the reference computed for a batch with one preset, one vote.
+
+    Attributes:
+        purified: [B, C, H, W] in [0, 1].
+        logits: [B, N] of the purified images.
+        mask: [B, 1, H, W]; None for presets without a mask.
+        score_norms: [B]; None without SSNI.
+        plans: one per image.
+    """
+
+    purified: Tensor
+    logits: Tensor
+    mask: Tensor | None
+    score_norms: Tensor | None
+    plans: tuple[Plan, ...]
+
+
+class TorchReference:
+    """Executes plans with PyTorch. `edgepure_export.twin.twin.load_twin` makes one from the graphs of a bundle.
+
+    Args:
+        unet: ``unet(x [B, C, H, W], t [B]) -> epsilon [B, C, H, W]``, or [B, 2C, H, W] with a learned variance. All
+            networks are put in eval mode. Or None, if the rows are given:
+        step, learned_step: modules that execute one row, called as `StepModule` and `LearnedStepModule` are.
+        schedule: of the diffusion model; `run_preset` needs it to compile plans.
+        classifier: images [B, C, H, W] in [0, 1] -> logits [B, N].
+        mask_module: computes attention masks; `MaskModule(classifier, blocks, size)` or what is called as it is.
+        checkpointing: compute each row again in the backward pass. Without it a backward pass needs the activations of
+            all rows, and takes about a quarter less time.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module | None = None,
+        *,
+        step: nn.Module | None = None,
+        learned_step: nn.Module | None = None,
+        schedule: NoiseSchedule | None = None,
+        classifier: nn.Module | None = None,
+        mask_module: nn.Module | None = None,
+        checkpointing: bool = True,
+    ) -> None:
+        if unet is not None:
+            step, learned_step = StepModule(unet), LearnedStepModule(unet)
+        if step is None:
+            raise ConfigError("the reference has nothing to execute rows with; give it a `unet` or a `step`")
+        self.unet = unet
+        self.step = step.eval()
+        self.learned_step = learned_step.eval() if learned_step is not None else None
+        self.schedule = schedule
+        self.classifier = classifier.eval() if classifier is not None else None
+        self.mask_module = mask_module.eval() if mask_module is not None else None
+        self.checkpointing = checkpointing
+        self._planners: dict[int, Planner] = {}
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """All modules that it computes with."""
+        parts = (self.step, self.learned_step, self.classifier, self.mask_module)
+        return tuple(part for part in parts if part is not None)
+
+    def run(
+        self,
+        ref: Tensor,
+        plan: Plan | Sequence[Plan],
+        noise: Noise,
+        mask: Tensor | None = None,
+        *,
+        on_row: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Execute the rows.
+
+        Args:
+            ref: [B, C, H, W] in model range [-1, 1]; float32, or float64 with networks in float64.
+            plan: one plan for all images, or one per image; lengths may differ.
+            noise: see `Noise`. Row i of every image takes row i of it; images whose plan is over take nothing.
+            mask: [B, 1, H, W], 1 inside; None means ones.
+            on_row: called after every row with (row, state [B, C, H, W]); images whose plan is over keep theirs.
+
+        Returns:
+            [B, C, H, W] in model range, not clipped (for a probe: the accumulated vector).
+        """
+        plans = [plan] * len(ref) if isinstance(plan, Plan) else list(plan)
+        if len(plans) != len(ref):
+            raise ConfigError(f"{len(plans)} plans were given for {len(ref)} images; give one, or one per image")
+        kinds = {p.learned_variance for p in plans if p.rows}
+        if len(kinds) > 1:
+            raise ConfigError("plans with and without learned variance cannot share a batch; run them apart")
+        learned = kinds == {True}
+        given = as_batch_noise(noise)
+        if mask is None:
+            mask = torch.ones_like(ref[:, :1])
+        starts = torch.tensor([float(p.start == "ref") for p in plans], dtype=ref.dtype, device=ref.device)
+        x = ref * starts.reshape(-1, 1, 1, 1)
+        tables = {id(p): coefficients(p, ref.dtype) for p in plans}
+        for row in range(max((len(p.rows) for p in plans), default=0)):
+            active = [i for i, p in enumerate(plans) if row < len(p.rows)]
+            coeffs = torch.stack([tables[id(plans[i])][row] for i in active]).to(ref.device)
+            draws = [given.row(row)]
+            if learned:
+                draws.append(given.out(row))
+            if len(active) == len(plans):
+                x = self._row(x, ref, mask, coeffs, draws)
+            else:
+                index = torch.tensor(active, device=ref.device)
+                chosen = [t.index_select(0, index) for t in (x, ref, mask, *draws)]
+                x = x.index_copy(0, index, self._row(chosen[0], chosen[1], chosen[2], coeffs, chosen[3:]))
+            if on_row is not None:
+                on_row(row, x)
+        if any(p.closing for p in plans):
+            std = torch.tensor([p.closing_std for p in plans], dtype=ref.dtype, device=ref.device)
+            x = x + std.reshape(-1, 1, 1, 1) * given.closing()
+        return x
+
+    def purify(
+        self,
+        x01: Tensor,
+        plan: Plan | Sequence[Plan],
+        noise: Noise,
+        mask: Tensor | MaskSpec | None = None,
+        mask_gradient: MaskGradient = "none",
+        *,
+        on_row: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Purify images [B, C, H, W] in [0, 1] -> the same, clipped as the runtime does.
+
+        ``mask``: a tensor [B, 1, H, W], or how to compute it from the images. ``mask_gradient`` says whether gradients
+        flow through that computation (see `MaskGradient`). ``on_row``: as `run`.
+        """
+        if isinstance(mask, MaskSpec):
+            mask = self.mask(x01, mask, mask_gradient)
+        return (0.5 * self.run(2.0 * x01 - 1.0, plan, noise, mask, on_row=on_row) + 0.5).clamp(0.0, 1.0)
+
+    def mask(self, x01: Tensor, spec: MaskSpec, gradient: MaskGradient = "none") -> Tensor:
+        """The attention mask [B, 1, H, W] of images in [0, 1]."""
+        if self.mask_module is None:
+            raise ConfigError("the reference has no mask module; give it the classifier's blocks to tap")
+        full = torch.ones(len(x01), dtype=x01.dtype, device=x01.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and gradient != "none"):
+            _, mask, _ = self.mask_module(
+                x01,
+                full * (spec.threshold if spec.threshold is not None else 0.0),
+                full * spec.area_input(x01.shape[2] * x01.shape[3]),
+                full * RULES[spec.rule],
+                gradient,
+            )
+        result: Tensor = mask
+        return result
+
+    def score_norm(self, x01: Tensor, probe: Plan | Sequence[Plan], noise: Noise) -> Tensor:
+        """Euclidean norm [B] of the EPS vector that a probe plan leaves in x."""
+        norms: Tensor = torch.linalg.vector_norm(self.run(2.0 * x01 - 1.0, probe, noise).flatten(1), dim=1)
+        return norms
+
+    def logits(self, x01: Tensor) -> Tensor:
+        """The plain classifier: [B, C, H, W] in [0, 1] -> [B, N]."""
+        if self.classifier is None:
+            raise ConfigError("the reference has no classifier")
+        result: Tensor = self.classifier(x01)
+        return result
+
+    def run_preset(
+        self,
+        x01: Tensor,
+        preset: Preset,
+        noise: NoiseSource,
+        *,
+        vote: int = 0,
+        first_image: int = 0,
+        mask_gradient: MaskGradient = "none",
+        on_row: Callable[[int, Tensor], None] | None = None,
+    ) -> Purification:
+        """Mask, score norm, plan, purification and logits of one vote, as the runtime does them with the same noise.
+
+        SSNI's choice of a plan has no gradient (plans are discrete); everything else is differentiable. ``on_row`` sees
+        the states of the purification (see `run`), not those of a probe.
+        """
+        state = self._prepare(x01, preset, noise, first_image, mask_gradient)
+        purified = self._vote(x01, state, noise, vote, first_image, on_row)
+        return Purification(purified, self.logits(purified), *state)
+
+    def run_votes(
+        self,
+        x01: Tensor,
+        preset: Preset,
+        noise: NoiseSource,
+        *,
+        votes: Iterable[int] | None = None,
+        first_image: int = 0,
+        mask_gradient: MaskGradient = "none",
+    ) -> list[Purification]:
+        """`run_preset` for several votes (None: all of the preset), which share mask, score norms and plans."""
+        state = self._prepare(x01, preset, noise, first_image, mask_gradient)
+        done = []
+        for vote in range(preset.votes.count) if votes is None else votes:
+            purified = self._vote(x01, state, noise, vote, first_image)
+            done.append(Purification(purified, self.logits(purified), *state))
+        return done
+
+    def purify_preset(
+        self, x01: Tensor, preset: Preset, noise: NoiseSource, *, mask_gradient: MaskGradient = "none"
+    ) -> Tensor:
+        """The first vote's purified images [B, C, H, W] in [0, 1], without classifying them."""
+        return self._vote(x01, self._prepare(x01, preset, noise, 0, mask_gradient), noise, 0, 0)
+
+    def _prepare(
+        self, x01: Tensor, preset: Preset, noise: NoiseSource, first_image: int, mask_gradient: MaskGradient
+    ) -> _Prepared:
+        planner = self._planner(x01)
+        mask = None if preset.mask is None else self.mask(x01, preset.mask, mask_gradient)
+        norms: Tensor | None = None
+        plans = (planner.plan(preset),) * len(x01)
+        probe = planner.probe(preset)
+        if probe is not None:
+            with torch.no_grad():
+                probes = [probe] * len(x01)
+                source = SourceNoise(noise, probes, x01, probe=True, first_image=first_image)
+                norms = self.score_norm(x01, probes, source)
+            plans = tuple(planner.plan(preset, float(n)) for n in norms)
+        return mask, norms, plans
+
+    def _vote(
+        self,
+        x01: Tensor,
+        state: _Prepared,
+        noise: NoiseSource,
+        vote: int,
+        first_image: int,
+        on_row: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        mask, _, plans = state
+        source = SourceNoise(noise, plans, x01, mask=mask, vote=vote, first_image=first_image)
+        return self.purify(x01, plans, source, mask, on_row=on_row)
+
+    def _planner(self, x01: Tensor) -> Planner:
+        if self.schedule is None:
+            raise ConfigError("the reference has no noise schedule to compile presets with")
+        elements = x01[0].numel()
+        return self._planners.setdefault(elements, Planner(self.schedule, elements))
+
+    def _row(self, x: Tensor, ref: Tensor, mask: Tensor, coeffs: Tensor, draws: Sequence[Tensor]) -> Tensor:
+        module = self.learned_step if len(draws) == 2 else self.step
+        if module is None:
+            raise ConfigError("the plan needs a learned variance, which this diffusion model does not have")
+        inputs = (x, ref, draws[0], mask, coeffs, *draws[1:])
+        if self.checkpointing and torch.is_grad_enabled() and any(t.requires_grad for t in (x, ref, mask)):
+            # Nothing in a row is random: its noise is an argument.
+            result: Tensor = checkpoint(module, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return result
+        result = module(*inputs)
+        return result
+
+
+def coefficients(plan: Plan, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The coefficient table [rows, K]; float64 is computed from the rows and not from their float32 table."""
+    if dtype != torch.float64:
+        return torch.from_numpy(plan.coeffs.copy()).to(dtype)
+    rows = [row.columns() for row in plan.rows]
+    table = np.array([[row[name] for name in plan.columns] for row in rows], dtype=np.float64)
+    return torch.from_numpy(table.reshape(len(plan.rows), len(plan.columns)))

@@ -1,0 +1,330 @@
+"""A bundle on disk: a directory with a manifest, ONNX graphs, weights and self-test vectors.
+
+Opening checks everything before anything is used: the manifest, that the directory holds exactly the files that it
+lists, their sizes and SHA-256, and that nothing refers to a place outside. Nothing is unpickled. The hashes find
+damage; the manifest is not signed, so they do not prove who made the bundle (see `docs/bundle-format.md`).
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path, PurePosixPath
+
+from ..errors import BundleError
+from ..files.atomic import write_text
+from .external_data import external_tensors
+from .manifest import (
+    ENGINES_FOLDER,
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    SELFTEST_FILE,
+    FileEntry,
+    Manifest,
+    check_relative_path,
+)
+from .selftest import SelfTest, read_selftest
+
+_AGAIN = "copy the bundle again, or export it again"
+_BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle. Make one with `Bundle.open`.
+
+    Attributes:
+        path: the directory, with symlinks resolved.
+        manifest: what ``bundle.json`` says.
+        content_hash: SHA-256 of ``bundle.json`` as it is on the disk. The manifest holds the hashes of all files, so
+            equal content hashes mean equal bundles.
+        verified_hashes: measured SHA-256 of every listed file; empty if the hashes were not checked.
+    """
+
+    path: Path
+    manifest: Manifest = field(repr=False)
+    content_hash: str
+    verified_hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(cls, path: str | PathLike[str], verify: bool = True) -> Bundle:
+        """Open and check a bundle.
+
+        Args:
+            path: the bundle's directory.
+            verify: check the SHA-256 of every file. False skips only that; every other check is always made.
+
+        Raises:
+            BundleError: missing, damaged, of a newer format, with missing, changed or unlisted files, or with a path,
+                symlink or external tensor that leaves the directory.
+        """
+        while True:
+            before = _identity(path)
+            try:
+                return cls._open(path, verify)
+            except BundleError:  # half of the files may be those of a bundle that was exchanged for another meanwhile
+                if _identity(path) == before:
+                    raise
+
+    @classmethod
+    def _open(cls, path: str | PathLike[str], verify: bool) -> Bundle:
+        try:
+            root = _directory(Path(path))
+            data = _read_manifest(root)
+            manifest = Manifest.from_json(data, source=str(root / MANIFEST_FILE))
+            _check_files(root, manifest)
+            hashes = {name: _check_hash(root, name, manifest) for name in sorted(manifest.files)} if verify else {}
+            _check_external_data(root, manifest)
+        except OSError as error:
+            raise BundleError(f"the bundle {path} cannot be read: {error.strerror} ({error.filename})") from error
+        return cls(root, manifest, hashlib.sha256(data).hexdigest(), hashes)
+
+    def graph_path(self, name: str, precision: str = "fp32") -> Path:
+        """The ONNX file of a graph in a precision (see `Manifest.graphs_in`); its external data lies beside it.
+
+        Raises:
+            BundleError: the bundle has no such graph, or no such variant.
+            ConfigError: no such precision.
+        """
+        for graph, entry in self.manifest.graphs_in(precision).items():
+            if graph == name:
+                return self.path / entry.file
+        raise BundleError(
+            f"the bundle {self.path.name} has no graph {name!r}; it has {', '.join(sorted(self.manifest.graphs))}"
+        )
+
+    @property
+    def engines_path(self) -> Path:
+        """The folder of the engines that were built on this device; it need not exist."""
+        return self.path / ENGINES_FOLDER
+
+    def selftest(self) -> SelfTest:
+        """The recorded inputs and outputs, read and checked now.
+
+        Raises:
+            BundleError: ``selftest.npz`` does not hold what the manifest asks for.
+        """
+        return read_selftest(self.path / SELFTEST_FILE, self.manifest)
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def hash_files(directory: str | PathLike[str]) -> dict[str, FileEntry]:
+    """SHA-256 and size of every file of a bundle's directory, for `Manifest.files`.
+
+    Leaves out ``bundle.json``, ``engines/`` and hidden files.
+
+    Raises:
+        BundleError: a name may not be listed in a bundle, or something is a symlink or not a regular file.
+    """
+    root = _directory(Path(directory))
+    entries: dict[str, FileEntry] = {}
+    for name in sorted(_found(root)):
+        if name == MANIFEST_FILE:
+            continue
+        try:
+            check_relative_path(name)
+        except ValueError as error:
+            raise BundleError(f"{root / name} cannot be part of a bundle: {error}") from None
+        path = root / name
+        if path.is_symlink() or not path.is_file():
+            raise BundleError(f"{path} is not a regular file; put the file itself there")
+        entries[name] = FileEntry(sha256=hash_file(path), bytes=path.stat().st_size)
+    return entries
+
+
+def write_manifest(directory: str | PathLike[str], manifest: Manifest) -> Path:
+    """Write ``bundle.json`` atomically and return its path.
+
+    Raises:
+        BundleError: a file that the manifest lists is missing or has another size.
+        EdgepureError: no space or no permission; the old manifest is untouched.
+    """
+    root = _directory(Path(directory))
+    checked = Manifest.from_data(dict(manifest))  # `model_copy(update=...)` does not check
+    _check_files(root, checked)
+    write_text(root / MANIFEST_FILE, checked.to_json())
+    return root / MANIFEST_FILE
+
+
+def update_manifest(path: str | PathLike[str], change: Callable[[Manifest], Manifest]) -> Manifest:
+    """Replace ``bundle.json`` by what ``change`` makes of it, atomically. Returns the new manifest.
+
+    ``change`` typically returns ``manifest.model_copy(update={...})``. If it changes files, it sets ``files`` to the
+    result of `hash_files`; if it changes a preset, its vectors in ``selftest.npz`` have to be recorded anew.
+
+    Raises:
+        BundleError: the old or the new manifest is not valid; the old one is untouched.
+        EdgepureError: no space or no permission; the old one is untouched.
+    """
+    root = _directory(Path(path))
+    old = Manifest.from_json(_read_manifest(root), source=str(root / MANIFEST_FILE))
+    new = Manifest.from_data(dict(change(old)))
+    write_manifest(root, new)
+    return new
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _identity(path: str | PathLike[str]) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _directory(path: Path) -> Path:
+    if not path.exists():
+        raise BundleError(f"there is no bundle at {path}: {_left_behind(path)}")
+    if not path.is_dir():
+        raise BundleError(f"{path} is a file, expected a bundle's folder (the one that holds {MANIFEST_FILE})")
+    return path.resolve()
+
+
+def _left_behind(path: Path) -> str:
+    """Why nothing is at ``path``: where two folders cannot change places in one step, a crash can leave none there."""
+    for temporary in sorted(path.parent.glob(f".{glob.escape(path.name[:48])}.*.tmp/{MANIFEST_FILE}")):
+        with suppress(BundleError):
+            Bundle.open(temporary.parent)
+            return f"a change of it was cut short; it is whole in {temporary.parent}: rename that folder to {path.name}"
+    return "the folder does not exist; check the path"
+
+
+def _read_manifest(root: Path) -> bytes:
+    path = root / MANIFEST_FILE
+    if not os.path.lexists(path):
+        raise BundleError(
+            f"{root} is not a bundle: it holds no {MANIFEST_FILE}; give the folder that `edgepure export` wrote"
+        )
+    _check_place(root, MANIFEST_FILE)
+    size = path.stat().st_size
+    if size > MAX_MANIFEST_BYTES:
+        raise BundleError(
+            f"{path} has {size} bytes, a manifest may have {MAX_MANIFEST_BYTES}; this is not an edgepure bundle"
+        )
+    return path.read_bytes()
+
+
+def _check_files(root: Path, manifest: Manifest) -> None:
+    """The directory holds exactly the listed files, each a regular file inside it with the listed size."""
+    engines = root / ENGINES_FOLDER
+    if os.path.lexists(engines) and not (engines.resolve().is_relative_to(root) and engines.is_dir()):
+        raise BundleError(f"{engines} is not a folder inside the bundle; remove it, engines are built again")
+    for place, file in _walk(root, PurePosixPath(ENGINES_FOLDER), everything=True) if engines.is_dir() else ():
+        if not file.is_file(follow_symlinks=False):
+            raise BundleError(f"{root / place} is a symlink or no regular file; remove it, engines are built again")
+    found = _found(root)
+    unlisted = sorted(found - set(manifest.files) - {MANIFEST_FILE})
+    for name, entry in sorted(manifest.files.items()):
+        if name not in found and not os.path.lexists(root / name):
+            raise BundleError(_missing(root, name, entry, unlisted))
+        _check_place(root, name)
+        size = (root / name).stat().st_size
+        if size < entry.bytes:
+            raise BundleError(f"{root / name} is cut off: it has {size} of {entry.bytes} bytes; {_AGAIN}")
+        if size > entry.bytes:
+            raise BundleError(
+                f"{root / name} is not the file that was exported: it has {size} bytes, expected {entry.bytes}; "
+                f"{_AGAIN}"
+            )
+    if unlisted:
+        more = f" (and {len(unlisted) - 1} more)" if len(unlisted) > 1 else ""
+        raise BundleError(
+            f"{root / unlisted[0]}{more} is not listed in {MANIFEST_FILE}, so nobody vouches for it; remove it, "
+            "or export the bundle again"
+        )
+
+
+def _missing(root: Path, name: str, entry: FileEntry, unlisted: list[str]) -> str:
+    for other in unlisted:
+        path = root / other
+        same_size = path.is_file() and not path.is_symlink() and path.stat().st_size == entry.bytes
+        if same_size and hash_file(path) == entry.sha256:
+            return f"{root / name} is missing: it was renamed to {other}; rename it back"
+    return f"{root / name} is missing, but {MANIFEST_FILE} lists it; {_AGAIN}"
+
+
+def _check_place(root: Path, name: str) -> None:
+    """A listed name leads to a regular file inside the directory."""
+    path = root / name
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise BundleError(f"{path} is a symlink that leads nowhere; {_AGAIN}") from None
+    if not target.is_relative_to(root):
+        raise BundleError(
+            f"{path} is a symlink that leaves the bundle (to {target}); a bundle holds its files itself: copy it with "
+            "`cp -rL`, which follows symlinks"
+        )
+    if not stat.S_ISREG(target.stat().st_mode):
+        raise BundleError(f"{path} is not a regular file; {_AGAIN}")
+
+
+def _check_hash(root: Path, name: str, manifest: Manifest) -> str:
+    measured, expected = hash_file(root / name), manifest.files[name].sha256
+    if measured != expected:
+        raise BundleError(
+            f"{root / name} is damaged or was changed: its SHA-256 is {measured[:16]}..., expected {expected[:16]}...; "
+            f"{_AGAIN}"
+        )
+    return measured
+
+
+def _check_external_data(root: Path, manifest: Manifest) -> None:
+    """Every external tensor of every graph lies inside a listed file."""
+    for entry in (e for graphs in (manifest.graphs, *manifest.variants.values()) for e in graphs.values()):
+        folder = PurePosixPath(entry.file).parent
+        for tensor in external_tensors(root / entry.file, str(root / entry.file)):
+            name = str(folder / tensor.location)
+            listed = manifest.files.get(name) if tensor.location else None
+            if listed is None:
+                raise BundleError(
+                    f"{root / entry.file} keeps a tensor in {tensor.location!r}, which is not a file of the bundle; "
+                    "export the bundle again, and only open bundles that you trust"
+                )
+            if tensor.offset + (tensor.length or 0) > listed.bytes:
+                raise BundleError(
+                    f"{root / entry.file} keeps a tensor at bytes {tensor.offset} to "
+                    f"{tensor.offset + (tensor.length or 0)} of {name}, which has {listed.bytes}; {_AGAIN}"
+                )
+
+
+def _found(root: Path) -> set[str]:
+    """Relative POSIX paths of everything but folders, hidden names and engines/."""
+    return {str(name) for name, _ in _walk(root, PurePosixPath(), everything=False)}
+
+
+def _walk(root: Path, top: PurePosixPath, everything: bool) -> Iterator[tuple[PurePosixPath, os.DirEntry[str]]]:
+    """What lies below a folder but is no folder itself, by its path from ``root``. Symlinks are not followed."""
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                name = folder / entry.name
+                if not everything and (entry.name.startswith(".") or str(name) == ENGINES_FOLDER):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                else:
+                    yield name, entry
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in lower-case hexadecimal."""
+    digest = hashlib.sha256()
+    buffer = bytearray(_BUFFER_BYTES)
+    view = memoryview(buffer)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+    return digest.hexdigest()

@@ -1,0 +1,133 @@
+"""Which files the tensors of an ONNX graph live in, read without the ``onnx`` package.
+
+An ONNX file is one protobuf message. Its wire format is enough to find every ``TensorProto.external_data`` entry: only
+the messages on the way to tensors are entered, everything else is skipped by its length.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BundleError
+
+#: Field numbers of the messages that lead to tensors (onnx.proto): message -> field -> message of the field.
+_INNER: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+    "entry": {},
+}
+#: Fields of these messages that occur once. Readers merge what occurs twice, so that a tensor could be put together
+#: from parts that were checked one by one.
+_ONCE: dict[str, tuple[int, ...]] = {"model": (7,), "training": (1, 2), "attribute": (5, 6, 22), "sparse": (1, 2)}
+_KEY, _VALUE = 1, 2
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+#: Subgraphs may nest; real graphs do so a few times.
+_MAX_DEPTH = 100
+
+
+@dataclass(frozen=True)
+class ExternalTensor:
+    """Place of one tensor outside the graph. ``length`` is None when the file does not say it."""
+
+    location: str
+    offset: int
+    length: int | None
+
+
+def external_tensors(path: Path, name: str | None = None) -> list[ExternalTensor]:
+    """The external tensors of an ONNX file, in no particular order.
+
+    Args:
+        path: the ``.onnx`` file.
+        name: how messages name it; None: the file's name.
+
+    Raises:
+        BundleError: the file is not ONNX, or an entry is malformed.
+    """
+    name = name or path.name
+    with open(path, "rb") as file:
+        if path.stat().st_size == 0:
+            raise BundleError(f"{name} is empty, expected an ONNX graph; export the bundle again")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                return [_tensor(entries) for entries in _scan(data)]
+            except (ValueError, IndexError) as error:
+                raise BundleError(f"{name} is not a valid ONNX graph ({error}); export the bundle again") from None
+
+
+def _scan(data: bytes | mmap.mmap) -> list[dict[str, str]]:
+    """The key-value entries of every tensor that has any."""
+    found: list[dict[str, str]] = []
+    stack: list[tuple[str, int, int, int, dict[str, str]]] = [("model", 0, len(data), 0, {})]
+    while stack:
+        message, position, end, depth, entries = stack.pop()
+        if depth > _MAX_DEPTH:
+            raise ValueError("graphs are nested too deeply")
+        if message == "tensor":
+            entries = {}
+            found.append(entries)
+        inner, once, seen = _INNER[message], _ONCE.get(message, ()), set[int]()
+        strings = {_KEY: "", _VALUE: ""}
+        while position < end:
+            tag, position = _varint(data, position, end)
+            if tag >> 32:  # readers that keep the lower half of it would see another field than this one
+                raise ValueError(f"the field number before byte {position} is too large")
+            field, wire = tag >> 3, tag & 7
+            if wire == _VARINT:
+                _, position = _varint(data, position, end)
+                continue
+            if wire == _BYTES:
+                size, position = _varint(data, position, end)
+            elif wire in (_FIXED64, _FIXED32):
+                size = 8 if wire == _FIXED64 else 4
+            else:
+                raise ValueError(f"unknown wire type {wire} at byte {position}")
+            start, position = position, position + size
+            if position > end:
+                raise ValueError(f"a field at byte {start} is cut off")
+            if wire == _BYTES:
+                if field in inner:
+                    if field in once and field in seen:
+                        raise ValueError(f"field {field} of the {message} is there twice, at byte {start} again")
+                    seen.add(field)
+                    stack.append((inner[field], start, position, depth + 1, entries))
+                elif message == "entry" and field in strings:
+                    strings[field] = bytes(data[start:position]).decode("utf-8")
+        if message == "entry":
+            if strings[_KEY] in entries:  # engines differ in which of the two they take
+                raise ValueError(f"external data has the key {strings[_KEY]!r} twice")
+            entries[strings[_KEY]] = strings[_VALUE]
+    return [entries for entries in found if entries]
+
+
+def _varint(data: bytes | mmap.mmap, position: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < end:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError(f"a number before byte {position} is too long")
+    raise ValueError("the file is cut off")
+
+
+def _tensor(entries: dict[str, str]) -> ExternalTensor:
+    numbers: dict[str, int | None] = {"offset": 0, "length": None}
+    for key in numbers:
+        if key in entries:
+            text = entries[key]
+            if not (text.isascii() and text.isdigit() and len(text) < 20):
+                raise ValueError(f"external data has the {key} {text!r}, expected a whole number")
+            numbers[key] = int(text)
+    return ExternalTensor(entries.get("location", ""), numbers["offset"] or 0, numbers["length"])

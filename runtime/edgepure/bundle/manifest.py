@@ -1,0 +1,392 @@
+"""The manifest of a bundle (``bundle.json``) as typed models. `docs/bundle-format.md` explains every key.
+
+Unknown keys are errors everywhere: a misspelt setting must not pass in silence. ``python -m edgepure.bundle.manifest``
+prints the JSON schema that is published as ``docs/bundle.schema.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from ..engines.base import check_kernels
+from ..errors import BundleError, ConfigError, ProviderError
+from ..machine.packages import ENGINES
+from ..methods.presets import Preset
+from ..rows.plan import COLUMNS, LEARNED_COLUMNS
+from ..rows.schedule import ScheduleSpec
+from ..validation import first_fault
+from .calibration import Calibration
+
+#: Version of the format that this package writes, and the newest one that it reads.
+SCHEMA_VERSION = 1
+#: The manifest's name in the bundle's directory.
+MANIFEST_FILE = "bundle.json"
+#: Recorded inputs and outputs.
+SELFTEST_FILE = "selftest.npz"
+#: What is built on a device lives here; it is not listed in ``files``.
+ENGINES_FOLDER = "engines"
+#: A larger ``bundle.json`` is refused before it is parsed.
+MAX_MANIFEST_BYTES = 16 << 20
+
+GraphName = Literal["classifier", "mask", "step", "step_learned", "unet"]
+GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "unet")
+#: Precisions that a bundle may have beside the fp32 in which it was exported.
+VariantName = Literal["fp16", "bf16", "int8", "fp8"]
+#: Engines that variants are made for.
+Target = Literal["cpu", "openvino", "cuda", "tensorrt"]
+VARIANT_NAMES: tuple[VariantName, ...] = ("fp16", "bf16", "int8", "fp8")
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def check_relative_path(text: str) -> str:
+    """Return ``text`` if it is a path that may be listed in a bundle.
+
+    Parts are made of ASCII letters, digits, ``.``, ``_`` and ``-``, begin with a letter, a digit or ``_``, and are
+    joined by ``/``: so there is no absolute path, no ``..``, no hidden file, and the same name on every system.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if text.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", text):
+        raise ValueError("the path is absolute; a bundle may only name files inside its own folder")
+    parts = text.split("/")
+    if ".." in parts:
+        raise ValueError("the path escapes the bundle with '..'; a bundle may only name files inside its own folder")
+    if len(text) > 200 or not all(_SAFE_NAME.fullmatch(part) for part in parts):
+        raise ValueError(
+            "not a portable relative path: use letters, digits, '.', '_' and '-' in parts joined by '/', "
+            "none beginning with '.', at most 200 characters"
+        )
+    if text.lower() == MANIFEST_FILE or parts[0].lower() == ENGINES_FOLDER:
+        raise ValueError(f"{MANIFEST_FILE} and {ENGINES_FOLDER}/ are reserved and never listed")
+    return text
+
+
+_CLOSED: dict[str, JsonValue] = {"additionalProperties": False}
+# The pattern is for the published schema; the validator gives better reasons.
+_PATH_SCHEMA: dict[str, JsonValue] = {"pattern": f"^{_SAFE_NAME.pattern}(/{_SAFE_NAME.pattern})*$", "maxLength": 200}
+RelativePath = Annotated[str, AfterValidator(check_relative_path), Field(json_schema_extra=_PATH_SCHEMA)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PresetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ImageSpec(_Entry):
+    """Size of the images. They are [0, 1] outside the graphs and ``x = 2 * image - 1`` inside the diffusion."""
+
+    channels: int = Field(ge=1, le=64, description="1 for gray, 3 for RGB")
+    height: int = Field(ge=1, le=16384)
+    width: int = Field(ge=1, le=16384)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+        return (self.channels, self.height, self.width)
+
+
+class TensorEntry(_Entry):
+    """One input or output of a graph. The first axis is ``"batch"``, of any size; all others are fixed."""
+
+    name: str = Field(min_length=1, max_length=200)
+    shape: tuple[Literal["batch"] | PositiveInt, ...] = Field(min_length=1, max_length=8)
+    dtype: Literal["float32"] = "float32"
+
+
+class GraphEntry(_Entry):
+    """One ONNX graph. ``precision`` is that of the heavy arithmetic inside; inputs and outputs are always float32."""
+
+    file: RelativePath
+    opset: int = Field(ge=7, le=1000, description="ONNX operator set of the default domain")
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] = "fp32"
+    target: Target | None = Field(None, description="the engine that a variant was made for; null: any")
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+
+
+class AttentionEntry(_Entry):
+    """Where the attention map of the mask graph comes from: the activations ``A`` of these blocks of the classifier.
+
+    Per block, rule ``minmax`` takes ``sum_c A^2`` and rule ``softmax`` takes ``(sum_c |A|^norm_p)^(1/norm_p)``.
+    """
+
+    blocks: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, description="module names")
+    norm_p: float = Field(2.0, ge=1.0, description="for the rule softmax")
+    input: Literal["own", "official"] = Field(
+        "own",
+        description="own: the classifier's preprocessing; official: ImageNet mean and std applied to 2 * image - 1",
+    )
+
+
+class FileEntry(_Entry):
+    """What a file of the bundle must be."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="lower-case hexadecimal")
+    bytes: int = Field(ge=0)
+
+
+class Provenance(_Entry):
+    """Where the bundle comes from. For people and reports; nothing is decided by it."""
+
+    created: date
+    edgepure_version: str
+    torch_version: str
+    onnx_version: str
+    classifier: str
+    diffusion: str
+    parity: dict[str, Annotated[float, Field(ge=0.0)]] = Field(
+        default_factory=dict, description="largest absolute difference to PyTorch at export, for each graph"
+    )
+
+
+class Manifest(_Entry):
+    """All of ``bundle.json``."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, title="edgepure bundle manifest, schema version 1"
+    )
+
+    schema_version: Literal[1] = 1
+    name: str = Field(min_length=1, max_length=200)
+    image: ImageSpec
+    classes: tuple[str, ...] = Field(min_length=2, description="names of the classes in the order of the logits")
+    schedule: ScheduleSpec
+    graphs: dict[GraphName, GraphEntry]
+    variants: dict[VariantName, dict[GraphName, GraphEntry]] = Field(
+        default_factory=dict, description="graphs in another precision; those that are missing are the ones of `graphs`"
+    )
+    attention: AttentionEntry | None = Field(description="null: the bundle has no mask graph")
+    learned_variance: bool = Field(description="true: the network predicts a variance, and step_learned exists")
+    presets: dict[PresetName, Preset] = Field(min_length=1, json_schema_extra=_CLOSED)
+    default_preset: str
+    calibration: Calibration | None = Field(None, description="null: nothing was measured yet")
+    provenance: Provenance
+    files: dict[RelativePath, FileEntry] = Field(min_length=1, max_length=10_000, json_schema_extra=_CLOSED)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Manifest:
+        if self.default_preset not in self.presets:
+            raise ValueError(
+                f"default_preset {self.default_preset!r} is not among the presets ({_listed(self.presets)})"
+            )
+        for graph, needed, reason in (
+            ("classifier", True, "every bundle needs it"),
+            ("step", True, "every bundle needs it"),
+            ("mask", self.attention is not None, f"`attention` is {'null' if self.attention is None else 'given'}"),
+            ("step_learned", self.learned_variance, f"`learned_variance` is {str(self.learned_variance).lower()}"),
+        ):
+            if needed != (graph in self.graphs):
+                found = "is listed" if graph in self.graphs else "is missing"
+                raise ValueError(f"graph {graph!r} {found}, but {reason}")
+        for name, preset in self.presets.items():
+            if preset.mask is not None and "mask" not in self.graphs:
+                raise ValueError(f"preset {name!r} has a mask, but the bundle has no mask graph")
+        for graph, entry in self.graphs.items():
+            self._check_graph(graph, entry)
+        for variant, graphs in self.variants.items():
+            self._check_variant(variant, graphs)
+        if SELFTEST_FILE not in self.files:
+            raise ValueError(f"`files` does not list {SELFTEST_FILE}, which every bundle needs")
+        folded: dict[str, str] = {}
+        for path in self.files:
+            other = folded.setdefault(path.lower(), path)
+            if other != path:
+                raise ValueError(
+                    f"files {other!r} and {path!r} differ only in case; some file systems cannot hold both"
+                )
+        return self
+
+    def _check_variant(self, variant: VariantName, graphs: Mapping[GraphName, GraphEntry]) -> None:
+        if not graphs:
+            raise ValueError(f"the variant {variant!r} has no graphs; leave it out")
+        for graph, entry in graphs.items():
+            if graph not in self.graphs:
+                raise ValueError(f"the variant {variant!r} has the graph {graph!r}, which `graphs` does not have")
+            if entry.precision != variant:
+                raise ValueError(f"graph {graph!r} of the variant {variant!r} says precision {entry.precision!r}")
+            self._check_graph(graph, entry)
+
+    def graphs_in(self, precision: str) -> dict[GraphName, GraphEntry]:
+        """The graphs that run in a precision: those of that variant, and the ordinary ones for all others.
+
+        Raises:
+            ConfigError: no such precision.
+            BundleError: the bundle has no such variant.
+        """
+        if precision == "fp32":
+            return dict(self.graphs)
+        if precision not in VARIANT_NAMES:
+            raise ConfigError(f"unknown precision {precision!r}; choose one of fp32, {', '.join(VARIANT_NAMES)}")
+        for variant, graphs in self.variants.items():
+            if variant == precision:
+                return {**self.graphs, **graphs}
+        raise BundleError(
+            f"the bundle {self.name!r} has no {precision} variant; it has {_listed(['fp32', *self.variants])}. Make "
+            f"one with `edgepure quantize BUNDLE --precision {precision} --data IMAGES`"
+        )
+
+    def check_target(self, precision: str, provider: str) -> None:
+        """Refuse a variant on an engine that it was not made for, or that has no kernels for it.
+
+        ONNX Runtime's CPU wants other Q/DQ nodes than the others do, those with zero points are nothing for a GPU, and
+        the bf16 that stands between OpenVINO's is nothing for ONNX Runtime's CPU.
+
+        Raises:
+            ProviderError: the variant cannot run on this engine.
+            ConfigError, BundleError: as `graphs_in`.
+        """
+        graphs = self.graphs_in(precision)
+        check_kernels(provider, precision)
+        wanted = provider.removesuffix("-rtx")
+        for made_for in {entry.target for entry in graphs.values() if entry.target not in (None, wanted)}:
+            if made_for in ("cpu", "openvino") or wanted == "openvino":
+                raise ProviderError(
+                    f"the {precision} variant of {self.name!r} was made for {ENGINES[str(made_for)][0]} ({made_for}) "
+                    f"and cannot run on {provider!r}; make it anew with "
+                    f"`edgepure quantize BUNDLE --precision {precision} --for {wanted} --data IMAGES`"
+                )
+
+    def _check_graph(self, graph: GraphName, entry: GraphEntry) -> None:
+        if entry.file not in self.files:
+            raise ValueError(f"graph {graph!r} is in the file {entry.file!r}, which `files` does not list")
+        inputs, outputs = graph_signature(graph, self.image, len(self.classes))
+        for kind, found, expected in (("inputs", entry.inputs, inputs), ("outputs", entry.outputs, outputs)):
+            if found != expected:
+                raise ValueError(
+                    f"the {kind} of graph {graph!r} are {_signature(found)}, but the image size and the number of "
+                    f"classes ask for {_signature(expected)}"
+                )
+
+    def to_json(self) -> str:
+        """The text of ``bundle.json``: sorted keys, two spaces of indent, UTF-8, a newline at the end."""
+        data = self.model_dump(mode="json")
+        return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = MANIFEST_FILE) -> Manifest:
+        """Parse and check a manifest.
+
+        Args:
+            text: the contents of ``bundle.json`` (UTF-8).
+            source: how messages name the file.
+
+        Raises:
+            BundleError: too large, not JSON, made by a newer edgepure, or a key is unknown, missing or wrong.
+        """
+        data = _parse_json(text, source)
+        version = data.get("schema_version")
+        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+            found = f"is {json.dumps(version)}" if "schema_version" in data else "is missing"
+            raise BundleError(
+                f"{source}: schema_version {found}, expected {SCHEMA_VERSION}; this is not the manifest of an edgepure "
+                "bundle, or it is damaged: export it again"
+            )
+        if version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{source}: this bundle was made by a newer edgepure: its schema_version is {version} and this version "
+                f"reads up to {SCHEMA_VERSION}; upgrade edgepure, or export the bundle again with this one"
+            )
+        if data.get("calibration") == {}:  # how edgepure 0.1 wrote that nothing was measured
+            text = json.dumps({**data, "calibration": None})
+        try:
+            return cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            fault = first_fault(error, data, cls.model_json_schema())
+            raise BundleError(f"{source}: {fault}; correct it, or export the bundle again") from None
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Manifest:
+        """Build a manifest from Python values, entries as models or as plain data.
+
+        Raises:
+            BundleError: a key is unknown, missing or wrong.
+        """
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            raise BundleError(f"manifest: {first_fault(error, data, cls.model_json_schema())}") from None
+
+
+def graph_signature(
+    graph: GraphName, image: ImageSpec, classes: int
+) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
+    """Inputs and outputs that a graph of a bundle must have, in order. Everything is float32, batch first."""
+
+    def entry(name: str, *shape: int) -> TensorEntry:
+        return TensorEntry(name=name, shape=("batch", *shape))
+
+    c, h, w = image.shape
+    logits = entry("logits", classes)
+    state = (entry("x", c, h, w), entry("ref", c, h, w), entry("mask", 1, h, w), entry("noise", c, h, w))
+    if graph == "classifier":
+        return (entry("image", c, h, w),), (logits,)
+    if graph == "mask":
+        inputs = (entry("image", c, h, w), entry("threshold"), entry("area"), entry("rule"))
+        return inputs, (logits, entry("mask", 1, h, w), entry("attention", 1, h, w))
+    if graph == "step":
+        return (*state, entry("coeffs", len(COLUMNS))), (entry("x_next", c, h, w),)
+    if graph == "step_learned":
+        columns = len(COLUMNS) + len(LEARNED_COLUMNS)
+        return (*state, entry("noise_out", c, h, w), entry("coeffs", columns)), (entry("x_next", c, h, w),)
+    return (entry("x", c, h, w), entry("t")), (entry("epsilon", c, h, w),)
+
+
+def schema_text() -> str:
+    """The JSON schema of ``bundle.json``, as it is published in ``docs/bundle.schema.json``."""
+    return json.dumps(Manifest.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+def _parse_json(text: str | bytes, source: str) -> dict[str, Any]:
+    """JSON without what other parsers would read differently: duplicate keys, NaN, infinities."""
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise BundleError(
+            f"{source} is {len(text)} bytes, a manifest may have {MAX_MANIFEST_BYTES}; it is not the manifest of an "
+            "edgepure bundle"
+        )
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} appears twice in one object")
+        return result
+
+    def finite(number: str) -> float:
+        value = float(number)
+        if value in (float("inf"), float("-inf")) or value != value:
+            raise ValueError(f"the number {number} is not finite")
+        return value
+
+    try:
+        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+        data = json.loads(decoded, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BundleError(
+            f"{source} is not valid JSON ({reason}); it is damaged or was cut off: copy the bundle again, "
+            "or export it again"
+        ) from None
+    if not isinstance(data, dict):
+        raise BundleError(f"{source} holds a JSON {type(data).__name__}, expected an object; export the bundle again")
+    return data
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _signature(tensors: Iterable[TensorEntry]) -> str:
+    return ", ".join(f"{t.name}[{', '.join(str(n) for n in t.shape)}]" for t in tensors) or "none"
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")

@@ -1,0 +1,172 @@
+"""Images with their true classes, as calibration, quantization, tuning and evaluation take them.
+
+Two forms are read:
+
+- an ``.npz`` file with the array ``images`` (uint8 ``[N, H, W, C]`` or float ``[N, C, H, W]`` in [0, 1]) and, if there
+  are labels, ``labels`` (integers ``[N]``, in the order of the bundle's classes). ``file.npz:NAME`` takes the images
+  from the array ``NAME`` instead;
+- a folder: one sub-folder of image files for each class, named as the class (or its index); or image files alone, which
+  are then unlabelled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.manifest import ImageSpec
+from ..errors import ConfigError, ImageError
+from ..files.npz import ArrayError, Npz
+from .load import SUFFIXES, load_images
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A data set in memory.
+
+    Attributes:
+        images: ``[N, C, H, W]`` float32 in [0, 1].
+        labels: ``[N]`` int64, the true classes; None: unlabelled.
+        names: of each image, a path or a position.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of images and labels, lower-case hexadecimal."""
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(self.images.tobytes())
+        if self.labels is not None:
+            digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+    def pick(self, indices: Sequence[int] | NDArray[np.intp]) -> LabelledImages:
+        """The images at these positions."""
+        index = np.asarray(indices, np.intp)
+        labels = None if self.labels is None else self.labels[index]
+        return LabelledImages(self.images[index], labels, tuple(self.names[i] for i in index))
+
+    def take(self, count: int, seed: int = 0) -> LabelledImages:
+        """``count`` images drawn without replacement, every class in proportion if there are labels.
+
+        Equal arguments draw the same images. The order is the order of the data set.
+
+        Raises:
+            ConfigError: there are not that many images.
+        """
+        if not 1 <= count <= len(self):
+            raise ConfigError(f"{count} images were asked for, but the data hold {len(self)}; ask for 1 to {len(self)}")
+        generator = np.random.default_rng(seed)
+        shuffled = generator.permutation(len(self))
+        if self.labels is not None:
+            # Sorted by class, then every (N / count)-th: each class gets its share, rounded by chance.
+            by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
+            spacing = len(self) / count
+            shuffled = by_class[((np.arange(count) + generator.random()) * spacing).astype(np.intp)]
+        return self.pick(np.sort(shuffled[:count]))
+
+
+def load_labelled(
+    path: str | PathLike[str],
+    image: ImageSpec,
+    classes: Sequence[str],
+    *,
+    need_labels: bool = False,
+    resize: bool = False,
+) -> LabelledImages:
+    """Read a data set; see the module's text for its forms.
+
+    Args:
+        path: ``.npz`` file (``file.npz:NAME``), or a folder.
+        image: size of the bundle's images.
+        classes: names of the bundle's classes.
+        need_labels: refuse data without labels.
+        resize: resize images of another size instead of refusing them.
+
+    Raises:
+        ImageError: nothing there, not of these forms, or an image of the wrong size, dtype or range.
+        ConfigError: labels are needed and missing, are no classes of the bundle, or are not one per image.
+    """
+    text = str(path)
+    if not text:  # as a path it would be the current folder
+        raise ImageError("the path of the images is empty; give an .npz file or a folder")
+    match = re.fullmatch(r"(.+\.npz)(?::(\w+))?", text)
+    place = Path(match.group(1) if match else text)
+    if not place.exists():
+        raise ImageError(f"there are no images at {place}: it does not exist; check the path")
+    data = _read_npz(place, (match and match.group(2)) or "images", image, len(classes), resize) if match else None
+    if data is None:
+        if not place.is_dir():
+            raise ImageError(f"{place} is neither an .npz file nor a folder of images; give one of these")
+        data = _read_folder(place, image, classes, resize)
+    if need_labels and data.labels is None:
+        raise ConfigError(
+            f"{place} has no labels, and they are needed here; add the array `labels` to the .npz, or sort the images "
+            f"into one sub-folder per class ({', '.join(list(classes)[:3])}, ...)"
+        )
+    return data
+
+
+def _read_npz(path: Path, key: str, image: ImageSpec, classes: int, resize: bool) -> LabelledImages:
+    try:
+        with Npz(path) as arrays:
+            names = sorted(arrays.names)
+            pixels = arrays[key] if key in names else None
+            labels = arrays["labels"] if "labels" in names else None
+    except ArrayError as error:
+        raise ImageError(f"{path} cannot be read as .npz ({error}); save it with numpy.savez") from None
+    if pixels is None:
+        raise ImageError(
+            f"{path} has no array {key!r}; it has {', '.join(names) or 'none'}: FILE.npz:NAME takes the array NAME"
+        )
+    try:
+        loaded = load_images(pixels, image, resize=resize)
+    except ImageError as error:  # its names are positions in an array that only this function knows
+        raise ImageError(f"{path}{'' if key == 'images' else f':{key}'}: {error}") from None
+    if labels is not None:
+        if labels.shape != (len(loaded),) or labels.dtype.kind not in "iu":
+            raise ConfigError(
+                f"{path}: `labels` is {labels.dtype} {list(labels.shape)}, expected integers [{len(loaded)}], one per "
+                "image"
+            )
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ConfigError(
+                f"{path}: `labels` go from {labels.min()} to {labels.max()}, but the bundle has the classes 0 to "
+                f"{classes - 1}"
+            )
+        labels = labels.astype(np.int64)
+    return LabelledImages(loaded.images, labels, tuple(loaded.names))
+
+
+def _read_folder(path: Path, image: ImageSpec, classes: Sequence[str], resize: bool) -> LabelledImages:
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    loose = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not folders:
+        loaded = load_images(loose, image, resize=resize)
+        return LabelledImages(loaded.images, None, tuple(loaded.names))
+    if loose:
+        raise ConfigError(f"{path} holds both sub-folders and images ({loose[0].name}); keep one form")
+    index = {str(i): i for i in range(len(classes))} | {name: i for i, name in enumerate(classes)}
+    for folder in folders:
+        if folder.name not in index:
+            some = ", ".join(list(classes)[:5])
+            raise ConfigError(f"{folder} is named like no class of the bundle ({some}, ...); rename or remove it")
+    files = [
+        (f, index[folder.name]) for folder in folders for f in sorted(folder.iterdir()) if f.suffix.lower() in SUFFIXES
+    ]
+    loaded = load_images([f for f, _ in files], image, resize=resize)
+    labels = np.array([label for _, label in files], np.int64)
+    return LabelledImages(loaded.images, labels, tuple(loaded.names))

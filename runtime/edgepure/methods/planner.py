@@ -1,0 +1,53 @@
+"""From a preset to the plan of one image, with the plans kept: images with the same noise level share one."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ..errors import ConfigError
+from ..rows.plan import Plan
+from ..rows.schedule import NoiseSchedule
+from . import MethodSpec, compile_plan
+from .presets import Preset
+from .ssni import adapted
+
+#: The plan of an image that SSNI gives no noise: it passes as it is, at no UNet call.
+UNTOUCHED = Plan("untouched", (), notes=("the score norm asks for no noise: the image passes unpurified",))
+
+
+class Planner:
+    """Compiles presets for one bundle."""
+
+    def __init__(self, schedule: NoiseSchedule, image_elements: int) -> None:
+        self.schedule = schedule
+        self._elements = image_elements
+        self._compiled = lru_cache(maxsize=256)(self._compile)
+
+    def plan(self, preset: Preset, score_norm: float | None = None) -> Plan:
+        """The purification rows of ``preset``; with SSNI, of an image with that score norm.
+
+        Without a score norm an SSNI preset gives the plan of its full noise level t*, the longest usual one.
+        """
+        if preset.ssni is None or score_norm is None:
+            return self._compiled(preset.method)
+        method = adapted(preset.method, preset.ssni, score_norm, self.schedule)
+        return UNTOUCHED if method is None else self._compiled(method)
+
+    def probe(self, preset: Preset) -> Plan | None:
+        """The probe rows of an SSNI preset; None for the others."""
+        return None if preset.ssni is None else self.rows(preset.ssni.probe)
+
+    def rows(self, method: MethodSpec) -> Plan:
+        """The rows of a method or probe as it is."""
+        return self._compiled(method)
+
+    def unet_calls(self, preset: Preset) -> int:
+        """UNet calls for one decision at the full noise level: probe plus votes times rows."""
+        probe = self.probe(preset)
+        return (probe.unet_calls if probe else 0) + preset.votes.count * self.plan(preset).unet_calls
+
+    def _compile(self, method: MethodSpec) -> Plan:
+        plan = compile_plan(method, self.schedule, image_elements=self._elements)
+        if not plan.rows:
+            raise ConfigError(f"method {plan.method!r} has no rows with these parameters")
+        return plan

@@ -1,0 +1,75 @@
+"""A preset: everything that decides how an image is purified, under one name in a bundle."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import ConfigError
+from ..validation import first_fault
+from . import AnyMethod
+from .ssni import SsniSpec
+
+
+class MaskSpec(BaseModel):
+    """How the attention map becomes the mask of strong noise.
+
+    ``minmax`` (authors' code): per-image min-max, maximum over blocks. ``softmax`` (paper): spatial softmax per block,
+    union of the blocks. Give ``threshold`` (tau, in [0, 1]) or ``area`` (the fraction of pixels to attend), not both.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    rule: Literal["minmax", "softmax"] = "minmax"
+    threshold: float | None = Field(None, ge=0.0, le=1.0, description="tau")
+    area: float | None = Field(None, gt=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> MaskSpec:
+        if (self.threshold is None) == (self.area is None):
+            raise ValueError("give either `threshold` (tau) or `area`, not both and not neither")
+        return self
+
+    def area_input(self, pixels: int) -> float:
+        """What the mask graph gets as ``area``, so that its float32 attends ``k = int(pixels * area)`` of the pixels.
+
+        0 if the mask has a threshold. The product is truncated in float64, as the authors do: 400 * 0.29 is 115.
+        """
+        return 0.0 if self.area is None else (int(pixels * self.area) + 0.5) / pixels
+
+
+class VoteSpec(BaseModel):
+    """``count`` independent purifications of an image decide together: ``majority`` of labels (ties go to the higher
+    mean probability) or the ``mean`` of the softmax outputs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    count: int = Field(1, ge=1, le=1000)
+    rule: Literal["majority", "mean"] = "mean"
+
+
+class Preset(BaseModel):
+    """Method, mask, SSNI and votes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    method: AnyMethod
+    mask: MaskSpec | None = None
+    ssni: SsniSpec | None = None
+    votes: VoteSpec = VoteSpec()
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _mask_where_needed(self) -> Preset:
+        if self.method.method in ("heterogeneous", "repaint") and self.mask is None:
+            raise ValueError(f"method '{self.method.method}' needs a `mask` (threshold or area)")
+        return self
+
+    @classmethod
+    def parse(cls, data: Any) -> Preset:
+        """Build a preset from plain data; the error names the key, what came and what was expected."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(f"preset: {first_fault(error, data, cls.model_json_schema())}") from None

@@ -1,0 +1,191 @@
+"""In-flight batching: images at different timesteps, and with plans of different length, share every UNet call.
+
+A slot holds one image and its row pointer. Each tick executes the next row of all occupied slots as one batch; finished
+images leave, waiting ones enter. Nobody waits for the slowest.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ..engines.base import Float32, Stepper
+from ..errors import EdgepureError, NotFiniteError
+from ..rows.noise import RowNoise
+from ..rows.plan import Plan
+
+
+@dataclass(eq=False)
+class Job:
+    """One plan to execute on one image.
+
+    Attributes:
+        plan: the rows.
+        noise: the noises of this purification.
+        ref: ``[C, H, W]`` float32 input in [-1, 1].
+        mask: ``[1, H, W]`` float32, 1 inside; None means ones.
+        tag: whatever the caller needs to know the job again.
+        watch: called with (job, row, state ``[C, H, W]`` in model range) after each row; for verification.
+        seconds: filled in: time from entering a slot to leaving it.
+    """
+
+    plan: Plan
+    noise: RowNoise
+    ref: Float32
+    mask: Float32 | None = None
+    tag: Any = None
+    watch: Callable[[Job, int, Float32], None] | None = None
+    seconds: float = 0.0
+    _row: int = field(default=0, repr=False)
+    _entered: float = field(default=0.0, repr=False)
+
+
+#: Called with a finished job and its result ``[C, H, W]`` in model range; may return jobs to be done next.
+Done = Callable[[Job, Float32], "Iterable[Job] | None"]
+#: Called with a job whose result is not finite, and the error that says so.
+Failed = Callable[[Job, NotFiniteError], None]
+
+
+@dataclass
+class Counters:
+    """What a run did: `ticks` step-graph calls of `rows` rows in all; occupancy = rows / (ticks * capacity)."""
+
+    ticks: int = 0
+    rows: int = 0
+    jobs: int = 0
+
+
+class InFlight:
+    """Runs jobs through the slots of one stepper. Not thread-safe."""
+
+    def __init__(self, stepper: Stepper) -> None:
+        self._stepper = stepper
+        self.counters = Counters()
+
+    def run(
+        self,
+        jobs: Iterable[Job | None],
+        done: Done,
+        on_tick: Callable[[int], None] | None = None,
+        failed: Failed | None = None,
+    ) -> None:
+        """Execute jobs until none is left.
+
+        Args:
+            jobs: taken one by one when a slot is free, so it may be a generator. None means that there is none at the
+                moment: it is asked again after the next tick.
+            done: called for every finished job, in the order in which they finish.
+            on_tick: called after each tick, when its finished jobs are done, with the number of rows that it executed.
+            failed: called for a job with NaN or infinite values; the others go on. None: that is an error.
+
+        Raises:
+            NotFiniteError: the model gave NaN or infinite values.
+        """
+        stepper = self._stepper
+        waiting: Iterator[Job | None] = iter(jobs)
+        urgent: deque[Job] = deque()  # follow-ups of finished jobs: they finish an image that is half done
+        active: list[Job] = []
+        exhausted = False
+        while True:
+            while len(active) < stepper.capacity and (urgent or not exhausted):
+                try:
+                    job = urgent.popleft() if urgent else next(waiting)
+                except StopIteration:
+                    exhausted = True
+                    break
+                if job is None:
+                    break
+                self._check(job)
+                job._entered = perf_counter()
+                start = job.ref if job.plan.start == "ref" else np.zeros_like(job.ref)
+                if not job.plan.rows:
+                    urgent.extend(done(job, start.copy()) or ())
+                    continue
+                stepper.admit(len(active), start, job.ref, job.mask)
+                active.append(job)
+            if not active:
+                if exhausted:
+                    return
+                continue
+            for slot, job in enumerate(active):
+                _load_row(stepper, slot, job)
+            rows = len(active)
+            stepper.step(rows)
+            self.counters.ticks += 1
+            self.counters.rows += rows
+            # from the last slot down, so that the image that fills a gap has been looked at already
+            for slot in range(len(active) - 1, -1, -1):
+                job = active[slot]
+                if job.watch is not None:
+                    job.watch(job, job._row - 1, stepper.state(slot))
+                if job._row < len(job.plan.rows):
+                    continue
+                result = self._finish(job, stepper.state(slot), failed)
+                last = len(active) - 1
+                if slot != last:
+                    stepper.move(last, slot)
+                    active[slot] = active[last]
+                active.pop()
+                if result is not None:
+                    urgent.extend(done(job, result) or ())
+            if on_tick is not None:
+                on_tick(rows)
+
+    def _finish(self, job: Job, x: Float32, failed: Failed | None) -> Float32 | None:
+        """The result of a job; None if it failed, and others go on."""
+        if job.plan.closing:
+            x = x + np.float32(job.plan.closing_std) * job.noise.closing()
+        if not np.isfinite(x).all():
+            where = self._first_bad_row(job) if failed is None else ""
+            error = NotFiniteError(
+                f"the diffusion model gave NaN or infinite values (plan {job.plan.method}, {len(job.plan.rows)} UNet "
+                f"calls{where}); run `edgepure verify` on the bundle"
+            )
+            if failed is None:
+                raise error
+            failed(job, error)
+            return None
+        job.seconds = perf_counter() - job._entered
+        self.counters.jobs += 1
+        return x
+
+    def _first_bad_row(self, job: Job) -> str:
+        """Run the job once more, alone, and say after which row its state is not finite. Nothing else goes on then."""
+        stepper, job._row = self._stepper, 0
+        start = job.ref if job.plan.start == "ref" else np.zeros_like(job.ref)
+        stepper.admit(0, start, job.ref, job.mask)
+        for number, row in enumerate(job.plan.rows):
+            _load_row(stepper, 0, job)
+            stepper.step(1)
+            if not np.isfinite(stepper.state(0)).all():
+                return f", first after row {number}: {row.stage} at t = {row.t:g}"
+        return ""
+
+    def _check(self, job: Job) -> None:
+        if job.plan.learned_variance and self._stepper.noise_out is None:
+            raise EdgepureError(
+                "the plan uses the network's learned variance, but the step graph has none; "
+                "export the model with its 6 output channels, or choose variance 'fixed_small'"
+            )
+
+
+def _load_row(stepper: Stepper, slot: int, job: Job) -> None:
+    """Write the next row of a job to its slot. This runs once per row and image: for small images it is the loop."""
+    number, plan = job._row, job.plan
+    job._row = number + 1
+    table = plan.coeffs
+    if table.shape[1] == stepper.coeffs.shape[1]:
+        stepper.coeffs[slot] = table[number]
+    else:  # a row of an ordinary plan on the learned-variance graph
+        stepper.coeffs[slot, : table.shape[1]] = table[number]
+        stepper.coeffs[slot, table.shape[1] :] = 0.0
+    row = plan.rows[number]
+    if row.draws:
+        stepper.load_noise(slot, job.noise, number)
+    if row.out_noise != 0.0 and stepper.noise_out is not None:
+        stepper.load_noise_out(slot, job.noise, number)

@@ -1,0 +1,119 @@
+"""What a purification says about one image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import NotFiniteError
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One image, purified and classified. Equal to itself only; it can be pickled and be a key.
+
+    Attributes:
+        name: file name or position of the image.
+        label: index of the class that was decided.
+        class_name: its name.
+        probabilities: ``[N]`` float32, mean softmax over the votes.
+        vote_labels: label of each vote.
+        plain_label: what the classifier says of the image without purification; None if that was not computed.
+        levels: noise levels that were used, in timesteps: ``t_star``, or ``t_l`` and ``t_s``.
+        score_norm: Euclidean norm of the EPS vector; None without SSNI (and without a monitor that probes).
+        p_value: of "this image looks like the clean ones of the calibration" (`edgepure.purify.monitor`); None without
+            a score norm, or if its probe was not calibrated. Small means off-distribution: an alarm, not a proof.
+        flagged: the monitor's answer; None without a monitor.
+        mask: ``[H, W]`` bool, True where the strong noise went; None for methods without a mask.
+        mask_area: share of pixels inside the mask; None likewise.
+        unet_calls: UNet calls that this decision took, probes and votes included.
+        seconds: seconds from entering the engine to the decision, shared calls counted in full; not what the image
+            waited before.
+        image: ``[C, H, W]`` float32 in [0, 1], the first vote's purified image.
+    """
+
+    name: str
+    label: int
+    class_name: str
+    probabilities: NDArray[np.float32]
+    vote_labels: tuple[int, ...]
+    levels: Mapping[str, float]
+    unet_calls: int
+    seconds: float
+    image: NDArray[np.float32] = field(repr=False)
+    plain_label: int | None = None
+    score_norm: float | None = None
+    p_value: float | None = None
+    flagged: bool | None = None
+    mask: NDArray[np.bool_] | None = field(default=None, repr=False)
+
+    @property
+    def mask_area(self) -> float | None:
+        """Share of the pixels inside the mask."""
+        return None if self.mask is None else float(self.mask.mean())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without the images."""
+        return {
+            "name": self.name,
+            "label": self.label,
+            "class_name": self.class_name,
+            "probability": round(float(self.probabilities[self.label]), 6),
+            "probabilities": [round(float(p), 6) for p in self.probabilities],
+            "vote_labels": list(self.vote_labels),
+            "plain_label": self.plain_label,
+            "levels": dict(self.levels),
+            "score_norm": self.score_norm,
+            "p_value": self.p_value,
+            "flagged": self.flagged,
+            "mask_area": self.mask_area,
+            "unet_calls": self.unet_calls,
+            "seconds": round(self.seconds, 6),
+        }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that could not be read; the others were done."""
+
+    name: str
+    reason: str
+
+
+class Results(list[Result]):
+    """The results in the order of the inputs.
+
+    Attributes:
+        failures: the inputs that could not be used, in their order; only with ``on_error="collect"``.
+    """
+
+    def __init__(self, results: Iterable[Result] = (), failures: Iterable[Failure] = ()) -> None:
+        super().__init__(results)
+        self.failures: tuple[Failure, ...] = tuple(failures)
+
+
+def decide(logits: NDArray[np.float32], rule: str) -> tuple[int, NDArray[np.float32], tuple[int, ...]]:
+    """Combine the votes of one image: label, mean softmax ``[N]``, label of each vote.
+
+    ``logits``: ``[votes, N]``. ``majority``: the label with most votes, ties broken by the higher mean probability.
+    ``mean``: the highest mean probability.
+
+    Raises:
+        NotFiniteError: the logits of a vote are NaN or infinite.
+    """
+    if not np.isfinite(logits.max(axis=1)).all():
+        raise NotFiniteError("the classifier gave NaN or infinite logits, which name no class")
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    exp = np.exp(shifted)
+    mean = (exp / exp.sum(axis=1, keepdims=True)).mean(axis=0)
+    labels = tuple(int(n) for n in logits.argmax(axis=1))
+    if rule == "majority":
+        counts = np.bincount(labels, minlength=logits.shape[1])
+        label = int(np.lexsort((-mean, -counts))[0])
+    else:
+        label = int(mean.argmax())
+    return label, mean.astype(np.float32), labels

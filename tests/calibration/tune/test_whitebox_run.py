@@ -1,0 +1,90 @@
+"""Tuning with attacks through the defence, on the digits bundle and its twin."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgepure import Bundle
+from edgepure.demo import demo_bundle, demo_images
+from edgepure.errors import ConfigError
+from edgepure.images.dataset import LabelledImages
+from edgepure.parity.verify import verify
+from edgepure_calibration.tune import TuneSettings, tune
+from edgepure_calibration.tune.evidence import EVIDENCE_FILE
+from edgepure_calibration.tune.report import render
+from edgepure_export.twin.twin import load_twin
+
+SETTINGS = TuneSettings(
+    trials=3, images=32, whitebox_images=8, final_images=32, final_whitebox_images=8, finalists=2, eps=0.1,
+    search_steps=2, search_eot=1, final_steps=2, final_eot=2, seed=3, most_votes=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits() -> LabelledImages:
+    images = demo_images()
+    return LabelledImages(images.clean, images.labels, tuple(map(str, range(len(images)))))
+
+
+@pytest.mark.slow
+def test_search_and_finalists_are_attacked_in_different_ways(digits: LabelledImages, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(demo_bundle(), tmp_path / "digits"))
+    twin = lru_cache(lambda precision: load_twin(bundle, precision=precision, checkpointing=False))
+    found = tune(
+        bundle,
+        digits,
+        calls=3,
+        settings=SETTINGS,
+        twin=twin,
+        threads=1,
+        methods=["uniform", "gnsp"],
+        references=["uniform"],
+    )
+    evidence = json.loads((bundle / EVIDENCE_FILE).read_text())
+    search, final = (evidence["protocols"][f"white-box of the {part}"] for part in ("search", "finalists"))
+    assert search["attack"] != final["attack"]
+    assert search["loss"] != final["loss"]
+    assert search["seed"] != final["seed"]
+    assert search["attacker's noise"] != final["attacker's noise"]
+    assert search["eps"] == final["eps"] == 0.1
+    parts = [evidence["protocols"][f"images of the {part}"] for part in ("search", "finalists")]
+    assert parts[0]["sha256"] != parts[1]["sha256"]
+    assert parts[0]["noise seed"] != parts[1]["noise seed"]
+    for point in found.finalists:
+        assert point.whitebox is not None
+        assert point.robust <= min(point.whitebox.fraction, 1.0)
+    assert "white-box" in Bundle.open(bundle).manifest.presets["robust"].description
+
+    # with the twin at hand, the new presets get recorded purifications, and the deployed graphs repeat them
+    assert found.unrecorded == ()
+    assert {"fast", "balanced", "robust"} <= set(Bundle.open(bundle).selftest().pipelines)
+    assert verify(bundle, threads=1)
+
+    page = render(found)
+    for name in ("fast", "balanced", "robust", *found.references):
+        assert name in page
+    assert "APGD" in page
+    assert "with an attack of another kind" in page
+    assert "data:image/svg+xml;base64," in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_without_a_twin_there_is_no_white_box(digits: LabelledImages, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a white-box attack needs the bundle's PyTorch twin"):
+        tune(demo_bundle(), digits, calls=3, study=tmp_path / "s", write=False)
+
+
+def test_attacked_images_of_another_radius_are_still_attacks(digits: LabelledImages) -> None:
+    """The packaged attacks fool the packaged classifier: what `make_parts` asks for."""
+    twin = load_twin(demo_bundle(), checkpointing=False)
+    import torch
+
+    with torch.no_grad():
+        answers = twin.logits(torch.from_numpy(demo_images().adversarial)).argmax(1).numpy()
+    assert np.mean(answers == digits.labels) < 0.1
