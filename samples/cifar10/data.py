@@ -42,7 +42,9 @@ class Cifar10:
             ("test", self.test_images, self.test_labels, TEST),
         ):
             if images.shape != (count, 3, SIZE, SIZE) or images.dtype != np.uint8:
-                raise DataError(f"the {name} images are {images.dtype} {images.shape}, expected {count:,} of 3 x 32 x 32")
+                raise DataError(
+                    f"the {name} images are {images.dtype} {images.shape}, expected {count:,} of 3 x 32 x 32"
+                )
             if labels.shape != (count,) or not np.array_equal(np.bincount(labels, minlength=10), [count // 10] * 10):
                 raise DataError(f"the {name} labels are not {count // 10:,} of each of the ten classes")
 
@@ -106,7 +108,9 @@ def _from_npz(path: Path) -> Cifar10:
 
 def _from_package(folder: Path) -> Cifar10:
     train = np.concatenate([_png(folder / f"data_batch_{i}.png") for i in range(1, 6)])
-    labels = [np.asarray(json.loads((folder / f"{part}_lables.json").read_text()), np.int64) for part in ("train", "test")]
+    labels = [
+        np.asarray(json.loads((folder / f"{part}_lables.json").read_text()), np.int64) for part in ("train", "test")
+    ]
     return Cifar10(train, labels[0], _png(folder / "test_batch.png"), labels[1])
 
 

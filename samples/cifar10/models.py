@@ -1,4 +1,4 @@
-"""The networks of the CIFAR-10 sample, sized for an edge device: a residual classifier and an epsilon-prediction UNet."""
+"""The networks of the CIFAR-10 sample, for an edge device: a residual classifier and an epsilon-prediction UNet."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ class CifarUNet(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, channels: int = 32, wide: int = 80, time_channels: int = 64, data_variance: float = 0.25) -> None:
+    def __init__(
+        self, channels: int = 32, wide: int = 80, time_channels: int = 64, data_variance: float = 0.25
+    ) -> None:
         super().__init__()
         half = time_channels // 2
         frequencies = torch.exp(-math.log(10_000.0) / half * torch.arange(half, dtype=torch.float32))

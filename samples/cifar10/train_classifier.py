@@ -32,7 +32,7 @@ def rate(progress: float) -> float:
 
 
 def whiten(model: CifarClassifier, images: Tensor) -> None:
-    """Set the first convolution to the main directions of 3 x 3 patches, each scaled to variance 1, and their opposites."""
+    """Set the first convolution to the main directions of 3 x 3 patches, scaled to variance 1, and their opposites."""
     x = (images.float() / 255 - model.mean) / model.std
     patches = F.unfold(x, 3).transpose(1, 2).reshape(-1, 27)
     values, vectors = torch.linalg.eigh(torch.cov(patches.T))
@@ -144,7 +144,10 @@ def main(
             )
             seen = right = 0
         if step % 200 == 0:
-            print(f"epochs {step * batch / 50_000:.2f}  test {accuracy(model, tests, test_labels, device):.4f}", flush=True)
+            print(
+                f"epochs {step * batch / 50_000:.2f}  test {accuracy(model, tests, test_labels, device):.4f}",
+                flush=True,
+            )
         if time.monotonic() - saved > SAVE_SECONDS:
             save()
             saved = time.monotonic()
