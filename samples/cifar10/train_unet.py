@@ -4,7 +4,7 @@
 
 Stop it whenever you like and start it again with the same line: it goes on from its checkpoint. `--minutes` counts
 the time of all its starts together, and the learning rate falls to zero when they are over. With a larger number, a run
-that had ended goes on (the rate rises again, as in a warm restart). Write the weights with `python -m samples.cifar10.ship`.
+that had ended goes on (the rate rises again, as in a warm restart). `samples.cifar10.ship` writes the weights.
 """
 
 from __future__ import annotations
