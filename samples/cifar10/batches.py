@@ -1,7 +1,7 @@
 """Read torchvision's `cifar-10-batches-py` without running what a pickle can run.
 
 The official batches are pickles of a dictionary with one NumPy array, a list of integers and byte strings. The reader
-allows the three functions that rebuild an array, with arguments of the expected kind, and refuses every other name.
+allows the functions that rebuild an array, with arguments of the expected kind, and refuses every other name.
 """
 
 from __future__ import annotations
@@ -45,11 +45,19 @@ def _rebuild(*_: object) -> _Array:
     return _Array()
 
 
+def _encode(text: object, encoding: object = "latin1") -> bytes:
+    """Bytes, as Python 3 writes them in an old protocol."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError("text in place of bytes")
+    return text.encode("latin-1")
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _rebuild,
     ("numpy._core.multiarray", "_reconstruct"): _rebuild,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
 }
 
 
