@@ -2,17 +2,19 @@
 
     python -m samples.cifar10.trial --bundle out/cifar10/bundle --minutes 30
     python -m samples.cifar10.trial --systems heterogeneous-6,uniform-6 --attacks pgd --images 256
-    python -m samples.cifar10.trial --report docs/results        # only write what is there
+    python -m samples.cifar10.trial.report                       # write what is there
 
-It goes through the test images in batches of 32, and through all tasks for one batch before the next: whenever it is
-stopped, every system has met the same images. Several processes share the work with `--shard 0/2` and `--shard 1/2`.
+It goes through the test images in batches of 32, in one order for all systems, and does the most important tasks first:
+whenever it is stopped, systems can be compared on the images that both have met. Several processes share the work with `--shard 0/2` and `--shard 1/2`.
 Everything that is done is kept in `--work`, by the hash of the bundle's files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +31,7 @@ from samples.cifar10.models import WEIGHTS
 from .attacks import Attack, run
 from .store import BATCH, Answers, Store
 from .systems import System, systems
-from .tasks import Task, tasks
+from .tasks import Task, in_order, tasks
 
 #: The order in which test images are taken, and everything else that is drawn.
 ORDER_SEED, SEED = 20260301, 7
@@ -44,8 +46,6 @@ def order(data: Cifar10) -> np.ndarray:
 
 def bundle_key(bundle: Path) -> str:
     """Sixteen digits that follow from the networks of a bundle."""
-    import hashlib
-
     files = Bundle.open(bundle).manifest.files
     graphs = sorted((name, entry.sha256) for name, entry in files.items() if name != "selftest.npz")
     return hashlib.sha256(repr(graphs).encode()).hexdigest()[:16]
@@ -112,26 +112,22 @@ def main(
         todo = [t for t in todo if t.system in wanted]
     if kinds is not None:
         todo = [t for t in todo if t.attack.kind in kinds.split(",")]
-    limit = images or max((t.images for t in todo), default=0)
-    todo = [Task(t.system, t.attack, min(t.images, limit), min(t.draws, draws or t.draws)) for t in todo]
+    most = images or 10_000
+    todo = [replace(t, images=min(t.images, most), draws=min(t.draws, draws or t.draws)) for t in todo]
     mine, of = (int(n) for n in shard.split("/"))
     started = time.monotonic()
-    for batch in range(-(-limit // BATCH)):
-        for number, task in enumerate(todo):
-            if number % of != mine or batch * BATCH >= task.images:
-                continue
-            if minutes is not None and time.monotonic() - started > 60 * minutes:
-                print("the time is over", flush=True)
-                return
-            before = time.monotonic()
-            do(task, batch, known[task.system], known["plain"], stored, store)
-            if time.monotonic() - before > 0.5:
-                spent = (time.monotonic() - started) / 60
-                print(
-                    f"{spent:6.1f} min  batch {batch}  {task.system} {task.attack.name}: "
-                    f"{time.monotonic() - before:.1f} s",
-                    flush=True,
-                )
+    for number, (batch, task) in enumerate(in_order(todo, BATCH)):
+        if number % of != mine:
+            continue
+        before = time.monotonic()
+        if minutes is not None and before - started > 60 * minutes:
+            print("the time is over", flush=True)
+            return
+        do(task, batch, known[task.system], known["plain"], stored, store)
+        seconds = time.monotonic() - before
+        if seconds > 0.5:
+            spent = (time.monotonic() - started) / 60
+            print(f"{spent:6.1f} min  batch {batch}  {task.system} {task.attack.name}: {seconds:.1f} s", flush=True)
     print("done", flush=True)
 
 

@@ -97,11 +97,10 @@ def _square(attack: Attack, system: System, images: Float32, labels: Labels, see
 
 
 def _autoattack(attack: Attack, plain: System, images: Float32, labels: Labels, seed: int) -> Float32:
-    """AutoAttack `standard` (its authors' package) on the plain classifier."""
-    from autoattack import AutoAttack
+    """AutoAttack `standard` (its authors' code, as `pyautoattack`) on the plain classifier."""
+    from pyautoattack import AutoAttack
 
     norm = {"linf": "Linf", "l2": "L2"}[attack.norm]
-    made = AutoAttack(plain.exact(seed), norm=norm, eps=attack.eps, version="standard", seed=seed, device="cpu",
-                      verbose=False)  # fmt: skip
-    x = made.run_standard_evaluation(torch.from_numpy(images), torch.from_numpy(labels), bs=len(images))
-    return _array(x)
+    made = AutoAttack(plain.exact(seed), norm=norm, eps=attack.eps, version="standard", seed=seed, device="cpu")
+    found = made.run_standard_evaluation(torch.from_numpy(images), torch.from_numpy(labels), batch_size=len(images))
+    return _array(found[0] if isinstance(found, tuple) else found)

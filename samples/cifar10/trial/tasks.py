@@ -47,19 +47,30 @@ class Task:
     Attributes:
         images: how many of the test images, at most.
         draws: answers asked for each image (one from deterministic systems).
+        lag: batches by which it comes after the most important tasks.
     """
 
     system: str
     attack: Attack
     images: int
     draws: int
+    lag: int = 0
 
 
-def tasks(known: Sequence[str], scale: float = 1.0) -> list[Task]:
-    """All of them for the systems of a bundle, in order of importance. `scale` multiplies the numbers of images."""
-    filters = [name for name in known if name == "plain" or ("-" in name and name.split("-")[0] in FILTERS)]
-    found = list(_tasks(filters))
-    return [Task(t.system, t.attack, max(1, round(scale * t.images)), t.draws) for t in found if t.system in known]
+def tasks(known: Sequence[str]) -> list[Task]:
+    """All of them for the systems of a bundle."""
+    filters = [name for name in known if name == "plain" or name.split("-")[0] in FILTERS]
+    return [task for task in _tasks(filters) if task.system in known]
+
+
+def in_order(todo: Sequence[Task], batch: int) -> list[tuple[int, Task]]:
+    """(batch, task) for every batch of so many images: the most important tasks run ahead of the others."""
+    steps = [
+        (number + task.lag, place, number, task)
+        for place, task in enumerate(todo)
+        for number in range(-(-task.images // batch))
+    ]
+    return [(number, task) for *_, number, task in sorted(steps, key=lambda step: step[:2])]
 
 
 FILTERS = ("jpeg", "blur", "pca", "noise")
@@ -67,22 +78,21 @@ FILTERS = ("jpeg", "blur", "pca", "noise")
 
 def _tasks(filters: Sequence[str]) -> Iterator[Task]:
     for system in (*filters, *MAIN):
-        yield Task(system, PGD_EOT, 256, 20)
-        yield Task(system, CLEAN, 1000, 20)
-        yield Task(system, TRANSFER, 1000, 20)
+        for attack, images in ((CLEAN, 1000), (TRANSFER, 1000), (PGD_EOT, 256)):
+            yield Task(system, attack, images, 20)
     for system in REST:
-        yield Task(system, CLEAN, 1000, 5)
-        yield Task(system, TRANSFER, 1000, 5)
+        for attack in (CLEAN, TRANSFER):
+            yield Task(system, attack, 1000, 5, lag=2)
     for system in PAPERS:
-        yield Task(system, CLEAN, 64, 1)
-        yield Task(system, TRANSFER, 64, 1)
-    for attack in CLOSER:
-        for system in (*filters, *MAIN[:3]):
-            yield Task(system, attack, 512 if attack.kind == "square" else 256, 20)
-    for system in REST:
-        yield Task(system, PGD_EOT, 128, 20)
+        for attack in (CLEAN, TRANSFER):
+            yield Task(system, attack, 64, 1, lag=2)
     for attack in CURVE:
         for system in CURVES:
-            yield Task(system, attack, 64, 20)
+            yield Task(system, attack, 64, 20, lag=3)
+    for attack in CLOSER:
+        for system in (*filters, *MAIN[:3]):
+            yield Task(system, attack, 512 if attack.kind == "square" else 256, 20, lag=4)
+    for system in REST:
+        yield Task(system, PGD_EOT, 128, 20, lag=6)
     for system in PAPERS:
-        yield Task(system, PGD_EOT, 32, 5)
+        yield Task(system, PGD_EOT, 32, 5, lag=9)
