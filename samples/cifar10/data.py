@@ -79,7 +79,8 @@ def save_npz(data: Cifar10, path: Path) -> None:
 
 def to_unit(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Pixels 0..255 -> float32 in [0, 1]."""
-    return images.astype(np.float32) / np.float32(255)
+    unit: NDArray[np.float32] = images.astype(np.float32) / np.float32(255)
+    return unit
 
 
 def papers_subset(count: int = 512) -> NDArray[np.int64]:
@@ -97,13 +98,10 @@ def _from_npz(path: Path) -> Cifar10:
         missing = {"train_images", "train_labels", "test_images", "test_labels"} - set(stored.files)
         if missing:
             raise DataError(f"{path} has no {', '.join(sorted(missing))}")
-        arrays = [
-            np.asarray(stored[f"{part}_{what}"], np.uint8 if what == "images" else np.int64)
-            for part in ("train", "test")
-            for what in ("images", "labels")
-        ]
-    images = [a.transpose(0, 3, 1, 2) if a.ndim == 4 and a.shape[-1] == 3 else a for a in arrays[::2]]
-    return Cifar10(images[0], arrays[1], images[1], arrays[3])
+        read = [np.asarray(stored[f"{part}_images"], np.uint8) for part in ("train", "test")]
+        labels = [np.asarray(stored[f"{part}_labels"], np.int64) for part in ("train", "test")]
+    images = [a.transpose(0, 3, 1, 2) if a.ndim == 4 and a.shape[-1] == 3 else a for a in read]
+    return Cifar10(images[0], labels[0], images[1], labels[1])
 
 
 def _from_package(folder: Path) -> Cifar10:

@@ -48,7 +48,8 @@ def main(
         bar = float(bars[t])
         noise = (1 - bar) / bar  # variance of the noise, in units of the image
         estimates, epsilons = [], []
-        for part in clean.split(64):
+        for first in range(0, len(clean), 64):
+            part = clean[first : first + 64]
             drawn = torch.randn(part.shape, generator=generator)
             noisy = bar**0.5 * part + (1 - bar) ** 0.5 * drawn
             with torch.no_grad():

@@ -124,7 +124,8 @@ class CifarUNet(nn.Module):
         low = self.middle1(self.shrink(high), shifts[1])
         low = self.middle2(low, shifts[2])
         high = self.up(torch.cat([self.grow(low), high], dim=1), shifts[3])
-        return linear + scale * self.conv_out(F.silu(self.norm_out(high)))
+        epsilon: Tensor = linear + scale * self.conv_out(F.silu(self.norm_out(high)))
+        return epsilon
 
 
 def load_classifier(weights: Path = WEIGHTS) -> CifarClassifier:

@@ -59,7 +59,9 @@ def main(
             renew_statistics(model, torch.from_numpy(to_unit(stored.train_images[:10_000])))
             save_file(half(model.state_dict()), out / "classifier.safetensors")
             shipped = load_classifier(out)
-            answers = [torch.cat([m(part).argmax(1) for part in x.split(500)]) for m in (model, shipped)]
+            answers = [
+                torch.cat([m(x[i : i + 500]).argmax(1) for i in range(0, len(x), 500)]) for m in (model, shipped)
+            ]
             epochs = content["step"] * content["batch"] / 50_000
             print(f"classifier: {content['step']} steps, {epochs:.2f} epochs, {content['spent'] / 60:.1f} minutes")
             print(f"  test accuracy {[float((a == y).double().mean()) for a in answers]} (float32, float16)")

@@ -93,7 +93,7 @@ def main(
     tests, test_labels = torch.from_numpy(stored_data.test_images), torch.from_numpy(stored_data.test_labels)
     model = CifarClassifier()
     whiten(model, images[:5000])
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     kernels = [p for n, p in model.named_parameters() if p.ndim == 4 and "stem" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim < 4]
     optimizers: list[torch.optim.Optimizer] = [

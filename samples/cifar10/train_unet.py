@@ -52,7 +52,7 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     images = torch.from_numpy(load_cifar10(data).train_images)
-    model = CifarUNet().to(device, memory_format=torch.channels_last)
+    model = CifarUNet().to(device).to(memory_format=torch.channels_last)
     kernels = [p for p in model.parameters() if p.ndim == 4 and p.shape[2] == 3]
     others = [p for p in model.parameters() if not (p.ndim == 4 and p.shape[2] == 3)]
     optimizers: list[torch.optim.Optimizer] = (

@@ -66,7 +66,8 @@ def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
     for _ in range(rounds):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+    result: Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
+    return result
 
 
 class Ema:

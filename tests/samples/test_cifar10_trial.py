@@ -111,7 +111,7 @@ def test_baselines_change_what_they_should() -> None:
 
 def test_jpeg_has_the_gradient_of_the_identity() -> None:
     x = torch.rand(1, 3, 32, 32, requires_grad=True)
-    jpeg(30).transform(x, torch.Generator()).sum().backward()
+    jpeg(30).transform(x, torch.Generator()).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert bool((x.grad == 1).all())
 

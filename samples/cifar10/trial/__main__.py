@@ -5,8 +5,9 @@
     python -m samples.cifar10.trial.report                       # write what is there
 
 It goes through the test images in batches of 32, in one order for all systems, and does the most important tasks first:
-whenever it is stopped, systems can be compared on the images that both have met. Several processes share the work with `--shard 0/2` and `--shard 1/2`.
-Everything that is done is kept in `--work`, by the hash of the bundle's files.
+whenever it is stopped, systems can be compared on the images that both have met. Several processes share the work with
+`--shard 0/2` and `--shard 1/2`. Everything that is done is kept in `--work`, by the hash of the
+bundle's files.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def run(attack: Attack, system: System, plain: System, images: Float32, labels: 
     if attack.kind == "low-frequency":
         return _array(LowFrequency(eps=attack.eps, grid=attack.grid, **common)(system.exact(seed + 1), x, y))
     if attack.kind == "apgd":
-        made = [APGD(loss=loss, **ball, **common)(system.exact(seed + 1), x, y) for loss in ("ce", "dlr")]  # type: ignore[arg-type]
+        made = [APGD(loss=loss, **ball, **common)(system.exact(seed + 1), x, y) for loss in ("ce", "dlr")]
         return _array(select_worst(system.exact(seed + 2), made, y, attack.selection if system.random else 1)[0])
     raise ValueError(f"there is no attack {attack.kind!r}")
 
@@ -93,12 +93,13 @@ def _square(attack: Attack, system: System, images: Float32, labels: Labels, see
         return system.answers(batch, 1, seed + 1000 * asked)[0]
 
     recheck = 10 if system.random else 0
-    return Square(attack.eps, attack.steps, recheck=recheck, seed=seed)(answers, images, labels).images
+    found = Square(attack.eps, attack.steps, recheck=recheck, seed=seed)(answers, images, labels)
+    return np.asarray(found.images, np.float32)
 
 
 def _autoattack(attack: Attack, plain: System, images: Float32, labels: Labels, seed: int) -> Float32:
     """AutoAttack `standard` (its authors' code, as `pyautoattack`) on the plain classifier."""
-    from pyautoattack import AutoAttack
+    from pyautoattack import AutoAttack  # type: ignore[import-untyped]
 
     norm = {"linf": "Linf", "l2": "L2"}[attack.norm]
     made = AutoAttack(plain.exact(seed), norm=norm, eps=attack.eps, version="standard", seed=seed, device="cpu")

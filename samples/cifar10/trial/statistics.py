@@ -57,8 +57,8 @@ def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
 def sign_test(wins: int, losses: int) -> float:
     """Two-sided exact p-value of `wins` heads in `wins + losses` throws of a fair coin."""
     count = wins + losses
-    tail = sum(math.comb(count, k) for k in range(min(wins, losses) + 1)) / 2**count
-    return min(1.0, 2 * tail)
+    tail = sum(math.comb(count, k) for k in range(min(wins, losses) + 1))
+    return min(1.0, float(2 * tail / int(2**count)))
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -46,7 +46,7 @@ class Answers:
         """The decision [N] of the first `count` votes; ties go to the class of the surest votes."""
         votes, top = self.votes[:count], self.top[:count]
         if len(votes) == 1:
-            return votes[0]
+            return np.asarray(votes[0], np.int64)
         scores = np.zeros((len(self), 10))
         for vote, weight in zip(votes, top, strict=True):
             scores[np.arange(len(self)), vote] += 1 + 1e-3 * np.exp(weight)
@@ -144,7 +144,7 @@ class Store:
                 batch, draws = (int(n) for n in path.stem.split("-"))
                 by_draws.setdefault(draws, {})[batch] = path
             draws = max(by_draws, key=lambda d: (len(by_draws[d]), d))
-            parts = []
+            parts: list[Answers] = []
             while len(parts) in by_draws[draws]:
                 parts.append(Answers.from_dict(json.loads(by_draws[draws][len(parts)].read_text())))
             if parts:

@@ -38,9 +38,12 @@ class System(Protocol):
         random: whether two answers can differ.
     """
 
-    name: str
-    calls: int
-    random: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def calls(self) -> int: ...
+    @property
+    def random(self) -> bool: ...
 
     def exact(self, seed: int) -> Logits:
         """Images -> logits, differentiable as far as anything in it is, with new noise at every call."""
