@@ -90,7 +90,7 @@ def _square(attack: Attack, system: System, images: Float32, labels: Labels, see
     def answers(batch: Float32) -> Float32:
         nonlocal asked
         asked += 1
-        return system.answers(batch, 1, seed + 1000 * asked)[0]
+        return np.asarray(system.answers(batch, 1, seed + 1000 * asked)[0], np.float32)
 
     recheck = 10 if system.random else 0
     found = Square(attack.eps, attack.steps, recheck=recheck, seed=seed)(answers, images, labels)
