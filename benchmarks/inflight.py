@@ -8,7 +8,7 @@ import numpy as np
 
 import edgepure
 from edgepure.measure import interleaved
-from edgepure.methods import UniformSpec, compile_plan
+from edgepure.methods import UniformSpec
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.rows.noise import SeededNoise
 from edgepure.rows.plan import Plan
@@ -33,10 +33,7 @@ def measure(purifier: edgepure.Purifier, images: np.ndarray, repeats: int) -> di
     lengths = plan_lengths(len(images), np.random.default_rng(0))
     mean = round(sum(lengths) / len(lengths))
     elements = int(np.prod(purifier.image_shape))
-    plans = {
-        n: compile_plan(UniformSpec(t_star=10 * n, steps=n), purifier.schedule, image_elements=elements)
-        for n in {*lengths, mean}
-    }
+    plans = {n: UniformSpec(t_star=10 * n, steps=n).compile(purifier.schedule, elements) for n in {*lengths, mean}}
     noise = SeededNoise(1)
 
     def jobs(chosen: Sequence[Plan], first: int = 0) -> list[Job]:

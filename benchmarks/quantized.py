@@ -28,7 +28,7 @@ from edgepure_calibration.quantize.kernels import KernelChoice, KernelName, fast
 from edgepure_calibration.quantize.ranges import measure_ranges
 from edgepure_calibration.quantize.recording import record
 from edgepure_calibration.quantize.speed import step_calls
-from edgepure_export.graphs.qdq import SCHEMES
+from edgepure_export.graphs.qdq import scheme_of
 
 from . import ddpm_unet
 from .__main__ import machine
@@ -83,7 +83,7 @@ def variants(
     images = np.random.default_rng(0).random((IMAGES, *fp32.image_shape)).astype(np.float32)
     samples = record(fp32, [fp32.preset("heterogeneous")], images, CALLS, seed=1)
     work.mkdir(parents=True, exist_ok=True)
-    ranges = measure_ranges(bundle.graph_path("step"), SCHEMES["int8", "cpu"], samples, work)
+    ranges = measure_ranges(bundle.graph_path("step"), scheme_of("int8", "cpu"), samples, work)
     choice = (
         KernelChoice(kernel, ()) if kernel else fastest_kernel(bundle, "step", fp32.plan("heterogeneous"), ranges, work)
     )

@@ -6,24 +6,25 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from .engines.base import Engine
+from .engines.base import Engine, Stepper
+from .engines.kinds import engine_words, kind_of
+from .engines.null import NullEngine
 from .errors import ConfigError
-from .machine.packages import engine_words
 from .methods.presets import Preset
 from .purify.inflight import InFlight, Job
 from .purify.purifier import Purifier
 from .rows.noise import SeededNoise
 from .rows.plan import Plan
+from .types import Progress
 
 #: Anything that does the work to be timed.
 Work = Callable[[], object]
-#: Called with the share of the work that is done.
-BenchProgress = Callable[[float], None]
 
 #: A timed purification runs at most this many rows of its plan: a loop costs the same per row however long it is.
 MOST_ROWS = 50
@@ -46,7 +47,7 @@ class SideBySide:
 
 
 def interleaved(
-    candidates: Mapping[str, Work], repeats: int, warmup: int = 1, on_progress: BenchProgress | None = None
+    candidates: Mapping[str, Work], repeats: int, warmup: int = 1, on_progress: Progress | None = None
 ) -> SideBySide:
     """Time candidates side by side: every round runs each of them once, in an order that alternates.
 
@@ -54,7 +55,9 @@ def interleaved(
         ConfigError: no candidate, or less than one repeat.
     """
     if repeats < 1 or not candidates:
-        raise ConfigError(f"need at least one candidate and one repeat, got {len(candidates)} and {repeats}")
+        raise ConfigError(
+            f"need at least one candidate and one repeat, got {len(candidates)} and {repeats}", code="E-bench-option"
+        )
     for _ in range(warmup):
         for work in candidates.values():
             work()
@@ -66,7 +69,7 @@ def interleaved(
             candidates[name]()
             times[name].append(perf_counter() - start)
         if on_progress is not None:
-            on_progress((number + 1) / repeats)
+            on_progress((number + 1) / repeats, "measuring")
     return SideBySide({name: tuple(values) for name, values in times.items()})
 
 
@@ -110,6 +113,8 @@ class BatchSpeed:
         step_ms: one call of the step graph, noise and coefficients already in place.
         loop_cost: time of a purification over (rows x bare UNet call): the price of everything around the UNet.
         images_per_second: decisions of the preset a second, at the rate at which in-flight batching executed rows.
+        loop_ms: of the loop alone, a row, scheduling and noise: the purification on an engine that answers at once.
+            None on a GPU, where the noise is made elsewhere.
     """
 
     batch: int
@@ -117,6 +122,7 @@ class BatchSpeed:
     step_ms: float
     loop_cost: float
     images_per_second: float
+    loop_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ def bench(
     *,
     batches: Sequence[int] = (1, 8),
     repeats: int = 5,
-    on_progress: BenchProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Bench:
     """Measure the preset's plan (with SSNI: the plan of the full noise level) on random images.
 
@@ -156,7 +162,7 @@ def bench(
         preset: name or `Preset`; None: the bundle's default.
         batches: batch sizes to measure.
         repeats: rounds; every round times the bare calls, the step calls and the purification once.
-        on_progress: called with the share done.
+        on_progress: how far it is.
 
     Raises:
         ConfigError: a batch size is out of range, or the bundle has no ``unet`` graph.
@@ -164,20 +170,21 @@ def bench(
     if not batches or min(batches) < 1 or max(batches) > purifier.slots:
         raise ConfigError(
             f"batch sizes {', '.join(map(str, batches)) or 'none'}: expected 1 to {purifier.slots}, the slots of the "
-            "purifier"
+            "purifier",
+            code="E-bench-batch",
         )
     if "unet" not in purifier.bundle.manifest.graphs:
-        raise ConfigError("this bundle has no bare `unet` graph to compare with; export it again")
+        raise ConfigError("this bundle has no bare `unet` graph to compare with; export it again", code="E-bench-graph")
     chosen = purifier.preset(preset)
     full = purifier.plan(chosen)
     plan = replace(full, rows=full.rows[:MOST_ROWS])
     calls = purifier.planner.unet_calls(chosen)
 
-    def progress(done: int) -> BenchProgress | None:
+    def progress(done: int) -> Progress | None:
         if on_progress is None:
             return None
         report = on_progress
-        return lambda share: report((done + share) / len(batches))
+        return lambda share, words: report((done + share) / len(batches), f"{words} batches of {batches[done]}")
 
     speeds = tuple(
         _measure(purifier, plan, batch, calls, repeats, progress(done)) for done, batch in enumerate(batches)
@@ -206,10 +213,11 @@ def peak_memory() -> int | None:
 
 
 def _measure(
-    purifier: Purifier, plan: Plan, batch: int, calls: int, repeats: int, on_progress: BenchProgress | None
+    purifier: Purifier, plan: Plan, batch: int, calls: int, repeats: int, on_progress: Progress | None
 ) -> BatchSpeed:
     bare = BareUnet(purifier.engine("unet"), batch)
-    stepper = purifier.stepper("step_learned" if plan.learned_variance else "step")
+    graph = "step_learned" if plan.learned_variance else "step"
+    stepper = purifier.stepper(graph)
     shape, rows = purifier.image_shape, len(plan.rows)
     rng = np.random.default_rng(0)
     refs = rng.uniform(-1.0, 1.0, (batch, *shape)).astype(np.float32)
@@ -230,13 +238,15 @@ def _measure(
             stepper.step(batch)
         stepper.wait()
 
-    def purification() -> None:
+    def purification(stepper: Stepper = stepper) -> None:
         jobs = [Job(plan, source.for_image(plan, i, 0, mask, shape), ref, mask) for i, ref in enumerate(refs)]
         InFlight(stepper).run(jobs, lambda job, x: None)
 
-    times = interleaved(
-        {"unet": bare_calls, "step": step_calls, "purification": purification}, repeats, on_progress=on_progress
-    )
+    works: dict[str, Work] = {"unet": bare_calls, "step": step_calls, "purification": purification}
+    on_host = kind_of(purifier.provider).device == "cpu"
+    if on_host:
+        works["loop"] = partial(purification, NullEngine(purifier.engine(graph)).stepper(batch))
+    times = interleaved(works, repeats, on_progress=on_progress)
     bare.close()
     seconds = times.median("purification")
     return BatchSpeed(
@@ -245,4 +255,5 @@ def _measure(
         step_ms=1e3 * times.median("step") / rows,
         loop_cost=times.ratio("purification", "unet"),
         images_per_second=batch * rows / seconds / calls,
+        loop_ms=1e3 * times.median("loop") / rows if on_host else None,
     )

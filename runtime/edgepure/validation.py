@@ -1,4 +1,5 @@
-"""One clear sentence out of a pydantic `ValidationError`: where in the document, what was found, what was expected."""
+"""Entries of documents, and one clear sentence out of a pydantic `ValidationError`: where, what was found, what was
+expected."""
 
 from __future__ import annotations
 
@@ -8,9 +9,18 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 _LONGEST_VALUE = 80
+
+
+class Entry(BaseModel):
+    """Base of what documents hold: unknown keys, NaN and infinities are errors, and nothing changes afterwards.
+
+    Pydantic builds its validators at first use: imports stay quick, and the list of methods may still grow by then.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -> str:

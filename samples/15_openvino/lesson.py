@@ -7,7 +7,7 @@ import numpy as np
 
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.images.dataset import LabelledImages
+from edgepure.images import LabelledImages
 from edgepure_calibration.quantize import Limits, Request, quantize
 
 bundle = Path("out/openvino")

@@ -27,7 +27,8 @@ from workers import Pair, Report, Workers
 
 import edgepure
 from edgepure.cli.progress import Progress, duration
-from edgepure.demo.evaluate import Evaluation, MethodRun, evaluate, evaluate_methods, plain_labels
+from edgepure.demo.evaluate import MethodRun, ScoredRun, evaluate, evaluate_methods, plain_labels
+from edgepure.demo.page import write
 from edgepure.errors import VerificationError
 from edgepure.parity.verify import verify
 from edgepure_calibration.attacks import PGD, Defence
@@ -87,11 +88,14 @@ def purify_all(run: DemoRun, workers: Workers, bar: Progress) -> None:
     """Every method on the clean and on the attacked images."""
 
     def one(name: str, pair: Pair, report: Report) -> MethodRun:
-        def progress(_: str, done: int, of: int) -> None:
-            report(done / of)
-
         found = evaluate_methods(
-            pair.purifier, [name], run.clean, run.attacked, run.labels, seed=NOISE_SEED, on_progress=progress
+            pair.purifier,
+            [name],
+            run.clean,
+            run.attacked,
+            run.labels,
+            seed=NOISE_SEED,
+            on_progress=lambda share, _: report(share),
         )
         return found[name]
 
@@ -106,7 +110,7 @@ def attack_defences(run: DemoRun, workers: Workers, bar: Progress) -> None:
     """
     default, stronger = run.names[0], "twice the radius"
 
-    def one(task: str, pair: Pair, report: Report) -> tuple[Images, Evaluation]:
+    def one(task: str, pair: Pair, report: Report) -> tuple[Images, ScoredRun]:
         name, attack = (default, STRONGER) if task == stronger else (task, WHITEBOX)
         index = run.whitebox_index[name]
         adversarial = attack(
@@ -178,7 +182,7 @@ def main(
     with clock.stage("export to ONNX") as bar:
         bundle = build(out / "bundle", weights, on_progress=lambda what, share: bar.update(share, what))
     with clock.stage("self-test") as bar:
-        verification = verify(bundle, threads=1, on_progress=lambda what, share: bar.update(share, what))
+        verification = verify(bundle, threads=1, on_progress=bar.update)
         console.print(f"    {verification}")
         if not verification:
             raise VerificationError(str(verification))
@@ -206,7 +210,7 @@ def main(
             attack_defences(run, workers, bar)
         with clock.stage("report"):
             report = make_report(run, purifier, clock.timings)
-            paths = report.write(out)
+            paths = write(report, out)
     for method in report.methods:
         assert method.attacked is not None and method.whitebox is not None
         console.print(

@@ -10,11 +10,19 @@ import torch
 from data import Images, Labels
 
 from edgepure import Preset, Purifier
-from edgepure.demo.evaluate import Evaluation, MethodRun, plain_labels, plan_rows
-from edgepure.demo.galleries import attack_gallery, method_gallery, one_of_each_class
-from edgepure.demo.report import DemoReport, Gallery, environment
-from edgepure.demo.scores import Protocol, Score
-from edgepure.parity.verify import Verification
+from edgepure.demo.evaluate import (
+    MethodRun,
+    ScoredRun,
+    attack_gallery,
+    method_gallery,
+    one_of_each_class,
+    plain_labels,
+    plan_rows,
+)
+from edgepure.demo.report import ColumnProtocol, DemoReport, Gallery
+from edgepure.parity.verification import Verification
+from edgepure.purify.scores import Score
+from edgepure.report.environment import environment
 from edgepure_calibration.attacks import PGD, Defence
 
 
@@ -60,7 +68,7 @@ class DemoRun:
     methods: dict[str, MethodRun] = field(default_factory=dict)
     whitebox_index: dict[str, Labels] = field(default_factory=dict)
     adversarial: dict[str, Images] = field(default_factory=dict)
-    whitebox: dict[str, Evaluation] = field(default_factory=dict)
+    whitebox: dict[str, ScoredRun] = field(default_factory=dict)
     agreement: str = ""
     stronger: Score | None = None
 
@@ -98,15 +106,15 @@ def make_report(run: DemoRun, purifier: Purifier, timings: Mapping[str, float]) 
     )
 
 
-def _protocols(run: DemoRun, default: str) -> dict[str, Protocol]:
+def _protocols(run: DemoRun, default: str) -> dict[str, ColumnProtocol]:
     settings = run.settings
     votes = run.presets[default].votes
     decision = f"{votes.rule} of {votes.count} purifications, the classifier alone one answer"
     images = f"{len(run.labels)} of the {settings.test_images} held-back test images"
     drawn = {"subset": settings.subset_seed}
     return {
-        "clean": Protocol(images=images, decision=decision, seeds={"noise": settings.noise_seed, **drawn}),
-        "attacked": Protocol(
+        "clean": ColumnProtocol(images=images, decision=decision, seeds={"noise": settings.noise_seed, **drawn}),
+        "attacked": ColumnProtocol(
             images=images,
             decision=decision,
             seeds={"noise": settings.noise_seed + 1, "attack": settings.transfer.seed, **drawn},
@@ -114,7 +122,7 @@ def _protocols(run: DemoRun, default: str) -> dict[str, Protocol]:
             target="the plain classifier; the same images are then given to every method",
             **_attack(settings.transfer),
         ),
-        "whitebox": Protocol(
+        "whitebox": ColumnProtocol(
             images=_subset(run),
             decision=f"{votes.rule} of {votes.count} purifications by the exported graphs, their noise unknown "
             "to the attacker",
@@ -128,7 +136,7 @@ def _protocols(run: DemoRun, default: str) -> dict[str, Protocol]:
             target="each method with its classifier, as deployed (the PyTorch twin of the bundle)",
             **_attack(settings.whitebox),
         ),
-        "plain_whitebox": Protocol(
+        "plain_whitebox": ColumnProtocol(
             images=images,
             decision="one answer",
             seeds={"attack": settings.plain_whitebox.seed, **drawn},

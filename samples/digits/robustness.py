@@ -32,7 +32,7 @@ from edgepure.images.dataset import LabelledImages
 from edgepure_calibration.evaluate import Evaluation, Footnotes, Settings, evaluate
 from edgepure_calibration.evaluate.ablation import Ablation, resampling_ablation
 from edgepure_calibration.evaluate.card import write_card
-from edgepure_calibration.evaluate.report import check_tools, write_report
+from edgepure_calibration.evaluate.report import write_report
 from edgepure_calibration.evaluate.tables import attack_table, mask_table, policy_table, summary_table
 from edgepure_export import load_twin
 
@@ -252,8 +252,6 @@ def main(
     card: Annotated[bool, typer.Option("--card", help="Put the robustness card into --bundle.")] = False,
 ) -> None:
     """Attack every preset of the digits bundle and write the tables."""
-    if report is not None:
-        check_tools()
     count = cores or len(os.sched_getaffinity(0))
     place, started = bundle or demo_bundle(), perf_counter()
     todo = tasks(quick)

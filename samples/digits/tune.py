@@ -26,9 +26,9 @@ from tune_report import Answer, share, write_results
 from edgepure import Preset
 from edgepure.cli.progress import Progress
 from edgepure.demo import demo_bundle
-from edgepure.demo.scores import Score
 from edgepure.images.dataset import LabelledImages
 from edgepure.methods.published import get
+from edgepure.purify.scores import Score
 from edgepure_calibration.attacks import APGD
 from edgepure_calibration.tune import TuneSettings, Tuning, tune
 from edgepure_calibration.tune.candidate import Candidate

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from edgepure.cli.progress import duration
-from edgepure.demo.scores import Score
 from edgepure.files.atomic import write_json, write_text
+from edgepure.purify.scores import Score
 from edgepure_calibration.attacks import APGD
 from edgepure_calibration.tune import Tuning
 from edgepure_calibration.tune.candidate import Candidate

@@ -15,7 +15,7 @@ import numpy as np
 import edgepure
 from edgepure.bundle.bundle import Bundle
 from edgepure.engines.base import Stepper
-from edgepure.methods import UniformSpec, compile_plan
+from edgepure.methods import UniformSpec
 from edgepure.parity.verify import verify
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.rows.noise import SeededNoise
@@ -199,7 +199,7 @@ def _purified(
     for image in images:
         n = lengths[image]
         spec = UniformSpec(t_star=10 * n, steps=n, sampler="ddim", eta=1.0)
-        plan = compile_plan(spec, schedule, image_elements=refs[0].size)
+        plan = spec.compile(schedule, refs[0].size)
         jobs.append(Job(plan, source.for_image(plan, image, 0, None, stepper.image_shape), refs[image], tag=image))
 
     def done(job: Job, x: np.ndarray[Any, Any]) -> None:

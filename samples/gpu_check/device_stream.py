@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepure.methods import UniformSpec, compile_plan
+from edgepure.methods import UniformSpec
 from edgepure.rows.noise import SeededNoise, Stream, normals, philox4x32
 from edgepure.rows.schedule import NoiseSchedule
 
@@ -64,9 +64,7 @@ def on_device() -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
 
     elements = int(np.prod(SHAPE))
     gpu, stream = require_gpu("the noise kernel"), CudaStream()
-    plan = compile_plan(
-        UniformSpec(t_star=100, steps=10, sampler="ddim", eta=1.0), NoiseSchedule.linear(), image_elements=elements
-    )
+    plan = UniformSpec(t_star=100, steps=10, sampler="ddim", eta=1.0).compile(NoiseSchedule.linear(), elements)
     counters = counter_array(len(CASES))
     for index, (seed, image, vote, row) in enumerate(CASES):
         counters[index] = DeviceNoise.counter(SeededNoise(seed).for_image(plan, image, vote, None, SHAPE), row)

@@ -62,7 +62,7 @@ def opened(bundle: Path, name: EngineName, batches: Sequence[int] = (1, 2, 4, 8)
         from edgepure.engines.tensorrt.build import build_engines
 
         cache = _timing_cache(bundle) if name.provider == "tensorrt" else None
-        build_engines(bundle, name.precision, tuple(batches), product=name.provider, timing_cache=cache)
+        build_engines(bundle, name.precision, tuple(batches), provider=name.provider, timing_cache=cache)
     with edgepure.load(bundle, name.provider, precision=name.precision, slots=max(batches)) as purifier:
         yield purifier
 

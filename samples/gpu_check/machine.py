@@ -7,8 +7,9 @@ import platform
 from datetime import datetime, timezone
 from typing import Any
 
+from edgepure.engines.kinds import ONNXRUNTIME
 from edgepure.machine import jetson, nvidia
-from edgepure.machine.packages import ONNXRUNTIME, installed_package
+from edgepure.machine.packages import installed_package
 from edgepure.machine.processor import cpu_name, usable_cores
 
 from .sections import Section

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgepure.methods import UniformSpec, compile_plan
+from edgepure.methods import UniformSpec
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.purify.purifier import Purifier
 from edgepure.rows.noise import SeededNoise
@@ -48,7 +48,7 @@ def count(engine: Purifier, device: str) -> Mapping[str, Any]:
 
 def _purify(engine: Purifier, rows: int) -> None:
     spec = UniformSpec(t_star=10 * rows, steps=rows, sampler="ddim", eta=1.0)
-    plan = compile_plan(spec, engine.schedule, image_elements=int(np.prod(engine.image_shape)))
+    plan = spec.compile(engine.schedule, int(np.prod(engine.image_shape)))
     ref = np.zeros(engine.image_shape, np.float32)
     noise = SeededNoise(1).for_image(plan, 0, 0, None, engine.image_shape)
     InFlight(engine.stepper("step")).run([Job(plan, noise, ref)], lambda job, x: None)

@@ -27,7 +27,7 @@ def add_int8(bundle: Path, work: Path) -> None:
     """An int8 variant for a GPU of the digits bundle, calibrated on a few of its images, unless it is there."""
     from edgepure_calibration.quantize.ranges import measure_ranges
     from edgepure_calibration.quantize.recording import record
-    from edgepure_export.graphs.qdq import SCHEMES
+    from edgepure_export.graphs.qdq import scheme_of
 
     opened = Bundle.open(bundle, verify=False)
     if "int8" in opened.manifest.variants:
@@ -38,6 +38,6 @@ def add_int8(bundle: Path, work: Path) -> None:
         samples = record(purifier, [purifier.preset()], images, 64, 1)
     folder = work / f"{bundle.name}-int8"
     folder.mkdir(parents=True, exist_ok=True)
-    scheme = SCHEMES["int8", "tensorrt"]
+    scheme = scheme_of("int8", "tensorrt")
     ranges = measure_ranges(opened.graph_path("step"), scheme, samples, folder)
     write_variant(opened, build(opened, "int8", "tensorrt", folder / "graphs", ranges), _EVIDENCE)

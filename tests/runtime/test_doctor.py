@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import json
 import os
@@ -16,10 +17,11 @@ import onnxruntime
 import pytest
 from cli_process import environment, run
 
-from edgepure import doctor
 from edgepure.cli.doctor import _torch
 from edgepure.engines import onnxruntime as onnxruntime_engine
 from edgepure.engines import openvino as openvino_engine
+from edgepure.engines.gpu import onnxruntime as cuda_engine
+from edgepure.engines.tensorrt import probe as tensorrt_probe
 from edgepure.engines.tensorrt.probe import Found
 from edgepure.errors import ProviderError
 from edgepure.machine import jetson as jetsons
@@ -27,10 +29,15 @@ from edgepure.machine import nvidia
 from edgepure.machine.jetson import Jetson
 from edgepure.machine.nvidia import Driver, Gpu
 
+#: The module: `edgepure.doctor` is the function.
+doctor = importlib.import_module("edgepure.doctor")
+GPU = Driver("580.95.05", "13.0", (Gpu("NVIDIA H200", "9.0", 150_000_000_000),))
+NO_GPU = Driver(fault="no NVIDIA driver on this machine (libcuda)")
+
 
 @pytest.fixture(scope="module")
 def found() -> doctor.Environment:
-    return doctor.gather()
+    return doctor.doctor()
 
 
 def test_this_machine_is_described(found: doctor.Environment) -> None:
@@ -46,10 +53,18 @@ def test_this_machine_is_described(found: doctor.Environment) -> None:
 
 
 def test_a_missing_engine_comes_with_the_line_that_installs_it(found: doctor.Environment) -> None:
-    missing = doctor.ProviderStatus("cuda", "CUDAExecutionProvider", False, "not there", "pip install edgepure[cuda]")
-    machine = replace(found, providers=(missing,), modules=())
+    line = "pip install edgepure[cuda]"
+    missing = doctor.ProviderStatus("cuda", "ONNX Runtime", None, False, detail="not there", install=line)
+    machine = replace(found, providers=(missing,), parts=())
     assert not machine
     assert machine.advice()[-1] == "cuda: not there; pip install edgepure[cuda]"
+
+
+def cuda_that_is_offered(monkeypatch: pytest.MonkeyPatch, session: Any) -> doctor.ProviderStatus:
+    """What the doctor says of CUDA, if ONNX Runtime offers it and makes such sessions."""
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    return doctor.provider_status("cuda", GPU, None)
 
 
 def test_a_provider_that_falls_back_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,9 +78,8 @@ def test_a_provider_that_falls_back_does_not_work(monkeypatch: pytest.MonkeyPatc
 
     loaded: list[bool] = []
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda **_: loaded.append(True), raising=False)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    fault = doctor.try_provider("CUDAExecutionProvider")
-    assert fault is not None and "took CPUExecutionProvider instead" in fault
+    found = cuda_that_is_offered(monkeypatch, Session)
+    assert not found.works and "took CPUExecutionProvider instead" in found.detail
     assert loaded, "CUDA's libraries that are Python packages are found as by the engine"
 
 
@@ -73,29 +87,29 @@ def test_a_gpu_without_cudnn_does_not_work(monkeypatch: pytest.MonkeyPatch) -> N
     """Two numbers can be added without it."""
     name = "CUDAExecutionProvider"
     session = SimpleNamespace(get_providers=lambda: [name], run=lambda *_: [np.array([2.0, 2.0], np.float32)])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: session)
     for missing in ("libcudnn.so.9: cannot open shared object file", ""):
-        monkeypatch.setattr(onnxruntime_engine, "why_inactive", lambda _, missing=missing: missing)
-        assert doctor.try_provider(name) == (missing or None)
+        monkeypatch.setattr(cuda_engine, "why_inactive", lambda _, missing=missing: missing)
+        found = cuda_that_is_offered(monkeypatch, lambda *_, **__: session)
+        assert (found.works, found.detail) == (not missing, missing)
 
 
 def test_a_provider_that_computes_nonsense_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = SimpleNamespace(get_providers=lambda: ["X"], run=lambda *_: [np.array([2.0, 3.0], np.float32)])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: session)
-    assert doctor.try_provider("X") == "computed [2.0, 3.0] for 1 + 1"
+    name = "CUDAExecutionProvider"
+    session = SimpleNamespace(get_providers=lambda: [name], run=lambda *_: [np.array([2.0, 3.0], np.float32)])
+    found = cuda_that_is_offered(monkeypatch, lambda *_, **__: session)
+    assert (found.works, found.detail) == (False, "computed [2.0, 3.0] for 1 + 1")
 
 
 def test_a_gpu_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the driver says decides what is advised; no engine of this machine runs on a GPU."""
-    driver = Driver("580.95.05", "13.0", (Gpu("NVIDIA H200", "9.0", 150_000_000_000),))
-    monkeypatch.setattr(nvidia, "find", lambda: driver)
-    monkeypatch.setattr(doctor, "probe", lambda module, run: Found("1.7.1", True, run))
-    machine = doctor.gather()
-    assert machine.driver == driver
+    monkeypatch.setattr(nvidia, "find", lambda: GPU)
+    monkeypatch.setattr(tensorrt_probe, "probe", lambda module, run: Found("1.7.1", True, run))
+    machine = doctor.doctor()
+    assert machine.driver == GPU
     assert json.loads(json.dumps(machine.to_dict()))["driver"]["gpus"][0]["compute_capability"] == "9.0"
     cuda = next(p for p in machine.providers if p.name == "cuda")
     assert cuda.works or "edgepure[cuda]" in cuda.install
-    for module in machine.modules:
+    for module in machine.providers:
         if module.name.startswith("tensorrt") and module.version is not None:
             assert module.works and module.detail == ""
 
@@ -103,22 +117,24 @@ def test_a_gpu_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvidia, "find", lambda: Driver("540.4.0", "12.6", (Gpu("Orin", "8.7", 8 << 30),)))
     monkeypatch.setattr(jetsons, "find", lambda: Jetson("36.4.3", "Jetson Orin Nano", "MAXN_SUPER"))
-    monkeypatch.setattr(doctor, "probe", lambda module, run: Found("1.7.1", True, False, "cannot run an engine (no)"))
+    monkeypatch.setattr(
+        tensorrt_probe, "probe", lambda module, run: Found("1.7.1", True, False, "cannot run an engine (no)")
+    )
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    machine = doctor.gather()
+    machine = doctor.doctor()
     assert machine.to_dict()["jetson"] == {
         "l4t": "36.4.3", "model": "Jetson Orin Nano", "power_mode": "MAXN_SUPER", "jetpack": 6
     }  # fmt: skip
     advice = " | ".join(machine.advice())
     assert "tensorrt: not installed; sudo apt install nvidia-jetpack" in advice
     assert "jp6/cu126" in advice
-    assert "tensorrt_rtx" not in advice, "it has no engines for a Jetson"
+    assert "tensorrt-rtx" not in advice, "it has no engines for a Jetson"
 
 
-def openvino_module(monkeypatch: pytest.MonkeyPatch, openvino: object) -> doctor.ModuleStatus:
+def openvino_status(monkeypatch: pytest.MonkeyPatch, openvino: object) -> doctor.ProviderStatus:
     """What the doctor says of OpenVINO if this is its module."""
     monkeypatch.setattr(openvino_engine, "import_openvino", lambda: openvino)
-    return doctor._openvino(Driver(fault="no NVIDIA driver on this machine (libcuda)"), None)
+    return doctor.provider_status("openvino", NO_GPU, None)
 
 
 def fake_openvino(result: list[float], capabilities: list[str]) -> SimpleNamespace:
@@ -131,10 +147,10 @@ def fake_openvino(result: list[float], capabilities: list[str]) -> SimpleNamespa
 
 
 def test_openvino_is_tried(found: doctor.Environment) -> None:
-    module = next(m for m in found.modules if m.name == "openvino")
+    module = next(p for p in found.providers if p.name == "openvino")
     assert (module.works, module.version) == (True, doctor.package_version("openvino"))
     assert module.detail.endswith("in hardware") and module.install == ""
-    assert replace(found, providers=(), modules=(module,)), "OpenVINO alone is an engine"
+    assert replace(found, providers=(module,)), "OpenVINO alone is an engine"
 
 
 @pytest.mark.parametrize(
@@ -150,27 +166,27 @@ def test_openvino_is_tried(found: doctor.Environment) -> None:
 def test_what_the_processor_has_for_variants(
     capabilities: list[str], features: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "cpu_features", lambda: features)
-    module = openvino_module(monkeypatch, fake_openvino([2.0, 2.0], capabilities))
+    monkeypatch.setattr(openvino_engine, "cpu_features", lambda: features)
+    module = openvino_status(monkeypatch, fake_openvino([2.0, 2.0], capabilities))
     assert module.works and module.detail == words
 
 
 def test_openvino_that_computes_nonsense_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = openvino_module(monkeypatch, fake_openvino([2.0, 3.0], ["BF16"]))
+    module = openvino_status(monkeypatch, fake_openvino([2.0, 3.0], ["BF16"]))
     assert (module.works, module.detail) == (False, "computed [2.0, 3.0] for 1 + 1")
 
     def broken() -> None:
         raise RuntimeError("Exception from src/core.cpp:12:\nno plugin for CPU\n")
 
-    module = openvino_module(monkeypatch, SimpleNamespace(Core=broken))
+    module = openvino_status(monkeypatch, SimpleNamespace(Core=broken))
     assert (module.works, module.detail) == (False, "no plugin for CPU")
 
 
 def test_a_machine_without_openvino_is_not_ill(found: doctor.Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    module = doctor._openvino(found.driver, None)
+    module = doctor.provider_status("openvino", found.driver, None)
     assert (module.version, module.works, module.detail) == (None, False, "not installed")
-    machine = replace(found, modules=(module,))
+    machine = replace(found, providers=(*(p for p in found.providers if p.name == "cpu"), module))
     assert machine
     (line,) = [line for line in machine.advice() if line.startswith("openvino")]
     assert "optional" in line and "pip install edgepure[openvino]" in line
@@ -181,7 +197,7 @@ def test_openvino_reports_its_use_to_nobody(tmp_path: Path) -> None:
     env = environment()
     env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
     done = run("doctor", "--json", env=env)
-    assert next(m for m in done.json["modules"] if m["name"] == "openvino")["works"]
+    assert next(p for p in done.json["providers"] if p["name"] == "openvino")["works"]
     assert not (tmp_path / "sent").exists()
 
 
@@ -200,36 +216,35 @@ def test_what_a_module_can_do(
     spec = importlib.machinery.ModuleSpec("tensorrt", None)
     real = doctor.importlib.util.find_spec
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda n: spec if n == "tensorrt" else real(n))
-    monkeypatch.setattr(doctor, "probe", lambda module, run: found)
-    monkeypatch.setattr(nvidia, "find", lambda: Driver(fault="no NVIDIA driver on this machine (libcuda)"))
-    module = next(m for m in doctor.gather().modules if m.name == "tensorrt")
+    monkeypatch.setattr(tensorrt_probe, "probe", lambda module, run: found)
+    monkeypatch.setattr(nvidia, "find", lambda: NO_GPU)
+    module = next(p for p in doctor.doctor().providers if p.name == "tensorrt")
     assert (module.works, module.builds) == (works, builds)
     assert words in module.detail
-    machine = replace(doctor.gather(), providers=(), modules=(module,))
+    machine = replace(doctor.doctor(), providers=(module,))
     assert bool(machine) == works, "TensorRT alone is an engine"
 
 
 def test_bindings_that_do_not_fit_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     if doctor.package_version("cuda-bindings") is None:
         pytest.skip("cuda-bindings is not installed")
-    driver = Driver("580.95.05", "13.0", (Gpu("NVIDIA H200", "9.0", 150_000_000_000),))
 
     class Code(int):
         name = "cudaErrorInsufficientDriver"
 
     runtime = SimpleNamespace(cudaGetDeviceCount=lambda: (Code(35), 0))
     monkeypatch.setattr(doctor.importlib, "import_module", lambda name: runtime)
-    found = doctor._bindings(driver, None)
+    found = doctor._bindings(GPU, None)
     assert not found.works
     assert found.detail == "finds no GPU (cudaErrorInsufficientDriver)"
     assert found.install == 'pip install "cuda-bindings==13.*"'
     runtime.cudaGetDeviceCount = lambda: (Code(0), 1)
-    assert doctor._bindings(driver, None).works
+    assert doctor._bindings(GPU, None).works
 
 
 @pytest.mark.parametrize(("board", "words"), [(None, "edgepure[export]"), (Jetson("36.4.3"), "on a workstation")])
 def test_torch_is_for_export_and_export_is_not_for_a_board(board: Jetson | None, words: str) -> None:
-    machine = replace(doctor.gather(), torch=False, jetson=board)
+    machine = replace(doctor.doctor(), torch=False, jetson=board)
     assert words in _torch(machine)
     assert _torch(replace(machine, torch=True)) == "installed"
 
@@ -276,7 +291,8 @@ def test_a_broken_installation_is_a_provider_error(tmp_path: Path, monkeypatch: 
         monkeypatch.setitem(sys.modules, name, ModuleType(name))  # what a folder without files imports as
         with pytest.raises(ProviderError, match=rf"^{name} cannot be imported \(AttributeError: .* has no attribute"):
             function()
-        assert "cannot be imported" in (doctor._provider_fault("CPUExecutionProvider") or "")
+        if name == "onnxruntime":
+            assert "cannot be imported" in doctor.provider_status("cpu", NO_GPU, None).detail
 
 
 @pytest.mark.parametrize("code", ["raise ImportError('broken on purpose')", "raise OSError('broken on purpose')"])
@@ -288,5 +304,5 @@ def test_no_engine_at_all_is_exit_code_5(tmp_path: Path, code: str) -> None:
     done.fails(ProviderError.exit_code, "edgepure[cpu]")
     assert done.json["ok"] is False
     assert any("broken on purpose" in line and "edgepure[cpu]" in line for line in done.json["advice"])
-    openvino = next(m for m in done.json["modules"] if m["name"] == "openvino")
+    openvino = next(p for p in done.json["providers"] if p["name"] == "openvino")
     assert "broken on purpose" in openvino["detail"] and "edgepure[openvino]" in openvino["install"]

@@ -43,10 +43,13 @@ def test_nothing_to_measure_is_refused() -> None:
 def test_a_bench_reports_the_plan_that_it_ran(tiny_bundle: Path) -> None:
     shares: list[float] = []
     with edgepure.load(tiny_bundle, threads=1, slots=4) as purifier:
-        found = bench(purifier, "voted", batches=(1, 4), repeats=2, on_progress=shares.append)
+        found = bench(
+            purifier, "voted", batches=(1, 4), repeats=2, on_progress=lambda share, words: shares.append(share)
+        )
         assert (found.preset, found.unet_calls, found.rows_timed) == ("voted", 12, 4)
         assert (found.provider, found.engine) == ("cpu", f"ONNX Runtime {onnxruntime.__version__}")
         assert [speed.batch for speed in found.speeds] == [1, 4]
+        assert all(speed.loop_ms is not None and speed.loop_ms > 0.0 for speed in found.speeds)
         long = purifier.preset().model_copy(update={"method": edgepure.UniformSpec(t_star=400)})
         short = bench(purifier, long, batches=(1,), repeats=1)
         assert (short.unet_calls, short.rows_timed) == (400, measure.MOST_ROWS)

@@ -10,8 +10,8 @@ from tune_report import Answer, difference
 
 from edgepure import Bundle
 from edgepure.demo import demo_bundle
-from edgepure.demo.scores import Score
 from edgepure.methods.planner import Planner
+from edgepure.purify.scores import Score
 from edgepure_calibration.tune.candidate import Candidate, calls_per_decision
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from numpy_stepper import NumpyStepper
 
-from edgepure.engines.numpy_stepper import NumpyStepper
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.rows.noise import NoiseSource, Replay
 from edgepure.rows.plan import Draw, Plan

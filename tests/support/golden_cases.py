@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from golden_data import Recorded, by_source, load, meta, to_model_range
 from golden_trace import Case, Expect, Trace
+from ssni_official import official_plan
 
-from edgepure.methods import EpsSpec, GdmpSpec, GnspSpec, RepaintSpec, UniformSpec, compile_plan
-from edgepure.methods import ssni as adaptive
+from edgepure.methods import EpsSpec, GdmpSpec, GnspSpec, RepaintSpec, UniformSpec
 from edgepure.methods.heterogeneous import official_rows
 from edgepure.rows import grids
 from edgepure.rows.plan import Plan
@@ -82,7 +82,7 @@ def ddim(path: Path) -> Case:
     spec = UniformSpec(
         t_star=max(grid) + 1, timesteps=tuple(grid), sampler="ddim", eta=float(d["eta"]), clip=bool(d["clip"])
     )
-    plan = compile_plan(spec, SCHEDULE, image_elements=d["x"][0].size)
+    plan = spec.compile(SCHEDULE, d["x"][0].size)
     batch = len(d["x"])
     noises = {"initial": _sequence(d["noise"][:1], [float(grid[0])])}
     if float(d["eta"]) > 0.0:  # the last step adds no noise, though one is drawn
@@ -96,7 +96,7 @@ def ddim(path: Path) -> Case:
 def _ddpm(path: Path, net: str, **spec: Any) -> Case:
     d = load(path)
     t_star, batch = int(d["t_star"]), len(d["x"])
-    plan = compile_plan(UniformSpec(t_star=t_star, **spec), SCHEDULE, image_elements=d["x"][0].size)
+    plan = UniformSpec(t_star=t_star, **spec).compile(SCHEDULE, d["x"][0].size)
     levels: list[float | None] = [float(t) for t in range(t_star - 1, -1, -1)]
     # a noise is drawn at the last step too; it is multiplied by 0
     last = t_star + 1 if plan.learned_variance else t_star
@@ -131,7 +131,7 @@ def vp_sde(path: Path) -> Case:
     batch = len(d["x"])
     discrete = "guided" in path.stem
     spec = UniformSpec(t_star=int(d["t_star"]), sampler="sde", sde_label="discrete" if discrete else "continuous")
-    plan = compile_plan(spec, SCHEDULE, image_elements=d["x"][0].size)
+    plan = spec.compile(SCHEDULE, d["x"][0].size)
     assert len(plan.rows) == len(d["unet_t"])
     net = "tiny_eps_learnsigma.onnx" if discrete else "tiny_eps.onnx"
     noises = {"initial": _sequence([d["noise_init"]]), "step": _sequence(d["dw_unit"])}
@@ -148,7 +148,7 @@ def repaint(path: Path, root: Path | None = None) -> Case:
     d = load(path)
     params = meta(path.parent.name, root)["trajectory"]["schedule_jump_params"]
     spec = RepaintSpec(respacing=str(int(d["respacing"])), variance="learned", clip=True, **params)
-    plan = compile_plan(spec, SCHEDULE, image_elements=d["gt"][0].size)
+    plan = spec.compile(SCHEDULE, d["gt"][0].size)
     batch, kept = len(d["gt"]), d["timestep_map"].tolist()
 
     def find(name: str) -> tuple[str, float | None]:
@@ -186,7 +186,7 @@ def gdmp_cifar(path: Path) -> Case:
         purify_steps=K, rounds=rounds, guidance=guidance, guide_scale=float(d["guide_scale"]), ptb=float(d["ptb"]),
         elements=refs.size,
     )  # fmt: skip
-    plan = compile_plan(spec, SCHEDULE, image_elements=refs[0].size)
+    plan = spec.compile(SCHEDULE, refs[0].size)
 
     def find(name: str) -> tuple[str, float | None] | None:
         if "initial" in name:
@@ -213,7 +213,7 @@ def gdmp_imagenet(path: Path) -> Case:
         purify_steps=int(d["purify_step"]), rounds=1, target="clean", guide_scale=float(d["guide_scale"]),
         ptb=float(d["ptb"]), elements=refs.size, respacing=str(int(d["respacing"])), variance="learned",
     )  # fmt: skip
-    plan = compile_plan(spec, SCHEDULE, image_elements=refs[0].size)
+    plan = spec.compile(SCHEDULE, refs[0].size)
     levels: list[float | None] = [float(d["timestep_map"][k]) for k in d["t_spaced"]]
     noises = {"initial": _sequence(d["noise"][:1], levels[:1]), "step": _sequence(d["noise"][1:], levels)}
     recorded = Recorded(noises)
@@ -231,7 +231,7 @@ def eps_score(path: Path) -> Case:
     d = load(path)
     refs, probes = to_model_range(d["x01"]), int(d["T"])
     perturb = "z" in d
-    plan = compile_plan(EpsSpec(probes=probes, perturb=perturb), SCHEDULE, image_elements=refs[0].size)
+    plan = EpsSpec(probes=probes, perturb=perturb).compile(SCHEDULE, refs[0].size)
     noises = {"probe": _sequence(d["z"], [float(k) for k in range(1, probes + 1)])} if perturb else {}
     net = path.with_name("tiny_eps_learnsigma.onnx" if "imagenet" in path.stem else "tiny_eps.onnx")
     # without noise nothing averages the error of std(1/1000), 1.2e-4 of |eps| <= 66
@@ -272,7 +272,7 @@ def ssni(path: Path) -> Case:
     """G6: SSNI by its authors' code: each image is purified along its own list of timesteps."""
     d = load(path)
     plans: list[Plan] = [
-        adaptive.official_plan(SCHEDULE, int(t), steps=int(d["N"]), reweighting=_reweighting(path), bias=int(d["bias"]))
+        official_plan(SCHEDULE, int(t), steps=int(d["N"]), reweighting=_reweighting(path), bias=int(d["bias"]))
         for t in d["t_of_x"]
     ]
     refs = to_model_range(d["x01"])
@@ -292,7 +292,7 @@ def gnsp(path: Path) -> Case:
     counts = [int(n) for n in str(d["num_denoising_steps"]).split(",")]
     spec = GnspSpec(max_timesteps=tuple(levels), num_denoising_steps=tuple(counts), sampler=str(d["method"]))
     refs = to_model_range(d["x01"])
-    plan = compile_plan(spec, SCHEDULE, image_elements=refs[0].size)
+    plan = spec.compile(SCHEDULE, refs[0].size)
     names = [str(n) for n in d["noise_names"]]
     last_of_round = {a for a, b in zip(names, [*names[1:], "initial"], strict=True) if "initial" in b}
 

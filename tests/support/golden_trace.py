@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from golden_data import Float32, Recorded, onnx_epsilon
 from numpy.typing import NDArray
+from numpy_stepper import NumpyStepper
 
 from edgepure.engines.base import Stepper
-from edgepure.engines.numpy_stepper import NumpyStepper
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.rows.noise import Replay, RowNoise
 from edgepure.rows.plan import Plan

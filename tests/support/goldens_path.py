@@ -8,4 +8,4 @@ from pathlib import Path
 
 def goldens_dir() -> Path:
     """``tests/goldens``, or the folder of the same format that ``EDGEPURE_GOLDENS`` names."""
-    return Path(os.environ.get("EDGEPURE_GOLDENS") or Path(__file__).parent / "goldens")
+    return Path(os.environ.get("EDGEPURE_GOLDENS") or Path(__file__).parents[1] / "goldens")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.errors import ImageError
 from edgepure.images.load import load_images
+from edgepure.images.spec import ImageSpec
 
 GRAY = ImageSpec(channels=1, height=4, width=6)
 RGB = ImageSpec(channels=3, height=4, width=6)

@@ -18,7 +18,6 @@ from edgepure.methods import (
     MethodSpec,
     RepaintSpec,
     UniformSpec,
-    compile_plan,
 )
 from edgepure.rows.plan import Plan
 from edgepure.rows.schedule import NoiseSchedule
@@ -31,7 +30,7 @@ clips = st.booleans()
 
 
 def compiled(spec: MethodSpec, schedule: NoiseSchedule = SCHEDULE) -> Plan:
-    return compile_plan(spec, schedule, image_elements=math.prod(SHAPE))
+    return spec.compile(schedule, math.prod(SHAPE))
 
 
 @st.composite

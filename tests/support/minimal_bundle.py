@@ -14,8 +14,9 @@ from onnx import TensorProto, helper
 
 from edgepure.bundle.bundle import hash_files, write_manifest
 from edgepure.bundle.calibration import Calibration
-from edgepure.bundle.manifest import GraphEntry, GraphName, ImageSpec, Manifest, TensorEntry, graph_signature
+from edgepure.bundle.manifest import GraphEntry, GraphName, Manifest, TensorEntry, graph_signature
 from edgepure.files.atomic import write_npz
+from edgepure.images.spec import ImageSpec
 
 IMAGE = ImageSpec(channels=1, height=4, width=5)
 CLASSES = ("zero", "one", "two")

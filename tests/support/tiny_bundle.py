@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from numpy_stepper import NumpyStepper
 from onnx import TensorProto, helper
 
 from edgepure.bundle.bundle import hash_files, write_manifest
-from edgepure.bundle.manifest import GraphEntry, GraphName, ImageSpec, Manifest, graph_signature
-from edgepure.engines.numpy_stepper import NumpyStepper, execute_row
+from edgepure.bundle.manifest import GraphEntry, GraphName, Manifest, graph_signature
 from edgepure.files.atomic import write_npz
+from edgepure.images.spec import ImageSpec
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import MaskSpec, Preset
 from edgepure.purify.inflight import InFlight, Job
+from edgepure.rows.execute import execute_row
 from edgepure.rows.noise import SeededNoise
 from edgepure.rows.plan import COLUMNS
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edgepure import Preset
 from edgepure.errors import ConfigError
-from edgepure.methods import HeterogeneousSpec, UniformSpec
+from edgepure.methods import UniformSpec
 from edgepure.methods.planner import Planner
 from edgepure.rows.noise import NoiseSource
 from edgepure.rows.plan import Plan
@@ -119,15 +119,8 @@ def surrogate(preset: Preset, plan: Plan, calls: int) -> Preset:
     short version is not that of the deployed one, so its numbers flatter: it is here for comparison, marked as such.
     Methods of several rounds become one round from their highest timestep. ``plan``: of the preset.
     """
-    method = preset.method
-    short: HeterogeneousSpec | UniformSpec
-    if isinstance(method, HeterogeneousSpec):
-        first = max(1, calls // 2)
-        changes = {"stage1_steps": first, "stage2_steps": max(1, calls - first), "resample": "none", "ddim_steps": None,
-                   "variant": "paper"}  # fmt: skip
-        short = HeterogeneousSpec.model_validate({**method.model_dump(), **changes})
-    else:
+    short = preset.method.surrogate(calls)
+    if short is None:
         level = round(max(row.t for row in plan.rows)) + 1
         short = UniformSpec(t_star=level, steps=min(calls, level), sampler="ddim", eta=1.0)
-    mask = preset.mask if isinstance(short, HeterogeneousSpec) else None
-    return preset.model_copy(update={"method": short, "mask": mask})
+    return preset.model_copy(update={"method": short, "mask": preset.mask if short.needs_mask else None})

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgepure.bundle.calibration import Calibration, MaskCalibration, ProbeCalibration
 from edgepure.methods.presets import Preset
 from edgepure.methods.ssni import SsniSpec
+from edgepure.report.page import Card, Cards, Cell, Figure, Figures, Notes, Section, Table, Verdict, page, write_page
+from edgepure.report.plots import Plot, Scale, histograms
+from edgepure.report.text import Markup
 
-from ..page import Figure, Table, write_page
-from ..plots import figure_to_data_uri, new_figure
 from .probes import describe, ranked
 from .run import Measured, ProbeNorms
 from .statistics import roc_curve
 
-_CLEAN, _OTHER = "#12805c", "#c2342b"
 _WORDS = {"attacked": "attacked images", "random signs": "clean images with random signs added"}
 #: ROC curves are drawn of this many probes at most, from the best to the worst.
 _CURVES = 8
@@ -31,21 +29,39 @@ def write_report(
     """Write the page, whole or not at all. ``name``: of the bundle.
 
     Raises:
-        EdgepureError: Matplotlib or Jinja2 is missing, or the file cannot be written.
+        EdgepureError: the file cannot be written.
     """
     found = measured.calibration
-    return write_page(
-        path,
-        title=f"Calibration of {name}",
-        summary=f"{found.clean.images} clean images, {_others(found)}. Chosen: {found.reason}.",
-        figures=_figures(measured),
-        tables=_tables(found, presets, applied),
-        notes=_notes(measured),
-    )
+    title = f"Calibration of {name}"
+    sections = [
+        _headline(title, measured),
+        Section("Score norms and noise levels", parts=[Figures(_figures(measured))]),
+        *_tables(found, presets, applied),
+        Section("What these numbers are", parts=[Notes(_notes(measured))]),
+    ]
+    return write_page(path, page(title, sections), "--report")
 
 
-def _others(found: Calibration) -> str:
-    return "no attacked images" if found.attacked is None else f"{found.attacked.images} attacked images"
+def _headline(title: str, measured: Measured) -> Section:
+    found, words = measured.calibration, _WORDS[measured.against]
+    others = "no attacked images" if found.attacked is None else f"{found.attacked.images} attacked images"
+    chosen = found.find(found.chosen)
+    apart = None if chosen is None else chosen.separation
+    cards = []
+    if apart is not None:
+        below = f"{apart.low:.4f} to {apart.high:.4f}, of telling {words} from clean ones"
+        cards.append(Card("AUROC", f"{apart.auroc:.3f}", below, _tone(apart.auroc)))
+    cards.append(Card("UNet calls of the probe", str(found.chosen.unet_calls), describe(found.chosen)))
+    for name, data in (("clean", found.clean), ("attacked", found.attacked)):
+        if data is not None and data.accuracy is not None:
+            value = f"{100 * data.accuracy:.1f} %"
+            cards.append(Card(f"Classifier alone, {name}", value, f"{data.images} images"))
+    verdict = Verdict(f"Chosen: {found.reason}.", "good" if apart is not None and apart.auroc >= 0.75 else "fair")
+    return Section(title, [f"{found.clean.images} clean images, {others}."], [Cards(cards)], verdict, top=True)
+
+
+def _tone(auroc: float) -> str:
+    return "good" if auroc >= 0.9 else "fair" if auroc >= 0.75 else "bad"
 
 
 # ---- plots -----------------------------------------------------------------------------------------------------------
@@ -55,113 +71,110 @@ def _figures(measured: Measured) -> list[Figure]:
     found, words = measured.calibration, _WORDS[measured.against]
     chosen = next(n for n in measured.final if n.probe.same_rows(found.chosen))
     figures = [
-        Figure("Score norms", f"Of the chosen probe: {describe(found.chosen)}. Green: clean images; red: {words}.",
-               figure_to_data_uri(_histogram(chosen, found, words))),
-        Figure("ROC", f"Of telling {words} from clean ones by their norm; the best probe of the search to the worst.",
-               figure_to_data_uri(_roc(measured))),
-        Figure("Reweighting", "The share of the preset's noise level t* that an image gets.",
-               figure_to_data_uri(_reweighting(chosen, found))),
-    ]  # fmt: skip
-    if found.masks:
-        note = "Mean share of the pixels of clean images inside the mask; the band holds nine images of ten."
-        figures.append(Figure("Mask area", note, figure_to_data_uri(_mask_area(found.masks))))
-    return figures
+        Figure(_histogram(chosen, found, words), f"Of the chosen probe: {describe(found.chosen)}.", "Score norms"),
+        Figure(
+            _roc(measured),
+            f"Of telling {words} from clean ones by their norm; the best probe of the search to the worst, with AUROC.",
+            "ROC",
+        ),
+        Figure(
+            _reweighting(chosen, found), "The share of the preset's noise level t* that an image gets.", "Reweighting"
+        ),
+    ]
+    note = "Mean share of the pixels of clean images inside the mask; the band holds nine images of ten."
+    return figures + [Figure(_mask_area(mask), note, f"Mask area, rule {mask.rule}") for mask in found.masks]
 
 
-def _histogram(norms: ProbeNorms, found: Calibration, words: str) -> Any:
-    figure, axes = new_figure()
-    bins = np.histogram_bin_edges(np.concatenate([norms.clean, norms.other]), bins=50)
-    axes.hist(norms.clean, bins, color=_CLEAN, alpha=0.7, label="clean", density=True)
-    axes.hist(norms.other, bins, color=_OTHER, alpha=0.7, label=words, density=True)
-    axes.axvline(found.sigmoid.mu, color="#333", linewidth=1, linestyle=":", label="mu")
-    axes.set_xlabel("score norm")
-    axes.set_ylabel("density")
-    axes.legend()
-    return figure
+def _histogram(norms: ProbeNorms, found: Calibration, words: str) -> Markup:
+    edges = np.histogram_bin_edges(np.concatenate([norms.clean, norms.other]), bins=50)
+    series = [("good", "clean", norms.clean), ("bad", words, norms.other)]
+    return histograms(series, "score norm", edges, (found.sigmoid.mu, "mu"))
 
 
-def _roc(measured: Measured) -> Any:
-    figure, axes = new_figure(5.2, 4.2)
+def _roc(measured: Measured) -> Markup:
+    plot = Plot(Scale(0.0, 1.0, unit="%"), Scale(0.0, 1.0, unit="%"), "clean images flagged; upwards: others flagged")
+    plot.line([0.0, 1.0], [0.0, 1.0], "bound")
     order = ranked(measured.calibration.probes)
-    for place in np.unique(np.linspace(0, len(order) - 1, _CURVES).round().astype(int)):
+    places = np.unique(np.linspace(0, len(order) - 1, _CURVES).round().astype(int))
+    for number, place in enumerate(places):
         entry = order[place]
         norms = next(n for n in measured.search if n.probe.same_rows(entry.probe))
         false, true = roc_curve(norms.clean, norms.other)
-        axes.plot(false, true, linewidth=1.4, label=f"{describe(entry.probe)}: {_auroc(entry):.3f}")
-    axes.plot([0, 1], [0, 1], color="#999", linewidth=0.8, linestyle=":")
-    axes.set_xlabel("clean images flagged")
-    axes.set_ylabel("others flagged")
-    axes.legend(fontsize="x-small", title="AUROC", loc="lower right")
-    return figure
+        plot.line(false.tolist(), true.tolist(), f"s{number}", f"{describe(entry.probe)}: {_auroc(entry):.3f}")
+    return plot.svg("ROC curves")
 
 
-def _reweighting(norms: ProbeNorms, found: Calibration) -> Any:
-    figure, axes = new_figure()
+def _reweighting(norms: ProbeNorms, found: Calibration) -> Markup:
     ends = np.concatenate([norms.clean, norms.other])
-    grid = np.linspace(0.95 * ends.min(), 1.05 * ends.max(), 400)
-    for name, values in (("sigmoid", found.sigmoid), ("linear", found.linear)):
+    grid = np.linspace(0.95 * ends.min(), 1.05 * ends.max(), 200)
+    plot = Plot(Scale(float(grid[0]), float(grid[-1])), Scale(-0.12, 1.6), "score norm; upwards: t / t*")
+    for part, kind, name, height in ((norms.clean, "good", "clean", -0.09), (norms.other, "bad", "others", -0.05)):
+        for norm in part:
+            plot.between(float(norm), height, height + 0.04, kind)
+        plot.name(kind, name)
+    for kind, name, values in (("accent", "sigmoid", found.sigmoid), ("s3", "linear", found.linear)):
         spec = SsniSpec.model_validate({"reweighting": name, **values.model_dump(), "bias": values.bias})
-        axes.plot(grid, [spec.noise_level(n, 1.0) for n in grid], label=name)
-    for part, colour in ((norms.clean, _CLEAN), (norms.other, _OTHER)):
-        axes.plot(part, np.full(len(part), -0.05), "|", color=colour, alpha=0.3)
-    axes.set_ylim(-0.12, 1.6)
-    axes.set_xlabel("score norm")
-    axes.set_ylabel("t / t*")
-    axes.legend()
-    return figure
+        plot.line(grid.tolist(), [spec.noise_level(float(n), 1.0) for n in grid], kind, name)
+    return plot.svg("share of the noise level over the score norm")
 
 
-def _mask_area(masks: Sequence[MaskCalibration]) -> Any:
-    figure, axes = new_figure(7.0, 3.4, ncols=len(masks), squeeze=False)
-    for axis, mask in zip(axes[0], masks, strict=True):
-        x = [a.threshold for a in mask.areas]
-        axis.plot(x, [a.area for a in mask.areas], color=_CLEAN, marker=".")
-        axis.fill_between(x, [a.low for a in mask.areas], [a.high for a in mask.areas], color=_CLEAN, alpha=0.2)
-        axis.set_title(mask.rule)
-        axis.set_xlabel("threshold tau")
-        axis.set_ylabel("share inside")
-        if mask.rule == "softmax":  # the map of a softmax over many pixels spans decades
-            axis.set_xscale("log")
-            axis.tick_params(axis="x", which="minor", labelbottom=False)
-    return figure
+def _mask_area(mask: MaskCalibration) -> Markup:
+    x = [a.threshold for a in mask.areas]
+    # the map of a softmax over many pixels spans decades
+    plot = Plot(
+        Scale.over(x, log=mask.rule == "softmax"), Scale(0.0, 1.0, unit="%"), "threshold tau; upwards: share inside"
+    )
+    plot.band(x, [a.low for a in mask.areas], [a.high for a in mask.areas], "good")
+    plot.line(x, [a.area for a in mask.areas], "good", dots=True)
+    return plot.svg(f"mask area, rule {mask.rule}")
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _tables(found: Calibration, presets: dict[str, Preset], applied: bool) -> list[Table]:
+def _tables(found: Calibration, presets: dict[str, Preset], applied: bool) -> list[Section]:
     done = "Written into the bundle" if applied else "Not written (--no-apply)"
-    tables = [
-        Table(
-            "Probes", "Ordered by AUROC. The difference of the means is in standard deviations of the clean norms.",
-            ("probe", "UNet calls", "AUROC", "95 % interval", "difference", "clean mean", "clean std", "images"),
-            [_probe_row(p, found) for p in ranked(found.probes)],
-        ),
-        Table("Parameters", "bias is a fraction of t*.", ("reweighting", "parameters"),
-              [(n, ", ".join(f"{k} = {v:g}" for k, v in values.model_dump().items()))
-               for n, values in (("sigmoid", found.sigmoid), ("linear", found.linear))]),
-        Table("Presets", f"{done}.", ("preset", "SSNI"),
-              [(name, "-" if p.ssni is None else p.ssni.model_dump_json(exclude={"probe"}, exclude_none=True))
-               for name, p in presets.items()]),
-    ]  # fmt: skip
+    numbers = ["UNet calls", "AUROC", "difference", "clean mean", "clean std"]
+    probes = Table.of(
+        ["probe", *numbers, "images"], [_probe_row(p, found) for p in ranked(found.probes)], right=numbers
+    )
+    parameters = [
+        (name, ", ".join(f"{k} = {v:g}" for k, v in values.model_dump().items()))
+        for name, values in (("sigmoid", found.sigmoid), ("linear", found.linear))
+    ]
+    ssni = [
+        (name, "-" if p.ssni is None else p.ssni.model_dump_json(exclude={"probe"}, exclude_none=True))
+        for name, p in presets.items()
+    ]
+    words = (
+        "Ordered by AUROC, with its 95 % interval. The difference of the means is in standard deviations of the clean "
+        "norms."
+    )
+    sections = [
+        Section("Probes", [words], [probes]),
+        Section("Parameters", ["bias is a fraction of t*."], [Table.of(["reweighting", "parameters"], parameters)]),
+        Section("Presets", [f"{done}."], [Table.of(["preset", "SSNI"], ssni)]),
+    ]
+    columns = ["threshold", "mean area", "5 % have less", "5 % have more"]
     for mask in found.masks:
         rows = [(f"{a.threshold:g}", *(f"{100 * v:.1f} %" for v in (a.area, a.low, a.high))) for a in mask.areas]
-        tables.append(
-            Table(f"Mask area, rule {mask.rule}", f"Of {mask.images} clean images.",
-                  ("threshold", "mean area", "5 % have less", "5 % have more"), rows)
-        )  # fmt: skip
-    return tables
+        table = Table.of(columns, rows, right=columns[1:], narrow=True)
+        sections.append(Section(f"Mask area, rule {mask.rule}", [f"Of {mask.images} clean images."], [table]))
+    return sections
 
 
-def _probe_row(entry: ProbeCalibration, found: Calibration) -> tuple[str, ...]:
+def _probe_row(entry: ProbeCalibration, found: Calibration) -> list[str | Cell]:
     assert entry.separation is not None
-    mark = " (chosen)" if entry.probe.same_rows(found.chosen) else ""
     own, clean = entry.separation, entry.clean
-    return (
-        describe(entry.probe) + mark, str(entry.probe.unet_calls), f"{own.auroc:.4f}",
-        f"{own.low:.4f} to {own.high:.4f}", f"{own.difference:.1f}", f"{clean.mean:g}", f"{clean.std:g}",
-        f"{clean.images} clean, {own.norms.images} others",
-    )  # fmt: skip
+    return [
+        Cell(describe(entry.probe), ["chosen"] if entry.probe.same_rows(found.chosen) else []),
+        str(entry.probe.unet_calls),
+        Cell(f"{own.auroc:.4f}", [f"{own.low:.4f} to {own.high:.4f}"]),
+        f"{own.difference:.1f}",
+        f"{clean.mean:g}",
+        f"{clean.std:g}",
+        Cell(f"{clean.images} clean", [f"{own.norms.images} others"]),
+    ]
 
 
 def _auroc(entry: ProbeCalibration) -> float:
@@ -177,20 +190,16 @@ def _notes(measured: Measured) -> list[str]:
         "The norms are those of attacks that did not try to keep them small. An attacker who knows of the score norm "
         "can; the presets keep a minimum of noise for that case.",
     ]
-    if found.clean.accuracy is not None:
-        text = f"Accuracy of the classifier alone: {100 * found.clean.accuracy:.1f} % on the clean images"
-        if found.attacked is not None and found.attacked.accuracy is not None:
-            text += f", {100 * found.attacked.accuracy:.1f} % on the attacked ones"
-        notes.append(text + ".")
     if measured.against == "random signs":
         notes.append(
             "No attacked images were given: the probes were compared by how well they tell clean images with +8/255 "
             "or -8/255 in every pixel. That is no attack; give attacked images for a better choice."
         )
     if first is not None and first.separation is not None:
-        full = "" if first.full_rank_correlation is None else (
-            f", {first.full_rank_correlation:.3f} with those of the papers' probe of {_calls(first.full_probe)} calls"
-        )  # fmt: skip
+        full = ""
+        if first.full_rank_correlation is not None and first.full_probe is not None:
+            calls = first.full_probe.unet_calls
+            full = f", {first.full_rank_correlation:.3f} with those of the papers' probe of {calls} calls"
         notes.append(
             f"Could the first UNet call of the preset {first.preset} (t {first.probe.visited[0] - 1:g}) double as "
             f"the probe? Its norms have a rank correlation of {first.rank_correlation:.3f} with those of the chosen "
@@ -198,7 +207,3 @@ def _notes(measured: Measured) -> list[str]:
             "known before that call adds its noise."
         )
     return notes
-
-
-def _calls(probe: Any) -> int:
-    return 0 if probe is None else int(probe.unet_calls)

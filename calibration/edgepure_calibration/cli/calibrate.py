@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.guard import guard
 from edgepure.cli.options import (
     BundleArgument,
     DebugOption,
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from ..calibrate import Calibrated
 
 
-@guard
 def calibrate(
     bundle: BundleArgument,
     data: Annotated[
@@ -103,10 +101,8 @@ def calibrate(
     from ..calibrate import calibrate as run
     from ..calibrate.probes import DEFAULT_LEVELS, parse_levels
     from ..calibrate.report import write_report
-    from ..page import check_tools
 
     if report is not None:
-        check_tools()
         prepare_file(report, "--report")
     settings = Settings(
         levels=DEFAULT_LEVELS if probe_t is None else parse_levels(probe_t),

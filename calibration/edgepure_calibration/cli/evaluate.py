@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepure.cli.guard import guard
 from edgepure.cli.options import (
     BundleArgument,
     DebugOption,
@@ -22,12 +21,12 @@ from edgepure.cli.options import (
 )
 from edgepure.errors import ConfigError
 from edgepure.files.locks import remove_work_folder
+from edgepure.machine.packages import needs
 
 if TYPE_CHECKING:
     from ..evaluate import Evaluation
 
 
-@guard
 def evaluate(
     bundle: BundleArgument,
     data: Annotated[
@@ -117,18 +116,11 @@ def evaluate(
     from edgepure.cli.output import emit_json, note, prepare_file
     from edgepure.cli.progress import Progress
 
-    try:
+    with needs("an evaluation needs PyTorch", "robustness"):
         evaluation = import_module("edgepure_calibration.evaluate")
         from ..evaluate.card import write_card
         from ..evaluate.report import write_report
-        from ..page import check_tools
-    except ImportError as error:
-        raise ConfigError(
-            f"an evaluation needs PyTorch, and {error.name or error} cannot be imported; install it with "
-            "`pip install edgepure[robustness]`"
-        ) from error
     if report is not None:  # not found out after the whole run
-        check_tools()
         prepare_file(report, "--report")
     settings = evaluation.Settings(
         attacks=tuple(evaluation.ATTACKS) if attack == "all" else _names(attack),

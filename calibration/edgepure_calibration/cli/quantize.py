@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.guard import guard
 from edgepure.cli.options import BundleArgument, DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption
+from edgepure.engines.kinds import DEFAULT_PROVIDER, kind_of, providers
 from edgepure.errors import ConfigError, ExportError, VerificationError
+from edgepure.machine.packages import needs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import ModuleType
 
 
-@guard
 def quantize(
     bundle: BundleArgument,
     precision: Annotated[
@@ -40,7 +39,7 @@ def quantize(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--for", metavar="cpu|openvino|cuda|tensorrt", help="The engine that the variant is for. "
+        typer.Option("--for", metavar="PROVIDER", help="The provider that the variant is for. "
                      "Elsewhere than on --provider its speed is not measured. Default: the provider.",
                      show_default=False),
     ] = None,
@@ -94,11 +93,12 @@ def quantize(
     from edgepure.images.dataset import load_labelled
 
     chosen = _target(target, provider)
-    parts = _import("edgepure_calibration.quantize")
+    with needs("quantize needs the onnx package", "calibration", ExportError):
+        parts: Any = import_module("edgepure_calibration.quantize")
+        from ..quantize.report import write_report
     if precision not in ("int8", "fp8", "fp16", "bf16"):
         raise ConfigError(f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16")
     if report is not None:
-        _import("edgepure_calibration.page").check_tools()
         prepare_file(report, "--report")
     request = parts.Request(
         precision=precision, target=chosen, presets=tuple(preset or ()), keep=tuple(keep or ()), provider=provider,
@@ -120,7 +120,7 @@ def quantize(
         note("what was measured is kept: the same command goes on from there")
         raise
     if report is not None:
-        _import("edgepure_calibration.quantize.report").write_report(report, manifest.name, found.evidence)
+        write_report(report, manifest.name, found.evidence)
     if as_json:
         emit_json({"bundle": str(bundle), "report": None if report is None else str(report), **found.evidence})
     else:
@@ -131,34 +131,24 @@ def quantize(
         note(f"error: the {precision} variant was refused and the bundle is as it was: {'; '.join(found.reasons)}")
         raise typer.Exit(VerificationError.exit_code)
     if not as_json:
-        command, engine = ("build", "") if chosen == "tensorrt" else ("bench", f" --provider {chosen}")
+        command, engine = ("build", "") if kind_of(chosen).built else ("bench", f" --provider {chosen}")
         say(f"\nnext: edgepure {command} {bundle} --precision {precision}{engine}")
 
 
 def _target(target: str | None, provider: str) -> str:
     """What the variant is for."""
-    from edgepure.bundle.manifest import Target
-
-    wanted = target or provider.removesuffix("-rtx")
-    if wanted not in get_args(Target):
-        raise ConfigError(f"--for {wanted!r} is unknown; choose cpu, openvino, cuda or tensorrt")
-    if provider.startswith("tensorrt"):
+    row = kind_of(provider)
+    wanted = target or row.made_for
+    families = [name for name in providers() if kind_of(name).made_for == name]
+    if wanted not in families:
+        raise ConfigError(f"--for {wanted!r} is unknown; choose one of {', '.join(families)}", code="E-quantize-for")
+    if row.built:
         raise ConfigError(
-            f"--provider {provider!r}: variants are judged by ONNX Runtime or OpenVINO; give --provider cpu and "
-            f"--for {wanted}"
+            f"--provider {provider!r}: variants are judged by ONNX Runtime or OpenVINO; give --provider "
+            f"{DEFAULT_PROVIDER} and --for {wanted}",
+            code="E-quantize-provider",
         )
     return wanted
-
-
-def _import(name: str) -> ModuleType:
-    """A module that needs more than the runtime, or one sentence about what is not installed."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ExportError(
-            f"quantize needs the onnx package, and {error.name or error} cannot be imported; install it with "
-            "`pip install edgepure[calibration]`"
-        ) from error
 
 
 def _print(evidence: Mapping[str, Any]) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.guard import guard
 from edgepure.cli.options import (
     BundleArgument,
     DebugOption,
@@ -20,13 +19,13 @@ from edgepure.cli.options import (
     radius,
 )
 from edgepure.errors import ConfigError
+from edgepure.machine.packages import needs
 
 if TYPE_CHECKING:
     from edgepure.bundle.bundle import Bundle
     from edgepure.images.dataset import LabelledImages
 
 
-@guard
 def tune(
     bundle: BundleArgument,
     data: Annotated[
@@ -93,8 +92,8 @@ def tune(
     """Search the presets of a bundle under a budget, and write the best as `fast`, `balanced` and `robust`.
 
     Candidates are tried on some images, cheap measurements first. The Pareto points are measured again on other images
-    with an attack of another kind; those numbers decide and go into the bundle (tuning/evidence.json). Needs Optuna and
-    Matplotlib: pip install edgepure[calibration]; white-box attacks need PyTorch too: pip install edgepure[export].
+    with an attack of another kind; those numbers decide and go into the bundle (tuning/evidence.json). Needs Optuna:
+    pip install edgepure[calibration]; white-box attacks need PyTorch too: pip install edgepure[export].
 
     Ctrl-C loses nothing: every finished trial is in the study file, and the same command goes on there.
 
@@ -111,10 +110,10 @@ def tune(
 
     if (budget_calls is None) == (budget_ms is None):
         raise ConfigError("give one budget: --budget-calls N or --budget-ms X")
-    tuning = _import("edgepure_calibration.tune", "tuning needs edgepure's calibration package", "calibration")
-    _import("optuna", "tuning needs Optuna", "calibration")
+    with needs("tuning needs Optuna", "calibration"):
+        import_module("optuna")
+        tuning: Any = import_module("edgepure_calibration.tune")
     if report is not None:  # not found out after the whole search
-        _import("matplotlib", "the report needs Matplotlib", "calibration")
         prepare_file(report, "--report")
     with Progress("opening the bundle") as bar:
         opened = Bundle.open(bundle)
@@ -189,26 +188,15 @@ def _twin(opened: Bundle, whitebox: bool | None, *, needed: bool) -> Any:
     """Gives the PyTorch twin in a precision: to attack through the defence, and to make transferred attacks."""
     if whitebox is False and not needed:
         return None
+    what = "a white-box attack needs" if whitebox else "without --attacked, making attacked images needs"
     try:
-        load_twin = import_module("edgepure_export.twin.twin").load_twin
-        return lru_cache(lambda precision: load_twin(opened, precision=precision))
-    except ImportError as error:
+        with needs(f"{what} PyTorch", "export"):
+            load_twin = import_module("edgepure_export.twin.twin").load_twin
+    except ConfigError:
         if whitebox is None and not needed:
             return None
-        what = "a white-box attack needs" if whitebox else "without --attacked, making attacked images needs"
-        raise ConfigError(
-            f"{what} PyTorch, and {error.name or error} cannot be imported; install it with "
-            "`pip install edgepure[export]`" + ("" if needed else ", or give --no-whitebox")
-        ) from error
-
-
-def _import(module: str, what: str, extra: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"{what}, and {error.name or error} cannot be imported; install it with `pip install edgepure[{extra}]`"
-        ) from error
+        raise
+    return lru_cache(lambda precision: load_twin(opened, precision=precision))
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

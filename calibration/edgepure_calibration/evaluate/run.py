@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from edgepure import Preset, Purifier
 from edgepure.bundle.bundle import Bundle
-from edgepure.demo.report import environment
 from edgepure.errors import ProviderError
 from edgepure.files.locks import work_folder
 from edgepure.images.dataset import LabelledImages, load_labelled
+from edgepure.report.environment import environment
 from edgepure_export.twin.reference import TorchReference
 from edgepure_export.twin.twin import load_twin
 

@@ -6,17 +6,19 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import GraphName, Target, VariantName
-from edgepure.engines import Engine, open_graph
+from edgepure.engines.base import Engine
+from edgepure.engines.kinds import DEFAULT_PROVIDER, Scheme, kind_of
+from edgepure.engines.open import open_graph
 from edgepure.errors import ExportError
 from edgepure.purify.purifier import Purifier
 from edgepure_export.graphs.precision import HALF_TYPES, HalfReport, emulated, heavy_nodes, load_graph, to_half
-from edgepure_export.graphs.qdq import QdqReport, Range, Scheme, Tap, insert_qdq, quantizable, scheme_of
+from edgepure_export.graphs.qdq import QdqReport, Range, Tap, insert_qdq, quantizable, scheme_of
 from edgepure_export.graphs.weights_pool import WeightsPool
 
 #: The graphs that hold the diffusion network, which runs many times for each decision. The classifier runs once.
@@ -68,7 +70,7 @@ def build(
     ranges: Mapping[Tap, Range] | None = None,
     keep: Collection[str] = (),
     graphs: Collection[GraphName] = GRAPHS,
-    provider: str = "cpu",
+    provider: str = DEFAULT_PROVIDER,
     scheme: Scheme | None = None,
 ) -> Candidate:
     """Write the graphs of a variant into ``folder`` (what was there is removed).
@@ -88,7 +90,7 @@ def build(
     files: dict[GraphName, Path] = {}
     reports: dict[GraphName, dict[str, Any]] = {}
     twins: dict[GraphName, Path] = {}
-    native = target == provider and (precision != "bf16" or provider == "openvino")  # ONNX Runtime opens no bf16
+    native = target == provider and precision not in kind_of(provider).lacks
     (folder / "twin").mkdir(parents=True)
     with WeightsPool(folder) as pool, WeightsPool(folder / "twin") as twin_pool:
         for graph in graphs:
@@ -118,7 +120,7 @@ def _convert(
     """Convert in place.
 
     On a GPU what is not quantized runs in fp16: engines are strongly typed. For OpenVINO the heavy operators that are
-    not quantized, like attention's products of two activations, go to bf16.
+    not quantized, like attention's products of two activations, go to bf16. The row of the provider says so.
     """
     report: dict[str, Any] = {}
     if precision in HALF_TYPES:
@@ -128,10 +130,11 @@ def _convert(
     quantized = set(quantizable(model)) - set(keep)
     qdq: QdqReport = insert_qdq(model, ranges, scheme or scheme_of(precision, target), keep)
     report["qdq"] = asdict(qdq)
-    if target == "openvino":
-        report["half"] = asdict(to_half(model, "bf16", quantized))
-    elif target != "cpu":
-        report["half"] = asdict(to_half(model, "fp16"))
+    rest = kind_of(target).unquantized
+    if rest == "bf16":
+        report["half"] = asdict(to_half(model, rest, quantized))
+    elif rest == "fp16":
+        report["half"] = asdict(to_half(model, rest))
     return report
 
 
@@ -149,7 +152,7 @@ class CandidatePurifier(Purifier):
         self,
         bundle: Bundle,
         candidate: Candidate,
-        provider: Literal["cpu", "cuda"] | str = "cpu",
+        provider: str = DEFAULT_PROVIDER,
         *,
         threads: int | None = None,
         slots: int = 8,

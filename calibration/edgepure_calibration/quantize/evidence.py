@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from edgepure.demo.report import environment
+from edgepure.report.environment import environment
 
 from .candidate import Candidate
 from .kernels import BATCHES

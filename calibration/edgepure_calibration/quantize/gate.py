@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepure.engines.base import Float32
 from edgepure.errors import ConfigError, EdgepureError
 from edgepure.images.dataset import LabelledImages
 from edgepure.intervals import clopper_pearson
 from edgepure.methods.presets import Preset
 from edgepure.purify.purifier import Purifier
+from edgepure.types import Float32
 
 from .recording import follow, masks_of, planned
 from .verdict import Check, Flips, Limits, PresetGate, check

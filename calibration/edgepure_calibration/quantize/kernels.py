@@ -10,15 +10,18 @@ from typing import Literal
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import GraphName
+from edgepure.engines.kinds import KINDS, Scheme
 from edgepure.rows.plan import Plan
-from edgepure_export.graphs.qdq import CPU_MATRIX_PRODUCT, SCHEMES, Range, Scheme, Tap
+from edgepure_export.graphs.qdq import Range, Tap
 
 from .candidate import CandidatePurifier, build
 from .speed import compare_speed
 
 KernelName = Literal["direct", "matrix product"]
 #: How the weights of convolutions have to be stored to get a kernel; both compute the same.
-KERNELS: dict[KernelName, Scheme] = {"direct": SCHEMES["int8", "cpu"], "matrix product": CPU_MATRIX_PRODUCT}
+KERNELS: dict[str, Scheme] = {
+    scheme.kernel: scheme for row in KINDS.values() for scheme in row.schemes.get("int8", ()) if scheme.kernel
+}
 #: The direct kernel is the better one on most processors, and a bundle may be run on another one: so it has to be
 #: beaten by this factor.
 ADVANTAGE = 1.05

@@ -11,9 +11,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgepure.engines.kinds import Scheme
 from edgepure.engines.onnxruntime import OnnxRuntimeEngine
 from edgepure_export.graphs.precision import load_graph
-from edgepure_export.graphs.qdq import Range, Scheme, Tap, fake_quantized, taps
+from edgepure_export.graphs.qdq import Range, Tap, fake_quantized, taps
 from edgepure_export.graphs.weights_pool import WeightsPool
 
 from .recording import Samples
@@ -52,7 +53,7 @@ def measure_ranges(
                 seen[tap].add(outputs[name])
             if on_progress is not None:
                 on_progress((number + done) / len(groups))
-    return {tap: values.best(scheme.activations) for tap, values in seen.items()}
+    return {tap: values.best(ir.DataType[scheme.activations]) for tap, values in seen.items()}
 
 
 class _Seen:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepure.engines.base import Float32, Stepper
+from edgepure.engines.base import Stepper
 from edgepure.methods.presets import Preset
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.purify.purifier import Purifier
 from edgepure.rows.noise import RowNoise, SeededNoise
 from edgepure.rows.plan import Plan
+from edgepure.types import Float32
 
 #: Inputs of one call of a step graph by name, batch first.
 Feeds = dict[str, Float32]

@@ -1,4 +1,4 @@
-"""A quantization as one HTML page: the verdict, the error of each layer, the trajectories, and all numbers."""
+"""A quantization as one HTML page: the verdict, speed, the error of each layer, the trajectories, and all numbers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,23 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..page import Figure, Table, write_page
-from ..plots import figure_to_data_uri, new_figure
+from edgepure.report.page import (
+    Card,
+    Cards,
+    Cell,
+    Figure,
+    Figures,
+    Notes,
+    Part,
+    Section,
+    Table,
+    Verdict,
+    page,
+    write_page,
+)
+from edgepure.report.plots import Plot, Scale
+from edgepure.report.text import Markup
 
-_GOOD, _BAD = "#12805c", "#c2342b"
 #: The plot shows this many layers at most, the most sensitive ones.
 _LAYERS = 40
 
@@ -19,30 +32,18 @@ def write_report(path: str | PathLike[str], name: str, evidence: Mapping[str, An
     """Write the page, whole or not at all. ``name``: of the bundle; ``evidence``: of `quantize`'s outcome.
 
     Raises:
-        EdgepureError: Matplotlib or Jinja2 is missing, or the file cannot be written.
+        EdgepureError: the file cannot be written.
     """
-    figures = []
-    if evidence["sensitivity"]:
-        note = (
-            "What converting this layer alone does to the result of a step: root mean square error as a share of the "
-            "result. Red: kept in higher precision."
-        )
-        figures.append(Figure("Error of each layer", note, figure_to_data_uri(_layers(evidence))))
-    for gate in last_gates(evidence):
-        if gate["drift"]:
-            note = (
-                f"Preset {gate['preset']}: root mean square difference to fp32 after each row, with the same noise "
-                "(green), and between two noises in fp32 (grey)."
-            )
-            figures.append(Figure("Drift of the trajectories", note, figure_to_data_uri(_drift(gate))))
-    return write_page(
-        path,
-        title=f"{evidence['precision']} for {evidence['target']}: {name}",
-        summary=verdict(evidence),
-        figures=figures,
-        tables=_tables(evidence),
-        notes=_notes(evidence),
-    )
+    title = f"{evidence['precision']} for {evidence['target']}: {name}"
+    sections = [
+        _headline(title, evidence),
+        *_speed(evidence),
+        *_gate(evidence),
+        *_sensitivity(evidence),
+        *_made(evidence),
+        Section("What these numbers are", parts=[Notes(_notes(evidence))]),
+    ]
+    return write_page(path, page(title, sections, evidence["environment"]), "--report")
 
 
 def verdict(evidence: Mapping[str, Any]) -> str:
@@ -59,58 +60,120 @@ def last_gates(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(evidence["attempts"][-1]["gates"]) if evidence["attempts"] else []
 
 
-def _layers(evidence: Mapping[str, Any]) -> Any:
-    items = list(evidence["sensitivity"].items())[:_LAYERS]
-    kept = set(evidence["kept"])
-    figure, axes = new_figure(7.0, 1.2 + 0.2 * len(items))
-    places = list(range(len(items)))[::-1]
-    axes.barh(places, [error for _, error in items], color=[_BAD if name in kept else _GOOD for name, _ in items])
-    axes.set_yticks(places, [name for name, _ in items], fontsize="x-small")
-    axes.set_xscale("log")
-    axes.set_xlabel("relative error of a step")
-    return figure
-
-
-def _drift(gate: Mapping[str, Any]) -> Any:
-    figure, axes = new_figure()
-    rows = range(1, len(gate["drift"]) + 1)
-    axes.plot(rows, gate["redraw_drift"], color="#777", label="other noise, fp32")
-    axes.plot(rows, gate["drift"], color=_GOOD, marker="o", markersize=3, label="same noise, this variant")
-    axes.set_yscale("log")
-    axes.set_xlabel("row")
-    axes.set_ylabel("difference")
-    axes.legend()
-    return figure
-
-
-def _tables(evidence: Mapping[str, Any]) -> list[Table]:
-    tables = []
-    checks = [
-        (gate["preset"], c["name"], f"{c['value']:.4g}", f"{c['limit']:.4g}", "ok" if c["passed"] else "FAILED",
-         c["sentence"])
-        for gate in last_gates(evidence)
-        for c in gate["checks"]
-    ]  # fmt: skip
-    if checks:
-        tables.append(Table("Gate", "", ("preset", "check", "value", "limit", "verdict", "in words"), checks))
+def _headline(title: str, evidence: Mapping[str, Any]) -> Section:
+    cards = []
     if isinstance(evidence["speed"], list):
-        rows = [
-            (str(s["batch"]), f"{s['fp32_ms']:.3f}", f"{s['variant_ms']:.3f}", f"{s['ratio']:.2f}")
+        cards += [
+            Card(
+                f"Times faster, batch {s['batch']}",
+                f"{s['ratio']:.2f}",
+                f"{s['variant_ms']:.3g} ms, fp32 {s['fp32_ms']:.3g} ms",
+                "good" if s["ratio"] >= 1.0 else "bad",
+            )
             for s in evidence["speed"]
         ]
-        note = f"One step call on {evidence['environment']['device']}, medians; both side by side in the same rounds."
-        tables.append(Table("Speed", note, ("batch", "fp32, ms", "variant, ms", "times faster"), rows))
+    gates = last_gates(evidence)
+    if gates:
+        passed = sum(gate["passed"] for gate in gates)
+        tone = "good" if passed == len(gates) else "bad"
+        cards.append(Card("Gate", f"{passed} of {len(gates)}", "presets decide as in fp32", tone))
+    cards.append(Card("Layers in higher precision", str(len(evidence["kept"]))))
+    judged = Verdict(verdict(evidence), "good" if evidence["accepted"] else "bad")
+    return Section(title, parts=[Cards(cards)], verdict=judged, top=True)
+
+
+def _speed(evidence: Mapping[str, Any]) -> list[Section]:
+    speed = evidence["speed"]
+    if not isinstance(speed, list):
+        return [Section("Speed", [f"{speed}."])]
+    rows = [[str(s["batch"]), f"{s['fp32_ms']:.3f}", f"{s['variant_ms']:.3f}", f"{s['ratio']:.2f}"] for s in speed]
+    columns = ["batch", "fp32, ms", "variant, ms", "times faster"]
+    words = f"One step call on {evidence['environment']['device']}, medians; both side by side in the same rounds."
+    return [Section("Speed", [words], [Table.of(columns, rows, right=columns, heads=False, narrow=True)])]
+
+
+def _gate(evidence: Mapping[str, Any]) -> list[Section]:
+    gates = last_gates(evidence)
+    rows: list[list[str | Cell]] = [
+        [
+            gate["preset"],
+            Cell(c["name"], [c["sentence"]]),
+            f"{c['value']:.4g}",
+            f"{c['limit']:.4g}",
+            Cell("ok", tone="good") if c["passed"] else Cell("FAILED", tone="bad"),
+        ]
+        for gate in gates
+        for c in gate["checks"]
+    ]
+    parts: list[Part] = []
+    if rows:
+        columns = ["preset", "check", "value", "limit", "verdict"]
+        parts.append(Table.of(columns, rows, right=["value", "limit"]))
+    drifts = [
+        Figure(
+            _drift(gate),
+            f"Preset {gate['preset']}: root mean square difference to fp32 after each row.",
+            "Drift of the trajectories",
+        )
+        for gate in gates
+        if gate["drift"]
+    ]
+    if drifts:
+        parts.append(Figures(drifts))
+    return [Section("Gate", ["Does the variant decide as fp32 does?"], parts)] if parts else []
+
+
+def _drift(gate: Mapping[str, Any]) -> Markup:
+    rows = list(range(1, len(gate["drift"]) + 1))
+    scale = Scale(1.0, float(max(len(rows), 2)), whole=True)
+    plot = Plot(scale, Scale.decades([*gate["drift"], *gate["redraw_drift"]]), "row")
+    plot.line(rows, gate["redraw_drift"], "bound", "other noise, fp32")
+    plot.line(rows, gate["drift"], "good", "same noise, this variant", dots=True)
+    return plot.svg("difference to fp32 after each row")
+
+
+def _sensitivity(evidence: Mapping[str, Any]) -> list[Section]:
+    items = list(evidence["sensitivity"].items())
+    if not items:
+        return []
+    words = (
+        "What converting this layer alone does to the result of a step: root mean square error as a share of the "
+        "result. Red: kept in higher precision."
+    )
+    more = f" The {_LAYERS} most sensitive of {len(items)}." if len(items) > _LAYERS else ""
+    figure = Figure(_layers(items[:_LAYERS], set(evidence["kept"])))
+    return [Section("Error of each layer", [words + more], [Figures([figure])])]
+
+
+def _layers(items: list[tuple[str, float]], kept: set[str]) -> Markup:
+    count = len(items)
+    scale = Scale.decades(error for _, error in items)
+    plot = Plot(scale, Scale(0.0, float(count)), "relative error of a step", height=46 + 15 * count, left=190)
+    for i, (name, error) in enumerate(items):
+        place = float(count - 1 - i)
+        plot.bar((scale.low, error), (place + 0.12, place + 0.88), "bad" if name in kept else "good", f"{error:.3g}")
+        plot.left_label(place + 0.5, name if len(name) <= 30 else f"...{name[-28:]}")
+    return plot.svg("relative error of each layer", y_ticks=False)
+
+
+def _made(evidence: Mapping[str, Any]) -> list[Section]:
+    sections = []
     attempts = [
-        (str(number), str(len(a["kept"])), f"{a['error']:.4g}", "passed" if all(g["passed"] for g in a["gates"]) else
-         "; ".join(_failed(a)))
+        [
+            str(number),
+            str(len(a["kept"])),
+            f"{a['error']:.4g}",
+            "passed" if all(g["passed"] for g in a["gates"]) else "; ".join(_failed(a)),
+        ]
         for number, a in enumerate(evidence["attempts"], start=1)
-    ]  # fmt: skip
+    ]
     if attempts:
-        tables.append(Table("Attempts", "", ("attempt", "layers kept", "error of a step", "gate"), attempts))
-    counts = [(graph, *_counts(report)) for graph, report in evidence["graphs"].items()]
-    columns = ("graph", "quantized", "Q nodes", "DQ nodes", "operators in 16 bits", "casts")
-    tables.append(Table("Graphs", "", columns, counts))
-    return tables
+        columns = ["attempt", "layers kept", "error of a step", "gate"]
+        sections.append(Section("Attempts", parts=[Table.of(columns, attempts, right=columns[:3], heads=False)]))
+    counts = [[graph, *_counts(report)] for graph, report in evidence["graphs"].items()]
+    columns = ["graph", "quantized", "Q nodes", "DQ nodes", "operators in 16 bits", "casts"]
+    sections.append(Section("Graphs", parts=[Table.of(columns, counts, right=columns[2:])]))
+    return sections
 
 
 def _failed(attempt: Mapping[str, Any]) -> list[str]:
@@ -130,14 +193,12 @@ def _counts(report: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
 def _notes(evidence: Mapping[str, Any]) -> list[str]:
     data = ", ".join(f"{part['images']} {name}" for name, part in evidence["data"].items())
     made = evidence["calibration"]
-    speed = evidence["speed"]
     notes = [
         f"Judged on {data} images, each purified with {evidence['redraws']} noises; every purification is one "
         f"decision. None of the {made['images']} images that were used to calibrate is among them.",
         "The bounds of flips count decisions as independent, although several belong to one image.",
         f"Calibrated on {made['calls']} recorded calls from {made['different_rows']} different rows.",
         f"Decisions were measured on {evidence['measured_on']}.",
-        ", ".join(f"{key} {value}" for key, value in evidence["environment"].items()),
     ]
     if evidence["kernel"]:
         ratios = evidence["kernel"]["matrix_product_times_faster"].items()
@@ -146,4 +207,4 @@ def _notes(evidence: Mapping[str, Any]) -> list[str]:
             f"Kernel of the integer convolutions: {evidence['kernel']['convolutions']}. As matrix products they made a "
             f"step call {ratio} times as fast as the direct kernel here."
         )
-    return notes if isinstance(speed, list) else [*notes, f"Speed: {speed}."]
+    return notes

@@ -10,13 +10,13 @@ import numpy as np
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import GraphName
-from edgepure.engines.base import check_kernels
+from edgepure.engines.kinds import check_kernels
 from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure.methods.presets import Preset
 from edgepure.purify.purifier import Purifier
 from edgepure_export.graphs.precision import HALF_TYPES, matching
-from edgepure_export.graphs.qdq import Range, Tap, scheme_of
+from edgepure_export.graphs.qdq import Range, Tap, scheme_of, schemes_of
 
 from ..data_checks import check_images
 from .candidate import Candidate, CandidatePurifier, build, layers
@@ -104,7 +104,7 @@ class Run:
             known = [[*tap, *bounds] for tap, bounds in found.items()]
             store.put("ranges", known)
         self.ranges = {(name, side): (low, high) for name, side, low, high in known}
-        if (precision, request.target, request.provider) == ("int8", "cpu", "cpu"):
+        if request.target == request.provider and len(schemes_of(precision, request.target)) > 1:
             self.kernel = self._kernel(store, self.ranges)
 
     def _kernel(self, store: Work, ranges: Mapping[Tap, Range]) -> KernelChoice:

@@ -10,7 +10,8 @@ import numpy as np
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import GraphName, Target, VariantName
 from edgepure.engines import open_graph
-from edgepure.engines.base import Engine, Float32
+from edgepure.engines.base import Engine
+from edgepure.types import Float32
 from edgepure_export.graphs.qdq import Range, Tap
 
 from .candidate import build, layers

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgepure import Bundle
-from edgepure.demo.report import environment
+from edgepure.report.environment import environment
 
 from ..attack_revision import ATTACK_REVISION
 from .measuring import Measuring

@@ -10,9 +10,9 @@ from typing import Any
 
 import edgepure
 from edgepure import Preset, Purifier
-from edgepure.demo.scores import Score
 from edgepure.images.dataset import LabelledImages
 from edgepure.measure import interleaved, median_time
+from edgepure.purify.scores import Score
 
 from .budget import TimeBudget
 from .candidate import Candidate, calls_per_decision

@@ -4,91 +4,87 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from string import ascii_lowercase
-from typing import Any
 
-from edgepure.demo.scores import Score
+from edgepure.purify.scores import Score
+from edgepure.report.page import Figure
+from edgepure.report.plots import Plot, Scale
+from edgepure.report.text import Markup
 
-from ..plots import new_figure
 from .points import Point, curve
 from .result import Tuning
 
 #: References are named by letters: their names would lie on each other.
 _LETTERS = ascii_lowercase
-_TRIAL, _FINAL, _REFERENCE, _CHOSEN = "#b9bec6", "#12805c", "#646a73", "#ee5928"
 
 
-def cost_figure(tuning: Tuning) -> Any:
-    """A Matplotlib figure with two panels, robust and clean accuracy over cost.
+def cost_figures(tuning: Tuning) -> list[Figure]:
+    """Robust and clean accuracy over cost.
 
     Gray dots: trials of the search, on its own images. Green with 95 % intervals: the finalists, measured again, and
-    the best accuracy so far as a line. Gray squares with a letter: presets that the bundle had. Orange rings: what
-    became a preset.
+    the best accuracy so far as a line. Blue with a letter: presets that the bundle had. Orange rings: what became a
+    preset.
     """
-    figure, axes = new_figure(9.0, 4.4, nrows=1, ncols=2, sharex=True)
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    for axis, objective, title in zip(axes, ("robust", "clean"), ("Robust accuracy", "Clean accuracy"), strict=True):
-        axis.set_xscale("log")
-        axis.axvline(tuning.budget.limit, color="#c2342b", linewidth=0.8, linestyle=":")
-        _panel(axis, tuning, objective)
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel(f"{tuning.budget.unit} for one decision")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.4g} %")
-        axis.margins(x=0.12, y=0.12)
-        axis.grid(alpha=0.25)
-    axes[0].legend(fontsize=8, loc="lower right")
-    letters = "   ".join(f"{letter} {name}" for letter, name in zip(_LETTERS, tuning.references, strict=False))
-    figure.supxlabel(letters, fontsize=8, color=_REFERENCE)
-    return figure
+    letters = "; ".join(f"{letter}: {name}" for letter, name in zip(_LETTERS, tuning.references, strict=False))
+    return [
+        Figure(_panel(tuning, objective), letters, title)
+        for objective, title in (("robust", "Robust accuracy"), ("clean", "Clean accuracy"))
+    ]
 
 
-def _panel(axis: Any, tuning: Tuning, objective: str) -> None:
+def _panel(tuning: Tuning, objective: str) -> Markup:
     trials = [p for p in tuning.trials if not p.dropped]
-    axis.scatter([p.cost for p in trials], [p.value(objective) for p in trials], s=12, color=_TRIAL, label="trials")
-    _bars(axis, list(tuning.references.values()), objective, "s", _REFERENCE, "presets before")
-    _bars(axis, tuning.finalists, objective, "o", _FINAL, "finalists, measured again")
-    line = curve(tuning.finalists, objective)
-    costs = [p.cost for p in line] + [max(p.cost for p in tuning.finalists)]
-    values = [p.value(objective) for p in line]
-    axis.step(costs, [*values, values[-1]], where="post", color=_FINAL, linewidth=1.2)
-    _names(axis, zip(_LETTERS, tuning.references.values(), strict=False), objective, _REFERENCE, (5, -9), " ")
-    _names(axis, tuning.chosen.items(), objective, _CHOSEN, (6, 8), ", ")
+    references = list(tuning.references.values())
+    everything = [*trials, *tuning.finalists, *references]
+    ends = [v for p in (*tuning.finalists, *references) for v in _score(p, objective).interval]
+    x = Scale.over([*(p.cost for p in everything), tuning.budget.limit], log=True, margin=0.08)
+    y = Scale.over([*ends, *(p.value(objective) for p in trials)], margin=0.06, unit="%")
+    plot = Plot(x, y, f"{tuning.budget.unit} for one decision", height=300)
+    plot.rule(tuning.budget.limit)
+    plot.dots([p.cost for p in trials], [p.value(objective) for p in trials], "soft", "trials", radius=2.0)
+    _points(plot, references, objective, "s3", "presets before")
+    _points(plot, tuning.finalists, objective, "good", "finalists, measured again")
+    costs, values = _steps(tuning.finalists, objective)
+    plot.line(costs, values, "good")
+    _names(plot, zip(_LETTERS, references, strict=False), objective, "s3", (6.0, 13.0), " ")
+    _names(plot, tuning.chosen.items(), objective, "accent", (7.0, -8.0), ", ")
     for point in tuning.chosen.values():
-        place = (point.cost, point.value(objective))
-        axis.scatter(*place, s=110, facecolors="none", edgecolors=_CHOSEN, linewidths=1.6, zorder=4)
+        plot.ring(point.cost, point.value(objective), "accent")
+    return plot.svg(f"{objective} accuracy over the cost of a decision")
+
+
+def _steps(points: Sequence[Point], objective: str) -> tuple[list[float], list[float]]:
+    """The best accuracy so far, as a staircase to the most expensive point."""
+    costs: list[float] = []
+    values: list[float] = []
+    for point in curve(points, objective):
+        if costs:
+            costs.append(point.cost)
+            values.append(values[-1])
+        costs.append(point.cost)
+        values.append(point.value(objective))
+    return [*costs, max(p.cost for p in points)], [*values, values[-1]]
 
 
 def _names(
-    axis: Any,
+    plot: Plot,
     named: Iterable[tuple[str, Point]],
     objective: str,
-    color: str,
-    offset: tuple[int, int],
+    kind: str,
+    shift: tuple[float, float],
     between: str,
 ) -> None:
     """Names beside their points; those of one place together."""
     places: dict[tuple[float, float], list[str]] = {}
     for name, point in named:
         places.setdefault((point.cost, point.value(objective)), []).append(name)
-    for place, names in places.items():
-        text = between.join(names)
-        axis.annotate(text, place, fontsize=8, color=color, xytext=offset, textcoords="offset points")
+    for (cost, value), names in places.items():
+        plot.text(cost, value, between.join(names), kind, shift)
 
 
-def _bars(axis: Any, points: Sequence[Point], objective: str, marker: str, color: str, label: str) -> None:
-    if not points:
-        return
-    values = [p.value(objective) for p in points]
-    intervals = [_score(p, objective).interval for p in points]
-    below = [max(0.0, v - low) for v, (low, _) in zip(values, intervals, strict=True)]
-    above = [max(0.0, high - v) for v, (_, high) in zip(values, intervals, strict=True)]
-    axis.errorbar(
-        [p.cost for p in points], values, yerr=[below, above], fmt=marker, markersize=5, color=color, elinewidth=0.8,
-        capsize=2, label=label, zorder=3,
-    )  # fmt: skip
+def _points(plot: Plot, points: Sequence[Point], objective: str, kind: str, name: str) -> None:
+    for point in points:
+        plot.between(point.cost, *_score(point, objective).interval, kind)
+    plot.dots([p.cost for p in points], [p.value(objective) for p in points], kind, name if points else "")
 
 
 def _score(point: Point, objective: str) -> Score:

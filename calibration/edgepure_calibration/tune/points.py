@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgepure.demo.scores import Score
+from edgepure.purify.scores import Score
 
 from .candidate import Candidate
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgepure.demo.scores import Score
+from edgepure.purify.scores import Score
 
 from .budget import Budget
 from .candidate import Candidate

@@ -12,13 +12,13 @@ from typing import Any
 from edgepure import Preset
 from edgepure.bundle.manifest import Manifest
 from edgepure.errors import ConfigError
+from edgepure.methods.choices import Choices, Room, Suggest
+from edgepure.methods.registry import methods as all_methods
 from edgepure.methods.ssni import SsniSpec
 
 from .budget import Budget
 from .candidate import Candidate
-from .method_choices import LEAST_ROWS, MASKED, MOST_OF_LEAST_ROWS, Room, Suggest, choose_method, starts
 
-METHODS = tuple(dict.fromkeys(kind.split("/")[0] for kind in LEAST_ROWS))
 OFF = "off"
 #: The presets that tuning writes.
 PRESET_NAMES = ("fast", "balanced", "robust")
@@ -52,46 +52,49 @@ class SearchSpace:
         self.precisions = tuple(precisions)
         self.most_votes = most_votes
         self.variances = ("fixed_small", "fixed_large", *(("learned",) if manifest.learned_variance else ()))
+        every = {kind: rows for name, choices in searched().items() for kind, rows in _kinds(name, choices).items()}
         self.ssni = {
             name: spec
             for name, spec in calibrated_ssni(manifest).items()
-            if budget.rows(1, spec.probe.unet_calls) >= MOST_OF_LEAST_ROWS
+            if budget.rows(1, spec.probe.unet_calls) >= max(every.values())
         }
         wanted = _check_methods(methods, masks=manifest.attention is not None)
-        possible = [kind for kind in LEAST_ROWS if kind.split("/")[0] in wanted]
-        self.kinds = tuple(kind for kind in possible if budget.rows(1) >= LEAST_ROWS[kind])
+        possible = {kind: rows for kind, rows in every.items() if _method(kind) in wanted}
+        self.kinds = {kind: rows for kind, rows in possible.items() if budget.rows(1) >= rows}
         if not self.kinds:
-            cheapest = min(possible, key=LEAST_ROWS.__getitem__)
-            cost = budget.cost_of(LEAST_ROWS[cheapest])
+            cheapest = min(possible, key=possible.__getitem__)
+            cost = budget.cost_of(possible[cheapest])
             raise ConfigError(
                 f"no preset can meet a budget of {budget.limit:g} {budget.unit}: the smallest possible is {cost:.3g} "
-                f"{budget.unit} ({cheapest.split('/')[0]}, UNet calls: {LEAST_ROWS[cheapest]})"
+                f"{budget.unit} ({_method(cheapest)}, UNet calls: {possible[cheapest]})"
             )
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods that are searched."""
-        return tuple(dict.fromkeys(kind.split("/")[0] for kind in self.kinds))
+        return tuple(dict.fromkeys(map(_method, self.kinds)))
 
     def starts(self) -> list[dict[str, Any]]:
         """Some parameters of the first trials, one for each method."""
-        return [starts(method, Room(1, self.timesteps, self.variances)) for method in self.methods]
+        room = Room(1, self.timesteps, self.variances)
+        return [{"method": name, **searched()[name].first(room)} for name in self.methods]
 
     def candidate(self, trial: Suggest) -> Candidate:
         """A preset that compiles on this bundle and stays within the budget."""
         kind = self._kind(trial)
         ssni = self._ssni(trial)
         probes = 0 if ssni is None else ssni.probe.unet_calls
-        most = max(v for v in range(1, self.most_votes + 1) if self.budget.rows(v, probes) >= LEAST_ROWS[kind])
+        most = max(v for v in range(1, self.most_votes + 1) if self.budget.rows(v, probes) >= self.kinds[kind])
         count = trial.suggest_int("votes", 1, most)
         rule = trial.suggest_categorical("votes.rule", ("majority", "mean")) if count > 1 else "mean"
         room = Room(self.budget.rows(count, probes), self.timesteps, self.variances)
+        method, _, reading = kind.partition("/")
         data: dict[str, Any] = {
-            "method": choose_method(trial, kind, room),
+            "method": searched()[method].suggest(trial, room, reading),
             "votes": {"count": count, "rule": rule},
             "ssni": ssni,
         }
-        if kind.split("/")[0] in MASKED:
+        if all_methods()[method].needs_mask:
             data["mask"] = _mask(trial)
         precision = self.precisions[0]
         if len(self.precisions) > 1:
@@ -101,7 +104,7 @@ class SearchSpace:
     def _kind(self, trial: Suggest) -> str:
         """First the method, then its reading: no method is tried more often for having more readings."""
         method = trial.suggest_categorical("method", self.methods)
-        kinds = tuple(kind for kind in self.kinds if kind.split("/")[0] == method)
+        kinds = tuple(kind for kind in self.kinds if _method(kind) == method)
         if len(kinds) == 1:
             return kinds[0]
         return str(trial.suggest_categorical(f"{method}.kind", kinds))
@@ -118,6 +121,21 @@ class SearchSpace:
         width = trial.suggest_float("ssni.width", 0.25, 4.0, log=True)
         minimum = trial.suggest_float("ssni.minimum", 0.2, 1.0, step=0.1)
         return spec.model_copy(update={"tau": float(f"{spec.tau * width:.3g}"), "minimum": round(minimum, 1)})
+
+
+def searched() -> dict[str, Choices]:
+    """What may be chosen for each method that can be searched, by its name."""
+    found = {name: spec.search_space() for name, spec in all_methods().items()}
+    return {name: choices for name, choices in found.items() if choices is not None}
+
+
+def _kinds(method: str, choices: Choices) -> dict[str, int]:
+    """``method/reading`` (or just the method's name) and the fewest rows of each."""
+    return {f"{method}/{reading}" if reading else method: rows for reading, rows in choices.readings.items()}
+
+
+def _method(kind: str) -> str:
+    return kind.split("/")[0]
 
 
 def calibrated_ssni(manifest: Manifest) -> Mapping[str, SsniSpec]:
@@ -153,16 +171,17 @@ def _mask(trial: Suggest) -> dict[str, Any]:
 
 
 def _check_methods(methods: Sequence[str] | None, *, masks: bool) -> set[str]:
+    known = searched()
     if methods is None:
-        return {m for m in METHODS if masks or m not in MASKED}
+        return {name for name in known if masks or not all_methods()[name].needs_mask}
     for name in methods:
-        if name not in METHODS:
-            raise ConfigError(f"there is no method {name!r} to search; choose among {', '.join(METHODS)}")
-        if name in MASKED and not masks:
+        if name not in known:
+            raise ConfigError(f"there is no method {name!r} to search; choose among {', '.join(known)}")
+        if all_methods()[name].needs_mask and not masks:
             raise ConfigError(
                 f"method {name!r} needs an attention mask, and this bundle has no mask graph; choose another method, "
                 "or export the classifier with blocks to tap"
             )
     if not methods:
-        raise ConfigError(f"no method to search; choose among {', '.join(METHODS)}")
+        raise ConfigError(f"no method to search; choose among {', '.join(known)}")
     return set(methods)

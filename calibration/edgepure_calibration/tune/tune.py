@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from edgepure import Bundle
 from edgepure.bundle.manifest import Manifest
-from edgepure.demo.report import environment
+from edgepure.engines.kinds import check_variant
 from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages
+from edgepure.machine.packages import needs
+from edgepure.report.environment import environment
 
 from .budget import Budget, CallBudget, TimeBudget
 from .candidate import Candidate
@@ -100,7 +102,7 @@ def tune(
     for name in precisions or ():
         if name not in offered:
             raise ConfigError(f"the bundle has no graphs in {name}; it has {', '.join(offered)}")
-        opened.manifest.check_target(name, provider)
+        check_variant(opened.manifest, name, provider)
     transfer, attacks, protocols = make_attacks(twin, settings, whitebox, len(opened.manifest.classes))
     with study_file(opened.path, study) as path, Meter(bundle, provider, threads) as meter:
         for name in references or ():
@@ -179,20 +181,15 @@ def tune(
 def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
     """Whether a variant can run on this engine."""
     try:
-        manifest.check_target(precision, provider)
+        check_variant(manifest, precision, provider)
     except ProviderError:
         return False
     return True
 
 
 def _open_study(path: Path, made_for: Mapping[str, str], seed: int) -> Study:
-    try:
+    with needs("tuning needs Optuna", "calibration"):
         from .study import Study
-    except ImportError as error:
-        raise ConfigError(
-            f"tuning needs Optuna, and {error.name or error} cannot be imported; install it with "
-            "`pip install edgepure[calibration]`"
-        ) from error
     return Study(path, made_for, seed)
 
 

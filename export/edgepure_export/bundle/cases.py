@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.errors import ExportError
+from edgepure.images.spec import ImageSpec
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import Preset
-from edgepure.rows.plan import COLUMNS, LEARNED_COLUMNS, Plan, RowBuilder
+from edgepure.rows.builder import RowBuilder
+from edgepure.rows.plan import COLUMNS, LEARNED_COLUMNS, Plan
 from edgepure.rows.schedule import NoiseSchedule
 
 from ..graphs.attention import RULES

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.errors import ExportError
+from edgepure.images.spec import ImageSpec
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,8 @@ def check_unet(unet: nn.Module, image: ImageSpec, timesteps: int, *, trained: bo
     scale = float(eps.std())
     hint = (
         "wrap a v-, x0-, score- or EDM-network so that it returns epsilon (edgepure_export.networks.parametrisation), "
-        "check the schedule and the timestep scale, or pass check_epsilon=False for an untrained network"
+        "check the schedule and the timestep scale, or leave this check out for an untrained network "
+        "(check_epsilon=False, --any-network)"
     )
     if not correlation >= WRONG_CORRELATION:
         raise ExportError(

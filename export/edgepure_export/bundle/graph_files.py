@@ -10,8 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgepure.bundle.manifest import GraphEntry, GraphName, ImageSpec, TensorEntry, graph_signature
+from edgepure.bundle.manifest import GraphEntry, GraphName, TensorEntry, graph_signature
 from edgepure.errors import ExportError
+from edgepure.images.spec import ImageSpec
 
 from ..graphs.attention import MaskModule
 from ..graphs.step import LearnedStepModule, StepModule, UnetModule

@@ -18,9 +18,10 @@ from torch import nn
 
 from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
 from edgepure.bundle.calibration import Calibration
-from edgepure.bundle.manifest import SELFTEST_FILE, AttentionEntry, ImageSpec, Manifest, PresetName, Provenance
+from edgepure.bundle.manifest import SELFTEST_FILE, AttentionEntry, Manifest, PresetName, Provenance
 from edgepure.errors import ConfigError, ExportError
 from edgepure.files.atomic import atomic_directory, write_npz
+from edgepure.images.spec import ImageSpec
 from edgepure.methods import HeterogeneousSpec, UniformSpec
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import MaskSpec, Preset

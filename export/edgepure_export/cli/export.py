@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.guard import guard
 from edgepure.cli.options import DebugOption, JsonOption, ThreadsOption
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, ExportError
+from edgepure.machine.packages import needs
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from edgepure.methods.presets import Preset
 
 #: Images of --images that are used at most.
@@ -28,7 +26,6 @@ def _given(metavar: str, help_text: str, *names: str) -> Any:
     return typer.Option(*names, metavar=metavar, help=help_text, show_default=False)
 
 
-@guard
 def export(
     classifier: Annotated[str, _given(
         "SOURCE", "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
@@ -104,7 +101,9 @@ def export(
     folder = sample_images
     # whatever PyTorch prints must not end up between the results
     with Progress("importing PyTorch") as bar, redirect_stdout(sys.stderr):
-        _import_exporter().export_from_sources(
+        with needs("export needs PyTorch and ONNX", "export", ExportError):
+            exporter = import_module("edgepure_export.bundle.from_sources")
+        exporter.export_from_sources(
             classifier,
             diffusion,
             out,
@@ -142,19 +141,6 @@ def export(
     say(f"attention mask from the blocks {', '.join(tapped)}" if tapped else "no attention mask")
     table(("graph", "largest difference to PyTorch"), ((k, f"{v:.1e}") for k, v in parity.items()))
     say(f"\nnext: edgepure verify {out}")
-
-
-def _import_exporter() -> ModuleType:
-    """edgepure_export's entry point, or one sentence about what is not installed."""
-    from edgepure.errors import ExportError
-
-    try:
-        return import_module("edgepure_export.bundle.from_sources")
-    except ImportError as error:
-        raise ExportError(
-            f"export needs PyTorch and ONNX, and {error.name or error} cannot be imported; install them with "
-            "`pip install edgepure[export]`"
-        ) from error
 
 
 def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset]:
@@ -226,9 +212,9 @@ def _read_presets(path: Path | None) -> dict[str, Preset] | None:
 def _read_images(path: Path | None, shape: tuple[int, int, int]) -> Any:
     if path is None:
         return None
-    from edgepure.bundle.manifest import ImageSpec
     from edgepure.cli.batches import find_sources
     from edgepure.images.load import load_images
+    from edgepure.images.spec import ImageSpec
 
     items = [source.item for source in find_sources([path])[:MOST_SAMPLES]]
     return load_images(items, ImageSpec(channels=shape[0], height=shape[1], width=shape[2])).images

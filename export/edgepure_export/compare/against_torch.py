@@ -13,8 +13,10 @@ from torch import nn
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import Manifest
 from edgepure.errors import ConfigError, ExportError
-from edgepure.parity.side_by_side import ImageSet, VerifyProgress
-from edgepure.parity.verify import Verification, verify
+from edgepure.parity.side_by_side import ImageSet
+from edgepure.parity.verification import Verification
+from edgepure.parity.verify import verify
+from edgepure.types import Progress
 
 from ..sources.resolve import resolve_classifier, resolve_diffusion
 from .failing_graphs import find_layers
@@ -37,7 +39,7 @@ def verify_against_torch(
     pipelines: bool = True,
     images: Sequence[ImageSet] = (),
     presets: Sequence[str] | None = None,
-    on_progress: VerifyProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Verification:
     """Verify a bundle against its source networks, and find the first layer of every graph that fails.
 
@@ -54,7 +56,7 @@ def verify_against_torch(
     opened = Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle, verify=False)
     manifest = opened.manifest
     if on_progress is not None:
-        on_progress("loading the networks", 0.0)
+        on_progress(0.0, "loading the networks")
     networks, notes = [], []
     for what, given in (("classifier", classifier), ("diffusion", diffusion)):
         network, note = _network(what, given, manifest)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgepure.engines import ON_CPU
+from edgepure.engines.kinds import kind_of
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _NORMALISATION = {
@@ -55,9 +55,9 @@ def usual_causes(
         causes.append(f"a quantised layer whose activations have outliers: {keep}, or calibrate with more images")
     if operator in _WEIGHTED and half:
         causes.append(f"values beyond fp16's 65504, or sums that were kept in 16 bits: {keep}, or choose bf16")
-    if operator in _WEIGHTED and provider not in ON_CPU and precision == "fp32":
+    if operator in _WEIGHTED and kind_of(provider).device == "gpu" and precision == "fp32":
         causes.append("TF32 convolutions and products on the GPU, which keep 10 bits: switch TF32 off to compare")
-    if operator in _WEIGHTED and provider in ON_CPU and precision == "fp32":
+    if operator in _WEIGHTED and kind_of(provider).device == "cpu" and precision == "fp32":
         causes.append(
             "other weights than the reference's: another checkpoint, an average (EMA) of it, or a file that was changed"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgepure.bundle.bundle import Bundle
 from edgepure.parity.checks import Check
 from edgepure.parity.findings import LayerFinding
-from edgepure.parity.verify import Verification
+from edgepure.parity.verification import Verification
 
 from .bisect import bisect_graphs, bisect_module
 from .onnx_probe import OnnxProbe

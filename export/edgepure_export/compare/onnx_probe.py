@@ -14,9 +14,10 @@ import onnx
 from numpy.typing import NDArray
 
 from edgepure.bundle.external_data import external_tensors
-from edgepure.engines import open_graph
+from edgepure.engines.open import open_graph
+from edgepure.engines.tensorrt.module import TENSORRT
 
-from .tensorrt_outputs import PRODUCTS, tensorrt_outputs
+from .tensorrt_outputs import tensorrt_outputs
 
 #: Nodes whose outputs one session gives: each output costs memory, and keeps the engine from fusing across it.
 PER_SESSION = 64
@@ -73,7 +74,7 @@ class OnnxProbe:
         Raises:
             ProviderError, BundleError: as `open_graph`.
         """
-        if self._provider in PRODUCTS:
+        if self._provider in TENSORRT:
             return tensorrt_outputs(self._path, tensors, feeds, self._provider)
         model = onnx.ModelProto()
         model.CopyFrom(self._model)

@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepure.engines.tensorrt.module import TENSORRT
 from edgepure.errors import ConfigError, ProviderError
 
 #: Polygraphy takes TensorRT for RTX in place of TensorRT if this is set when it is imported.
 _RTX = "POLYGRAPHY_USE_TENSORRT_RTX"
-#: Providers that are TensorRT's own, and not ONNX Runtime's.
-PRODUCTS = ("tensorrt", "tensorrt-rtx")
 
 
 def tensorrt_outputs(
-    path: Path, tensors: Sequence[str], feeds: Mapping[str, NDArray[np.float32]], product: str
+    path: Path, tensors: Sequence[str], feeds: Mapping[str, NDArray[np.float32]], provider: str
 ) -> dict[str, NDArray[np.generic]]:
     """The values of these tensors.
 
@@ -31,32 +30,32 @@ def tensorrt_outputs(
         path: the ONNX graph; its external data lies beside it.
         tensors: names of tensors in it.
         feeds: its inputs, which give the shapes that the engine is built for.
-        product: one of `PRODUCTS`.
+        provider: one whose engines are built, as in `edgepure.engines.tensorrt.module.TENSORRT`.
 
     Raises:
         ProviderError: Polygraphy or TensorRT is missing, or the engine cannot be built or run.
     """
-    polygraphy = _import(product)
+    polygraphy = _import(provider)
     try:
         with polygraphy.TrtRunner(polygraphy.EngineFromNetwork(*_marked(polygraphy, path, tensors, feeds))) as runner:
             values = runner.infer(dict(feeds))
             return {name: np.array(values[name]) for name in tensors}  # a runner uses its arrays again
     except Exception as error:  # Polygraphy and TensorRT raise classes of their own
-        what = f"{product} cannot show the intermediate tensors of {path.name}"
+        what = f"{provider} cannot show the intermediate tensors of {path.name}"
         raise ProviderError(f"{what}: {_first_line(error)}") from error
 
 
-def build_marked(path: Path, tensors: Sequence[str], feeds: Mapping[str, NDArray[np.float32]], product: str) -> bytes:
+def build_marked(path: Path, tensors: Sequence[str], feeds: Mapping[str, NDArray[np.float32]], provider: str) -> bytes:
     """The engine that `tensorrt_outputs` runs, as bytes. TensorRT for RTX builds it without a GPU.
 
     Raises:
         ProviderError: as `tensorrt_outputs`.
     """
-    polygraphy = _import(product)
+    polygraphy = _import(provider)
     try:
         return bytes(polygraphy.EngineBytesFromNetwork(*_marked(polygraphy, path, tensors, feeds))())
     except Exception as error:  # as above
-        raise ProviderError(f"{product} cannot build {path.name} with marked tensors: {_first_line(error)}") from error
+        raise ProviderError(f"{provider} cannot build {path.name} with marked tensors: {_first_line(error)}") from error
 
 
 def _marked(
@@ -73,13 +72,13 @@ def _marked(
     )
 
 
-def _import(product: str) -> Any:
-    """Polygraphy's TensorRT module for this product."""
-    if product not in PRODUCTS:
-        raise ConfigError(f"{product!r} is not a TensorRT provider; choose one of {', '.join(PRODUCTS)}")
-    wanted = "1" if product == "tensorrt-rtx" else "0"
+def _import(provider: str) -> Any:
+    """Polygraphy's module for this TensorRT."""
+    if provider not in TENSORRT:
+        raise ConfigError(f"{provider!r} is not a TensorRT provider; choose one of {', '.join(TENSORRT)}")
+    wanted = str(int(TENSORRT[provider].builds_anywhere))  # TensorRT for RTX
     if "polygraphy" in sys.modules and os.environ.get(_RTX, "0") != wanted:
-        raise ProviderError(f"Polygraphy was imported for the other TensorRT; start a new process for {product}")
+        raise ProviderError(f"Polygraphy was imported for the other TensorRT; start a new process for {provider}")
     os.environ[_RTX] = wanted
     try:
         import polygraphy.backend.trt as module

@@ -1,20 +1,21 @@
 """Explicit quantization of a finished ONNX graph: QuantizeLinear and DequantizeLinear around its heavy operators.
 
 The ranges of the activations come from outside (measured on real trajectories); weights are quantized per output
-channel and symmetrically. Where the Q/DQ nodes go, and of what type, depends on the engine: see `SCHEMES`.
+channel and symmetrically. Where the Q/DQ nodes go, and of what type, depends on the engine: see
+`edgepure.engines.kinds.Scheme`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgepure.bundle.manifest import Target
+from edgepure.engines.kinds import KINDS, Scheme, kind_of
 from edgepure.errors import ConfigError, ExportError
 
 from .precision import drop_unused, new_constant
@@ -30,58 +31,27 @@ _MAX = {ir.DataType.INT8: 127.0, ir.DataType.UINT8: 255.0, ir.DataType.FLOAT8E4M
 _SMALLEST_SCALE = 2.0**-14
 
 
-@dataclass(frozen=True)
-class Scheme:
-    """How an engine wants its Q/DQ nodes.
-
-    Attributes:
-        activations: type of the activations. UINT8 has a zero point, the others are symmetric.
-        weights: type of the weights.
-        outputs: types of operators whose result is quantized, too. ONNX Runtime's CPU has integer convolutions only
-            with an integer output (and matrix products with either); TensorRT wants the inputs alone.
-        int32_bias: the bias as int32 in units of the accumulator; TensorRT takes it as a float.
-        conv_weight_zero: zero point of the weights of convolutions. The weights are moved by it, so the numbers that
-            they stand for, and the result, stay the same.
-    """
-
-    activations: ir.DataType
-    weights: ir.DataType
-    outputs: frozenset[str]
-    int32_bias: bool
-    conv_weight_zero: int = 0
-
-
-_INT8 = Scheme(ir.DataType.INT8, ir.DataType.INT8, outputs=frozenset(), int32_bias=False)
-_FP8 = Scheme(ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E4M3FN, outputs=frozenset(), int32_bias=False)
-#: By precision and target.
-SCHEMES: dict[tuple[str, Target], Scheme] = {
-    ("int8", "cpu"): Scheme(ir.DataType.UINT8, ir.DataType.INT8, outputs=frozenset({"Conv"}), int32_bias=True),
-    ("int8", "openvino"): _INT8,
-    ("int8", "cuda"): _INT8,
-    ("int8", "tensorrt"): _INT8,
-    ("fp8", "cpu"): _FP8,
-    ("fp8", "cuda"): _FP8,
-    ("fp8", "tensorrt"): _FP8,
-}
-#: ``int8`` for the CPU, for another kernel: ONNX Runtime computes a convolution whose weights have zero point 0
-#: directly, and one with another zero point as a matrix product, for which it uses the matrix units (AMX) of processors
-#: that have them. Same result; which one is faster has to be measured.
-CPU_MATRIX_PRODUCT = replace(SCHEMES["int8", "cpu"], conv_weight_zero=-1)
-
-
-def scheme_of(precision: str, target: Target) -> Scheme:
-    """The scheme of a quantized precision for an engine.
+def schemes_of(precision: str, provider: str) -> tuple[Scheme, ...]:
+    """The schemes of a quantized precision for an engine, by its row; where there are several, the fastest counts.
 
     Raises:
         ConfigError: the engine has no kernels for it.
     """
-    try:
-        return SCHEMES[precision, target]
-    except KeyError:
-        made_for = ", ".join(engine for name, engine in SCHEMES if name == precision)
+    kind = kind_of(provider)
+    if precision not in kind.schemes:
+        made_for = ", ".join(
+            name for name, row in KINDS.items() if precision in row.schemes and row.made_for == row.provider
+        )
         raise ConfigError(
-            f"there are no {precision} kernels in {target}; {precision} can be made for {made_for}"
-        ) from None
+            f"there are no {precision} kernels in {provider}; {precision} can be made for {made_for}",
+            code="E-provider-precision",
+        )
+    return kind.schemes[precision]
+
+
+def scheme_of(precision: str, provider: str) -> Scheme:
+    """The first of `schemes_of`, which is the better one on most machines."""
+    return schemes_of(precision, provider)[0]
 
 
 @dataclass(frozen=True)
@@ -170,7 +140,7 @@ class _Quantizer:
     def _quantize_node(
         self, value: ir.Value, tap: Tap, before: ir.Node | None
     ) -> tuple[ir.Value, ir.Value, ir.Value, float]:
-        kind = self.scheme.activations
+        kind = ir.DataType[self.scheme.activations]
         number, point = _parameters(self._range(tap), kind)
         scale = new_constant(self.graph, f"{value.name}_scale", np.array(number, np.float32))
         zero = new_constant(self.graph, f"{value.name}_zero", np.array(point).astype(kind.numpy()))
@@ -199,7 +169,7 @@ class _Quantizer:
     def _weight(self, node: ir.Node, axis: int, bias_unit: float | None) -> NDArray[np.float64]:
         """Quantize the weight of a node per output channel. Returns the scales ``[channels]``."""
         weight, name = _input(node, 1), str(node.name)
-        kind, array = self.scheme.weights, _array(weight)
+        kind, array = ir.DataType[self.scheme.weights], _array(weight)
         other = tuple(i for i in range(array.ndim) if i != axis)
         scales = np.maximum(np.abs(array).max(axis=other) / _MAX[kind], _SMALLEST_SCALE)
         if bias_unit is not None:  # the bias has to fit into int32 in units of input scale x weight scale

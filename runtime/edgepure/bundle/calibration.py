@@ -10,9 +10,10 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ..methods import EpsSpec
+from ..validation import Entry
 
 #: Clean score norms that are kept of one probe at most.
 MAX_SAMPLE = 1000
@@ -22,11 +23,7 @@ Norm = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ScoreNorms(_Entry):
+class ScoreNorms(Entry):
     """The score norms of one set of images with one probe."""
 
     images: Count
@@ -37,7 +34,7 @@ class ScoreNorms(_Entry):
     quantiles: dict[str, Norm] = Field(description="share of the images below (a decimal in 0..1, as text) to norm")
 
 
-class Separation(_Entry):
+class Separation(Entry):
     """How well a probe tells other images from clean ones."""
 
     against: Literal["attacked", "random signs"] = Field(
@@ -50,7 +47,7 @@ class Separation(_Entry):
     difference: float = Field(description="of the means, in standard deviations of the clean norms")
 
 
-class ProbeCalibration(_Entry):
+class ProbeCalibration(Entry):
     """One probe: its clean score norms, and what it separates."""
 
     probe: EpsSpec
@@ -67,7 +64,7 @@ class ProbeCalibration(_Entry):
         return self
 
 
-class LinearReweighting(_Entry):
+class LinearReweighting(Entry):
     """SSNI-L: ``t = (n - xi_min) / (xi_max - xi_min) * t* + bias * t*``."""
 
     xi_min: Norm
@@ -75,7 +72,7 @@ class LinearReweighting(_Entry):
     bias: float = Field(0.0, description="as a fraction of t*")
 
 
-class SigmoidReweighting(_Entry):
+class SigmoidReweighting(Entry):
     """SSNI-N: ``t = (t* + bias * t*) / (1 + exp(-(n - mu) / tau))``."""
 
     mu: Norm
@@ -83,7 +80,7 @@ class SigmoidReweighting(_Entry):
     bias: float = Field(0.0, description="as a fraction of t*")
 
 
-class FirstCall(_Entry):
+class FirstCall(Entry):
     """Could the first UNet call of a purification serve as the probe?"""
 
     preset: str
@@ -98,7 +95,7 @@ class FirstCall(_Entry):
     separation: Separation | None = None
 
 
-class MaskArea(_Entry):
+class MaskArea(Entry):
     """The share of the pixels of clean images inside the mask, at one threshold."""
 
     threshold: Share = Field(description="tau")
@@ -107,7 +104,7 @@ class MaskArea(_Entry):
     high: Share = Field(description="5 % of the images have more inside")
 
 
-class MaskCalibration(_Entry):
+class MaskCalibration(Entry):
     """Which threshold covers which area."""
 
     rule: Literal["minmax", "softmax"]
@@ -115,7 +112,7 @@ class MaskCalibration(_Entry):
     areas: tuple[MaskArea, ...] = Field(min_length=1)
 
 
-class DataRecord(_Entry):
+class DataRecord(Entry):
     """The images that were measured."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of pixels and labels")
@@ -123,7 +120,7 @@ class DataRecord(_Entry):
     accuracy: Share | None = Field(None, description="of the classifier without purification; null: unlabelled")
 
 
-class Calibration(_Entry):
+class Calibration(Entry):
     """All of ``calibration``."""
 
     created: date

@@ -12,15 +12,14 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from ..engines.base import check_kernels
-from ..errors import BundleError, ConfigError, ProviderError
-from ..machine.packages import ENGINES
+from ..errors import BundleError, ConfigError
+from ..images.spec import ImageSpec
 from ..methods.presets import Preset
 from ..rows.plan import COLUMNS, LEARNED_COLUMNS
 from ..rows.schedule import ScheduleSpec
-from ..validation import first_fault
+from ..validation import Entry, first_fault
 from .calibration import Calibration
 
 #: Version of the format that this package writes, and the newest one that it reads.
@@ -38,8 +37,8 @@ GraphName = Literal["classifier", "mask", "step", "step_learned", "unet"]
 GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "unet")
 #: Precisions that a bundle may have beside the fp32 in which it was exported.
 VariantName = Literal["fp16", "bf16", "int8", "fp8"]
-#: Engines that variants are made for.
-Target = Literal["cpu", "openvino", "cuda", "tensorrt"]
+#: A provider whose engine a variant was made for; which there are is said by `edgepure.engines.kinds`.
+Target = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 VARIANT_NAMES: tuple[VariantName, ...] = ("fp16", "bf16", "int8", "fp8")
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -77,24 +76,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 PresetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ImageSpec(_Entry):
-    """Size of the images. They are [0, 1] outside the graphs and ``x = 2 * image - 1`` inside the diffusion."""
-
-    channels: int = Field(ge=1, le=64, description="1 for gray, 3 for RGB")
-    height: int = Field(ge=1, le=16384)
-    width: int = Field(ge=1, le=16384)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)``."""
-        return (self.channels, self.height, self.width)
-
-
-class TensorEntry(_Entry):
+class TensorEntry(Entry):
     """One input or output of a graph. The first axis is ``"batch"``, of any size; all others are fixed."""
 
     name: str = Field(min_length=1, max_length=200)
@@ -102,18 +84,18 @@ class TensorEntry(_Entry):
     dtype: Literal["float32"] = "float32"
 
 
-class GraphEntry(_Entry):
+class GraphEntry(Entry):
     """One ONNX graph. ``precision`` is that of the heavy arithmetic inside; inputs and outputs are always float32."""
 
     file: RelativePath
     opset: int = Field(ge=7, le=1000, description="ONNX operator set of the default domain")
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] = "fp32"
-    target: Target | None = Field(None, description="the engine that a variant was made for; null: any")
+    target: Target | None = Field(None, description="the provider that a variant was made for; null: any")
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
 
 
-class AttentionEntry(_Entry):
+class AttentionEntry(Entry):
     """Where the attention map of the mask graph comes from: the activations ``A`` of these blocks of the classifier.
 
     Per block, rule ``minmax`` takes ``sum_c A^2`` and rule ``softmax`` takes ``(sum_c |A|^norm_p)^(1/norm_p)``.
@@ -127,14 +109,14 @@ class AttentionEntry(_Entry):
     )
 
 
-class FileEntry(_Entry):
+class FileEntry(Entry):
     """What a file of the bundle must be."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="lower-case hexadecimal")
     bytes: int = Field(ge=0)
 
 
-class Provenance(_Entry):
+class Provenance(Entry):
     """Where the bundle comes from. For people and reports; nothing is decided by it."""
 
     created: date
@@ -148,7 +130,7 @@ class Provenance(_Entry):
     )
 
 
-class Manifest(_Entry):
+class Manifest(Entry):
     """All of ``bundle.json``."""
 
     model_config = ConfigDict(
@@ -233,27 +215,6 @@ class Manifest(_Entry):
             f"the bundle {self.name!r} has no {precision} variant; it has {_listed(['fp32', *self.variants])}. Make "
             f"one with `edgepure quantize BUNDLE --precision {precision} --data IMAGES`"
         )
-
-    def check_target(self, precision: str, provider: str) -> None:
-        """Refuse a variant on an engine that it was not made for, or that has no kernels for it.
-
-        ONNX Runtime's CPU wants other Q/DQ nodes than the others do, those with zero points are nothing for a GPU, and
-        the bf16 that stands between OpenVINO's is nothing for ONNX Runtime's CPU.
-
-        Raises:
-            ProviderError: the variant cannot run on this engine.
-            ConfigError, BundleError: as `graphs_in`.
-        """
-        graphs = self.graphs_in(precision)
-        check_kernels(provider, precision)
-        wanted = provider.removesuffix("-rtx")
-        for made_for in {entry.target for entry in graphs.values() if entry.target not in (None, wanted)}:
-            if made_for in ("cpu", "openvino") or wanted == "openvino":
-                raise ProviderError(
-                    f"the {precision} variant of {self.name!r} was made for {ENGINES[str(made_for)][0]} ({made_for}) "
-                    f"and cannot run on {provider!r}; make it anew with "
-                    f"`edgepure quantize BUNDLE --precision {precision} --for {wanted} --data IMAGES`"
-                )
 
     def _check_graph(self, graph: GraphName, entry: GraphEntry) -> None:
         if entry.file not in self.files:

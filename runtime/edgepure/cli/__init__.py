@@ -60,7 +60,8 @@ def _wrong_usage(error: Any) -> NoReturn:
 
         message = error.format_message()
         with suppress(OSError):
-            emit_json({"error": {"type": "UsageError", "message": message, "exit_code": error.exit_code}})
+            shown = {"type": "UsageError", "code": "E-usage", "message": message, "exit_code": error.exit_code}
+            emit_json({"error": shown})
     raise SystemExit(error.exit_code)
 
 

@@ -20,7 +20,6 @@ from ..purify.monitor import Monitor
 from ..purify.purifier import Purifier
 from ..purify.results import Failure, Result
 from ..rows.noise import NoiseSource
-from .guard import for_command_line
 
 #: Pixels of the images that are in memory at a time take at most about this many bytes.
 CHUNK_BYTES = 64 << 20
@@ -108,7 +107,7 @@ def run_chunks(
     for first in range(0, len(sources), size):
         chunk = sources[first : first + size]
         loaded = load_images([s.item for s in chunk], purifier.bundle.manifest.image, resize=resize, on_error="collect")
-        failures += (Failure(chunk[f.index].name, for_command_line(f.reason)) for f in loaded.failures)
+        failures += (Failure(chunk[f.index].name, f.reason) for f in loaded.failures)
         total = counted + expected * (len(sources) - first - len(loaded.failures))
 
         def rows_done(rows: int, *, total: float = total) -> None:

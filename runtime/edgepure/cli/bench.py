@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from .guard import guard
 from .options import (
     BundleArgument,
     DebugOption,
@@ -19,7 +18,6 @@ from .options import (
 )
 
 
-@guard
 def bench(
     bundle: BundleArgument,
     preset: PresetOption = None,
@@ -35,7 +33,8 @@ def bench(
     """Measure a bundle on this machine: the bare UNet call, the step call, and what a purification adds to them.
 
     "loop cost" is the time of a purification over (rows x bare UNet call); 1 would mean that everything around the
-    UNet costs nothing. Everything is timed side by side in the same rounds.
+    UNet costs nothing. "loop alone" is a row on an engine that answers at once: scheduling and noise. Everything is
+    timed side by side in the same rounds.
 
     Examples:
 
@@ -64,13 +63,21 @@ def bench(
         return
     what = f"{found.bundle}, preset {name}, {provider} ({found.engine}), {precision}"
     say(f"{what}: {found.unet_calls} UNet calls for one decision")
+    columns = ("batch", "UNet call", "step call", "loop alone", "loop cost", "images/s")
     table(
-        ("batch", "UNet call", "step call", "loop cost", "images/s"),
+        columns,
         (
-            (s.batch, f"{s.unet_ms:.3f} ms", f"{s.step_ms:.3f} ms", f"{s.loop_cost:.3f}", f"{s.images_per_second:.3g}")
+            (
+                s.batch,
+                f"{s.unet_ms:.3f} ms",
+                f"{s.step_ms:.3f} ms",
+                "-" if s.loop_ms is None else f"{s.loop_ms:.3f} ms",
+                f"{s.loop_cost:.3f}",
+                f"{s.images_per_second:.3g}",
+            )
             for s in found.speeds
         ),
-        right=("batch", "UNet call", "step call", "loop cost", "images/s"),
+        right=columns,
     )
     memory = "" if found.peak_memory_bytes is None else f"; peak memory {size(found.peak_memory_bytes)}"
     say(f"medians of {found.repeats} rounds of {found.rows_timed} rows{memory}")
@@ -82,5 +89,7 @@ def parse_sizes(text: str) -> list[int]:
 
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and 1 <= int(part) <= 4096 for part in parts):
-        raise ConfigError(f"--batch {text!r}: expected batch sizes from 1 to 4096, for example 1,8")
+        raise ConfigError(
+            f"--batch {text!r}: expected batch sizes from 1 to 4096, for example 1,8", code="E-bench-batch"
+        )
     return [int(part) for part in parts]

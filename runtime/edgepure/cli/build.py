@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..engines.kinds import KINDS
 from .bench import parse_sizes
-from .guard import guard
 from .options import BundleArgument, DebugOption, JsonOption, PrecisionOption
 
 if TYPE_CHECKING:
     from ..bundle.bundle import Bundle
     from ..engines.tensorrt.options import BuildOptions
 
+#: Who builds engines.
+BUILDERS = tuple(name for name, kind in KINDS.items() if kind.built)
 
-@guard
+
 def build(
     bundle: BundleArgument,
     precision: PrecisionOption = "fp32",
@@ -28,9 +30,9 @@ def build(
         typer.Option(metavar="NAME", help="Only this graph. May be given several times. Default: all.",
                      show_default=False),
     ] = None,
-    product: Annotated[
+    provider: Annotated[
         str | None,
-        typer.Option(metavar="tensorrt|tensorrt-rtx", help="Default: the first that is installed and can build here.",
+        typer.Option(metavar="|".join(BUILDERS), help="Default: the first that is installed and can build here.",
                      show_default=False),
     ] = None,
     target: Annotated[
@@ -71,7 +73,7 @@ def build(
     \b
       edgepure build digits --batch 1,4,8
       edgepure build cifar10 --precision fp16 --batch 1,8 --timing-cache ~/.cache/tensorrt.cache
-      edgepure build digits --product tensorrt-rtx --target sm86,sm89
+      edgepure build digits --provider tensorrt-rtx --target sm86,sm89
       edgepure build digits --graph step --print-trtexec
     """
     from ..bundle.bundle import Bundle
@@ -86,7 +88,7 @@ def build(
         opened = Bundle.open(bundle)
     if print_trtexec:
         options = BuildOptions(sizes, tuple(targets), version_compatible, timing_cache, workspace_mb, tf32)
-        commands = _commands(opened, precision, graph, product, options)
+        commands = _commands(opened, precision, graph, provider, options)
         if as_json:
             emit_json({"commands": commands})
         else:
@@ -99,21 +101,21 @@ def build(
             precision,
             sizes,
             graphs=graph,
-            product=product,
+            provider=provider,
             targets=targets,
             version_compatible=version_compatible,
             timing_cache=timing_cache,
             workspace_mb=workspace_mb,
             tf32=tf32,
             force=force,
-            on_progress=lambda what, share: bar.update(share, what),
+            on_progress=bar.update,
         )
     if as_json:
         emit_json({"bundle": opened.manifest.name, "engines": [engine.to_dict() for engine in built]})
         return
     key = built[0].key
     where = f"for {', '.join(key.targets)}" if key.targets else f"for {key.machine.gpu}"
-    say(f"{opened.manifest.name}: {key.product} {key.version} {where}, batches {', '.join(map(str, key.batches))}")
+    say(f"{opened.manifest.name}: {key.provider} {key.version} {where}, batches {', '.join(map(str, key.batches))}")
     table(
         ("graph", "precision", "size", "time", "file"),
         (
@@ -125,13 +127,13 @@ def build(
 
 
 def _commands(
-    bundle: Bundle, precision: str, graphs: list[str] | None, product: str | None, options: BuildOptions
+    bundle: Bundle, precision: str, graphs: list[str] | None, provider: str | None, options: BuildOptions
 ) -> dict[str, str]:
     """A command for each graph. Needs neither TensorRT nor a GPU."""
     from ..engines.tensorrt.build import chosen_graphs
     from ..engines.tensorrt.trtexec import trtexec_command
 
-    rtx = product == "tensorrt-rtx" or (product is None and bool(options.targets))
+    rtx = KINDS[provider].builds_anywhere if provider in KINDS else bool(options.targets)
     return {
         name: trtexec_command(bundle.path / entry.file, entry, options, Path(f"{name}.{entry.precision}.plan"), rtx=rtx)
         for name, entry in chosen_graphs(bundle, precision, graphs).items()

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .guard import guard
 from .options import DebugOption, JsonOption, ProviderOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from ..demo.scores import Score
+    from ..purify.scores import Score
 
 
-@guard
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the report.")] = Path("out"),
     preset: Annotated[
@@ -52,7 +50,7 @@ def demo(
             bundle=bundle,
             provider=provider,
             threads=threads,
-            on_progress=lambda what, done, total: bar.update(done / max(total, 1), f"running {what}"),
+            on_progress=lambda share, what: bar.update(share, f"running {what}"),
         )
     if as_json:
         emit_json({**report.to_dict(), "files": [str(out / "report.html"), str(out / "report.json")]})

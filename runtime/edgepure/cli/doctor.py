@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .guard import guard
 from .options import DebugOption, JsonOption
 
 if TYPE_CHECKING:
-    from ..doctor import Environment, ModuleStatus
+    from ..doctor import Environment, ProviderStatus
     from ..machine.nvidia import Driver
 
 
-@guard
 def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """Show what this machine can run bundles on. Every engine is tried, not only looked up.
 
@@ -26,13 +24,13 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
       edgepure doctor
       edgepure doctor --json > machine.json
     """
-    from ..doctor import gather
+    from ..doctor import doctor as look
     from ..errors import ProviderError
     from .output import emit_json, note, say, size, table
     from .progress import Progress
 
     with Progress("looking around"):
-        found = gather()
+        found = look()
     if as_json:
         emit_json(found.to_dict())
     else:
@@ -58,11 +56,8 @@ def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
         table(("what", "found"), facts)
         say("")
         table(
-            ("engine", "state", "detail"),
-            (
-                *((p.name, "works" if p.works else "no", p.detail) for p in found.providers),
-                *(_module(m) for m in found.modules),
-            ),
+            ("provider", "state", "detail"),
+            (_row(part) for part in (*found.providers, *found.parts)),
         )
         for line in found.advice():
             say(f"\n{line}")
@@ -86,6 +81,7 @@ def _driver(driver: Driver) -> str:
     return f"{version}, up to CUDA {driver.cuda}{'; ' if driver.fault else ''}{driver.fault}"
 
 
-def _module(module: ModuleStatus) -> tuple[str, str, str]:
-    state = "works" if module.works else "builds" if module.builds else "no"
-    return module.name, state, ": ".join(part for part in (module.version, module.detail) if part)
+def _row(part: ProviderStatus) -> tuple[str, str, str]:
+    state = "works" if part.works else "builds" if part.builds else "no"
+    what = " ".join(word for word in (part.engine, part.version) if word)
+    return part.name, state, ": ".join(word for word in (what, part.detail) if word)

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import NoReturn, ParamSpec
 
@@ -20,20 +21,10 @@ P = ParamSpec("P")
 
 #: What is not one of our own errors: the system (disk, memory, rights), or a defect of edgepure.
 SYSTEM_ERROR = 1
-#: What the messages of the Python interface ask for, and the option that does it here.
-OPTIONS = {
-    "(resize=True)": "(--resize)",
-    "pass provider='cpu'": "give --provider cpu",
-    "Pass provider='cpu'": "Give --provider cpu",
-    "(provider='openvino')": "(--provider openvino)",
-    "pass check_epsilon=False": "give --any-network",
-    "ask to overwrite it": "give --overwrite",
-    "pass probe=True": "give --probe",
-}
 
 
 def guard(command: Callable[P, None]) -> Callable[P, None]:
-    """Wrap a command. Its parameters ``as_json`` and ``debug`` decide how an error is shown."""
+    """Wrap a command, as its loader does. Its parameters ``as_json`` and ``debug`` decide how an error is shown."""
 
     @wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -57,37 +48,40 @@ def fail(error: BaseException, *, as_json: bool) -> NoReturn:
     if isinstance(error, BrokenPipeError):  # the reader of a pipe has gone: nobody is left to read a message
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(SYSTEM_ERROR)
-    message, code = describe(error)
+    shown = describe(error)
     if as_json:
         with suppress(OSError):  # where it cannot be written (a full disk), perhaps the line on stderr can
-            emit_json({"error": {"type": type(error).__name__, "message": message, "exit_code": code}})
+            emit_json({"error": {"type": type(error).__name__, **asdict(shown)}})
     with suppress(OSError):
-        note(f"error: {message}")
-    raise typer.Exit(code)
+        note(f"error: {shown.message}")
+    raise typer.Exit(shown.exit_code)
 
 
-def for_command_line(message: str) -> str:
-    """A message of the Python interface in the words of the command line."""
-    for python, option in OPTIONS.items():
-        message = message.replace(python, option)
-    return message
+@dataclass(frozen=True)
+class Shown:
+    """What people and programs learn of an error."""
+
+    code: str
+    message: str
+    exit_code: int
 
 
-def describe(error: BaseException) -> tuple[str, int]:
-    """The sentence for a user, and the exit code."""
+def describe(error: BaseException) -> Shown:
+    """The sentence for a user, the code and the exit code."""
     if isinstance(error, EdgepureError):
-        return for_command_line(str(error)), error.exit_code
+        return Shown(error.code, str(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, 130
+        return Shown("E-interrupted", INTERRUPTED, 130)
     if isinstance(error, SystemExit):
-        return INTERRUPTED, TERMINATED
+        return Shown("E-interrupted", INTERRUPTED, TERMINATED)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}; nothing was left half-written", SYSTEM_ERROR
+        return Shown("E-system", f"{where}{error.strerror or error}; nothing was left half-written", SYSTEM_ERROR)
     if isinstance(error, MemoryError):
-        return "not enough memory; use fewer slots, smaller batches or fewer threads", SYSTEM_ERROR
+        return Shown("E-memory", "not enough memory; use fewer slots, smaller batches or fewer threads", SYSTEM_ERROR)
     first = (str(error).strip().splitlines() or ["no message"])[0]
-    return (
+    return Shown(
+        "E-defect",
         f"unexpected {type(error).__name__}: {first}; this is a defect of edgepure, please report it with the "
         "traceback that the same command shows with --debug",
         SYSTEM_ERROR,

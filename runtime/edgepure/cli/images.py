@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError, EdgepureError, ImageError
-from .guard import guard
 from .options import (
     BundleArgument,
     DebugOption,
@@ -39,7 +38,6 @@ SEED_WARNING = (
 )
 
 
-@guard
 def purify(
     bundle: BundleArgument,
     images: ImagesArgument,
@@ -107,7 +105,6 @@ def purify(
     session.finish(written, failures, as_json, show)
 
 
-@guard
 def classify(
     bundle: BundleArgument,
     images: ImagesArgument,

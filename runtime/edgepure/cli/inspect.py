@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .guard import guard
 from .options import BundleArgument, DebugOption, JsonOption
 
 if TYPE_CHECKING:
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from ..bundle.manifest import GraphEntry, TensorEntry
 
 
-@guard
 def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """Show what a bundle is made of: images, classes, schedule, graphs, presets with their UNet calls, hashes.
 

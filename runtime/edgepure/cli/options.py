@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..engines.kinds import help_words
 from ..errors import ConfigError
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.", show_default=False)]
@@ -44,8 +45,7 @@ VotesOption = Annotated[
 ProviderOption = Annotated[
     str,
     typer.Option(
-        help="Inference engine: cpu (ONNX Runtime), openvino (on the CPU too), cuda, tensorrt or tensorrt-rtx. One "
-        "that is not active is an error."
+        help=f"What runs the graphs: {help_words()}. One that is not active is an error.",
     ),
 ]
 PrecisionOption = Annotated[

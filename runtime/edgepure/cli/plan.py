@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .guard import guard
 from .options import DebugOption, JsonOption, PresetOption, SetOption
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 SHOWN_FIRST, SHOWN_LAST = 14, 10
 
 
-@guard
 def plan(
     bundle: Annotated[
         Path | None,
@@ -31,7 +29,7 @@ def plan(
     preset: PresetOption = None,
     method: Annotated[
         str | None,
-        typer.Option(help="uniform, heterogeneous, repaint, gdmp or gnsp, with --set for its parameters.",
+        typer.Option(help="uniform, heterogeneous, repaint, gdmp, gnsp or an installed one; --set for its parameters.",
                      show_default=False),
     ] = None,
     change: SetOption = [],  # noqa: B006 - typer copies it
@@ -73,7 +71,7 @@ def plan(
     if score_norm is not None and chosen.ssni is None:
         from ..errors import ConfigError
 
-        raise ConfigError("--score-norm is for presets with SSNI, and this one has none")
+        raise ConfigError("--score-norm is for presets with SSNI, and this one has none", code="E-plan-subject")
     rows = planner.plan(chosen, score_norm)
     cost = _cost(planner, chosen, rows)
     if as_json:
@@ -90,7 +88,9 @@ def parse_image_size(text: str) -> tuple[int, int, int]:
 
     found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})", text.lower())
     if found is None:
-        raise ConfigError(f"image size {text!r}: expected CHANNELSxHEIGHTxWIDTH, for example 3x32x32")
+        raise ConfigError(
+            f"image size {text!r}: expected CHANNELSxHEIGHTxWIDTH, for example 3x32x32", code="E-plan-subject"
+        )
     channels, height, width = (int(part) for part in found.groups())
     return channels, height, width
 
@@ -103,8 +103,10 @@ def parse_schedule(text: str | None) -> Any:
     from .presets import check, read_json
 
     if text is not None and text.endswith(".json"):
-        return check(TypeAdapter(ScheduleSpec), read_json(Path(text), "schedule"), f"schedule file {text}")
-    return check(TypeAdapter(ScheduleSpec), {"kind": text or "linear"}, "schedule")
+        return check(
+            TypeAdapter(ScheduleSpec), read_json(Path(text), "schedule"), f"schedule file {text}", "E-schedule"
+        )
+    return check(TypeAdapter(ScheduleSpec), {"kind": text or "linear"}, "schedule", "E-schedule")
 
 
 def _subject(
@@ -123,7 +125,9 @@ def _subject(
         from ..bundle.bundle import Bundle
 
         if schedule is not None or image is not None:
-            raise ConfigError("--schedule and --image are for plans without a bundle; a bundle has its own")
+            raise ConfigError(
+                "--schedule and --image are for plans without a bundle; a bundle has its own", code="E-plan-subject"
+            )
         manifest = Bundle.open(bundle, verify=False).manifest  # nothing is run, so weights need no hashing
         planner = Planner(manifest.schedule.build(), _elements(manifest.image.shape))
         if method is None:
@@ -135,7 +139,8 @@ def _subject(
     if method is None or preset is not None:
         raise ConfigError(
             "say what to plan: a bundle (with --preset NAME), a preset file (--preset FILE.json), "
-            "or --method NAME with --set KEY=VALUE; not --method and --preset together"
+            "or --method NAME with --set KEY=VALUE; not --method and --preset together",
+            code="E-plan-subject",
         )
     return method, method_preset(method, changes), planner
 

@@ -12,10 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError
 from ..methods.presets import Preset
+from ..methods.registry import methods
 from ..validation import first_fault
 
-#: What --method may be.
-METHODS = ("uniform", "heterogeneous", "repaint", "gdmp", "gnsp")
 #: Parts of a preset that a dotted key of --set may name; a key without a dot belongs to the method.
 PARTS = ("method", "mask", "ssni", "votes")
 
@@ -37,7 +36,8 @@ def choose_preset(
     else:
         raise ConfigError(
             f"no preset {called!r} in this bundle; it has {', '.join(sorted(presets))} (a preset of your own goes into "
-            "a file whose name ends in .json)"
+            "a file whose name ends in .json)",
+            code="E-preset-unknown",
         )
     if changes:
         data = apply_changes(data, changes)
@@ -47,10 +47,10 @@ def choose_preset(
 
 def method_preset(method: str, changes: Sequence[str]) -> Preset:
     """The preset that ``--method NAME --set ...`` describes. No row depends on the mask, so it need not be given."""
-    if method not in METHODS:
-        raise ConfigError(f"no method {method!r}; choose one of {', '.join(METHODS)}")
+    if method not in methods():
+        raise ConfigError(f"no method {method!r}; choose one of {', '.join(methods())}", code="E-method-unknown")
     data = apply_changes({"method": {"method": method}}, changes)
-    if method in ("heterogeneous", "repaint"):
+    if methods()[method].needs_mask:
         data.setdefault("mask", {"area": 0.5})
     return parse_preset(data)
 
@@ -61,12 +61,12 @@ def parse_preset(data: Any, what: str = "preset") -> Preset:
     return preset
 
 
-def check(adapter: TypeAdapter[Any], data: Any, what: str) -> Any:
+def check(adapter: TypeAdapter[Any], data: Any, what: str, code: str = "E-preset") -> Any:
     """Validate plain data, or raise ConfigError with one sentence."""
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
-        raise ConfigError(f"{what}: {first_fault(error, data, adapter.json_schema())}") from None
+        raise ConfigError(f"{what}: {first_fault(error, data, adapter.json_schema())}", code=code) from None
 
 
 def apply_changes(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -75,19 +75,21 @@ def apply_changes(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, 
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {change!r}: expected KEY=VALUE, for example --set t_star=100")
+            raise ConfigError(f"--set {change!r}: expected KEY=VALUE, for example --set t_star=100", code="E-set")
         path = key.split(".")
         if path[0] not in PARTS:
             path.insert(0, "method")
         if len(path) == 1:
-            raise ConfigError(f"--set {change!r}: {key} has several keys; name one, for example {key}.KEY=VALUE")
+            raise ConfigError(
+                f"--set {change!r}: {key} has several keys; name one, for example {key}.KEY=VALUE", code="E-set"
+            )
         place = result
         for part in path[:-1]:
             inner = place.setdefault(part, {})
             if inner is None:
                 inner = place[part] = {}
             if not isinstance(inner, dict):
-                raise ConfigError(f"--set {change!r}: {part} has no keys of its own")
+                raise ConfigError(f"--set {change!r}: {part} has no keys of its own", code="E-set")
             place = inner
         place[path[-1]] = _value(text)
         if path[0] == "mask" and path[-1] in ("area", "threshold"):  # one replaces the other
@@ -104,9 +106,9 @@ def read_json(path: Path, what: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{what} file {path} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{what} file {path} cannot be read: {error.strerror}", code="E-json-file") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{what} file {path} is not valid JSON: {error}") from None
+        raise ConfigError(f"{what} file {path} is not valid JSON: {error}", code="E-json-file") from None
 
 
 def _value(text: str) -> Any:

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .guard import guard
 from .options import DebugOption, JsonOption
 
 if TYPE_CHECKING:
     from ..methods.published import PublishedPreset
 
 
-@guard
 def presets(
     names: Annotated[
         list[str] | None,
@@ -45,7 +43,9 @@ def presets(
     if dataset is not None:
         known = sorted({d for p in published().values() for d in p.datasets})
         if dataset not in known:
-            raise ConfigError(f"there are no presets for {dataset!r}; there are some for {', '.join(known)}")
+            raise ConfigError(
+                f"there are no presets for {dataset!r}; there are some for {', '.join(known)}", code="E-preset-dataset"
+            )
         chosen = [p for p in chosen if dataset in p.datasets]
     if as_json:
         emit_json([as_data(preset) for preset in chosen])

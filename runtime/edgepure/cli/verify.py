@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError
-from .guard import guard
+from ..machine.packages import extensions, needs
 from .options import BundleArgument, DebugOption, JsonOption, ResizeOption, ThreadsOption
 
 if TYPE_CHECKING:
     from ..parity.levels import Level
-    from ..parity.side_by_side import ImageSet, VerifyProgress
-    from ..parity.verify import Verification, Verifications
+    from ..parity.side_by_side import ImageSet
+    from ..parity.verification import Verification, Verifications
+    from ..types import Progress as Report
 
 
-@guard
 def verify(
     bundle: BundleArgument,
     providers: Annotated[
@@ -101,9 +101,7 @@ def verify(
         images = _images(bundle, data, attacked, limit, resize)
         if images and against is None and len(engines) == 1 and engines[0][1] != "fp32":
             engines.insert(0, (engines[0][0], "fp32"))  # what its decisions are to be compared with
-        run = _Run(
-            bundle, engines, threads, not graphs_only, images, preset, lambda what, share: bar.update(share, what)
-        )
+        run = _Run(bundle, engines, threads, not graphs_only, images, preset, bar.update)
         found = run.torch(classifier, diffusion) if against else run.engines()
         if report is not None:
             from ..parity.report import write_report
@@ -134,30 +132,32 @@ class _Run:
         pipelines: bool,
         images: Sequence[ImageSet],
         presets: Sequence[str] | None,
-        report: VerifyProgress,
+        report: Report,
     ) -> None:
         self.bundle, self.all_engines, self.report = bundle, engines, report
         self.threads, self.pipelines, self.images, self.presets = threads, pipelines, images, presets
 
     def torch(self, classifier: str | None, diffusion: str | None) -> Verifications:
         """Every engine against PyTorch."""
-        from ..parity.verify import Verifications
+        from ..parity.verification import Verifications
 
-        compare = _against_torch()
+        with needs("--against torch needs PyTorch and ONNX", "export"):
+            compare = _brought("torch")
         count, found = len(self.all_engines), []
         for number, (provider, precision) in enumerate(self.all_engines):
             found.append(
                 compare(
                     self.bundle, provider, precision=precision, classifier=classifier, diffusion=diffusion,
                     threads=self.threads, pipelines=self.pipelines, images=self.images, presets=self.presets,
-                    on_progress=lambda what, share, n=number: self.report(what, (n + share) / count),
+                    on_progress=lambda share, what, n=number: self.report((n + share) / count, what),
                 )
             )  # fmt: skip
         return Verifications(tuple(found))
 
     def engines(self) -> Verifications:
         """The first engine with the recorded vectors, the others with the first."""
-        from ..parity.verify import Verifications, verify_engines
+        from ..parity.verification import Verifications
+        from ..parity.verify import verify_engines
 
         found = verify_engines(
             self.bundle, self.all_engines, threads=self.threads, pipelines=self.pipelines, images=self.images,
@@ -170,12 +170,12 @@ class _Run:
         if found.levels[0]:
             return found
         try:
-            from edgepure_export.compare.failing_graphs import find_layers
+            find_layers = _brought("find-layers")
         except ImportError:
             return replace(found, notes=(*found.notes, "install edgepure[export] to find the first layer that differs"))
         from ..bundle.bundle import Bundle
 
-        self.report("looking for the layer", 1.0)
+        self.report(1.0, "looking for the layer")
         reference = self.all_engines[0] if number > 0 else None
         findings = find_layers(Bundle.open(self.bundle, verify=False), found, reference=reference, threads=self.threads)
         hint = () if findings else ("compare with --against torch to find the first layer that differs",)
@@ -260,13 +260,14 @@ def _images(bundle: Path, data: Path | None, attacked: Path | None, limit: int, 
     return sets
 
 
-def _against_torch() -> Callable[..., Verification]:
-    """edgepure_export's function, or one sentence about what is not installed."""
-    try:
-        from edgepure_export.compare.against_torch import verify_against_torch
-    except ImportError as error:
-        raise ConfigError(
-            f"--against torch needs PyTorch and ONNX, and {error.name or error} cannot be imported; install them with "
-            "`pip install edgepure[export]`"
-        ) from error
-    return verify_against_torch
+def _brought(name: str) -> Callable[..., Any]:
+    """What another package brings to this verb.
+
+    Raises:
+        ImportError: none does, or what it needs is not installed.
+    """
+    point = extensions("edgepure.verify").get(name)
+    if point is None:
+        raise ImportError("the part of edgepure that exports", name="the part of edgepure that exports")
+    part: Callable[..., Any] = point.load()
+    return part

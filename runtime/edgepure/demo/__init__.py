@@ -3,9 +3,6 @@
 It needs neither PyTorch nor a network. ``edgepure demo`` runs it; the lessons in ``samples/`` use its bundle.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from .data import DemoImages, demo_bundle, demo_images
-from .run import run_demo
-
-__all__ = ["DemoImages", "demo_bundle", "demo_images", "run_demo"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

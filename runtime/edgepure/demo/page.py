@@ -1,23 +1,33 @@
-"""Turn a `DemoReport` into one self-contained HTML page: no script, no font, no file from elsewhere."""
+"""The report of a demonstration as a page (``report.html``) beside its data (``report.json``)."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterable, Mapping
-from html import escape
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
+from ..files.atomic import write_text
+from ..purify.scores import Score
+from ..report.page import Card, Cards, Cell, Notes, Part, Row, Section, Strip, Strips, Table, page, write_page
+from .report import COLUMNS, DemoReport, Gallery, MethodScores
 
-from ..report.style import CSS
-from ..report.text import printable_lines
-from .report import COLUMNS, DemoReport, Gallery, MethodScores, Picture
-from .scores import Score
+_FOOTNOTES = "¹²³"
 
-#: Tint of the pixels inside a mask, RGB in 0..1.
-MASK_TINT = np.array([0.93, 0.35, 0.16], dtype=np.float32)
+
+def write(report: DemoReport, out: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Write report.html and report.json into the folder ``out``; each appears whole or not at all.
+
+    Returns the two paths.
+
+    Raises:
+        EdgepureError: the folder cannot be written.
+    """
+    text = json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
+    shown = write_page(Path(out) / "report.html", render(report), "--out")
+    write_text(shown.with_name("report.json"), text)
+    return shown, shown.with_name("report.json")
 
 
 def render(report: DemoReport) -> str:
@@ -27,130 +37,64 @@ def render(report: DemoReport) -> str:
         *(_gallery(g) for g in report.galleries[:1]),
         _accuracy(report),
         *(_gallery(g) for g in report.galleries[1:]),
-        _plan(report),
-        _facts(report),
+        *([_plan(report)] if report.plan else []),
     ]
-    return page(report.title, sections)
+    timings = {f"time, {stage}": f"{seconds:.1f} s" for stage, seconds in report.timings.items()}
+    return page(report.title, sections, {**_flat(report.facts), **timings})
 
 
-def page(title: str, sections: Iterable[str], more_css: str = "") -> str:
-    """A whole page of these sections (HTML); empty ones are left out."""
-    return printable_lines(
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}{more_css}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(s for s in sections if s)
-        + "\n</main>\n</body>\n</html>\n"
-    )
-
-
-def png_data_uri(picture: Picture) -> str:
-    """The pixels (with the mask's tint, if there is one) as a PNG inside a data URI."""
-    pixels = np.clip(picture.pixels, 0.0, 1.0).transpose(1, 2, 0)
-    if picture.mask is not None:
-        pixels = np.repeat(pixels, 3 // pixels.shape[2], axis=2)
-        tinted = 0.4 * pixels + 0.6 * MASK_TINT
-        pixels = np.where(picture.mask[:, :, None], tinted, pixels)
-    eight_bit = np.rint(255.0 * pixels).astype(np.uint8)
-    image = Image.fromarray(eight_bit[:, :, 0] if eight_bit.shape[2] == 1 else eight_bit)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _headline(report: DemoReport) -> str:
-    best = report.method(report.default)
+def _headline(report: DemoReport) -> Section:
+    best, plain = report.method(report.default), report.plain
+    calls = f"{_number(best.unet_calls_decision)} UNet calls a decision"
     cards = [
-        ("Attacked, no defence", report.plain.get("attacked"), "the plain classifier"),
-        ("Attacked, purified", best.attacked, f"{best.name}, {_number(best.unet_calls)} UNet calls"),
-        ("Clean, purified", best.clean, f"without the defence {_percent(report.plain.get('clean'))}"),
-        (
-            "Attacked through the defence",
-            best.whitebox,
-            f"without the defence {_percent(report.plain.get('whitebox'))}",
-        ),
+        ("Attacked, no defence", plain.get("attacked"), "the plain classifier"),
+        ("Attacked, purified", best.attacked, f"{best.name}, {calls}"),
+        ("Clean, purified", best.clean, f"without the defence {_percent(plain.get('clean'))}"),
+        ("Attacked through the defence", best.whitebox, f"without the defence {_percent(plain.get('whitebox'))}"),
     ]
-    shown = "".join(
-        f'<div class="card {_tone(score)}"><span>{escape(label)}</span><strong>{_percent(score)}</strong>'
-        f"<small>{escape(below)}</small></div>"
-        for label, score, below in cards
-        if score is not None
-    )
-    return (
-        f"<header><h1>{escape(report.title)}</h1><p>{escape(report.summary)}</p>"
-        f'<div class="cards">{shown}</div></header>'
-    )
+    shown = [Card(label, _percent(score), below, _tone(score)) for label, score, below in cards if score is not None]
+    return Section(report.title, [report.summary], [Cards(shown)], top=True)
 
 
-def _gallery(gallery: Gallery) -> str:
-    strips = "".join(
-        f'<article class="strip"><h3>{escape(caption)}</h3><div class="pictures">'
-        + "".join(_picture(p) for p in pictures)
-        + "</div></article>"
-        for caption, pictures in gallery.strips
-    )
-    return (
-        f"<section><h2>{escape(gallery.title)}</h2><p>{escape(gallery.note)}</p>"
-        f'<div class="strips{" wide" if gallery.wide else ""}">{strips}</div></section>'
-    )
+def _gallery(gallery: Gallery) -> Section:
+    strips = Strips([Strip(title, pictures) for title, pictures in gallery.strips], wide=gallery.wide)
+    return Section(gallery.title, [gallery.note], [strips])
 
 
-def _picture(picture: Picture) -> str:
-    verdict = ""
-    if picture.verdict:
-        tone = "" if picture.right is None else ("good" if picture.right else "bad")
-        sign = {"good": " &#10003;", "bad": " &#10007;", "": ""}[tone]
-        verdict = f'<b class="{tone}">{escape(picture.verdict)}{sign}</b>'
-    alt = f"{picture.title}: {picture.verdict}" if picture.verdict else picture.title
-    return (
-        f'<figure><img src="{png_data_uri(picture)}" alt="{escape(alt)}">'
-        f"<figcaption>{escape(picture.title)}{verdict}</figcaption></figure>"
-    )
-
-
-def _accuracy(report: DemoReport) -> str:
+def _accuracy(report: DemoReport) -> Section:
     shown = [(key, heading) for key, heading in COLUMNS if _measured(report, key)]
-    head = "".join(f'<th class="num">{heading}<sup>{i}</sup></th>' for i, (_, heading) in enumerate(shown, start=1))
-    plain = "".join(_cell(report.plain.get(key)) for key, _ in shown)
-    lines = [
-        f'<tr class="plain"><th scope="row">no purification<small>the classifier alone</small></th>'
-        f'<td class="num">0</td><td class="num">-</td>{plain}</tr>'
-    ]
+    heads = [f"{heading}{mark}" for (_, heading), mark in zip(shown, _FOOTNOTES, strict=False)]
+    alone = Cell("no purification", ["the classifier alone"])
+    rows = [Row([alone, "0", "-", *(_cell(report.plain.get(key)) for key, _ in shown)], "plain")]
     for method in report.methods:
-        cells = "".join(_cell(getattr(method, key)) for key, _ in shown)
-        mark = ' class="default"' if method.name == report.default else ""
-        lines.append(f"<tr{mark}>{_method_cells(method)}{cells}</tr>")
-    notes = "".join(f"<li>{escape(_footnote(report, key))}</li>" for key, _ in shown)
-    more = "".join(f"<p>{escape(note)}</p>" for note in report.notes)
-    return (
-        '<section><h2>Accuracy</h2><div class="scroll"><table><thead><tr><th>Method</th>'
-        f'<th class="num">UNet calls</th><th class="num">ms / image</th>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-        f'<ol class="notes">{notes}</ol><div class="notes">'
-        "<p>Below each accuracy: its 95 % Clopper-Pearson interval; the bar shows the accuracy. UNet calls: of one "
-        "purification, the mean over the images; in brackets of one decision with all its votes. ms / image: of one "
-        f"decision, many images at once, on this machine.</p>{more}</div></section>"
+        cells = [_cell(getattr(method, key)) for key, _ in shown]
+        rows.append(Row([*_method_cells(method), *cells], "default" if method.name == report.default else ""))
+    right = ["UNet calls", "ms / image", *heads]
+    below = (
+        "Below each accuracy: its 95 % Clopper-Pearson interval; the bar shows the accuracy. UNet calls: of one "
+        "decision with all its votes, the mean over the images; below it of one purification. ms / image: of one "
+        "decision, many images at once, on this machine."
     )
+    parts: list[Part] = [
+        Table(["Method", *right], rows, right),
+        Notes([_footnote(report, key) for key, _ in shown], numbered=True),
+        Notes([below, *report.notes]),
+    ]
+    return Section("Accuracy", parts=parts)
 
 
-def _method_cells(method: MethodScores) -> str:
+def _method_cells(method: MethodScores) -> list[str | Cell]:
     time = "-" if method.ms_per_image is None else f"{method.ms_per_image:.1f}"
-    return (
-        f'<th scope="row">{escape(method.name)}<small>{escape(method.description)}</small></th>'
-        f'<td class="num">{_number(method.unet_calls)}<small>({_number(method.unet_calls_decision)})</small></td>'
-        f'<td class="num">{time}</td>'
-    )
+    calls = Cell(_number(method.unet_calls_decision), [f"{_number(method.unet_calls)} a purification"])
+    return [Cell(method.name, [method.description]), calls, time]
 
 
-def _cell(score: Score | None) -> str:
+def _cell(score: Score | None) -> str | Cell:
     if score is None:
-        return '<td class="num">-</td>'
+        return "-"
     low, high = score.interval
-    return (
-        f'<td class="num"><b>{_percent(score)}</b><small>{100 * low:.1f} to {100 * high:.1f}</small>'
-        f'<span class="bar {_tone(score)}"><i style="width:{100 * score.fraction:.1f}%"></i></span></td>'
-    )
+    words = [f"{100 * low:.1f} to {100 * high:.1f}"]
+    return Cell(_percent(score), words, strong=True, bar=score.fraction, bar_tone=_tone(score))
 
 
 def _footnote(report: DemoReport, key: str) -> str:
@@ -167,27 +111,17 @@ def _footnote(report: DemoReport, key: str) -> str:
     return text
 
 
-def _plan(report: DemoReport) -> str:
-    if not report.plan:
-        return ""
-    rows = "".join(
-        f'<tr><td class="num">{i}</td><td>{escape(str(row["stage"]))}</td><td class="num">{row["t"]:g}</td>'
-        f'<td class="num">{_level(row["to"])}</td></tr>'
+def _plan(report: DemoReport) -> Section:
+    rows = [
+        [str(i), str(row["stage"]), f"{row['t']:g}", "clean" if row["to"] < 0 else f"{row['to']:g}"]
         for i, row in enumerate(report.plan, start=1)
+    ]
+    words = (
+        "One row is one call of the UNet: from one noise level (timestep) to the next. `edgepure plan` prints the same "
+        "for every preset."
     )
-    return (
-        f"<section><h2>What {escape(report.default)} does</h2><p>One row is one call of the UNet: from one noise level "
-        "(timestep) to the next. <code>edgepure plan</code> prints the same for every preset.</p>"
-        '<div class="scroll narrow"><table><thead><tr><th class="num">Call</th><th>Stage</th>'
-        f'<th class="num">t</th><th class="num">to</th></tr></thead><tbody>{rows}</tbody></table></div></section>'
-    )
-
-
-def _facts(report: DemoReport) -> str:
-    timings = {f"time, {stage}": f"{seconds:.1f} s" for stage, seconds in report.timings.items()}
-    facts = {**_flat(report.facts), **timings}
-    lines = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-    return f"<footer><h2>Measured with</h2><dl>{lines}</dl></footer>"
+    table = Table.of(["Call", "Stage", "t", "to"], rows, right=["Call", "t", "to"], heads=False, narrow=True)
+    return Section(f"What {report.default} does", [words], [table])
 
 
 def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, str]:
@@ -219,7 +153,3 @@ def _tone(score: Score | None) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
-
-
-def _level(value: float) -> str:
-    return "clean" if value < 0 else f"{value:g}"

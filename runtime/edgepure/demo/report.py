@@ -1,46 +1,66 @@
-"""The report of a demonstration: its data, ``report.json``, and ``report.html`` (see `edgepure.demo.page`)."""
+"""What a demonstration found: the content of ``report.json``; `edgepure.demo.page` writes it and its page."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..errors import EdgepureError
-from ..files.atomic import write_text
-from ..machine.packages import ENGINES, package_version
-from ..machine.processor import cpu_name, usable_cores
-from .scores import Protocol, Score
+from ..purify.scores import Score
+from ..report.pictures import Picture
 
 #: The columns of the accuracy table, in order: key, heading.
 COLUMNS = (("clean", "Clean"), ("attacked", "Attacked"), ("whitebox", "White-box"))
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image of the report.
+class ColumnProtocol:
+    """How a column of accuracies was measured: everything that has to be known to repeat or doubt it.
 
     Attributes:
-        pixels: ``[C, H, W]`` float32 in [0, 1], C = 1 or 3.
-        title: what it is ("clean", "purified").
-        verdict: what the classifier says of it; empty for none.
-        right: whether that is the truth; None for pictures without a verdict.
-        mask: ``[H, W]`` bool, drawn over the pixels.
+        images: which images, in words, with their number.
+        decision: the rule that turns purifications into one answer.
+        seeds: of what was drawn: ``noise`` of the purifications, ``attack``, ``subset`` of the images.
+        attack, norm, eps, steps, step_size, random_start, eot: the attack; None where there is none.
+        gradient: which gradient the attack follows, and where it is cut.
+        target: what was attacked.
+        note: anything else, one sentence.
     """
 
-    pixels: NDArray[np.float32]
-    title: str
-    verdict: str = ""
-    right: bool | None = None
-    mask: NDArray[np.bool_] | None = None
+    images: str
+    decision: str
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    attack: str | None = None
+    norm: str | None = None
+    eps: float | None = None
+    steps: int | None = None
+    step_size: float | None = None
+    random_start: bool | None = None
+    eot: int | None = None
+    gradient: str | None = None
+    target: str | None = None
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """The protocol in one line, for a footnote."""
+        parts = []
+        if self.attack:
+            size = f"eps {self.eps:g}, {self.steps} steps of {self.step_size:.3g}"
+            parts.append(f"{self.attack}, {self.norm}, {size}{', random start' if self.random_start else ''}")
+        if self.eot:
+            parts.append(f"EOT {self.eot}")
+        if self.target:
+            parts.append(f"on {self.target}")
+        if self.gradient:
+            parts.append(f"gradient: {self.gradient}")
+        parts += [self.images, self.decision]
+        if self.seeds:
+            parts.append("seeds: " + ", ".join(f"{what} {seed}" for what, seed in self.seeds.items()))
+        return "; ".join(parts) + "." + (f" {self.note}" if self.note else "")
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,7 @@ class DemoReport:
     default: str
     plain: Mapping[str, Score | None]
     methods: Sequence[MethodScores]
-    protocols: Mapping[str, Protocol]
+    protocols: Mapping[str, ColumnProtocol]
     galleries: Sequence[Gallery] = field(default=(), repr=False)
     plan: Sequence[Mapping[str, Any]] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
@@ -134,47 +154,6 @@ class DemoReport:
             "facts": dict(self.facts),
             "notes": list(self.notes),
         }
-
-    def write(self, out: str | os.PathLike[str]) -> tuple[Path, Path]:
-        """Write report.html and report.json into the folder ``out``; each appears whole or not at all.
-
-        Returns the two paths.
-
-        Raises:
-            EdgepureError: the folder cannot be written.
-        """
-        from .page import render
-
-        folder = Path(out)
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-        page = render(self)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EdgepureError(
-                f"the report cannot be written to {folder}: {error.strerror or error}; choose another folder with --out"
-            ) from None
-        write_text(folder / "report.html", page)
-        write_text(folder / "report.json", text)
-        return folder / "report.html", folder / "report.json"
-
-
-def environment(*providers: str) -> dict[str, str]:
-    """Date, machine and versions: what a timing means nothing without.
-
-    ``providers``: those that computed, whose engines are named; none: ``cpu``.
-    """
-    packages = [ENGINES[provider][1] for provider in providers or ("cpu",)]
-    return {
-        "date": date.today().isoformat(),
-        "edgepure": package_version("edgepure") or "-",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        **{names[0]: package_version(*names) or "-" for names in packages},
-        "device": cpu_name(),
-        "cores": str(usable_cores()),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
 
 
 def _scores(scores: Mapping[str, Score | None]) -> dict[str, Any]:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from time import perf_counter
 
-from ..machine.packages import ENGINES
+from ..engines.kinds import kind_of
 from ..purify.purifier import load
+from ..purify.scores import Score
+from ..report.environment import environment
+from ..types import Progress
 from .data import demo_bundle, demo_images
-from .evaluate import StageProgress, default_first, evaluate_methods, plain_labels, plan_rows
-from .galleries import attack_gallery, method_gallery, one_of_each_class
-from .report import DemoReport, environment
-from .scores import Protocol, Score
+from .evaluate import (
+    attack_gallery,
+    default_first,
+    evaluate_methods,
+    method_gallery,
+    one_of_each_class,
+    plain_labels,
+    plan_rows,
+)
+from .page import write
+from .report import ColumnProtocol, DemoReport
 
 #: Seed of the noise, so that the report's numbers repeat. A service leaves its noise secret.
 SEED = 20250301
@@ -26,7 +35,7 @@ def run_demo(
     bundle: str | PathLike[str] | None = None,
     provider: str = "cpu",
     threads: int | None = None,
-    on_progress: StageProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> DemoReport:
     """Purify and classify the packaged digits, clean and attacked; write report.html and report.json into ``out``.
 
@@ -40,7 +49,7 @@ def run_demo(
         bundle: another bundle of the digits sample; None: the packaged one.
         provider: engine (see `edgepure.load`).
         threads: CPU threads of one call; None: one per core.
-        on_progress: called with (the method at work, decisions made, decisions in all).
+        on_progress: called with the share of the decisions that are made, and the method at work.
 
     Returns:
         What the report says.
@@ -80,7 +89,7 @@ def run_demo(
         summary=(
             f"{len(data)} handwritten digits that the classifier has not seen, attacked so that it reads them wrong, "
             "then purified by a small diffusion model and classified again: by exported graphs on "
-            f"{ENGINES[provider][0]}, without PyTorch."
+            f"{kind_of(provider).title}, without PyTorch."
         ),
         default=default,
         plain={
@@ -89,10 +98,10 @@ def run_demo(
         },
         methods=methods,
         protocols={
-            "clean": Protocol(
+            "clean": ColumnProtocol(
                 images=drawn, decision=decision, seeds={"noise": SEED, "subset": made["seeds"]["subset"]}
             ),
-            "attacked": Protocol(
+            "attacked": ColumnProtocol(
                 images=drawn,
                 decision=decision,
                 seeds={"noise": SEED + 1, **made["seeds"]},
@@ -123,5 +132,5 @@ def run_demo(
             "through the whole defence and reports that too.",
         ),
     )  # fmt: skip
-    report.write(Path(out))
+    write(report, out)
     return report

@@ -11,33 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EdgepureError, ImageError, ProviderError
+from ..errors import EdgepureError, ImageError
+from ..types import Float32
 
 if TYPE_CHECKING:
     from ..rows.noise import RowNoise
-
-Float32 = NDArray[np.float32]
-
-
-#: Precisions that a provider has no kernels for: what to say.
-_NO_KERNELS = {
-    ("cpu", "bf16"): "the bf16 variant cannot run on the CPU by ONNX Runtime, which has no bfloat16 convolution there; "
-    "choose precision fp32 or int8, or run it on OpenVINO (provider='openvino') or TensorRT",
-    ("cuda", "bf16"): "the bf16 variant cannot run on ONNX Runtime's CUDA provider: ONNX Runtime opens no graph with "
-    "bfloat16 convolutions of operator set 20; choose precision fp16 or fp32, or run it on TensorRT",
-    ("openvino", "fp8"): "the fp8 variant cannot run on OpenVINO, which has no float8 kernels for the CPU; choose "
-    "precision fp32, bf16 or int8, or run it on TensorRT",
-}
-
-
-def check_kernels(provider: str, precision: str) -> None:
-    """Refuse a precision that an engine cannot compute in.
-
-    Raises:
-        ProviderError: it has no kernels for it.
-    """
-    if (provider, precision) in _NO_KERNELS:
-        raise ProviderError(_NO_KERNELS[provider, precision])
 
 
 @dataclass(frozen=True)
@@ -66,7 +44,10 @@ class Closable:
     def check_open(self) -> None:
         """Raise EdgepureError if it has been closed."""
         if self._closed:
-            raise EdgepureError(f"this {type(self).__name__} has been closed, so it cannot compute; open it anew")
+            raise EdgepureError(
+                f"this {type(self).__name__} has been closed, so it cannot compute; open it anew",
+                code="E-engine-closed",
+            )
 
 
 class BoundCall(ABC):
@@ -94,6 +75,11 @@ class Engine(Closable, ABC):
     """A compiled graph: named arrays in, named arrays out.
 
     The public half checks names and shapes once for all engines; an engine implements `_run`, for one image or more.
+    An engine that computes on arrays of the host inherits the rest from `edgepure.engines.host.HostEngine`.
+
+    Attributes:
+        inputs, outputs: what the graph takes and gives, by name.
+        provider: whose engine it is, as in `edgepure.engines.kinds`.
     """
 
     inputs: dict[str, TensorSpec]
@@ -110,7 +96,9 @@ class Engine(Closable, ABC):
         """
         self.check_open()
         if set(feeds) != set(self.inputs):
-            raise ImageError(f"the graph takes the inputs {sorted(self.inputs)}, got {sorted(feeds)}")
+            raise ImageError(
+                f"the graph takes the inputs {sorted(self.inputs)}, got {sorted(feeds)}", code="E-engine-input"
+            )
         for name, spec in self.inputs.items():
             array = feeds[name]
             fits = len(array.shape) == len(spec.shape) and all(
@@ -118,11 +106,14 @@ class Engine(Closable, ABC):
             )
             if not fits or str(array.dtype) != spec.dtype:
                 raise ImageError(
-                    f"input {name!r}: expected {spec.dtype} {list(spec.shape)}, got {array.dtype} {list(array.shape)}"
+                    f"input {name!r}: expected {spec.dtype} {list(spec.shape)}, got {array.dtype} {list(array.shape)}",
+                    code="E-engine-input",
                 )
         if len({array.shape[:1] for array in feeds.values()}) > 1:
             counts = ", ".join(f"{name!r} {len(feeds[name])}" for name in self.inputs)
-            raise ImageError(f"all inputs of a call have the same number of images; got {counts}")
+            raise ImageError(
+                f"all inputs of a call have the same number of images; got {counts}", code="E-engine-input"
+            )
         if not len(next(iter(feeds.values()))):  # not every engine can: what one image gives says the shapes
             one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in feeds.items()}
             return {name: array[:0] for name, array in self._run(one).items()}
@@ -134,6 +125,13 @@ class Engine(Closable, ABC):
     @abstractmethod
     def bound(self, batch: int) -> BoundCall:
         """This graph on buffers of its own for ``batch`` images; what measurements compare with."""
+
+    @abstractmethod
+    def stepper(self, slots: int = 8) -> Stepper:
+        """The slots of this graph, which is a step graph; the engine must outlive them.
+
+        ``slots``: images that share a call at most; an engine that was built for smaller batches gives fewer.
+        """
 
     def __enter__(self) -> Engine:
         return self

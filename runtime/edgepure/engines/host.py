@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from ..rows.plan import COLUMNS, LEARNED_COLUMNS
-from .base import BoundCall, Engine, Float32, Stepper, TensorSpec
+from ..types import Float32
+from .base import BoundCall, Engine, Stepper, TensorSpec
 
 #: From the arrays of the inputs and of the outputs to a call that reads the ones and writes the others.
 Prepare = Callable[[dict[str, Float32], dict[str, Float32]], Callable[[], object]]
 
 
+class HostEngine(Engine):
+    """An engine on arrays of the host. A new one implements `_run`, and `prepare` if it can save copies."""
+
+    def prepare(
+        self, inputs: Mapping[str, Float32], outputs: Mapping[str, Float32], full: bool = False
+    ) -> Callable[[], object]:
+        """A call on C-contiguous arrays, batch first, which must outlive it.
+
+        ``full``: calls with this batch size are going to be many; it is worth being prepared for.
+        """
+        self.check_open()
+
+        def call() -> None:
+            found = self._run({name: array for name, array in inputs.items()})
+            for name, array in outputs.items():
+                array[...] = found[name]
+
+        return call
+
+    def bound(self, batch: int) -> BoundCall:
+        return HostCall(self, batch, partial(self.prepare, full=True))
+
+    def stepper(self, slots: int = 8) -> HostStepper:
+        self.check_open()
+        return HostStepper(self, slots)
+
+
 class HostStepper(Stepper):
-    """Preallocated buffers around a call that an engine provides.
+    """Preallocated buffers around the calls of an engine.
 
     ``x`` lives in two buffers that swap their roles after each step, because a graph may read its input while it
     writes its output. A call is prepared once for each number of active slots and each direction between the two.
     """
 
-    def __init__(self, inputs: Mapping[str, TensorSpec], capacity: int) -> None:
-        """Allocate the slots of a graph with these ``inputs`` (``step`` or ``step_learned``)."""
-        channels, height, width = (int(n) for n in inputs["x"].shape[1:])
+    def __init__(self, engine: HostEngine, capacity: int = 8) -> None:
+        """Allocate the slots of a graph ``step`` or ``step_learned``; the engine must outlive them."""
+        channels, height, width = (int(n) for n in engine.inputs["x"].shape[1:])
+        self._engine = engine
         self.capacity, self.image_shape = capacity, (channels, height, width)
-        learned = "noise_out" in inputs
+        learned = "noise_out" in engine.inputs
         columns = len(COLUMNS) + (len(LEARNED_COLUMNS) if learned else 0)
         self._x = [np.zeros((capacity, channels, height, width), np.float32) for _ in range(2)]
         self._now = 0
@@ -49,7 +78,9 @@ class HostStepper(Stepper):
         call = self._calls.get(key)
         if call is None:
             self.check_open()
-            call = self._calls[key] = self._prepare(active, self._feeds(active), self._x[1 - self._now][:active])
+            call = self._calls[key] = self._engine.prepare(
+                self._feeds(active), {"x_next": self._x[1 - self._now][:active]}, active == self.capacity
+            )
         call()
         self._now = 1 - self._now
 
@@ -60,14 +91,14 @@ class HostStepper(Stepper):
     def _close(self) -> None:
         self._calls.clear()
 
-    @abstractmethod
-    def _prepare(self, active: int, feeds: dict[str, Float32], x_next: Float32) -> Callable[[], object]:
-        """A call that reads the arrays ``feeds`` (C-contiguous, batch first) and writes ``x_next``."""
-
     def _feeds(self, active: int) -> dict[str, Float32]:
         arrays = {
-            "x": self._x[self._now], "ref": self._ref, "mask": self._mask, "noise": self.noise, "coeffs": self.coeffs,
-        }  # fmt: skip
+            "x": self._x[self._now],
+            "ref": self._ref,
+            "mask": self._mask,
+            "noise": self.noise,
+            "coeffs": self.coeffs,
+        }
         if self.noise_out is not None:
             arrays["noise_out"] = self.noise_out
         return {name: array[:active] for name, array in arrays.items()}

@@ -6,12 +6,7 @@ asked what it really uses, and anything else than what was wanted is an error.
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
-import io
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, ProviderError, import_fault
-from .base import BoundCall, Engine, Float32, TensorSpec, check_kernels
-from .host import HostCall, HostStepper
+from ..machine.nvidia import Driver
+from ..types import Float32
+from .base import TensorSpec
+from .host import HostEngine
+from .kinds import DEFAULT_PROVIDER, Kind, Opening, Probe, check_kernels, kind_of
+from .tiny import EXPECTED, FEED, TINY_GRAPH
 
-#: Our name of a provider -> ONNX Runtime's name. Its own TensorRT provider is not here: it builds engines inside the
-#: first request, and knows TensorRT 10 only; `edgepure.engines.tensorrt.engine` does it without.
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+def open_graph(opening: Opening) -> OnnxRuntimeEngine:
+    """The engine of a row that ONNX Runtime runs on the CPU."""
+    return OnnxRuntimeEngine(opening.path, opening.kind.provider, opening.threads, precision=opening.precision)
 
 
 def import_onnxruntime() -> Any:
@@ -37,67 +37,41 @@ def import_onnxruntime() -> Any:
     except Exception as error:  # a broken installation raises anything
         raise ProviderError(
             f"{import_fault('onnxruntime', error)}; install it with `pip install edgepure[cpu]`, "
-            "or `pip install edgepure[cuda]` on an NVIDIA GPU"
+            "or `pip install edgepure[cuda]` on an NVIDIA GPU",
+            code="E-provider-missing",
         ) from None
     if hasattr(onnxruntime, "disable_telemetry_events"):
         onnxruntime.disable_telemetry_events()  # where the program imported it before edgepure
     return onnxruntime
 
 
-def load_cuda_libraries(ort: Any) -> None:
-    """Load the CUDA libraries that were installed as Python packages, wherever Python finds those: ONNX Runtime itself
-    looks only where the system has libraries and in the folder that it is in. Says on stderr what is not found."""
-    if not hasattr(ort, "preload_dlls"):
-        return
-    packages = importlib.util.find_spec("nvidia")
-    places = (packages.submodule_search_locations if packages is not None else None) or ()
-    for folder in (path for place in places for path in sorted(Path(place).glob("*/lib"))):
-        with redirect_stdout(io.StringIO()):  # one folder has only some of them
-            ort.preload_dlls(directory=str(folder))
-    with redirect_stdout(sys.stderr):
-        ort.preload_dlls()
-
-
-def why_inactive(ort: Any) -> str:
-    """What the CUDA provider lacks, from loading its library, and cuDNN, which it looks for at the first convolution;
-    empty if nothing is missing."""
-    library = str(Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so")
-    for needed in (library, "libcudnn.so.9"):
-        try:
-            ctypes.CDLL(needed)
-        except OSError as error:
-            if "libcuda.so" in str(error):
-                return "no NVIDIA driver (libcuda) was found on this machine"
-            if "cannot open shared object" in str(error):
-                return f"{error} (`pip install 'onnxruntime-gpu[cuda,cudnn]'` brings it)"
-    return ""
-
-
 def require_provider(provider: str) -> str:
-    """ONNX Runtime's name of a provider.
+    """ONNX Runtime's name of a provider. Its own TensorRT provider is not among them: it builds engines inside the
+    first request, and knows TensorRT 10 only; `edgepure.engines.tensorrt.engine` does it without.
 
     Raises:
         ProviderError: unknown, or not part of the installed ONNX Runtime; with the line that installs it.
     """
     ort = import_onnxruntime()
-    if provider not in PROVIDERS:
-        raise ProviderError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
+    wanted = kind_of(provider).execution_provider
     offered = list(ort.get_available_providers())
-    if PROVIDERS[provider] not in offered:
+    if not wanted or wanted not in offered:
         raise ProviderError(
             f"provider {provider!r} is not part of the installed onnxruntime {ort.__version__} "
-            f"(it has {', '.join(offered)}); install `edgepure[cuda]` for NVIDIA GPUs, or pass provider='cpu'"
+            f"(it has {', '.join(offered)}); install `edgepure[cuda]` for NVIDIA GPUs, or choose the "
+            f"provider {DEFAULT_PROVIDER}",
+            code="E-provider-missing",
         )
-    return PROVIDERS[provider]
+    return wanted
 
 
-class OnnxRuntimeEngine(Engine):
+class OnnxRuntimeEngine(HostEngine):
     """One ONNX graph in one session."""
 
     def __init__(
         self,
         path: Path,
-        provider: str = "cpu",
+        provider: str = DEFAULT_PROVIDER,
         threads: int | None = None,
         *,
         precision: str = "fp32",
@@ -107,7 +81,7 @@ class OnnxRuntimeEngine(Engine):
 
         Args:
             path: the ``.onnx`` file; external data is looked up beside it.
-            provider: ``cpu`` or ``cuda``.
+            provider: one whose row names an execution provider of ONNX Runtime.
             threads: intra-op threads on the CPU; None lets ONNX Runtime choose (one per core).
             precision: of the heavy arithmetic in the graph, as the manifest says.
             options: options of ONNX Runtime's provider.
@@ -118,11 +92,10 @@ class OnnxRuntimeEngine(Engine):
         """
         wanted, ort = require_provider(provider), import_onnxruntime()
         check_kernels(provider, precision)
-        if provider == "cuda":
-            load_cuda_libraries(ort)
+        on_cpu = kind_of(provider).device == "cpu"
         settings = ort.SessionOptions()
         settings.log_severity_level = 3
-        if provider == "cpu" and precision == "fp8":
+        if on_cpu and precision == "fp8":
             # The extended optimisations move float8 tensors through operators that have no float8 kernel.
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if threads is not None:
@@ -133,34 +106,39 @@ class OnnxRuntimeEngine(Engine):
                 str(path), settings, providers=[(wanted, dict(options or {}))], enable_fallback=0
             )
         except Exception as error:  # ONNX Runtime raises many unrelated classes
-            if provider != "cpu":
+            if not on_cpu:
                 raise ProviderError(
-                    f"provider {provider!r} cannot run {path.name}: {why_inactive(ort) or gpu_words(error)}; "
-                    "`edgepure doctor` shows what works here"
+                    f"provider {provider!r} cannot run {path.name}: {self._why_inactive(ort) or gpu_words(error)}; "
+                    "`edgepure doctor` shows what works here",
+                    code="E-provider-inactive",
                 ) from None
             raise BundleError(
-                f"{path.name} cannot be run by onnxruntime {ort.__version__}: {_first_line(error)}"
+                f"{path.name} cannot be run by onnxruntime {ort.__version__}: {_first_line(error)}",
+                code="E-bundle-graph",
             ) from None
         active = list(self.session.get_providers())
         if not active or active[0] != wanted:
             raise ProviderError(
                 f"asked for provider {provider!r}, but ONNX Runtime started {', '.join(active) or 'nothing'}: "
-                f"{why_inactive(ort) or '`edgepure doctor` shows what works here'}. Pass provider='cpu' to run on the "
-                "CPU on purpose"
+                f"{self._why_inactive(ort) or '`edgepure doctor` shows what works here'}. Choose the "
+                f"provider {DEFAULT_PROVIDER} to run on the CPU on purpose",
+                code="E-provider-inactive",
             )
         self.provider = provider
         self.inputs = {i.name: _spec(i) for i in self.session.get_inputs()}
         self.outputs = {o.name: _spec(o) for o in self.session.get_outputs()}
 
+    def _why_inactive(self, ort: Any) -> str:
+        """What the provider lacks, as far as that can be found out without it; empty if nothing is missing."""
+        return ""
+
     def _run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, Float32]:
         values = _checked(partial(self.session.run, list(self.outputs), feeds))()
         return dict(zip(self.outputs, values, strict=True))
 
-    def bound(self, batch: int) -> BoundCall:
-        return HostCall(self, batch, self.prepare)
-
-    def prepare(self, inputs: Mapping[str, Float32], outputs: Mapping[str, Float32]) -> Callable[[], object]:
-        """A call on C-contiguous arrays, which must outlive it."""
+    def prepare(
+        self, inputs: Mapping[str, Float32], outputs: Mapping[str, Float32], full: bool = False
+    ) -> Callable[[], object]:
         self.check_open()
         return _checked(partial(self.session.run_with_iobinding, bind_arrays(self.session, inputs, outputs)))
 
@@ -175,7 +153,7 @@ def _checked(call: Callable[[], Any]) -> Callable[[], Any]:
         try:
             return call()
         except Exception as error:  # ONNX Runtime raises many unrelated classes
-            raise ProviderError(f"ONNX Runtime failed: {_first_line(error)}") from None
+            raise ProviderError(f"ONNX Runtime failed: {_first_line(error)}", code="E-engine-run") from None
 
     return checked
 
@@ -188,17 +166,6 @@ def bind_arrays(session: Any, inputs: Mapping[str, Float32], outputs: Mapping[st
     for name, array in outputs.items():
         binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
     return binding
-
-
-class OnnxRuntimeStepper(HostStepper):
-    """The fused `step` graph on arrays of the host, bound once for each number of active slots."""
-
-    def __init__(self, engine: OnnxRuntimeEngine, capacity: int = 8) -> None:
-        super().__init__(engine.inputs, capacity)
-        self._engine = engine
-
-    def _prepare(self, active: int, feeds: dict[str, Float32], x_next: Float32) -> Callable[[], object]:
-        return self._engine.prepare(feeds, {"x_next": x_next})
 
 
 def _spec(node: Any) -> TensorSpec:
@@ -219,3 +186,45 @@ def gpu_words(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+
+
+def _nothing(ort: Any) -> str:
+    return ""
+
+
+def probe(
+    kind: Kind,
+    driver: Driver,
+    prepare: Callable[[Any], object] = _nothing,
+    why_inactive: Callable[[Any], str] = _nothing,
+) -> Probe:
+    """Run one node on the provider of a row.
+
+    ``prepare``: called with the module before a session is made. ``why_inactive``: what the provider lacks, as far as
+    that can be found out without it.
+    """
+    try:
+        ort = import_onnxruntime()
+    except ProviderError as error:
+        return Probe(kind.version(), False, detail=str(error).partition("; install")[0])  # that line follows
+    name, version = kind.execution_provider, str(ort.__version__)
+    if name not in ort.get_available_providers():
+        return Probe(version, False, detail=f"not part of the installed onnxruntime {version}")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        prepare(ort)
+        session = ort.InferenceSession(TINY_GRAPH, options, providers=[name], enable_fallback=0)
+        active = list(session.get_providers())
+        if not active or active[0] != name:
+            why = f" ({why})" if (why := why_inactive(ort)) else ""
+            took = ", ".join(active) or "nothing"
+            return Probe(version, False, detail=f"did not start{why}, ONNX Runtime took {took} instead")
+        (result,) = session.run(None, FEED)
+    except Exception as error:  # ONNX Runtime raises many unrelated classes
+        return Probe(version, False, detail=f"failed: {gpu_words(error)[:200]}")
+    if not np.array_equal(result, EXPECTED):
+        return Probe(version, False, detail=f"computed {result.tolist()} for 1 + 1")
+    why = why_inactive(ort)
+    return Probe(version, not why, detail=why)

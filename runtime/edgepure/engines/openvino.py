@@ -6,6 +6,7 @@ the network is told 1000 when it should be told 999.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -19,14 +20,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, ProviderError, import_fault
-from ..machine.processor import usable_cores
-from .base import BoundCall, Engine, Float32, TensorSpec, check_kernels
-from .host import HostCall, HostStepper
+from ..machine.nvidia import Driver
+from ..machine.processor import cpu_features, usable_cores
+from ..types import Float32
+from .base import TensorSpec
+from .host import HostEngine
+from .kinds import Kind, Opening, Probe, check_kernels
+from .tiny import EXPECTED, FEED, TINY_GRAPH
 
 #: A full batch is divided among streams that run side by side, with at least so many images each: less and the
 #: weights are read too often.
 STREAM_IMAGES = 4
 _TELEMETRY = "openvino_telemetry"
+#: CPU features that multiply integers of 8 bits. OpenVINO says that it runs int8 on every processor.
+_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
+
+
+def open_graph(opening: Opening) -> OpenVinoEngine:
+    """The engine of OpenVINO's row."""
+    return OpenVinoEngine(opening.path, opening.threads, precision=opening.precision)
 
 
 def import_openvino() -> Any:
@@ -44,7 +56,8 @@ def import_openvino() -> Any:
         _ = openvino.Core, openvino.Tensor  # a folder left behind by an uninstallation has neither
     except Exception as error:  # a broken installation raises anything
         raise ProviderError(
-            f"{import_fault('openvino', error)}; install it with `pip install edgepure[openvino]`"
+            f"{import_fault('openvino', error)}; install it with `pip install edgepure[openvino]`",
+            code="E-provider-missing",
         ) from None
     finally:
         if hidden:
@@ -52,7 +65,7 @@ def import_openvino() -> Any:
     return openvino
 
 
-class OpenVinoEngine(Engine):
+class OpenVinoEngine(HostEngine):
     """One ONNX graph on the CPU.
 
     OpenVINO is faster with a batch size that it knows. So a batch of one image, and a full one of the stepper, are
@@ -86,7 +99,9 @@ class OpenVinoEngine(Engine):
             if not self._model.outputs:
                 raise ValueError("it has no outputs")
         except Exception as error:  # OpenVINO raises many unrelated classes
-            raise BundleError(f"{path.name} cannot be run by openvino {self._version}: {reason(error)}") from None
+            raise BundleError(
+                f"{path.name} cannot be run by openvino {self._version}: {reason(error)}", code="E-bundle-graph"
+            ) from None
         self._file = path.name
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
         if threads is not None:
@@ -96,16 +111,11 @@ class OpenVinoEngine(Engine):
         self.inputs = {port.any_name: _spec(port) for port in self._model.inputs}
         self.outputs = {port.any_name: _spec(port) for port in self._model.outputs}
 
-    def prepare(self, inputs: Mapping[str, Float32], outputs: Mapping[str, Float32], full: bool) -> Callable[[], None]:
-        """A call on C-contiguous arrays, batch first, that must outlive it.
-
-        ``full``: calls with this batch size are going to be many; it is worth being compiled for.
-        """
+    def prepare(
+        self, inputs: Mapping[str, Float32], outputs: Mapping[str, Float32], full: bool = False
+    ) -> Callable[[], object]:
         requests = self._requests({**inputs, **outputs}, full, shared=True)
         return partial(_infer, requests)
-
-    def bound(self, batch: int) -> BoundCall:
-        return HostCall(self, batch, partial(self.prepare, full=True))
 
     def _close(self) -> None:
         self._compiled.clear()
@@ -155,23 +165,14 @@ class OpenVinoEngine(Engine):
                 model.reshape({name: [size, *spec.shape[1:]] for name, spec in self.inputs.items()})
             return self._core.compile_model(model, "CPU", {**self._options, "NUM_STREAMS": streams})
         except RuntimeError as error:
-            raise BundleError(f"{self._file} cannot be compiled by openvino {self._version}: {reason(error)}") from None
+            raise BundleError(
+                f"{self._file} cannot be compiled by openvino {self._version}: {reason(error)}", code="E-bundle-graph"
+            ) from None
 
     def _streams(self, batch: int) -> int:
         """Into how many equal parts a full batch is divided."""
         most = min(self._options.get("INFERENCE_NUM_THREADS") or usable_cores(), batch // STREAM_IMAGES)
         return next((count for count in range(most, 1, -1) if batch % count == 0), 1)
-
-
-class OpenVinoStepper(HostStepper):
-    """The fused `step` graph on arrays of the host."""
-
-    def __init__(self, engine: OpenVinoEngine, capacity: int = 8) -> None:
-        super().__init__(engine.inputs, capacity)
-        self._engine = engine
-
-    def _prepare(self, active: int, feeds: dict[str, Float32], x_next: Float32) -> Callable[[], object]:
-        return self._engine.prepare(feeds, {"x_next": x_next}, full=active == self.capacity)
 
 
 def _spec(port: Any) -> TensorSpec:
@@ -197,10 +198,34 @@ def _infer(requests: list[Any]) -> None:
                 request.wait()
         if not isinstance(error, RuntimeError):
             raise
-        raise ProviderError(f"OpenVINO failed: {reason(error)}; `edgepure doctor` shows what works here") from None
+        raise ProviderError(
+            f"OpenVINO failed: {reason(error)}; `edgepure doctor` shows what works here", code="E-engine-run"
+        ) from None
 
 
 def reason(error: Exception) -> str:
     """What OpenVINO says, without the places in its source code: its last line."""
     lines = [re.sub(r" failed at \S+", " failed", line).strip(" .:-") for line in str(error).splitlines()]
     return next((line for line in reversed(lines) if line), type(error).__name__)[:300]
+
+
+def probe(kind: Kind, driver: Driver) -> Probe:
+    """Run one node on the CPU; says what the processor has for the variants that OpenVINO is used for."""
+    if importlib.util.find_spec(kind.module) is None:
+        return Probe(None, False, detail="not installed")
+    version = kind.version() or "unknown"
+    try:
+        core = import_openvino().Core()
+        compiled = core.compile_model(core.read_model(TINY_GRAPH), "CPU", {"INFERENCE_NUM_THREADS": 1})
+        result = compiled(FEED)[0]
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except ProviderError as error:
+        return Probe(version, False, detail=str(error).partition("; install")[0])  # that line follows
+    except Exception as error:  # a broken installation raises anything
+        return Probe(version, False, detail=reason(error)[:200], installable=False)
+    if not np.array_equal(result, EXPECTED):
+        return Probe(version, False, detail=f"computed {result.tolist()} for 1 + 1", installable=False)
+    features = set(cpu_features())  # none where the system does not list them: then nothing is said of int8
+    units = [*(["bf16"] if "BF16" in capabilities else []), *(["int8"] if _INT8 & features else [])]
+    words = " and ".join(units) or ("neither bf16 nor int8" if features else "no bf16")
+    return Probe(version, True, detail=f"{words} in hardware")

@@ -148,7 +148,9 @@ def _check_replaceable(target: Path, overwrite: bool, marker: str) -> None:
     if not any(target.iterdir()):
         return
     if not overwrite:
-        raise EdgepureError(f"{target} is already there; choose another name, or ask to overwrite it")
+        raise EdgepureError(
+            f"{target} is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)"
+        )
     if not (target / marker).is_file():
         raise EdgepureError(
             f"{target} is not empty and holds no {marker}, so it is not overwritten; choose another name, or remove it"

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import ImageSpec
 from ..errors import ConfigError, ImageError
 from ..files.npz import ArrayError, Npz
 from .load import SUFFIXES, load_images
+from .spec import ImageSpec
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..bundle.manifest import ImageSpec
 from ..errors import ConfigError, ImageError
 from ..files.atomic import atomic_file
+from .spec import ImageSpec
 
 Float32 = NDArray[np.float32]
 
@@ -247,7 +247,7 @@ def _shape_hint(found: tuple[int, int, int], spec: ImageSpec, channels_last: boo
         )
     channels = found[2] if channels_last else found[0]
     if channels == c:
-        return "; resize the image, or ask for it (resize=True)"
+        return "; resize the image, or ask for it (resize=True, --resize)"
     return f"; this bundle takes {c} channel{'s' if c > 1 else ''}: convert the image"
 
 
@@ -335,7 +335,7 @@ def _decode(picture: Image.Image, spec: ImageSpec, resize: bool) -> Float32:
     if not resize and upright.size != (w, h):
         raise ImageError(
             f"it is {upright.width} x {upright.height} pixels (width x height), expected {w} x {h}; resize it, or ask "
-            "for it (resize=True)"
+            "for it (resize=True, --resize)"
         )
     values = _values_16_bit(upright) if sixteen_bits else _values_8_bit(upright, c)
     planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)

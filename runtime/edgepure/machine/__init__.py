@@ -1,0 +1,5 @@
+"""What this machine has: processor, memory, GPU, Jetson, installed packages."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

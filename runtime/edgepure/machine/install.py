@@ -3,44 +3,56 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 
 from .jetson import Jetson
 from .nvidia import Driver
 
-#: TensorRT and CUDA of a Jetson come with its system and are seen by the system's Python only.
-_APT = "sudo apt install nvidia-jetpack, then a virtual environment made with `python3 -m venv --system-site-packages`"
+_JETPACK_5 = "flash JetPack 6 or 7: JetPack 5 has Python 3.8, and edgepure needs 3.10"
 
 
-def install_line(part: str, jetson: Jetson | None, driver: Driver) -> str:
-    """What to do for a missing part; empty where nothing can be done, or where it would be of no use.
+@dataclass(frozen=True)
+class Installation:
+    """How a part is installed.
 
-    Args:
-        part: ``driver``, ``cpu``, ``openvino``, ``cuda``, ``tensorrt``, ``tensorrt_rtx`` or ``cuda.bindings``.
-        jetson, driver: of this machine.
+    Attributes:
+        line: on a PC or a server; ``{cuda}`` stands for the first number of its CUDA. Empty: nothing can be done.
+        jetson: on a Jetson, where ``{wheels}`` stands for the folder of its wheels; empty: it is of no use there; None:
+            the same line.
+        gpu: of no use without an NVIDIA GPU.
+        python: the first Python for which it exists.
     """
-    if part == "cpu":
-        return "pip install edgepure[cpu]"
-    if part == "openvino":
-        return (
-            "" if jetson is not None else "optional, for its bf16 and int8 on the CPU: pip install edgepure[openvino]"
-        )
-    if part == "driver":
-        return _driver(jetson, driver)
-    if jetson is None and not driver:
-        return ""  # first the driver
-    if jetson is not None:
-        return _jetson(part, jetson)
-    bindings = f'pip install "cuda-bindings=={driver.cuda.split(".")[0]}.*"' if driver.cuda else ""
-    cuda = "pip uninstall onnxruntime, then pip install edgepure[cuda]"
-    return {
-        "cuda": cuda if sys.version_info >= (3, 11) else f"with Python 3.11 or later: {cuda}",
-        "tensorrt": "pip install edgepure[tensorrt]",
-        "tensorrt_rtx": "pip install edgepure[rtx]",
-        "cuda.bindings": bindings or "pip install edgepure[tensorrt]",
-    }[part]
+
+    line: str = ""
+    jetson: str | None = None
+    gpu: bool = False
+    python: tuple[int, int] = (3, 10)
+
+    def on(self, jetson: Jetson | None, driver: Driver) -> str:
+        """What to do on a machine; empty where nothing can be done, or where it would be of no use."""
+        if jetson is not None and self.jetson is not None:
+            line = self.jetson
+        else:
+            line = self.line
+        if not line or not self.gpu:
+            return line
+        if jetson is None and not driver:
+            return ""  # first the driver
+        if jetson is not None and jetson.jetpack is not None and jetson.jetpack < 6:
+            return _JETPACK_5
+        if jetson is None and sys.version_info < self.python:
+            line = f"with Python {'.'.join(map(str, self.python))} or later: {line}"
+        sixth = jetson is not None and jetson.jetpack == 6
+        cuda = (12 if sixth else 13) if jetson is not None else (driver.cuda or "13").split(".")[0]
+        return line.format(cuda=cuda, wheels="jp6/cu126" if sixth else "sbsa, for CUDA 13")
 
 
-def _driver(jetson: Jetson | None, driver: Driver) -> str:
+#: Memory, streams, graphs and the noise kernel of every engine on an NVIDIA GPU.
+CUDA_BINDINGS = Installation('pip install "cuda-bindings=={cuda}.*"', gpu=True)
+
+
+def driver_line(jetson: Jetson | None, driver: Driver) -> str:
+    """What to do for a missing NVIDIA driver; empty where nothing is missing, or nothing can be done."""
     if driver:
         return ""
     if "container" in driver.fault:
@@ -53,16 +65,3 @@ def _driver(jetson: Jetson | None, driver: Driver) -> str:
     if "card" in driver.fault:
         return "Ubuntu: sudo ubuntu-drivers install; Debian: sudo apt install nvidia-driver; then restart"
     return ""
-
-
-def _jetson(part: str, jetson: Jetson) -> str:
-    if jetson.jetpack is not None and jetson.jetpack < 6:
-        return "flash JetPack 6 or 7: JetPack 5 has Python 3.8, and edgepure needs 3.10"
-    wheels = "jp6/cu126" if jetson.jetpack == 6 else "sbsa, for CUDA 13"
-    return {
-        "cuda": "pip uninstall onnxruntime, then the onnxruntime-gpu wheel of the Jetson AI Lab index "
-        f"({wheels}); that of PyPI is not for Jetson",
-        "tensorrt": _APT,
-        "tensorrt_rtx": "",  # it has no engines for Orin and Thor
-        "cuda.bindings": f'pip install "cuda-bindings=={12 if jetson.jetpack == 6 else 13}.*"',
-    }[part]

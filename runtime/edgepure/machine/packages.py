@@ -1,22 +1,16 @@
-"""The packages behind the engines, and their versions: what a measurement means nothing without."""
+"""Installed packages: their versions, without which a measurement means nothing, and what they add to edgepure."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from typing import Any
 
-#: Both bring the module `onnxruntime`.
-ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
-#: provider -> what people call its engine, and the packages that it may come from.
-ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "cpu": ("ONNX Runtime", ONNXRUNTIME),
-    "openvino": ("OpenVINO", ("openvino",)),
-    "cuda": ("ONNX Runtime", ONNXRUNTIME),
-    "tensorrt": ("TensorRT", ("tensorrt",)),
-    "tensorrt-rtx": ("TensorRT for RTX", ("tensorrt-rtx",)),
-}
+from ..errors import ConfigError, EdgepureError
 
 
 def installed_package(*names: str) -> tuple[str, str] | None:
@@ -40,11 +34,10 @@ def package_version(*names: str) -> str | None:
     return None if found is None else found[1]
 
 
-def engine_words(provider: str) -> str:
-    """The engine behind a provider and its version, for people: ``OpenVINO 2026.4.1``."""
-    name, packages = ENGINES[provider]
-    found = package_version(*packages)
-    return name if found is None else f"{name} {found}"
+@cache
+def _declared() -> Any:
+    """What all installed packages declare: read once, because that means looking into each of them."""
+    return entry_points()
 
 
 @cache
@@ -55,8 +48,25 @@ def extensions(group: str) -> dict[str, EntryPoint]:
     counts, else the first on Python's path.
     """
     found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=group):
+    for point in _declared().select(group=group):
         own = point.dist is not None and point.dist.name == "edgepure"
         if own or point.name not in found:
             found[point.name] = point
     return found
+
+
+@contextmanager
+def needs(what: str, extra: str, kind: type[EdgepureError] = ConfigError) -> Iterator[None]:
+    """Around imports of what an extra brings: one that fails becomes one sentence with the line that installs it.
+
+    Args:
+        what: begins the sentence: ``a report needs Matplotlib``.
+        extra: of edgepure, which brings it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise kind(
+            f"{what}, and {error.name or error} cannot be imported; install it with `pip install edgepure[{extra}]`",
+            code="E-missing-package",
+        ) from error

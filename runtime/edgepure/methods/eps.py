@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..rows.plan import Plan, RowBuilder
+from ..rows.builder import RowBuilder
+from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
 from .spec import MethodSpec
 
@@ -52,27 +53,31 @@ class EpsSpec(MethodSpec):
         """True if both measure the same norm: ``probes`` says nothing beside ``levels``."""
         return (self.visited, self.perturb, self.label) == (other.visited, other.perturb, other.label)
 
-
-def compile_eps(spec: EpsSpec, schedule: NoiseSchedule) -> Plan:
-    """Rows that leave the EPS vector in ``x``."""
-    levels = spec.visited
-    T = len(schedule)
-    builder = RowBuilder("eps")
-    for level in levels:
-        schedule.check(int(level) - 1, "probe level - 1 =")
-        s = level / T
-        if schedule.has_sde:
-            alpha, sigma = schedule.sde.alpha_bar(s) ** 0.5, schedule.sde.sigma(s)
-        else:  # no continuous marginal is known: the nearest timestep's
-            nearest = max(round(level) - 1, 0)
-            alpha, sigma = schedule.sqrt_alpha_bar(nearest), schedule.sigma(nearest)
-        if spec.perturb:
-            builder.diffuse_ref(alpha, sigma, level, source="probe")
-        else:
-            builder.diffuse_ref(1.0, 0.0, level, source="probe")
-        label = (T - 1) * s if spec.label == "continuous" else level - 1.0
-        builder.call(
-            label, alpha=alpha, sigma=sigma, stage="probe", next_level=level,
-            out_x=1.0, out_eps=-1.0 / (sigma * len(levels)),
-        )  # fmt: skip
-    return builder.finish(start="zeros", levels={"probes": float(len(levels))})
+    def compile(self, schedule: NoiseSchedule, elements: int) -> Plan:
+        """Rows that leave the EPS vector in ``x``."""
+        levels = self.visited
+        T = len(schedule)
+        builder = RowBuilder("eps")
+        for level in levels:
+            schedule.check(int(level) - 1, "probe level - 1 =")
+            s = level / T
+            if schedule.has_sde:
+                alpha, sigma = schedule.sde.alpha_bar(s) ** 0.5, schedule.sde.sigma(s)
+            else:  # no continuous marginal is known: the nearest timestep's
+                nearest = max(round(level) - 1, 0)
+                alpha, sigma = schedule.sqrt_alpha_bar(nearest), schedule.sigma(nearest)
+            if self.perturb:
+                builder.diffuse_ref(alpha, sigma, level, source="probe")
+            else:
+                builder.diffuse_ref(1.0, 0.0, level, source="probe")
+            label = (T - 1) * s if self.label == "continuous" else level - 1.0
+            builder.call(
+                label,
+                alpha=alpha,
+                sigma=sigma,
+                stage="probe",
+                next_level=level,
+                out_x=1.0,
+                out_eps=-1.0 / (sigma * len(levels)),
+            )
+        return builder.finish(start="zeros", levels={"probes": float(len(levels))})

@@ -1,14 +1,22 @@
-"""GNSP: gradual noise scheduling (Lee & Kim 2023). Several uniform rounds with growing noise, one after another."""
+"""GNSP: gradual noise scheduling (Lee & Kim 2023). Several uniform rounds with growing noise, one after another::
+
+x = x_adv
+for t_r, steps_r in rounds:
+    x = sqrt(abar[t_r]) * x + sqrt(1 - abar[t_r]) * n               only the first round sees the input
+    x = denoise(x, from t_r, in steps_r steps)                      DDIM, eta = 1 (ddpm) or 0 (ddim)
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from ..rows import grids
-from ..rows.plan import Plan, RowBuilder
+from ..rows.builder import RowBuilder
+from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
+from .choices import MOST_ROUNDS, Choices, Room, Suggest
 from .spec import MethodSpec, PositiveInt, clip_bound, scale_level
 from .uniform import denoise
 
@@ -53,26 +61,44 @@ class GnspSpec(MethodSpec):
             }
         )
 
+    def compile(self, schedule: NoiseSchedule, elements: int) -> Plan:
+        """Rows of GNSP: eta = 1 for ``ddpm``, 0 for ``ddim``."""
+        builder = RowBuilder("gnsp")
+        eta = 1.0 if self.sampler == "ddpm" else 0.0
+        for number, (level, steps) in enumerate(zip(self.max_timesteps, self.num_denoising_steps, strict=True)):
+            top = schedule.check(level - 1, "max_timesteps - 1 =")
+            a, s = schedule.sqrt_alpha_bar(top), schedule.sigma(top)
+            if number == 0:
+                builder.diffuse_ref(a, s, top)
+            else:
+                builder.jump(a, s, top, source="initial")
+            grid = grids.lee_kim(level, steps)
+            denoise(
+                builder,
+                schedule,
+                grid,
+                sampler="ddim",
+                eta=eta,
+                clip=clip_bound(self.clip),
+                stage=f"round {number + 1}",
+            )
+        return builder.finish(levels={"t_star": float(max(self.max_timesteps))})
 
-def compile_gnsp(spec: GnspSpec, schedule: NoiseSchedule) -> Plan:
-    """Rows of GNSP: eta = 1 for ``ddpm``, 0 for ``ddim``."""
-    builder = RowBuilder("gnsp")
-    eta = 1.0 if spec.sampler == "ddpm" else 0.0
-    for number, (level, steps) in enumerate(zip(spec.max_timesteps, spec.num_denoising_steps, strict=True)):
-        top = schedule.check(level - 1, "max_timesteps - 1 =")
-        a, s = schedule.sqrt_alpha_bar(top), schedule.sigma(top)
-        if number == 0:
-            builder.diffuse_ref(a, s, top)
-        else:
-            builder.jump(a, s, top, source="initial")
-        grid = grids.lee_kim(level, steps)
-        denoise(
-            builder,
-            schedule,
-            grid,
-            sampler="ddim",
-            eta=eta,
-            clip=clip_bound(spec.clip),
-            stage=f"round {number + 1}",
-        )
-    return builder.finish(levels={"t_star": float(max(spec.max_timesteps))})
+    @classmethod
+    def search_space(cls) -> Choices:
+        return Choices(_suggest, start=("gnsp.level", 0.12), readings={"": 2})
+
+
+def _suggest(trial: Suggest, room: Room, reading: str) -> dict[str, Any]:
+    top = room.level(trial, "gnsp.level", 0.04, 0.5)
+    rounds = trial.suggest_int("gnsp.rounds", 2, min(room.rows, MOST_ROUNDS))
+    steps = trial.suggest_int("gnsp.steps", 1, min(room.rows // rounds, top), log=True)
+    # a multiple of the steps: otherwise the authors' list of timesteps has more entries than steps
+    levels = [steps * max(1, round(top * (r + 1) / (rounds * steps))) for r in range(rounds)]
+    return {
+        "method": "gnsp",
+        "max_timesteps": levels,
+        "num_denoising_steps": [steps] * rounds,
+        "sampler": trial.suggest_categorical("gnsp.sampler", ("ddpm", "ddim")),
+        "clip": True,
+    }

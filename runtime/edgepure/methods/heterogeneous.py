@@ -1,7 +1,16 @@
 """Heterogeneous noise: "Divide and Conquer" (CVPR 2025, arXiv 2503.01407).
 
 Inside the attention mask the image is noised to t_l, outside to t_s < t_l. Stage 1 (t_s < t <= t_l) is inpainting: the
-outside is re-injected as the noised input ``x(t)^known``, the inside is denoised. Stage 2 (t <= t_s) denoises all.
+outside is re-injected as the noised input ``x(t)^known``, the inside is denoised. Stage 2 (t <= t_s) denoises all::
+
+    x = noised(x_adv, t_l)
+    for t, s in stage 1:                                     t_l down to t_s; resampling repeats a step
+        x = mask * x + (1 - mask) * noised(x_adv, t)         the known region
+        x = denoise(x, t, s)
+    x = mask * x + (1 - mask) * noised(x_adv, t_s)
+    for t, s in stage 2:                                     t_s down to the clean image
+        x = denoise(x, t, s)
+
 ``variant`` says which reading: ``paper`` follows the equations, ``official`` follows the authors' code:
 
 ===================  ==========================================  ==================================================
@@ -20,14 +29,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from ..rows import grids
-from ..rows.plan import Plan, RowBuilder
+from ..rows.builder import RowBuilder
+from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
 from . import steps
+from .choices import MOST_REPEATS, Choices, Room, Suggest
 from .spec import MethodSpec, PositiveInt, Timestep, Variant, clip_bound, require, scale_level, scale_steps
 from .uniform import denoise
 
@@ -40,6 +51,8 @@ class HeterogeneousSpec(MethodSpec):
     ``resample``: none, ``single`` (one jump of U timesteps per stage-1 step) or ``multi`` (RePaint's: every stage-1
     step is undone and repeated U times).
     """
+
+    needs_mask: ClassVar[bool] = True
 
     method: Literal["heterogeneous"] = "heterogeneous"
     t_l: Timestep = 200
@@ -90,37 +103,54 @@ class HeterogeneousSpec(MethodSpec):
             scaled = scaled.model_copy(update={"ddim_steps": None, "stage1_steps": 1, "stage2_steps": 1})
         return scaled
 
-
-def compile_heterogeneous(spec: HeterogeneousSpec, schedule: NoiseSchedule) -> Plan:
-    """Rows of the heterogeneous method in the reading that ``spec.variant`` names."""
-    schedule.check(spec.t_l, "t_l")
-    t_max = len(schedule)
-    require(
-        spec.t_l + spec.jump < t_max,
-        f"t_l + U = {spec.t_l} + {spec.jump} is beyond the schedule (T = {t_max}); choose a smaller U or t_l",
-    )
-    require(
-        spec.ddim_steps is None or bool(_stage1_of_stride(spec, t_max)),
-        f"ddim_steps {spec.ddim_steps} makes no step between t_l {spec.t_l} and t_s {spec.t_s}; choose more steps",
-    )
-    clip = clip_bound(spec.clip if spec.clip is not None else spec.variant == "paper")
-    levels = {"t_l": float(spec.t_l), "t_s": float(spec.t_s)}
-    if spec.variant == "official":
-        if spec.ddim_steps is not None:
-            grid = grids.strided(t_max, spec.ddim_steps, spec.t_l / t_max)
+    def compile(self, schedule: NoiseSchedule, elements: int) -> Plan:
+        """Rows of the heterogeneous method in the reading that ``self.variant`` names."""
+        schedule.check(self.t_l, "t_l")
+        t_max = len(schedule)
+        require(
+            self.t_l + self.jump < t_max,
+            f"t_l + U = {self.t_l} + {self.jump} is beyond the schedule (T = {t_max}); choose a smaller U or t_l",
+        )
+        require(
+            self.ddim_steps is None or bool(_stage1_of_stride(self, t_max)),
+            f"ddim_steps {self.ddim_steps} makes no step between t_l {self.t_l} and t_s {self.t_s}; choose more steps",
+        )
+        clip = clip_bound(self.clip if self.clip is not None else self.variant == "paper")
+        levels = {"t_l": float(self.t_l), "t_s": float(self.t_s)}
+        if self.variant == "official":
+            if self.ddim_steps is not None:
+                grid = grids.strided(t_max, self.ddim_steps, self.t_l / t_max)
+            else:
+                grid = [*_two_stage_grid(self), 0] if self.t_s > 0 else _two_stage_grid(self)
+                grid = sorted(set(grid), reverse=True)
+            return official_rows(schedule, grid, self.t_s, U=self.jump, eta=self.eta, clip=clip, levels=levels)
+        if self.ddim_steps is not None:
+            stage1 = _stage1_of_stride(self, t_max)
+            strided = grids.strided(t_max, self.ddim_steps, self.t_l / t_max)
+            stage2 = [self.t_s, *[t for t in strided if t < self.t_s]]
         else:
-            grid = [*_two_stage_grid(spec), 0] if spec.t_s > 0 else _two_stage_grid(spec)
-            grid = sorted(set(grid), reverse=True)
-        return official_rows(schedule, grid, spec.t_s, U=spec.jump, eta=spec.eta, clip=clip, levels=levels)
-    if spec.ddim_steps is not None:
-        stage1 = _stage1_of_stride(spec, t_max)
-        strided = grids.strided(t_max, spec.ddim_steps, spec.t_l / t_max)
-        stage2 = [spec.t_s, *[t for t in strided if t < spec.t_s]]
-    else:
-        stage1, stage2 = _stages(spec)
-    return paper_rows(
-        schedule, stage1, stage2, resample=spec.resample, U=spec.U, eta=spec.eta, clip=clip, levels=levels
-    )
+            stage1, stage2 = _stages(self)
+        return paper_rows(
+            schedule, stage1, stage2, resample=self.resample, U=self.U, eta=self.eta, clip=clip, levels=levels
+        )
+
+    def surrogate(self, calls: int) -> HeterogeneousSpec:
+        """Two plain stages of about the same length between the same levels."""
+        first = max(1, calls // 2)
+        changes = {
+            "stage1_steps": first,
+            "stage2_steps": max(1, calls - first),
+            "resample": "none",
+            "ddim_steps": None,
+            "variant": "paper",
+        }
+        return HeterogeneousSpec.model_validate({**self.model_dump(), **changes})
+
+    @classmethod
+    def search_space(cls) -> Choices:
+        readings = {"paper/none": 2, "paper/single": 3, "paper/multi": 3, "official/none": 2, "official/single": 2}
+        also = {"heterogeneous.t_s_share": 0.5, "heterogeneous.eta": 1.0}
+        return Choices(_suggest, start=("heterogeneous.t_l", 0.2), readings=readings, also=also)
 
 
 def paper_rows(
@@ -209,3 +239,24 @@ def _stage1_of_stride(spec: HeterogeneousSpec, timesteps: int) -> list[int]:
 def _two_stage_grid(spec: HeterogeneousSpec) -> list[int]:
     stage1, stage2 = _stages(spec)
     return [*stage1, *stage2]
+
+
+def _suggest(trial: Suggest, room: Room, reading: str) -> dict[str, Any]:
+    variant, resample = reading.split("/")
+    t_l = room.level(trial, "heterogeneous.t_l", 0.04, 0.6)
+    share = trial.suggest_float("heterogeneous.t_s_share", 0.1, 0.9, step=0.1)
+    t_s = min(max(1, round(share * t_l)), t_l - 1)
+    data: dict[str, Any] = {"method": "heterogeneous", "variant": variant, "resample": resample, "t_l": t_l, "t_s": t_s}
+    per_step = 1
+    if resample == "single":
+        data["U"] = trial.suggest_int("heterogeneous.U", 1, max(1, round(0.03 * room.timesteps)))
+        per_step = 2 if variant == "paper" else 1
+    elif resample == "multi":
+        data["U"] = trial.suggest_int("heterogeneous.repeats", 1, min(room.rows - 2, MOST_REPEATS))
+        per_step = 1 + data["U"]
+    most = min((room.rows - 1) // per_step, t_l - t_s)
+    first = trial.suggest_int("heterogeneous.stage1_steps", 1, most, log=True)
+    most = min(room.rows - per_step * first, t_s + 1)
+    second = trial.suggest_int("heterogeneous.stage2_steps", 1, most, log=True)
+    eta = trial.suggest_float("heterogeneous.eta", 0.0, 1.0, step=0.25)
+    return {**data, "stage1_steps": first, "stage2_steps": second, "eta": eta}

@@ -7,8 +7,8 @@ from functools import lru_cache
 from ..errors import ConfigError
 from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
-from . import MethodSpec, compile_plan
 from .presets import Preset
+from .spec import MethodSpec
 from .ssni import adapted
 
 #: The plan of an image that SSNI gives no noise: it passes as it is, at no UNet call.
@@ -47,7 +47,7 @@ class Planner:
         return (probe.unet_calls if probe else 0) + preset.votes.count * self.plan(preset).unet_calls
 
     def _compile(self, method: MethodSpec) -> Plan:
-        plan = compile_plan(method, self.schedule, image_elements=self._elements)
+        plan = method.compile(self.schedule, self._elements)
         if not plan.rows:
-            raise ConfigError(f"method {plan.method!r} has no rows with these parameters")
+            raise ConfigError(f"method {plan.method!r} has no rows with these parameters", code="E-method-parameter")
         return plan

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ..errors import ConfigError
-from ..validation import first_fault
-from . import AnyMethod
+from ..validation import Entry, first_fault
+from .registry import AnyMethod
 from .ssni import SsniSpec
 
 
-class MaskSpec(BaseModel):
+class MaskSpec(Entry):
     """How the attention map becomes the mask of strong noise.
 
     ``minmax`` (authors' code): per-image min-max, maximum over blocks. ``softmax`` (paper): spatial softmax per block,
     union of the blocks. Give ``threshold`` (tau, in [0, 1]) or ``area`` (the fraction of pixels to attend), not both.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rule: Literal["minmax", "softmax"] = "minmax"
     threshold: float | None = Field(None, ge=0.0, le=1.0, description="tau")
@@ -39,20 +37,16 @@ class MaskSpec(BaseModel):
         return 0.0 if self.area is None else (int(pixels * self.area) + 0.5) / pixels
 
 
-class VoteSpec(BaseModel):
+class VoteSpec(Entry):
     """``count`` independent purifications of an image decide together: ``majority`` of labels (ties go to the higher
     mean probability) or the ``mean`` of the softmax outputs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     count: int = Field(1, ge=1, le=1000)
     rule: Literal["majority", "mean"] = "mean"
 
 
-class Preset(BaseModel):
+class Preset(Entry):
     """Method, mask, SSNI and votes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     method: AnyMethod
     mask: MaskSpec | None = None
@@ -62,7 +56,7 @@ class Preset(BaseModel):
 
     @model_validator(mode="after")
     def _mask_where_needed(self) -> Preset:
-        if self.method.method in ("heterogeneous", "repaint") and self.mask is None:
+        if self.method.needs_mask and self.mask is None:
             raise ValueError(f"method '{self.method.method}' needs a `mask` (threshold or area)")
         return self
 
@@ -72,4 +66,4 @@ class Preset(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(f"preset: {first_fault(error, data, cls.model_json_schema())}") from None
+            raise ConfigError(f"preset: {first_fault(error, data, cls.model_json_schema())}", code="E-preset") from None

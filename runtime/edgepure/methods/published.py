@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from ..errors import ConfigError
 from ..rows.schedule import NoiseSchedule
-from . import compile_plan
 from .presets import Preset
 from .published_settings import ENTRIES
 
@@ -72,7 +71,7 @@ class PublishedPreset:
         bare = Preset.parse({k: v for k, v in self.settings.items() if k != "ssni"})
         schedule = NoiseSchedule.linear()
         elements = self.image[0] * self.image[1] * self.image[2]
-        rows = compile_plan(bare.method, schedule, image_elements=elements).unet_calls
+        rows = bare.method.compile(schedule, elements).unet_calls
         probes = int(self.settings["ssni"]["probe"]["probes"]) if self.needs else 0
         return Cost(rows, bare.votes.count, probes)
 
@@ -86,14 +85,17 @@ class PublishedPreset:
         unknown = sorted(set(given) - set(self.needs))
         if unknown:
             wanted = f"it takes {' and '.join(self.needs)}" if self.needs else "it has no SSNI"
-            raise ConfigError(f"preset {self.name!r} does not take {', '.join(unknown)}: {wanted}")
+            raise ConfigError(
+                f"preset {self.name!r} does not take {', '.join(unknown)}: {wanted}", code="E-ssni-statistics"
+            )
         missing = [name for name in self.needs if name not in given]
         if missing:
             raise ConfigError(
                 f"preset {self.name!r} needs {' and '.join(missing)}, statistics of the score norms of clean images "
                 "that belong to one diffusion model and probe (the paper uses 5000 training images; "
                 "edgepure.methods.ssni.reference_statistics computes them): measure them and give "
-                + " ".join(f"--set ssni.{name}=..." for name in missing)
+                + " ".join(f"--set ssni.{name}=..." for name in missing),
+                code="E-ssni-statistics",
             )
         result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in self.settings.items()}
         if self.needs:
@@ -122,7 +124,8 @@ def get(name: str) -> PublishedPreset:
         close = get_close_matches(name, _PUBLISHED, n=4, cutoff=0.4)
         raise ConfigError(
             f"there is no published preset {name!r}{'; near it are ' + ', '.join(close) if close else ''} "
-            "(`edgepure presets` lists all)"
+            "(`edgepure presets` lists all)",
+            code="E-preset-unknown",
         )
     return _PUBLISHED[name]
 
@@ -137,10 +140,10 @@ def choose(names: Sequence[str], statistics: Mapping[str, float] | None = None) 
     entries = [get(name) for name in names]
     for name in names:
         if list(names).count(name) > 1:
-            raise ConfigError(f"preset {name!r} was given twice")
+            raise ConfigError(f"preset {name!r} was given twice", code="E-preset-twice")
     for key in given:
         if not any(key in entry.needs for entry in entries):
-            raise ConfigError(f"none of the presets {', '.join(names)} takes {key}")
+            raise ConfigError(f"none of the presets {', '.join(names)} takes {key}", code="E-ssni-statistics")
     return {p.name: p.build({k: v for k, v in given.items() if k in p.needs}) for p in entries}
 
 
@@ -154,7 +157,8 @@ def mask_input(names: Sequence[str]) -> Literal["own", "official"]:
     if len(inputs) > 1:
         raise ConfigError(
             f"presets {inputs['own']!r} and {inputs['official']!r} want different mask inputs, and a bundle has one "
-            "mask graph; choose own or official for both (--mask-input)"
+            "mask graph; choose own or official for both (--mask-input)",
+            code="E-mask-input",
         )
     return next(iter(inputs), "own")
 

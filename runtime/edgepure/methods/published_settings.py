@@ -48,20 +48,42 @@ def _gnsp(*last: int) -> dict[str, Any]:
 
 #: The authors average their guidance over the batch (100 and 60 images), so its strength depends on it.
 _GDMP_CIFAR = {
-    "method": "gdmp", "variant": "official", "purify_steps": 36, "rounds": 4, "guidance": "mse", "target": "noised",
-    "guide_scale": 60_000.0, "ptb": 8.0, "elements": 100 * 3 * 32 * 32, "variance": "fixed_large",
-}  # fmt: skip
+    "method": "gdmp",
+    "variant": "official",
+    "purify_steps": 36,
+    "rounds": 4,
+    "guidance": "mse",
+    "target": "noised",
+    "guide_scale": 60_000.0,
+    "ptb": 8.0,
+    "elements": 100 * 3 * 32 * 32,
+    "variance": "fixed_large",
+}
 _GDMP_IMAGENET = {
-    "method": "gdmp", "variant": "official", "purify_steps": 45, "rounds": 1, "guidance": "mse", "target": "clean",
-    "guide_scale": 1000.0, "ptb": 4.0, "elements": 60 * 3 * 256 * 256, "respacing": "250", "variance": "learned",
-}  # fmt: skip
+    "method": "gdmp",
+    "variant": "official",
+    "purify_steps": 45,
+    "rounds": 1,
+    "guidance": "mse",
+    "target": "clean",
+    "guide_scale": 1000.0,
+    "ptb": 4.0,
+    "elements": 60 * 3 * 256 * 256,
+    "respacing": "250",
+    "variance": "learned",
+}
 
 
 def _dhni(t_l: int, variant: str, ddim_steps: int, U: int) -> dict[str, Any]:
     return {
-        "method": "heterogeneous", "variant": variant, "t_l": t_l, "t_s": t_l // 2, "ddim_steps": ddim_steps,
-        "resample": "single", "U": U,
-    }  # fmt: skip
+        "method": "heterogeneous",
+        "variant": variant,
+        "t_l": t_l,
+        "t_s": t_l // 2,
+        "ddim_steps": ddim_steps,
+        "resample": "single",
+        "U": U,
+    }
 
 
 _TAU = {"rule": "minmax", "threshold": 0.9}
@@ -74,81 +96,126 @@ _PAPER_READING = (
 
 def _published() -> Iterator[dict[str, Any]]:
     yield _entry(
-        "cifar10-diffpure-linf", _SMALL, f"{_DIFFPURE}, run_scripts/cifar10/run_cifar_rand_inf.sh (t = 100)",
+        "cifar10-diffpure-linf",
+        _SMALL,
+        f"{_DIFFPURE}, run_scripts/cifar10/run_cifar_rand_inf.sh (t = 100)",
         {"method": _sde(100, "continuous"), "description": "DiffPure against Linf 8/255"},
-    )  # fmt: skip
+    )
     yield _entry(
-        "cifar10-diffpure-l2", _SMALL, f"{_DIFFPURE}, run_scripts/cifar10/run_cifar_rand_L2.sh (t = 75)",
+        "cifar10-diffpure-l2",
+        _SMALL,
+        f"{_DIFFPURE}, run_scripts/cifar10/run_cifar_rand_L2.sh (t = 75)",
         {"method": _sde(75, "continuous"), "description": "DiffPure against L2 0.5"},
-    )  # fmt: skip
+    )
     yield _entry(
-        "imagenet-diffpure", _LARGE, f"{_DIFFPURE}, run_scripts/imagenet/run_in_rand_inf.sh (t = 150)",
+        "imagenet-diffpure",
+        _LARGE,
+        f"{_DIFFPURE}, run_scripts/imagenet/run_in_rand_inf.sh (t = 150)",
         {"method": _sde(150, "discrete"), "description": "DiffPure against Linf 4/255"},
-    )  # fmt: skip
+    )
     yield _entry(
-        "cifar10-gdmp", _SMALL, f"{_GDMP}, configs/cifar10_MSE.yml",
+        "cifar10-gdmp",
+        _SMALL,
+        f"{_GDMP}, configs/cifar10_MSE.yml",
         {"method": _GDMP_CIFAR, "description": "GDMP, guidance averaged over the authors' batch of 100"},
-        10, classifiers=("WRN-28-10",), diffusion=_DDPM,
-    )  # fmt: skip
+        10,
+        classifiers=("WRN-28-10",),
+        diffusion=_DDPM,
+    )
     yield _entry(
-        "imagenet-gdmp", _LARGE, f"{_GDMP}, configs/ImageNet_Res50.yml",
-        {"method": _GDMP_IMAGENET, "description": "GDMP, guidance averaged over the authors' batch of 60"}, 5,
-    )  # fmt: skip
+        "imagenet-gdmp",
+        _LARGE,
+        f"{_GDMP}, configs/ImageNet_Res50.yml",
+        {"method": _GDMP_IMAGENET, "description": "GDMP, guidance averaged over the authors' batch of 60"},
+        5,
+    )
     for dataset, image, last, script in (
-        ("cifar10", _SMALL, 125, "cifar10_pgd_gradual_noise.sh"), ("svhn", _SMALL, 80, "svhn.sh"),
+        ("cifar10", _SMALL, 125, "cifar10_pgd_gradual_noise.sh"),
+        ("svhn", _SMALL, 80, "svhn.sh"),
         ("imagenet", _LARGE, 200, "imagenet.sh"),
-    ):  # fmt: skip
+    ):
         yield _entry(
-            f"{dataset}-gnsp", image, f"{_GNSP}, scripts/{script}",
-            {"method": _gnsp(last, last), "description": "gradual noise, eight rounds"}, 10,
-        )  # fmt: skip
+            f"{dataset}-gnsp",
+            image,
+            f"{_GNSP}, scripts/{script}",
+            {"method": _gnsp(last, last), "description": "gradual noise, eight rounds"},
+            10,
+        )
     for dataset, image, t_l, mask in (("cifar10", _SMALL, 200, _TAU), ("imagenet", _LARGE, 400, _AREA)):
         yield _entry(
-            f"{dataset}-dhni-official", image, f"{_DHNI} fbb99ce, its evaluation scripts",
+            f"{dataset}-dhni-official",
+            image,
+            f"{_DHNI} fbb99ce, its evaluation scripts",
             {"method": _dhni(t_l, "official", 500, 3), "mask": mask, "description": "heterogeneous noise, their code"},
-            20, mask_input="official",
-        )  # fmt: skip
+            20,
+            mask_input="official",
+        )
         yield _entry(
-            f"{dataset}-dhni-paper", image, f"{_DHNI} fbb99ce for the numbers: {_PAPER_READING}",
-            {"method": _dhni(t_l, "paper", 500, 3), "mask": mask, "description": "heterogeneous noise, paper"}, 20,
-        )  # fmt: skip
+            f"{dataset}-dhni-paper",
+            image,
+            f"{_DHNI} fbb99ce for the numbers: {_PAPER_READING}",
+            {"method": _dhni(t_l, "paper", 500, 3), "mask": mask, "description": "heterogeneous noise, paper"},
+            20,
+        )
     for dataset, what in (("cifar10", "readme.md"), ("svhn", "defaults of main.py with --dataset svhn")):
         yield _entry(
-            f"{dataset}-dhni-readme", _SMALL, f"{_DHNI} afa372c, {what} (tau 0.85, 200 DDIM steps, U = 10)",
+            f"{dataset}-dhni-readme",
+            _SMALL,
+            f"{_DHNI} afa372c, {what} (tau 0.85, 200 DDIM steps, U = 10)",
             {
-                "method": _dhni(200, "official", 200, 10), "mask": {"rule": "minmax", "threshold": 0.85},
+                "method": _dhni(200, "official", 200, 10),
+                "mask": {"rule": "minmax", "threshold": 0.85},
                 "description": "heterogeneous noise, the other commit's settings",
             },
-            20, mask_input="official",
-        )  # fmt: skip
+            20,
+            mask_input="official",
+        )
     yield _entry(
-        "imagenet-repaint", _LARGE, "Lugmayr et al. 2022, section 5 (250 steps, jump 10 x 10); the mask is DHNI's",
+        "imagenet-repaint",
+        _LARGE,
+        "Lugmayr et al. 2022, section 5 (250 steps, jump 10 x 10); the mask is DHNI's",
         {
-            "method": {"method": "repaint", "respacing": "250", "t_T": 250, "jump_length": 10, "jump_n_sample": 10,
-                       "variance": "learned"},
-            "mask": _AREA, "description": "multi-step resampling: the expensive baseline, as generated from pure noise",
+            "method": {
+                "method": "repaint",
+                "respacing": "250",
+                "t_T": 250,
+                "jump_length": 10,
+                "jump_n_sample": 10,
+                "variance": "learned",
+            },
+            "mask": _AREA,
+            "description": "multi-step resampling: the expensive baseline, as generated from pure noise",
         },
-        classifiers=(), measured=False,
-    )  # fmt: skip
+        classifiers=(),
+        measured=False,
+    )
 
 
 def _ssni() -> Iterator[dict[str, Any]]:
     hosts: dict[str, tuple[dict[str, Any], int, str]] = {
         # SSNI's code denoises with DDIM, eta = 1, without clipping: one call a timestep.
-        "cifar10-diffpure": ({"method": "uniform", "t_star": 100, "sampler": "ddim", "eta": 1.0, "clip": False}, 1,
-                             "t* = 100 and 100 steps as in its code"),
+        "cifar10-diffpure": (
+            {"method": "uniform", "t_star": 100, "sampler": "ddim", "eta": 1.0, "clip": False},
+            1,
+            "t* = 100 and 100 steps as in its code",
+        ),
         "cifar10-gdmp": (_GDMP_CIFAR, 10, "on GDMP's own settings"),
         "cifar10-gnsp": (_gnsp(125, 125), 10, "on GNSP's own settings"),
-        "imagenet-diffpure": ({"method": "uniform", "t_star": 150, "sampler": "ddim", "eta": 1.0, "clip": False}, 1,
-                              "DiffPure's t* = 150; SSNI's own value could not be confirmed"),
+        "imagenet-diffpure": (
+            {"method": "uniform", "t_star": 150, "sampler": "ddim", "eta": 1.0, "clip": False},
+            1,
+            "DiffPure's t* = 150; SSNI's own value could not be confirmed",
+        ),
         "imagenet-gdmp": (_GDMP_IMAGENET, 5, "on GDMP's own settings"),
         "imagenet-gnsp": (_gnsp(200, 200), 10, "on GNSP's own settings"),
-    }  # fmt: skip
+    }
     for host, (method, votes, note) in hosts.items():
         for reweighting, letter in (("sigmoid", "N"), ("linear", "L")):
             small = host.startswith("cifar10")
             yield _entry(
-                f"{host}-ssni-{reweighting}", _SMALL if small else _LARGE, f"{_SSNI}, SSNI-{letter}; {note}; bias 5",
+                f"{host}-ssni-{reweighting}",
+                _SMALL if small else _LARGE,
+                f"{_SSNI}, SSNI-{letter}; {note}; bias 5",
                 {
                     "method": method,
                     "ssni": {"reweighting": reweighting, "bias": 5.0, "probe": {"probes": 20 if small else 50}},
@@ -156,7 +223,7 @@ def _ssni() -> Iterator[dict[str, Any]]:
                 },
                 votes,
                 **({"diffusion": _DDPM} if host == "cifar10-gdmp" else {}),
-            )  # fmt: skip
+            )
 
 
 def _edge() -> Iterator[dict[str, Any]]:
@@ -171,24 +238,38 @@ def _edge() -> Iterator[dict[str, Any]]:
         t_l, t_star = 200 * scale, 100 if dataset == "cifar10" else 150
         # The authors' stride of 10 DDIM steps over all of T: 200, 100, 0, or 400, 300, ..., 0.
         yield _entry(
-            f"{dataset}-edge-{2 * scale}", image, f"{_DHNI} fbb99ce, its attack surrogate, here as the defence; {ours}",
-            {"method": _dhni(t_l, "official", 10, 3), "mask": mask, "description": "the authors' surrogate"}, **shared,
-        )  # fmt: skip
+            f"{dataset}-edge-{2 * scale}",
+            image,
+            f"{_DHNI} fbb99ce, its attack surrogate, here as the defence; {ours}",
+            {"method": _dhni(t_l, "official", 10, 3), "mask": mask, "description": "the authors' surrogate"},
+            **shared,
+        )
         for calls, stage1, stage2, resample in ((6, 3, 3, "none"), (8, 2, 4, "single"), (10, 3, 4, "single")):
             method = {
-                "method": "heterogeneous", "t_l": t_l, "t_s": t_l // 2, "stage1_steps": stage1,
-                "stage2_steps": stage2, "resample": resample, "U": 3,
-            }  # fmt: skip
+                "method": "heterogeneous",
+                "t_l": t_l,
+                "t_s": t_l // 2,
+                "stage1_steps": stage1,
+                "stage2_steps": stage2,
+                "resample": resample,
+                "U": 3,
+            }
             yield _entry(
-                f"{dataset}-edge-{calls}", image, ours,
-                {"method": method, "mask": mask, "description": "heterogeneous noise in few DDIM steps"}, **shared,
-            )  # fmt: skip
+                f"{dataset}-edge-{calls}",
+                image,
+                ours,
+                {"method": method, "mask": mask, "description": "heterogeneous noise in few DDIM steps"},
+                **shared,
+            )
         for calls in (2, 4, 10):
             method = {"method": "uniform", "t_star": t_star, "steps": calls, "sampler": "ddim"}
             yield _entry(
-                f"{dataset}-edge-uniform-{calls}", image, ours,
-                {"method": method, "description": "the whole image in few DDIM steps, no mask"}, **shared,
-            )  # fmt: skip
+                f"{dataset}-edge-uniform-{calls}",
+                image,
+                ours,
+                {"method": method, "description": "the whole image in few DDIM steps, no mask"},
+                **shared,
+            )
 
 
 #: Keyword arguments of `edgepure.methods.published.PublishedPreset`.

@@ -1,13 +1,21 @@
-"""What every method's parameters have in common."""
+"""What a method is: a spec with its parameters, which compiles itself to rows.
+
+A method is one file with one subclass of `MethodSpec`. `edgepure.methods.registry` lists edgepure's own, and those that
+other packages add by the entry-point group ``edgepure.methods``.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..errors import ConfigError
+from ..rows.plan import Plan
+from ..rows.schedule import NoiseSchedule
+from ..validation import Entry
+from .choices import Choices
 
 #: Which of two readings: the paper's text, or the authors' published code.
 Variant = Literal["paper", "official"]
@@ -16,10 +24,29 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Timestep = Annotated[int, Field(ge=0)]
 
 
-class MethodSpec(BaseModel):
-    """Parameters of one purification method. Unknown keys are errors, so a misspelt t never passes in silence."""
+class MethodSpec(Entry):
+    """Parameters of one purification method. Unknown keys are errors, so a misspelt t never passes in silence.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    A subclass gives ``method`` a ``Literal`` with its name as type and default, and writes `compile`, `top_level` and
+    `scaled`. The rest has a default.
+    """
+
+    #: True if the method treats the inside and the outside of the attention mask differently.
+    needs_mask: ClassVar[bool] = False
+
+    method: str
+
+    def compile(self, schedule: NoiseSchedule, elements: int) -> Plan:
+        """The rows of the method.
+
+        Args:
+            schedule: the noise schedule of the diffusion model.
+            elements: C*H*W of one image (GDMP's guidance averages over it).
+
+        Raises:
+            ConfigError: a noise level lies outside the schedule, or parameters contradict each other.
+        """
+        raise NotImplementedError
 
     @property
     def top_level(self) -> float:
@@ -33,6 +60,18 @@ class MethodSpec(BaseModel):
         start from. For a factor of at most 1 it never costs more UNet calls.
         """
         raise NotImplementedError
+
+    def surrogate(self, calls: int) -> MethodSpec | None:
+        """The same noise levels in about ``calls`` UNet calls, for attacks that differentiate a short version.
+
+        None: there is none of its own, so one uniform DDIM round from the highest timestep of its rows stands in.
+        """
+        return None
+
+    @classmethod
+    def search_space(cls) -> Choices | None:
+        """What tuning may choose for this method; None: it is not searched."""
+        return None
 
 
 def clip_bound(clip: bool) -> float:
@@ -55,4 +94,4 @@ def scale_steps(steps: int, old_level: int, new_level: int) -> int:
 def require(condition: bool, message: str) -> None:
     """Raise ConfigError unless the condition holds."""
     if not condition:
-        raise ConfigError(message)
+        raise ConfigError(message, code="E-method-parameter")

@@ -16,25 +16,22 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ..errors import ConfigError
-from ..rows import grids
-from ..rows.plan import Plan, RowBuilder
 from ..rows.schedule import NoiseSchedule
-from . import EpsSpec, MethodSpec
-from .uniform import denoise
+from ..validation import Entry
+from .eps import EpsSpec
+from .spec import MethodSpec
 
 
-class SsniSpec(BaseModel):
+class SsniSpec(Entry):
     """How a score norm becomes a noise level.
 
     ``mu``, ``tau`` (sigmoid) and ``xi_min``, ``xi_max`` (linear) are in units of the score norm and belong to one
     diffusion model, probe and image size; calibration measures them. ``bias`` is in timesteps. ``minimum`` is the
     weakest noise level that an image may get, as a fraction of t*: 0 lets a clean-looking image pass unpurified.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     reweighting: Literal["linear", "sigmoid"] = "sigmoid"
     probe: EpsSpec = EpsSpec()
@@ -62,7 +59,9 @@ class SsniSpec(BaseModel):
     def noise_level(self, score_norm: float, t_star: float) -> float:
         """The real-valued t of the paper's formulas, before rounding and clipping."""
         if not math.isfinite(score_norm):
-            raise ConfigError(f"the score norm is {score_norm}; the diffusion model did not give finite values")
+            raise ConfigError(
+                f"the score norm is {score_norm}; the diffusion model did not give finite values", code="E-score-norm"
+            )
         if self.reweighting == "linear":
             assert self.xi_min is not None and self.xi_max is not None
             return linear(score_norm, self.xi_min, self.xi_max, t_star, self.bias)
@@ -95,52 +94,11 @@ def adapted(method: MethodSpec, ssni: SsniSpec, score_norm: float, schedule: Noi
     return method.scaled(factor, len(schedule)) if factor > 0.0 else None
 
 
-def official_noise_level(
-    score_norm: float,
-    *,
-    reweighting: Literal["linear", "sigmoid"],
-    t_star: int,
-    bias: int,
-    mu: float = 0.0,
-    tau: float = 1.0,
-    xi_min: float = 0.0,
-    xi_max: float = 1.0,
-) -> int:
-    """The integer t of the authors' code: the paper's formulas with t* - 1 for t*, rounded half to even."""
-    if reweighting == "sigmoid":
-        return round(sigmoid(score_norm, mu, tau, t_star - 1, bias))
-    return round(linear(score_norm, xi_min, xi_max, t_star - 1, bias))
-
-
-def official_plan(
-    schedule: NoiseSchedule, t: int, *, steps: int, reweighting: Literal["linear", "sigmoid"], bias: int
-) -> Plan:
-    """DiffPure rows for noise level ``t`` exactly as the SSNI authors' code visits them.
-
-    The list always has ``steps`` (sigmoid: ``steps + bias``) entries; repeated entries are identity steps that still
-    cost a UNet call. With linear reweighting the bias is added to every timestep, so denoising starts above the
-    level that the image was noised to.
-    """
-    count = steps + bias if reweighting == "sigmoid" else steps
-    grid = grids.ssni_official(t, count)
-    if reweighting == "linear":
-        grid = [g + bias for g in grid]
-    noise_index = max(t - 1, 0)
-    builder = RowBuilder("ssni-official")
-    builder.diffuse_ref(schedule.sqrt_alpha_bar(noise_index), schedule.sigma(noise_index), noise_index)
-    denoise(builder, schedule, grid, sampler="ddim", eta=1.0, clip=math.inf)
-    return builder.finish(levels={"t_star": float(t)}, notes=("timestep list of the SSNI authors' code",))
-
-
 def reference_statistics(score_norms: Sequence[float]) -> dict[str, float]:
     """mu, xi_min and xi_max of the score norms of clean reference images (the papers use 5000 training images)."""
     if len(score_norms) < 2:
-        raise ConfigError(f"need the score norms of at least 2 clean images, got {len(score_norms)}")
+        raise ConfigError(
+            f"need the score norms of at least 2 clean images, got {len(score_norms)}", code="E-ssni-statistics"
+        )
     values = [float(n) for n in score_norms]
     return {"mu": sum(values) / len(values), "xi_min": min(values), "xi_max": max(values)}
-
-
-__all__ = [
-    "SsniSpec", "adapted", "linear", "official_noise_level", "official_plan", "reference_statistics",
-    "sigmoid",
-]  # fmt: skip

@@ -1,17 +1,31 @@
-"""Uniform noise: DiffPure (Nie et al. 2022). Noise the whole image to t*, then reverse it."""
+"""Uniform noise: DiffPure (Nie et al. 2022). Noise the whole image to t*, then reverse it.
+
+Algorithm, for an image ``x_adv`` in [-1, 1], with DDIM as the sampler (eta = 0)::
+
+    x = sqrt(abar[t*]) * x_adv + sqrt(1 - abar[t*]) * n                 n ~ N(0, I)
+    for t, s in grid:                                                   from t* down to the clean image, abar[-1] = 1
+        eps = unet(x, t)
+        x0  = clip((x - sqrt(1 - abar[t]) * eps) / sqrt(abar[t]), -1, 1)
+        eps = (x - sqrt(abar[t]) * x0) / sqrt(1 - abar[t])
+        x   = sqrt(abar[s]) * x0 + sqrt(1 - abar[s]) * eps
+
+Each turn of the loop is one row. With one turn, this is denoised smoothing (Carlini et al. 2023).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ..rows import grids
-from ..rows.plan import Plan, RowBuilder
+from ..rows.builder import RowBuilder
+from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
 from . import steps
+from .choices import Choices, Room, Suggest
 from .spec import MethodSpec, PositiveInt, Timestep, clip_bound, require, scale_level, scale_steps
 
 
@@ -53,37 +67,40 @@ class UniformSpec(MethodSpec):
             changes["timesteps"] = kept or (level - 1,)
         return self.model_copy(update=changes)
 
-
-def compile_uniform(spec: UniformSpec, schedule: NoiseSchedule) -> Plan:
-    """Rows of DiffPure."""
-    require(spec.t_star <= len(schedule), f"t_star {spec.t_star} is beyond the schedule's T = {len(schedule)}")
-    if spec.sampler == "sde":
-        return _compile_sde(spec, schedule)
-    if spec.timesteps is not None:
-        grid = grids.explicit(spec.timesteps, len(schedule))
-        require(
-            grid[0] < spec.t_star,
-            f"explicit timestep {grid[0]} is not below t_star {spec.t_star}; t_star counts noising steps from 1",
+    def compile(self, schedule: NoiseSchedule, elements: int) -> Plan:
+        """Rows of DiffPure."""
+        require(self.t_star <= len(schedule), f"t_star {self.t_star} is beyond the schedule's T = {len(schedule)}")
+        if self.sampler == "sde":
+            return _compile_sde(self, schedule)
+        if self.timesteps is not None:
+            grid = grids.explicit(self.timesteps, len(schedule))
+            require(
+                grid[0] < self.t_star,
+                f"explicit timestep {grid[0]} is not below t_star {self.t_star}; t_star counts noising steps from 1",
+            )
+        elif self.respacing is not None:
+            grid = [t for t in grids.respaced(len(schedule), self.respacing) if t < self.t_star]
+            require(bool(grid), f"respacing {self.respacing!r} keeps no timestep below t_star {self.t_star}")
+        else:
+            grid = grids.even(self.t_star, self.steps or self.t_star)
+        learned = self.variance == "learned" and self.sampler == "ddpm"
+        builder = RowBuilder("uniform")
+        top = grid[0]
+        builder.diffuse_ref(schedule.sqrt_alpha_bar(top), schedule.sigma(top), top)
+        denoise(
+            builder,
+            schedule,
+            grid,
+            sampler=self.sampler,
+            eta=self.eta,
+            clip=clip_bound(self.clip),
+            variance=self.variance,
         )
-    elif spec.respacing is not None:
-        grid = [t for t in grids.respaced(len(schedule), spec.respacing) if t < spec.t_star]
-        require(bool(grid), f"respacing {spec.respacing!r} keeps no timestep below t_star {spec.t_star}")
-    else:
-        grid = grids.even(spec.t_star, spec.steps or spec.t_star)
-    learned = spec.variance == "learned" and spec.sampler == "ddpm"
-    builder = RowBuilder("uniform")
-    top = grid[0]
-    builder.diffuse_ref(schedule.sqrt_alpha_bar(top), schedule.sigma(top), top)
-    denoise(
-        builder,
-        schedule,
-        grid,
-        sampler=spec.sampler,
-        eta=spec.eta,
-        clip=clip_bound(spec.clip),
-        variance=spec.variance,
-    )
-    return builder.finish(learned_variance=learned, levels={"t_star": spec.t_star})
+        return builder.finish(learned_variance=learned, levels={"t_star": self.t_star})
+
+    @classmethod
+    def search_space(cls) -> Choices:
+        return Choices(_suggest, start=("uniform.t_star", 0.12))
 
 
 def denoise(
@@ -131,3 +148,18 @@ def _compile_sde(spec: UniformSpec, schedule: NoiseSchedule) -> Plan:
         u = u_next
     notes = ("the last Euler-Maruyama step adds its noise after the last UNet call (closing noise)",)
     return builder.finish(levels={"t_star": spec.t_star}, notes=notes)
+
+
+def _suggest(trial: Suggest, room: Room, reading: str) -> dict[str, Any]:
+    t_star = room.level(trial, "uniform.t_star", 0.02, 0.5)
+    data: dict[str, Any] = {
+        "method": "uniform",
+        "t_star": t_star,
+        "steps": trial.suggest_int("uniform.steps", 1, min(room.rows, t_star), log=True),
+        "sampler": trial.suggest_categorical("uniform.sampler", ("ddpm", "ddim")),
+    }
+    if data["sampler"] == "ddim":
+        data["eta"] = trial.suggest_float("uniform.eta", 0.0, 1.0, step=0.25)
+    else:
+        data["variance"] = trial.suggest_categorical("uniform.variance", room.variances)
+    return data

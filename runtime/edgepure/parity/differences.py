@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
+from ..types import Float32
 
 #: A reference whose root mean square is smaller counts as this large: relative to zero everything would be infinite.
 SMALLEST_RMS = 1e-6

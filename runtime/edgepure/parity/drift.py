@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import exp, log
 from typing import Any
 
+from ..rows.plan import Plan
 from .checks import Check, array_check
-from .differences import Difference
-from .tolerances import Tolerance
+from .differences import Difference, difference
+from .executors import Trajectory
+from .tolerances import Tolerance, row_tolerance
 
 
 @dataclass(frozen=True)
@@ -73,3 +76,17 @@ class Drift:
             )
         ]
         return {"preset": self.preset, "images": self.images, "ok": bool(self), "growth": self.growth, "rows": rows}
+
+
+def compare_rows(
+    preset: str, precision: str, plans: Sequence[Plan], reference: Trajectory, deployed: Trajectory
+) -> Drift:
+    """The states of two trajectories along the same plans, row by row."""
+    return Drift(
+        preset,
+        len(reference.states),
+        reference.rows,
+        tuple(float(plans[0].rows[row].t) for row in reference.rows),
+        tuple(difference(deployed.states[:, i], reference.states[:, i]) for i in range(len(reference.rows))),
+        tuple(row_tolerance(precision, row) for row in reference.rows),
+    )

@@ -1,4 +1,4 @@
-"""What can execute a bundle's presets: a deployed engine here, PyTorch in `edgepure_export.compare.against_torch`."""
+"""What can execute a bundle's presets: a deployed engine, and whatever else follows `Executor`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from ..purify.inflight import InFlight, Job
 from ..purify.purifier import Purifier
 from ..rows.noise import SeededNoise
 from ..rows.plan import Plan
+from ..types import Float32
 from .tolerances import loosest
-
-Float32 = NDArray[np.float32]
 
 #: States that are kept of one trajectory take at most this many bytes; of longer ones rows are left out evenly.
 MAX_STATE_BYTES = 32 << 20

@@ -1,4 +1,4 @@
-"""The first layer that diverges, as `edgepure_export.compare.bisect` finds it, and what usually causes it."""
+"""The first layer of a graph that diverges, and what usually causes it. Who finds it needs more than a runtime."""
 
 from __future__ import annotations
 

@@ -1,30 +1,39 @@
-"""Verifications as one self-contained HTML page: tables, drift curves, histograms and image strips."""
+"""Verifications as one self-contained HTML page: verdicts, tables, drift curves, histograms and images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from math import floor, log10
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..demo.page import page, png_data_uri
-from ..demo.report import Picture, environment
-from ..errors import EdgepureError
-from ..files.atomic import write_text
-from ..report.plots import CSS, histogram, log_lines
+from ..report.environment import environment
+from ..report.page import (
+    Card,
+    Cards,
+    Cell,
+    Figure,
+    Figures,
+    Notes,
+    Part,
+    Section,
+    Strip,
+    Strips,
+    Table,
+    Verdict,
+    page,
+    write_page,
+)
+from ..report.pictures import Picture
+from ..report.plots import histogram, log_lines
 from .checks import Check
 from .decisions import Decisions
 from .drift import Drift
 from .findings import LayerFinding
+from .images import Differing
 from .levels import Level
-from .strips import Strip
-
-if TYPE_CHECKING:
-    from .verify import Verification
+from .verification import Verification
 
 #: Fewer images make no histogram.
 FEWEST_SHIFTS = 10
@@ -37,6 +46,7 @@ _WHAT = {
     "decisions": "Labels of one purification with the same noise. A flip counts against the deployment if a redraw of "
     "the noise does not flip that image too and its two best logits are not tied.",
 }
+_TONES = {"passed": "good", "failed": "bad"}
 
 
 def write_report(path: str | PathLike[str], found: Sequence[Verification]) -> None:
@@ -45,182 +55,146 @@ def write_report(path: str | PathLike[str], found: Sequence[Verification]) -> No
     Raises:
         EdgepureError: the file cannot be written.
     """
-    folder = Path(path).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EdgepureError(
-            f"the report cannot be written to {folder}: {error.strerror or error}; choose another place with --report"
-        ) from None
-    write_text(path, render(found))
+    write_page(path, render(found), "--report")
 
 
 def render(found: Sequence[Verification]) -> str:
     """The page, as UTF-8 text."""
     title = f"Parity of {found[0].bundle}" if found else "Parity"
-    sections = [part for one in found for part in _sections(one)]
-    facts = "".join(
-        f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in environment(*(one.provider for one in found)).items()
-    )
-    sections.append(f"<footer><h2>Measured with</h2><dl>{facts}</dl></footer>")
-    return page(title, sections, CSS)
+    sections = [section for one in found for section in _sections(one)]
+    return page(title, sections, environment(*(one.provider for one in found)))
 
 
-def _sections(found: Verification) -> list[str]:
-    cards = "".join(
-        f'<div class="card {_tone(level)}"><span>{level.number}. {level.title}</span><strong>{level.status}</strong>'
-        f"<small>{len(level.parts)} comparisons</small></div>"
+def _sections(found: Verification) -> list[Section]:
+    cards = [
+        Card(f"{level.number}. {level.title}", level.status, f"{len(level.parts)} comparisons", _tone(level))
         for level in found.levels
-    )
-    notes = "".join(f"<p>{escape(note)}</p>" for note in found.notes)
-    title = f"{found.bundle}, {found.precision} on {found.provider}, against {found.reference}"
-    parts = [
-        f'<header><h1>{escape(title)}</h1><p>{escape(str(found))}</p>{notes}<div class="cards">{cards}</div></header>'
     ]
-    parts += [_finding(finding) for finding in found.findings]
+    title = f"{found.bundle}, {found.precision} on {found.provider}, against {found.reference}"
+    verdict = Verdict(str(found), "good" if found else "bad")
+    sections = [Section(title, found.notes, [Cards(cards)], verdict, top=True), *map(_finding, found.findings)]
     for level in found.levels:
-        parts.append(_level(level) + (_strips(found.strips) if level.title == "images" else ""))
-    return parts
+        sections.append(_level(level))
+        if level.title == "images" and found.differing:
+            sections.append(Section("Images that differ most", parts=[Strips([_strip(d) for d in found.differing])]))
+    return sections
 
 
-def _level(level: Level) -> str:
-    missing = "".join(f"<li>{escape(text)}</li>" for text in level.missing)
+def _level(level: Level) -> Section:
+    checks = [part for part in level.parts if isinstance(part, Check)]
     drifts = [part for part in level.parts if isinstance(part, Drift)]
     decisions = [part for part in level.parts if isinstance(part, Decisions)]
-    body = _table([part for part in level.parts if isinstance(part, Check)])
+    parts: list[Part] = [_table(checks)] if checks else []
     if drifts:
-        body += f'<div class="plots">{"".join(_drift(part) for part in drifts)}</div>'
+        parts.append(Figures([_drift(part) for part in drifts]))
     if decisions:
-        body += _decisions(decisions)
-    return (
-        f"<section><h2>Level {level.number}: {level.title}, {level.status}</h2><p>{_WHAT[level.title]}</p>{body}"
-        + (f'<ul class="notes">{missing}</ul>' if missing else "")
-        + "</section>"
-    )
+        parts += _decisions(decisions)
+    if level.missing:
+        parts.append(Notes(level.missing))
+    return Section(f"Level {level.number}: {level.title}, {level.status}", [_WHAT[level.title]], parts)
 
 
-def _table(checks: Sequence[Check]) -> str:
-    if not checks:
-        return ""
-    lines = "".join(
-        f'<tr><th scope="row">{escape(c.subject)}<small>{escape(c.problem)}</small></th><td>{escape(c.quantity)}</td>'
-        + "".join(
-            f'<td class="num">{_number(v)}</td>'
-            for v in (c.max_error, c.tolerance, c.mean_error, c.relative_l2, c.relative_tolerance, c.cosine, c.iou)
-        )
-        + f'<td class="num">{"-" if c.pixels is None else c.pixels}</td>{_verdict(bool(c))}</tr>'
+def _table(checks: Sequence[Check]) -> Table:
+    numbers = ["max error", "mean error", "relative L2", "cosine", "mask"]
+    rows = [
+        [
+            Cell(c.subject, [c.problem] if c.problem else []),
+            c.quantity,
+            _bounded(c.max_error, c.tolerance),
+            _number(c.mean_error),
+            "-"
+            if c.relative_l2 is None
+            else Cell(_number(c.relative_l2), [f"allowed {_number(c.relative_tolerance)}"]),
+            _number(c.cosine),
+            "-" if c.iou is None else Cell(f"IoU {_number(c.iou)}", [f"{c.pixels} pixels differ"]),
+            _verdict(bool(c)),
+        ]
         for c in checks
-    )
-    head = ("max error", "allowed", "mean error", "relative L2", "allowed", "cosine", "IoU", "pixels")
-    return (
-        '<div class="scroll"><table><thead><tr><th>What</th><th>Output</th>'
-        + "".join(f'<th class="num">{h}</th>' for h in head)
-        + f"<th>Verdict</th></tr></thead><tbody>{lines}</tbody></table></div>"
-    )
+    ]
+    return Table.of(["What", "Output", *numbers, "Verdict"], rows, right=numbers)
 
 
-def _drift(drift: Drift) -> str:
+def _drift(drift: Drift) -> Figure:
     errors = [state.relative_l2 for state in drift.states]
     bounds = [tolerance.relative_l2 for tolerance in drift.tolerances]
-    plot = log_lines(
-        drift.rows, [("relative L2 of the state", "line0", errors), ("tolerance", "bound", bounds)], "after row"
-    )
-    return f"<figure>{plot}<figcaption>{escape(str(drift))}</figcaption></figure>"
+    series = [("relative L2 of the state", "accent", errors), ("tolerance", "bound", bounds)]
+    return Figure(log_lines(drift.rows, series, "after row"), str(drift))
 
 
-def _decisions(decisions: Sequence[Decisions]) -> str:
-    lines, plots = [], []
+def _decisions(decisions: Sequence[Decisions]) -> list[Part]:
+    numbers = ["Images", "Agreement", "Flips", "Ties", "Beyond both", "Accuracy"]
+    rows: list[list[str | Cell]] = []
+    plots = []
     for part in decisions:
         low, high = part.interval
-        accuracy = "-"
+        accuracy: str | Cell = "-"
         if part.labels is not None:
-            accuracy = " / ".join(
-                f"{100 * float((x == part.labels).mean()):.1f} %" for x in (part.reference, part.deployed)
-            )
-        lines.append(
-            f'<tr><th scope="row">{escape(part.preset)}<small>{escape(part.data)}</small></th>'
-            f'<td class="num">{part.images}</td><td class="num">{100 * (1 - part.flips / part.images):.2f} %</td>'
-            f'<td class="num">{part.flips}</td><td class="num">{_count(part.redraw_flips)}</td>'
-            f'<td class="num">{int(part.tied.sum())}</td><td class="num"><b>{part.beyond}</b>'
-            f"<small>{100 * low:.2g} to {100 * high:.2g} %, allowed {100 * part.allowed:g} %</small></td>"
-            f'<td class="num">{accuracy}</td>{_verdict(bool(part))}</tr>'
+            reference, deployed = (100 * float((x == part.labels).mean()) for x in (part.reference, part.deployed))
+            accuracy = Cell(f"{deployed:.1f} %", [f"reference {reference:.1f} %"])
+        redraws = "-" if part.redraw_flips is None else str(part.redraw_flips)
+        shown = [f"{100 * low:.2g} to {100 * high:.2g} %", f"allowed {100 * part.allowed:g} %"]
+        rows.append(
+            [
+                Cell(part.preset, [part.data]),
+                str(part.images),
+                f"{100 * (1 - part.flips / part.images):.2f} %",
+                Cell(str(part.flips), [f"a redraw: {redraws}"]),
+                str(int(part.tied.sum())),
+                Cell(str(part.beyond), shown, strong=True),
+                accuracy,
+                _verdict(bool(part)),
+            ]
         )
         if part.images < FEWEST_SHIFTS:
             continue
-        name = escape(f"{part.preset}, {part.data}: ")
-        plots.append(f"<figure>{histogram(part.margin_shifts, 'logits')}<figcaption>{name}shift of the margin by the "
-                     "deployment</figcaption></figure>")  # fmt: skip
+        name = f"{part.preset}, {part.data}: shift of the margin by"
+        plots.append(Figure(histogram(part.margin_shifts, "logits"), f"{name} the deployment"))
         if part.redraw_shifts is not None:
-            plots.append(f"<figure>{histogram(part.redraw_shifts, 'logits')}<figcaption>{name}shift of the margin by "
-                         "another draw of the noise</figcaption></figure>")  # fmt: skip
-    return (
-        '<div class="scroll"><table><thead><tr><th>Preset</th><th class="num">Images</th><th class="num">Agreement</th>'
-        '<th class="num">Flips</th><th class="num">Redraw flips</th><th class="num">Ties</th>'
-        '<th class="num">Beyond both</th><th class="num">Accuracy (reference / deployed)</th><th>Verdict</th></tr>'
-        "</thead>"
-        f'<tbody>{"".join(lines)}</tbody></table></div><p class="notes">Below the flips beyond redraws and ties: their '
-        f'95 % Clopper-Pearson interval.</p><div class="plots">{"".join(plots)}</div>'
-    )
+            plots.append(Figure(histogram(part.redraw_shifts, "logits"), f"{name} another draw of the noise"))
+    note = "Below the flips beyond redraws and ties: their 95 % Clopper-Pearson interval."
+    table = Table.of(["Preset", *numbers, "Verdict"], rows, right=numbers)
+    return [table, Notes([note]), *([Figures(plots)] if plots else [])]
 
 
-def _finding(finding: LayerFinding) -> str:
-    plot = ""
+def _finding(finding: LayerFinding) -> Section:
+    parts: list[Part] = []
     if finding.layers:
         errors = [layer.relative_l2 for layer in finding.layers]
         bounds = [finding.tolerance] * len(errors)
-        series = [("relative L2 of the layer", "line0", errors), ("tolerance", "bound", bounds)]
+        series = [("relative L2 of the layer", "accent", errors), ("tolerance", "bound", bounds)]
         drawn = log_lines(range(len(errors)), series, "layer, in the order of execution", finding.first)
-        plot = f'<div class="plots"><figure>{drawn}</figure></div>'
-    return f"<section><h2>Where {escape(finding.graph)} diverges</h2><p>{escape(str(finding))}</p>{plot}</section>"
+        parts = [Figures([Figure(drawn)])]
+    return Section(f"Where {finding.graph} diverges", [str(finding)], parts)
 
 
-def _strips(strips: Sequence[Strip]) -> str:
-    if not strips:
-        return ""
-    articles = "".join(
-        f"<article class='strip'><h3>{escape(f'{s.preset}, {s.data}, image {s.index}')}</h3>"
-        f'<div class="pictures">{"".join(_picture(p) for p in _pictures(s))}</div></article>'
-        for s in strips
-    )
-    return f'<section><h2>Images that differ most</h2><div class="strips">{articles}</div></section>'
-
-
-def _pictures(strip: Strip) -> list[Picture]:
-    apart = np.abs(strip.deployed - strip.reference)
+def _strip(found: Differing) -> Strip:
+    apart = np.abs(found.deployed - found.reference)
     worst = float(apart.max())
     # A power of ten, so that two strips can be compared.
     gain = 10.0 ** floor(-log10(worst)) if worst > 0.0 else 1.0
     pictures = [
-        Picture(strip.image, "input"),
-        Picture(strip.reference, "reference", strip.reference_label),
-        Picture(strip.deployed, "deployed", strip.deployed_label, strip.deployed_label == strip.reference_label),
+        Picture(found.image, "input"),
+        Picture(found.reference, "reference", found.reference_label),
+        Picture(found.deployed, "deployed", found.deployed_label, found.deployed_label == found.reference_label),
         Picture((gain * apart).astype(np.float32), f"difference x {gain:.0e}"),
     ]
-    for mask, title in ((strip.reference_mask, "reference mask"), (strip.deployed_mask, "deployed mask")):
+    for mask, title in ((found.reference_mask, "reference mask"), (found.deployed_mask, "deployed mask")):
         if mask is not None:
-            pictures.append(Picture(strip.image, title, mask=mask))
-    return pictures
-
-
-def _picture(picture: Picture) -> str:
-    verdict = f"<b>{escape(picture.verdict)}</b>" if picture.verdict else ""
-    return (
-        f'<figure><img src="{png_data_uri(picture)}" alt="{escape(picture.title)}">'
-        f"<figcaption>{escape(picture.title)}{verdict}</figcaption></figure>"
-    )
+            pictures.append(Picture(found.image, title, mask=mask))
+    return Strip(f"{found.preset}, {found.data}, image {found.index}", pictures)
 
 
 def _tone(level: Level) -> str:
-    return {"passed": "good", "failed": "bad"}.get(level.status, "fair")
+    return _TONES.get(level.status, "fair")
 
 
-def _verdict(passed: bool) -> str:
-    return '<td class="ok">ok</td>' if passed else '<td class="failed">FAILED</td>'
+def _verdict(passed: bool) -> Cell:
+    return Cell("ok", tone="good") if passed else Cell("FAILED", tone="bad")
+
+
+def _bounded(value: float | None, bound: float | None) -> Cell:
+    return Cell(_number(value), [] if bound is None else [f"allowed {_number(bound)}"])
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.3g}"
-
-
-def _count(value: int | None) -> str:
-    return "-" if value is None else str(value)

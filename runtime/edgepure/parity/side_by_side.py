@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from ..bundle.selftest import PipelineVectors
 from ..errors import NotFiniteError, ProviderError
 from ..purify.purifier import Purifier
+from ..types import Float32, Progress
 from .checks import Check, failed_check
-from .compare import Case, compare_rows, graph_checks, image_checks
 from .decisions import compare_decisions
-from .executors import EngineExecutor, Executor, Float32, PresetRun, Trajectory, rows_to_keep
+from .drift import compare_rows
+from .executors import EngineExecutor, Executor, PresetRun, Trajectory, rows_to_keep
+from .graphs import Case, graph_checks
+from .images import MOST_PRESETS, Differing, image_checks, most_differing
 from .levels import Comparison, Level, Status
-from .strips import MOST_PRESETS, Strip, strips
 from .tolerances import loosest
 
 #: Noise seed of images that were given; the redraw has the next one.
@@ -27,9 +29,6 @@ ROW_IMAGES = 2
 #: What the recorded images are called.
 SELF_TEST = "self-test"
 _TITLES = ("graphs", "rows", "images", "decisions")
-
-#: Called with (what is being done, share of the work that is done).
-VerifyProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,10 @@ class SideBySide:
         self.parts: dict[str, list[Comparison]] = {title: [] for title in _TITLES}
         self.missing: dict[str, list[str]] = {title: [] for title in _TITLES}
         self.absent: dict[str, Status] = dict.fromkeys(_TITLES, "not recorded")
-        self.strips: list[Strip] = []
+        self.differing: list[Differing] = []
         self.compared: set[str] = set()
 
-    def levels(
-        self, images: Sequence[ImageSet], pipelines: bool, on_progress: VerifyProgress | None
-    ) -> tuple[Level, ...]:
+    def levels(self, images: Sequence[ImageSet], pipelines: bool, on_progress: Progress | None) -> tuple[Level, ...]:
         """Compare everything. ``pipelines`` false: the graphs alone."""
         known = self.recorded.pipelines
         chosen = [name for name in known if self.presets is None or name in self.presets]
@@ -88,7 +85,7 @@ class SideBySide:
             self.absent.update(dict.fromkeys(_TITLES[1:], "not run"))
         for done, (subject, compare) in enumerate(work):
             if on_progress is not None:
-                on_progress(subject, done / len(work))
+                on_progress(done / len(work), subject)
             compare()
         self._explain_absence(pipelines)
         return tuple(
@@ -202,8 +199,8 @@ class SideBySide:
         self.parts["images"] += image_checks(
             _labelled(preset, data), self.precision, images, seed, expected, deployed, self.executor
         )
-        if len({(s.preset, s.data) for s in self.strips}) < MOST_PRESETS:
-            self.strips += strips(preset, data, images, expected, deployed, self.manifest.classes)
+        if len({(s.preset, s.data) for s in self.differing}) < MOST_PRESETS:
+            self.differing += most_differing(preset, data, images, expected, deployed, self.manifest.classes)
 
     def _level_1(self) -> list[Check]:
         return [part for part in self.parts["graphs"] if isinstance(part, Check)]

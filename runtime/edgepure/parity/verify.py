@@ -2,95 +2,21 @@
 
 1. every graph, output by output; 2. every row of a trajectory with replayed noise; 3. the purified image and the mask;
 4. the decisions. The reference is what PyTorch recorded at export (``selftest.npz``), or an executor that runs beside:
-another provider or precision of the bundle, or PyTorch itself (`edgepure_export.verify_against_torch`).
+another provider or precision of the bundle, or whatever else can (PyTorch itself, in the package that exports).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..errors import ConfigError
 from ..purify.purifier import load
-from .checks import Check
+from ..types import Progress
 from .executors import EngineExecutor, Executor
-from .findings import LayerFinding
-from .levels import Level
-from .side_by_side import ImageSet, SideBySide, VerifyProgress
-from .strips import Strip
-
-#: What the reference is called if it is what PyTorch recorded at export.
-RECORDED = "the recorded vectors"
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What a verification found. ``bool`` is the verdict, ``str`` the one-line story.
-
-    Attributes:
-        bundle, provider, precision: what was verified.
-        reference: what it was compared with.
-        files, bytes: how many files were hashed, and how large they are.
-        levels: graphs, rows, images, decisions.
-        unrecorded: presets that were not compared; their graphs are checked all the same.
-        findings: where failing graphs begin to differ.
-        notes: what a reader should know, one sentence each.
-        strips: pictures for a report.
-    """
-
-    bundle: str
-    provider: str
-    files: int
-    bytes: int
-    levels: tuple[Level, ...]
-    unrecorded: tuple[str, ...] = ()
-    precision: str = "fp32"
-    reference: str = RECORDED
-    findings: tuple[LayerFinding, ...] = ()
-    notes: tuple[str, ...] = ()
-    strips: tuple[Strip, ...] = field(default=(), repr=False)
-
-    @property
-    def checks(self) -> tuple[Check, ...]:
-        """All levels as lines of a table."""
-        return tuple(check for level in self.levels for check in level.checks)
-
-    def __bool__(self) -> bool:
-        failed = any(level.status == "failed" for level in self.levels)
-        return not failed and bool(self.levels) and bool(self.levels[0])
-
-    def __str__(self) -> str:
-        variant = "" if self.precision == "fp32" else f" ({self.precision})"
-        against = "" if self.reference == RECORDED else f" against {self.reference}"
-        start = f"{self.bundle}{variant} on {self.provider}{against}: the hashes of {self.files} files match"
-        failed = [check for check in self.checks if not check]
-        if failed:
-            return f"{start}, but {len(failed)} of {len(self.checks)} comparisons fail; the first is {failed[0]}"
-        absent = [f"{level.title} {level.status}" for level in self.levels if not level.parts]
-        more = f" ({', '.join(absent)})" if absent else ""
-        used = max((check.used for check in self.checks), default=0.0)
-        worst = f"the worst uses {100 * used:.2g} % of its tolerance"
-        return f"{start}, all {len(self.checks)} comparisons pass{more}; {worst}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "ok": bool(self),
-            "bundle": self.bundle,
-            "provider": self.provider,
-            "precision": self.precision,
-            "reference": self.reference,
-            "files": self.files,
-            "bytes": self.bytes,
-            "levels": [level.to_json() for level in self.levels],
-            "checks": [check.to_json() for check in self.checks],
-            "unrecorded": list(self.unrecorded),
-            "findings": [finding.to_json() for finding in self.findings],
-            "notes": list(self.notes),
-        }
+from .side_by_side import ImageSet, SideBySide
+from .verification import RECORDED, Verification, Verifications
 
 
 def verify(
@@ -103,7 +29,7 @@ def verify(
     reference: Executor | None = None,
     images: Sequence[ImageSet] = (),
     presets: Sequence[str] | None = None,
-    on_progress: VerifyProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Verification:
     """Check the hash of every file of a bundle, then compare what it computes with a reference.
 
@@ -117,7 +43,7 @@ def verify(
         images: sets to compare decisions on; they need a ``reference``. Level 4 always has the recorded images.
         presets: to compare; those without vectors need a ``reference``. None: of the recorded images, every recorded
             preset; of ``images``, the bundle's default preset.
-        on_progress: called with (what is being done, share done).
+        on_progress: called with the share that is done, and what is being done.
 
     Returns:
         Every comparison with its errors and tolerance; false if one of them fails.
@@ -148,25 +74,8 @@ def verify(
             unrecorded=compared.unrecorded if pipelines else (),
             precision=precision,
             reference=RECORDED if reference is None else reference.name,
-            strips=tuple(compared.strips),
+            differing=tuple(compared.differing),
         )
-
-
-@dataclass(frozen=True)
-class Verifications:
-    """Several engines or precisions of one bundle. ``bool``: all pass."""
-
-    each: tuple[Verification, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.each) and all(self.each)
-
-    def __str__(self) -> str:
-        return "\n".join(str(found) for found in self.each)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {"ok": bool(self), "verifications": [found.to_json() for found in self.each]}
 
 
 def verify_engines(
@@ -177,7 +86,7 @@ def verify_engines(
     pipelines: bool = True,
     images: Sequence[ImageSet] = (),
     presets: Sequence[str] | None = None,
-    on_progress: VerifyProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Verifications:
     """Verify the first engine with the recorded vectors, and every other one with the first beside it.
 
@@ -191,11 +100,11 @@ def verify_engines(
         ConfigError: there are images and only one engine. BundleError, ProviderError: as `verify`.
     """
 
-    def progress(number: int) -> VerifyProgress | None:
+    def progress(number: int) -> Progress | None:
         if on_progress is None:
             return None
         name = " ".join(engines[number])
-        return lambda what, share: on_progress(f"{name}: {what}", (number + share) / len(engines))
+        return lambda share, what: on_progress((number + share) / len(engines), f"{name}: {what}")
 
     provider, precision = engines[0]
     alone = images if len(engines) == 1 else ()  # which `verify` refuses in its own words

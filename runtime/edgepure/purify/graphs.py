@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines import Engine, Stepper, open_stepper
+from ..engines.base import Engine, Stepper
 from ..errors import BundleError
 from .turns import Turns
 
@@ -22,7 +22,7 @@ class OpenGraphs:
     """
 
     def __init__(self, opens: Callable[[str], Engine], slots: int) -> None:
-        """``opens``: gives the engine of a graph, anew. ``slots``: as for `open_stepper`."""
+        """``opens``: gives the engine of a graph, anew. ``slots``: as for `Engine.stepper`."""
         self._opens, self._slots = opens, slots
         self._engines: dict[str, Engine] = {}
         self._steppers: dict[str, Stepper] = {}
@@ -37,7 +37,7 @@ class OpenGraphs:
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph."""
         if graph not in self._steppers:
-            self._steppers[graph] = open_stepper(self.engine(graph), self._slots)
+            self._steppers[graph] = self.engine(graph).stepper(self._slots)
         return self._steppers[graph]
 
     def run(

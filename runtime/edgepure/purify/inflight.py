@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.base import Float32, Stepper
+from ..engines.base import Stepper
 from ..errors import EdgepureError, NotFiniteError
 from ..rows.noise import RowNoise
 from ..rows.plan import Plan
+from ..types import Float32
 
 
 @dataclass(eq=False)

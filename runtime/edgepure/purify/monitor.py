@@ -97,8 +97,8 @@ class Monitor:
         """Raise ConfigError if images measured with ``probe`` cannot be flagged at this rate."""
         if probe is None:
             raise ConfigError(
-                "the preset has no SSNI, so no score norm to monitor; pass probe=True to measure it for every image "
-                f"(UNet calls: {self.calibration.chosen.unet_calls} more each)"
+                "the preset has no SSNI, so no score norm to monitor; ask for one for every image (probe=True, "
+                f"--probe; UNet calls: {self.calibration.chosen.unet_calls} more each)"
             )
         if reference is None:
             raise ConfigError(

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
-from ..engines import Engine, Stepper, open_engine
+from ..engines.base import Engine, Stepper
+from ..engines.kinds import check_variant
+from ..engines.open import open_engine
 from ..errors import ConfigError, NotFiniteError
 from ..images.load import load_images
 from ..methods import EpsSpec
@@ -79,7 +81,7 @@ class Purifier:
         self.bundle = bundle
         self.provider = provider
         self.precision = precision
-        bundle.manifest.check_target(precision, provider)  # a variant that is not there is an error now
+        check_variant(bundle.manifest, precision, provider)  # a variant that is not there is an error now
         self.slots = slots
         manifest = bundle.manifest
         self.image_shape = (manifest.image.channels, manifest.image.height, manifest.image.width)

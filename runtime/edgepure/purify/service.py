@@ -14,11 +14,11 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from ..engines.base import Float32
 from ..errors import BusyError, ConfigError, EdgepureError, ImageError, NotFiniteError
 from ..images.load import load_images
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
+from ..types import Float32
 from .inflight import Counters, InFlight, Job
 from .monitor import Monitor
 from .purifier import Purifier

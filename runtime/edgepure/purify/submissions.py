@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..engines.base import Float32
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource
+from ..types import Float32
 from .inflight import Job
 from .monitor import Monitor
 from .purifier import Purifier

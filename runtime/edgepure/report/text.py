@@ -15,3 +15,10 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same for a text of many lines, which stay."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+class Markup(str):
+    """HTML or SVG of our own, which a template takes as it is."""
+
+    def __html__(self) -> str:
+        return self

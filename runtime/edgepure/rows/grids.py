@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
-
 from ..errors import ConfigError
 
 
@@ -21,9 +19,9 @@ def strided(timesteps: int, ddim_steps: int, strength: float) -> list[int]:
     ``strength`` is t_l / T in (0, 1].
     """
     if not 1 <= ddim_steps <= timesteps:
-        raise ConfigError(f"ddim_steps {ddim_steps} must lie between 1 and T = {timesteps}")
+        raise ConfigError(f"ddim_steps {ddim_steps} must lie between 1 and T = {timesteps}", code="E-grid")
     if not 0.0 < strength <= 1.0:
-        raise ConfigError(f"strength {strength} must lie in (0, 1]; it is the noise level divided by T")
+        raise ConfigError(f"strength {strength} must lie in (0, 1]; it is the noise level divided by T", code="E-grid")
     every = list(range(0, timesteps - 1, timesteps // ddim_steps))
     return every[: int(ddim_steps * strength) + 1][::-1]
 
@@ -34,18 +32,22 @@ def even(t_star: int, steps: int) -> list[int]:
     For a divisor of t_star this is the list of Lee & Kim 2023: (100, 10) gives 99, 89, ..., 9.
     """
     if t_star < 1:
-        raise ConfigError(f"t_star {t_star} must be at least 1")
+        raise ConfigError(f"t_star {t_star} must be at least 1", code="E-grid")
     if not 1 <= steps <= t_star:
-        raise ConfigError(f"steps {steps} must lie between 1 and t_star = {t_star}; a timestep is visited once")
+        raise ConfigError(
+            f"steps {steps} must lie between 1 and t_star = {t_star}; a timestep is visited once", code="E-grid"
+        )
     return [round(t_star * k / steps) - 1 for k in range(steps, 0, -1)]
 
 
 def between(high: int, low: int, steps: int) -> list[int]:
     """``steps`` evenly spaced timesteps from ``high`` down to just above ``low``; ``low`` itself is left out."""
     if not low < high:
-        raise ConfigError(f"the upper timestep {high} must lie above the lower one {low}")
+        raise ConfigError(f"the upper timestep {high} must lie above the lower one {low}", code="E-grid")
     if not 1 <= steps <= high - low:
-        raise ConfigError(f"steps {steps} must lie between 1 and {high - low}, the distance from {high} to {low}")
+        raise ConfigError(
+            f"steps {steps} must lie between 1 and {high - low}, the distance from {high} to {low}", code="E-grid"
+        )
     return [low + round((high - low) * k / steps) for k in range(steps, 0, -1)]
 
 
@@ -53,7 +55,7 @@ def lee_kim(t_star: int, steps: int) -> list[int]:
     """The list exactly as Lee & Kim's GNSP code makes it: if ``steps`` does not divide ``t_star`` it may have more
     entries than ``steps`` and need not start at ``t_star - 1``."""
     if not 1 <= steps <= t_star:
-        raise ConfigError(f"steps {steps} must lie between 1 and the noise level {t_star}")
+        raise ConfigError(f"steps {steps} must lie between 1 and the noise level {t_star}", code="E-grid")
     stride = t_star // steps
     return [k - 1 for k in range(stride, t_star + 1, stride)][::-1]
 
@@ -71,7 +73,9 @@ def respaced(timesteps: int, respacing: str) -> list[int]:
             kept = range(0, timesteps, stride)
             if len(kept) == count:
                 return list(kept)[::-1]
-        raise ConfigError(f"no integer stride gives exactly {count} of {timesteps} timesteps (respacing {respacing!r})")
+        raise ConfigError(
+            f"no integer stride gives exactly {count} of {timesteps} timesteps (respacing {respacing!r})", code="E-grid"
+        )
     counts = [_positive_int(part, respacing) for part in text.split(",")]
     size, extra = divmod(timesteps, len(counts))
     kept_all: list[int] = []
@@ -80,7 +84,8 @@ def respaced(timesteps: int, respacing: str) -> list[int]:
         length = size + (1 if section < extra else 0)
         if count > length:
             raise ConfigError(
-                f"respacing {respacing!r}: cannot keep {count} of the {length} timesteps of section {section}"
+                f"respacing {respacing!r}: cannot keep {count} of the {length} timesteps of section {section}",
+                code="E-grid",
             )
         step = 1.0 if count <= 1 else (length - 1) / (count - 1)
         position = 0.0
@@ -91,33 +96,15 @@ def respaced(timesteps: int, respacing: str) -> list[int]:
     return sorted(set(kept_all), reverse=True)
 
 
-def ssni_official(t: int, steps: int) -> list[int]:
-    """The list of the SSNI authors' code for noise level ``t``: always ``steps`` entries, repeated where t is small.
-
-    float32 linspace from 0 to t with steps+1 points, ceil, minus 1, clamped at 0, the first entry dropped.
-    """
-    if steps < 1 or t < 0:
-        raise ConfigError(f"need steps >= 1 and t >= 0, got steps {steps}, t {t}")
-    if steps == 1:
-        return [max(t - 1, 0)]
-    # The library's linspace walks up from 0 in the lower half and down from t in the upper half, all in float32.
-    step = np.float32(t) / np.float32(steps)
-    points = [
-        np.float32(k) * step if k < (steps + 1) // 2 else np.float32(t) - np.float32(steps - k) * step
-        for k in range(1, steps + 1)
-    ]
-    return [max(int(np.ceil(p)) - 1, 0) for p in points][::-1]
-
-
 def explicit(values: Sequence[int], timesteps: int) -> list[int]:
     """Check a list given by hand: strictly descending timesteps in 0 .. T-1."""
     grid = [int(v) for v in values]
     if not grid:
-        raise ConfigError("an explicit timestep grid is empty; give at least one timestep")
+        raise ConfigError("an explicit timestep grid is empty; give at least one timestep", code="E-grid")
     if any(not 0 <= t < timesteps for t in grid):
-        raise ConfigError(f"explicit timesteps must lie in 0 .. {timesteps - 1}, got {grid}")
+        raise ConfigError(f"explicit timesteps must lie in 0 .. {timesteps - 1}, got {grid}", code="E-grid")
     if any(a <= b for a, b in pairwise(grid)):
-        raise ConfigError(f"explicit timesteps must be strictly descending, got {grid}")
+        raise ConfigError(f"explicit timesteps must be strictly descending, got {grid}", code="E-grid")
     return grid
 
 
@@ -127,5 +114,7 @@ def _positive_int(text: str, whole: str) -> int:
     except ValueError:
         value = 0
     if value < 1:
-        raise ConfigError(f"respacing {whole!r} is not understood; write 'ddimN' or numbers such as '250' or '10,10,5'")
+        raise ConfigError(
+            f"respacing {whole!r} is not understood; write 'ddimN' or numbers such as '250' or '10,10,5'", code="E-grid"
+        )
     return value

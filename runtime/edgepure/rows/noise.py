@@ -190,7 +190,7 @@ class SeededNoise:
 
     def __init__(self, seed: int) -> None:
         if not 0 <= seed < 2**64:
-            raise ConfigError(f"the noise seed must lie in 0 .. 2^64 - 1, got {seed}")
+            raise ConfigError(f"the noise seed must lie in 0 .. 2^64 - 1, got {seed}", code="E-noise-seed")
         self._seed = int(seed)
 
     @property
@@ -256,7 +256,8 @@ class _ReplayNoise:
         inside = np.ones((1, *shape[1:])) if mask is None else mask.astype(np.float64)
         if not np.all((inside == 0.0) | (inside == 1.0)):
             raise ConfigError(
-                "replayed noise needs a binary mask: a merged noise has one weight inside and one outside"
+                "replayed noise needs a binary mask: a merged noise has one weight inside and one outside",
+                code="E-replay-mask",
             )
         self._inside = inside
 

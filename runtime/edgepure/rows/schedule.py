@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ..errors import ConfigError
+from ..validation import Entry
 
 Float64 = NDArray[np.float64]
 
@@ -25,15 +26,13 @@ SMALLEST_ALPHA_BAR = 1e-30
 COSINE_MAX_BETA = 0.999
 
 
-class ScheduleSpec(BaseModel):
+class ScheduleSpec(Entry):
     """The schedule that a diffusion model was trained with, as it is stored in a bundle.
 
     ``linear``: beta from ``beta_start`` to ``beta_end`` in equal steps. ``scaled_linear``: the same for sqrt(beta).
     ``cosine``: Nichol & Dhariwal 2021, equation 17. ``betas``: the explicit list. ``vp_sde``: the discrete marginals
     of the VP-SDE of Song et al. 2021, whose ``beta_min = T * beta_start`` and ``beta_max = T * beta_end``.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["linear", "scaled_linear", "cosine", "betas", "vp_sde"] = "linear"
     timesteps: int = Field(1000, ge=2, le=100_000, description="T, the number of diffusion steps of the training")
@@ -109,7 +108,8 @@ class NoiseSchedule:
         if not -1 <= t < len(self):
             raise ConfigError(
                 f"{what} {t} is outside the noise schedule: expected 0 to {len(self) - 1} "
-                f"(T = {len(self)}); choose a smaller noise level or U"
+                f"(T = {len(self)}); choose a smaller noise level or U",
+                code="E-timestep",
             )
         return t
 
@@ -129,7 +129,7 @@ class NoiseSchedule:
     def jump(self, start: int, end: int) -> tuple[float, float]:
         """Scale and noise of the forward process from level ``start`` up to ``end`` in one closed-form step."""
         if end < start:
-            raise ConfigError(f"a forward jump must go up in noise, got {start} -> {end}")
+            raise ConfigError(f"a forward jump must go up in noise, got {start} -> {end}", code="E-timestep")
         ratio = self.alpha_bar(end) / self.alpha_bar(start)
         return math.sqrt(ratio), math.sqrt(max(1.0 - ratio, 0.0))
 
@@ -143,7 +143,8 @@ class NoiseSchedule:
         """The continuous VP-SDE whose discretisation this schedule is (linear and vp_sde kinds only)."""
         if not self.has_sde:
             raise ConfigError(
-                f"a {self.spec.kind!r} schedule has no VP-SDE with linear beta(s); use the sampler 'ddpm' or 'ddim'"
+                f"a {self.spec.kind!r} schedule has no VP-SDE with linear beta(s); use the sampler 'ddpm' or 'ddim'",
+                code="E-schedule-sde",
             )
         n = self.spec.timesteps
         return VPSDE(self.spec.beta_start * n, self.spec.beta_end * n)

@@ -7,12 +7,12 @@ import pytest
 from numpy.typing import NDArray
 
 from edgepure.errors import ConfigError
-from edgepure.methods import UniformSpec, compile_plan
+from edgepure.methods import UniformSpec
 from edgepure.rows.noise import NoiseSource, SeededNoise
 from edgepure.rows.schedule import NoiseSchedule
 from edgepure_calibration.attacks.defence_noise import NoisePolicy
 
-PLAN = compile_plan(UniformSpec(t_star=20, steps=3), NoiseSchedule.linear(), image_elements=48)
+PLAN = UniformSpec(t_star=20, steps=3).compile(NoiseSchedule.linear(), 48)
 
 
 def drawn(source: NoiseSource, image: int = 0, vote: int = 0) -> NDArray[np.float32]:

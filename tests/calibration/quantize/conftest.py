@@ -16,7 +16,7 @@ from edgepure.images.dataset import LabelledImages
 from edgepure.purify.purifier import Purifier
 from edgepure_calibration.quantize.ranges import measure_ranges
 from edgepure_calibration.quantize.recording import Samples, record
-from edgepure_export.graphs.qdq import SCHEMES, Range, Tap
+from edgepure_export.graphs.qdq import Range, Tap, scheme_of
 
 
 def labelled(images: np.ndarray, labels: np.ndarray | None) -> LabelledImages:
@@ -69,7 +69,7 @@ def measured(
     return Measured(
         samples,
         {
-            key: measure_ranges(digits.graph_path("step"), SCHEMES[key], samples, work, 1)
+            key: measure_ranges(digits.graph_path("step"), scheme_of(*key), samples, work, 1)
             for key in (("int8", "cpu"), ("int8", "tensorrt"), ("fp8", "tensorrt"))
         },
     )

@@ -30,7 +30,11 @@ def test_a_variant_report_and_json(own_digits: Path, tmp_path: Path) -> None:
     assert found["accepted"] and found["kept"] == ["unet.conv_in/Conv_0"] and found["report"] == str(page)
     assert found["graphs"]["step"]["qdq"]["operators"] == {"Conv": 12, "Gemm": 2}
     text = page.read_text()
-    assert "is accepted, with 1 layers" in text and text.count("<img") == 2 and "http" not in text.split("</style>")[1]
+    assert (
+        "is accepted, with 1 layers" in text
+        and text.count('<svg class="plot"') == 2
+        and "http" not in text.split("</style>")[1]
+    )
     assert "int8" in Bundle.open(own_digits).manifest.variants
     assert cli_process.run("verify", own_digits, "--precision", "int8", "--graphs-only").code == 0
 

@@ -10,10 +10,11 @@ pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx (pip install edge
 
 import torch
 
-from edgepure.bundle.manifest import GraphEntry, ImageSpec, graph_signature
+from edgepure.bundle.manifest import GraphEntry, graph_signature
 from edgepure.engines.tensorrt.build import build_plan
 from edgepure.engines.tensorrt.module import import_tensorrt
 from edgepure.engines.tensorrt.options import BuildOptions
+from edgepure.images.spec import ImageSpec
 from edgepure.rows.plan import COLUMNS
 from edgepure_export.graphs.precision import load_graph, to_half
 from edgepure_export.graphs.step import StepModule

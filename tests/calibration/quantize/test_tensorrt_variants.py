@@ -17,16 +17,16 @@ from edgepure.errors import ProviderError
 from edgepure_calibration.quantize.candidate import build
 from edgepure_calibration.quantize.quantize import write_variant
 from edgepure_export.graphs.precision import load_graph
-from edgepure_export.graphs.qdq import SCHEMES, Target, taps
+from edgepure_export.graphs.qdq import scheme_of, taps
 
 
-def add_variant(folder: Path, work: Path, precision: VariantName, target: Target) -> None:
+def add_variant(folder: Path, work: Path, precision: VariantName, target: str) -> None:
     """A variant as `edgepure quantize` makes it, with ranges that nobody measured."""
     bundle = Bundle.open(folder)
     ranges = None
     if precision in ("int8", "fp8"):
         model = load_graph(bundle.graph_path("step"))
-        ranges = dict.fromkeys(taps(model, SCHEMES[precision, target]), (-4.0, 4.0))
+        ranges = dict.fromkeys(taps(model, scheme_of(precision, target)), (-4.0, 4.0))
     write_variant(bundle, build(bundle, precision, target, work, ranges), {"measured": "nothing"})
 
 
@@ -34,7 +34,7 @@ def add_variant(folder: Path, work: Path, precision: VariantName, target: Target
 def test_every_variant_of_the_digits_builds(tmp_path: Path, precision: VariantName) -> None:
     folder = copy_of_digits(tmp_path)
     add_variant(folder, tmp_path / "work", precision, "tensorrt")
-    built = {engine.graph: engine for engine in build_engines(folder, precision, batches=(2,), product="tensorrt-rtx")}
+    built = {engine.graph: engine for engine in build_engines(folder, precision, batches=(2,), provider="tensorrt-rtx")}
     assert {name: engine.precision for name, engine in built.items()} == {
         "classifier": "fp32", "mask": "fp32", "step": precision, "unet": precision,
     }  # fmt: skip
@@ -47,4 +47,4 @@ def test_a_variant_for_the_cpu_is_refused(tmp_path: Path) -> None:
     folder = copy_of_digits(tmp_path)
     add_variant(folder, tmp_path / "work", "int8", "cpu")
     with pytest.raises(ProviderError, match=r"made for ONNX Runtime \(cpu\) and cannot run on 'tensorrt-rtx'"):
-        build_engines(folder, "int8", product="tensorrt-rtx")
+        build_engines(folder, "int8", provider="tensorrt-rtx")

@@ -14,8 +14,8 @@ from tiny_bundle import images, make_tiny_bundle
 
 from edgepure import Bundle, Preset
 from edgepure.bundle.manifest import Manifest
-from edgepure.demo.scores import Score
 from edgepure.images.dataset import LabelledImages
+from edgepure.purify.scores import Score
 from edgepure_calibration.tune.candidate import Candidate
 from edgepure_calibration.tune.points import Point
 

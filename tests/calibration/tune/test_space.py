@@ -13,9 +13,10 @@ from edgepure.bundle.calibration import Calibration
 from edgepure.bundle.manifest import Manifest
 from edgepure.errors import ConfigError
 from edgepure.methods.planner import Planner
+from edgepure.methods.registry import methods
 from edgepure_calibration.tune.budget import CallBudget, TimeBudget
 from edgepure_calibration.tune.candidate import Candidate, calls_per_decision
-from edgepure_calibration.tune.space import METHODS, SearchSpace, calibrated_ssni
+from edgepure_calibration.tune.space import SearchSpace, calibrated_ssni
 
 SIGMOID = {"reweighting": "sigmoid", "mu": 30.0, "tau": 4.0, "probe": {"levels": [10], "label": "index"}}
 
@@ -54,14 +55,14 @@ def test_the_budget_is_used_and_all_methods_are_tried(manifest: Manifest) -> Non
     planner = Planner(manifest.schedule.build(), 256)
     found = suggestions(SearchSpace(manifest, CallBudget(10)), 200, 0)
     assert max(calls_per_decision(planner, c.preset) for c in found) == 10
-    assert {c.preset.method.method for c in found} == set(METHODS)
+    assert {c.preset.method.method for c in found} == set(methods())
     assert {c.preset.votes.count for c in found} >= {1, 2, 3, 5}
     assert {c.preset.votes.rule for c in found} == {"majority", "mean"}
     assert any(c.preset.mask is not None and c.preset.mask.threshold is not None for c in found)
 
 
 def test_one_call_leaves_only_uniform(manifest: Manifest) -> None:
-    assert SearchSpace(manifest, CallBudget(1)).kinds == ("uniform",)
+    assert SearchSpace(manifest, CallBudget(1)).kinds == {"uniform": 1}
 
 
 def test_without_a_mask_graph_no_method_needs_one(manifest: Manifest) -> None:

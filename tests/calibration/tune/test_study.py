@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgepure.bundle.manifest import Manifest
-from edgepure.demo.scores import Score
 from edgepure.errors import ConfigError, EdgepureError
+from edgepure.purify.scores import Score
 from edgepure_calibration.tune.budget import CallBudget
 from edgepure_calibration.tune.candidate import Candidate
 from edgepure_calibration.tune.points import Point

@@ -11,8 +11,8 @@ import tiny_models
 import torch
 from torch import Tensor, nn
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.errors import ExportError
+from edgepure.images.spec import ImageSpec
 from edgepure.methods.presets import Preset
 from edgepure.parity.differences import mask_flips
 from edgepure.rows.plan import COLUMNS

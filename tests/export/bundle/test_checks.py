@@ -10,8 +10,8 @@ import tiny_models
 import torch
 from torch import Tensor, nn
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.errors import ExportError
+from edgepure.images.spec import ImageSpec
 from edgepure_export.bundle.checks import check_classifier, check_module, check_unet
 
 IMAGE = ImageSpec(channels=tiny_models.CHANNELS, height=tiny_models.SIZE, width=tiny_models.SIZE)

@@ -14,14 +14,14 @@ from edgepure.errors import ExportError
 from edgepure_export.bundle.after_export import open_session
 from edgepure_export.graphs.precision import load_graph, to_half
 from edgepure_export.graphs.qdq import (
-    CPU_MATRIX_PRODUCT,
-    SCHEMES,
     Range,
     Tap,
     count_qdq,
     fake_quantized,
     insert_qdq,
     quantizable,
+    scheme_of,
+    schemes_of,
     taps,
 )
 from edgepure_export.graphs.weights_pool import WeightsPool
@@ -78,13 +78,13 @@ def run(model: ir.Model, folder: Path) -> list[np.ndarray]:
 def test_which_operators_and_tensors(graph: Path) -> None:
     model = load_graph(graph)
     assert quantizable(model) == ["conv", "other", "gemm"]
-    assert set(taps(model, SCHEMES["int8", "cpu"])) == set(RANGES)
-    assert {side for _, side in taps(model, SCHEMES["int8", "tensorrt"])} == {"input"}
+    assert set(taps(model, scheme_of("int8", "cpu"))) == set(RANGES)
+    assert {side for _, side in taps(model, scheme_of("int8", "tensorrt"))} == {"input"}
 
 
 def test_weights_are_symmetric_and_per_channel(graph: Path) -> None:
     model = load_graph(graph)
-    insert_qdq(model, RANGES, SCHEMES["int8", "tensorrt"])
+    insert_qdq(model, RANGES, scheme_of("int8", "tensorrt"))
     q, scale = constant(model, "conv/weight_int8"), constant(model, "conv/weight_scale")
     assert q.dtype == np.int8 and scale.shape == (4,)
     assert not constant(model, "conv/weight_zero").any()
@@ -96,7 +96,7 @@ def test_weights_are_symmetric_and_per_channel(graph: Path) -> None:
 
 def test_tensorrt_gets_symmetric_activations_float_bias_and_inputs_alone(graph: Path) -> None:
     model = load_graph(graph)
-    report = insert_qdq(model, RANGES, SCHEMES["int8", "tensorrt"])
+    report = insert_qdq(model, RANGES, scheme_of("int8", "tensorrt"))
     assert report.operators == {"Conv": 2, "Gemm": 1}
     # x is quantized once, and dequantized for each reader; the weights have a DQ alone
     assert (report.quantize_nodes, report.dequantize_nodes) == (2, 6) == count_qdq(model)
@@ -110,7 +110,7 @@ def test_tensorrt_gets_symmetric_activations_float_bias_and_inputs_alone(graph: 
 
 def test_the_cpu_gets_zero_points_integer_bias_and_quantized_outputs(graph: Path) -> None:
     model = load_graph(graph)
-    report = insert_qdq(model, RANGES, SCHEMES["int8", "cpu"])
+    report = insert_qdq(model, RANGES, scheme_of("int8", "cpu"))
     assert report.operators == {"Conv": 2, "Gemm": 1}
     assert constant(model, "x_zero").dtype == np.uint8
     assert constant(model, "x_scale") == pytest.approx(4.0 / 255)
@@ -125,7 +125,7 @@ def test_the_cpu_gets_zero_points_integer_bias_and_quantized_outputs(graph: Path
 
 @pytest.mark.parametrize(("precision", "target"), [("int8", "cpu"), ("int8", "tensorrt"), ("fp8", "tensorrt")])
 def test_it_computes_what_rounding_by_hand_computes(graph: Path, tmp_path: Path, precision: str, target: str) -> None:
-    scheme = SCHEMES[precision, target]  # type: ignore[index]
+    scheme = scheme_of(precision, target)
     model = load_graph(graph)
     before = run(load_graph(graph), tmp_path)
     insert_qdq(model, RANGES, scheme)
@@ -139,8 +139,8 @@ def test_it_computes_what_rounding_by_hand_computes(graph: Path, tmp_path: Path,
             after = list(engine.run({"x": X}).values())
     else:
         after = open_session(path, threads=1).run(None, {"x": X})
-    x = fake_quantized(X, (-1.0, 3.0), scheme.activations)
-    w = constant(model, f"conv/weight_{scheme.weights.name.lower()}").astype(np.float32)
+    x = fake_quantized(X, (-1.0, 3.0), ir.DataType[scheme.activations])
+    w = constant(model, f"conv/weight_{scheme.weights.lower()}").astype(np.float32)
     w = w * constant(model, "conv/weight_scale")[:, None, None, None]
     by_hand = float(np.abs(_pooled(x, w) @ MATRIX - after[0]).max())
     size = float(np.abs(before[0]).max())
@@ -151,8 +151,8 @@ def test_it_computes_what_rounding_by_hand_computes(graph: Path, tmp_path: Path,
 
 def test_weights_for_the_matrix_product_mean_the_same_and_give_the_same_result(graph: Path, tmp_path: Path) -> None:
     direct, product = load_graph(graph), load_graph(graph)
-    insert_qdq(direct, RANGES, SCHEMES["int8", "cpu"])
-    insert_qdq(product, RANGES, CPU_MATRIX_PRODUCT)
+    insert_qdq(direct, RANGES, scheme_of("int8", "cpu"))
+    insert_qdq(product, RANGES, schemes_of("int8", "cpu")[1])
     for name, zero in (("conv", -1), ("other", -1), ("gemm", 0)):
         assert set(constant(product, f"{name}/weight_zero")) == {zero}
         moved = constant(product, f"{name}/weight_int8").astype(int) - zero
@@ -175,7 +175,7 @@ def _pooled(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 def test_kept_layers_are_left_alone(graph: Path) -> None:
     model = load_graph(graph)
-    report = insert_qdq(model, RANGES, SCHEMES["int8", "cpu"], keep={"conv", "other"})
+    report = insert_qdq(model, RANGES, scheme_of("int8", "cpu"), keep={"conv", "other"})
     assert report.kept == ("conv", "other") and report.operators == {"Gemm": 1}
     conv = next(node for node in model.graph if node.name == "conv")
     assert [v.name for v in conv.inputs if v is not None] == ["x", "w", "b"]
@@ -183,7 +183,7 @@ def test_kept_layers_are_left_alone(graph: Path) -> None:
 
 def test_what_is_not_quantized_may_run_in_fp16(graph: Path) -> None:
     model = load_graph(graph)
-    insert_qdq(model, RANGES, SCHEMES["int8", "tensorrt"])
+    insert_qdq(model, RANGES, scheme_of("int8", "tensorrt"))
     to_half(model, "fp16")
     conv = next(node for node in model.graph if node.name == "conv")
     assert {v.dtype for v in (*conv.inputs, *conv.outputs) if v is not None} == {ir.DataType.FLOAT16}
@@ -201,7 +201,7 @@ def test_a_bias_far_larger_than_its_products_still_fits(graph: Path, tmp_path: P
     assert bias is not None
     bias.const_value = ir.tensor(np.array([1e6, -1e6, 1e6, 1e6], np.float32), name="b")
     wide = {("conv", "output"): (-2e6, 2e6), ("gemm", "input"): (-2e6, 2e6)}
-    insert_qdq(model, {**RANGES, **wide}, SCHEMES["int8", "cpu"])
+    insert_qdq(model, {**RANGES, **wide}, scheme_of("int8", "cpu"))
     restored = constant(model, "conv/bias_int32").astype(np.float64) * constant(model, "conv/bias_scale")
     np.testing.assert_allclose(restored, [1e6, -1e6, 1e6, 1e6], rtol=1e-6)
 
@@ -209,9 +209,9 @@ def test_a_bias_far_larger_than_its_products_still_fits(graph: Path, tmp_path: P
 @pytest.mark.parametrize("bad", [(float("nan"), 1.0), (0.0, float("inf")), (2.0, 1.0)])
 def test_a_range_without_meaning_is_refused(graph: Path, bad: Range) -> None:
     with pytest.raises(ExportError, match=r"input of conv ranges from .* cannot be quantized"):
-        insert_qdq(load_graph(graph), {**RANGES, ("conv", "input"): bad}, SCHEMES["int8", "cpu"])
+        insert_qdq(load_graph(graph), {**RANGES, ("conv", "input"): bad}, scheme_of("int8", "cpu"))
 
 
 def test_a_missing_range_is_refused(graph: Path) -> None:
     with pytest.raises(ExportError, match="no range was measured for the input of conv"):
-        insert_qdq(load_graph(graph), {}, SCHEMES["int8", "cpu"])
+        insert_qdq(load_graph(graph), {}, scheme_of("int8", "cpu"))

@@ -8,7 +8,7 @@ import tiny_models
 import torch
 from torch import Tensor
 
-from edgepure.engines.numpy_stepper import execute_row
+from edgepure.rows.execute import execute_row
 from edgepure.rows.plan import COLUMNS, LEARNED_COLUMNS, NO_CLIP
 from edgepure_export.graphs.step import LearnedStepModule, StepModule, UnetModule
 

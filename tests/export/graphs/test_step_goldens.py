@@ -12,7 +12,7 @@ from golden_cases import SOURCES
 from golden_data import files, torch_epsilon
 from golden_trace import Case, TracingStepper, check, run
 
-from edgepure.engines import open_graph, open_stepper
+from edgepure.engines import open_graph
 from edgepure.rows.plan import COLUMNS, LEARNED_COLUMNS
 from edgepure_export.graphs.step import LearnedStepModule, StepModule
 from edgepure_export.graphs.to_onnx import export_graph
@@ -61,7 +61,7 @@ def test_trajectory(make: Callable[[Path], Case], path: Path, provider: str, ste
     learned = any(plan.learned_variance for plan in case.plans)
     graph = step_graph(case.net, case.refs.shape[1:], learned)
     with open_graph(graph, provider, threads=1) as engine:
-        check(case, run(case, TracingStepper(open_stepper(engine, slots=2))))
+        check(case, run(case, TracingStepper(engine.stepper(slots=2))))
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -72,4 +72,4 @@ def test_plain_plan_on_the_learned_graph(provider: str, step_graph: Exporter) ->
     plain = next(case for case in cases if case.net in nets and not case.plans[0].learned_variance)
     graph = step_graph(plain.net, plain.refs.shape[1:], True)
     with open_graph(graph, provider, threads=1) as engine:
-        check(plain, run(plain, TracingStepper(open_stepper(engine, slots=3))))
+        check(plain, run(plain, TracingStepper(engine.stepper(slots=3))))

@@ -27,7 +27,7 @@ def folder(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 def test_the_real_builder_builds_every_graph(folder: Path) -> None:
     real_rtx()
-    built = build_engines(folder, batches=(1, 2, 8), product="tensorrt-rtx")
+    built = build_engines(folder, batches=(1, 2, 8), provider="tensorrt-rtx")
     assert sorted(engine.graph for engine in built) == GRAPHS
     assert all(engine.bytes > 10_000 for engine in built)
 

@@ -15,9 +15,9 @@ from goldens_path import goldens_dir
 from safetensors.torch import save_file
 from torch import Tensor
 
-from edgepure.engines.numpy_stepper import execute_row
 from edgepure.errors import ExportError
-from edgepure.methods import UniformSpec, compile_plan
+from edgepure.methods import UniformSpec
+from edgepure.rows.execute import execute_row
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec
 from edgepure_export.graphs.step import LearnedStepModule, UnetModule
 from edgepure_export.networks.edm import EdmDenoiser, Preconditioning
@@ -149,7 +149,7 @@ def test_a_learned_variance_through_the_exported_step(tmp_path: Path) -> None:
     folder = model_folders.diffusers_folder(tmp_path / "model", network, variance_type="learned_range")
     source = resolve_diffusion(f"diffusers:{folder}")
     spec = UniformSpec(t_star=600, steps=3, variance="learned")
-    plan = compile_plan(spec, LINEAR, image_elements=3 * 8 * 8)
+    plan = spec.compile(LINEAR, 3 * 8 * 8)
     x, _ = inputs()
     given = {name: inputs(seed=seed)[0] for seed, name in enumerate(("ref", "noise", "noise_out"), start=1)}
     mask = (torch.arange(64.0).reshape(1, 1, 8, 8) < 24).float().repeat(3, 1, 1, 1)

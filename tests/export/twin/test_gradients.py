@@ -15,7 +15,7 @@ import tiny_models
 import torch
 from torch import Tensor
 
-from edgepure.methods import EpsSpec, compile_plan
+from edgepure.methods import EpsSpec
 from edgepure.methods.presets import MaskSpec, Preset
 from edgepure.rows.noise import SeededNoise
 from edgepure.rows.schedule import NoiseSchedule
@@ -126,7 +126,7 @@ def test_ssni_at_a_fixed_level(reference: TorchReference) -> None:
 
 @pytest.mark.parametrize("perturb", [True, False])
 def test_eps_probe(perturb: bool, reference: TorchReference) -> None:
-    probe = compile_plan(EpsSpec(probes=3, perturb=perturb), NoiseSchedule.linear(), image_elements=192)
+    probe = EpsSpec(probes=3, perturb=perturb).compile(NoiseSchedule.linear(), 192)
     noise = draw_noise(probe, image().detach(), torch.Generator().manual_seed(1))
     check(lambda x: reference.score_norm(x, probe, noise), image())
 

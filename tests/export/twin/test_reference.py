@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from numpy_stepper import NumpyStepper
 from torch import Tensor, nn
 
-from edgepure.engines.numpy_stepper import NumpyStepper
 from edgepure.errors import ConfigError
-from edgepure.methods import EpsSpec, HeterogeneousSpec, UniformSpec, compile_plan
+from edgepure.methods import EpsSpec, HeterogeneousSpec, UniformSpec
 from edgepure.methods.presets import MaskSpec, Preset
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.rows.noise import SeededNoise
@@ -29,7 +29,7 @@ ELEMENTS = 192
 
 
 def compiled(spec: Any) -> Plan:
-    return compile_plan(spec, SCHEDULE, image_elements=ELEMENTS)
+    return spec.compile(SCHEDULE, ELEMENTS)
 
 
 PLANS = {

@@ -9,11 +9,11 @@ import cli_process
 import numpy as np
 import pytest
 import tiny_bundle as tiny
+from numpy_stepper import NumpyStepper
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.edit import edit_bundle
-from edgepure.engines.numpy_stepper import NumpyStepper
 from edgepure.errors import BundleError, ConfigError, NotFiniteError, ProviderError
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import Preset

@@ -139,13 +139,14 @@ def test_chunks_do_not_change_the_results(tiny_bundle: Path, tmp_path: Path, mon
 
 
 def test_errors_become_a_sentence_and_a_code() -> None:
-    assert guard.describe(BundleError("the bundle is gone")) == ("the bundle is gone", 3)
-    assert guard.describe(KeyboardInterrupt())[1] == 130
-    sentence, code = guard.describe(OSError(28, "No space left on device", "out/a.png"))
-    assert code == 1 and sentence.startswith("out/a.png: No space left on device")
-    sentence, code = guard.describe(ZeroDivisionError("division by zero"))
-    assert code == 1 and "ZeroDivisionError: division by zero" in sentence and "--debug" in sentence
-    assert guard.describe(MemoryError())[0].startswith("not enough memory")
+    assert guard.describe(BundleError("the bundle is gone")) == guard.Shown("E-bundle", "the bundle is gone", 3)
+    assert guard.describe(KeyboardInterrupt()).exit_code == 130
+    system = guard.describe(OSError(28, "No space left on device", "out/a.png"))
+    assert system.exit_code == 1 and system.message.startswith("out/a.png: No space left on device")
+    defect = guard.describe(ZeroDivisionError("division by zero"))
+    assert (defect.exit_code, defect.code) == (1, "E-defect")
+    assert "ZeroDivisionError: division by zero" in defect.message and "--debug" in defect.message
+    assert guard.describe(MemoryError()).code == "E-memory"
 
 
 def test_json_has_no_numbers_that_json_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from codes import raises_code
 from PIL import Image
 
-from edgepure.demo.page import png_data_uri, render
-from edgepure.demo.report import DemoReport, Gallery, MethodScores, Picture, environment
-from edgepure.demo.scores import Protocol, Score, clopper_pearson
-from edgepure.errors import EdgepureError
+from edgepure.demo.page import render, write
+from edgepure.demo.report import ColumnProtocol, DemoReport, Gallery, MethodScores
+from edgepure.intervals import clopper_pearson
+from edgepure.purify.scores import Score
+from edgepure.report.environment import environment
+from edgepure.report.pictures import Picture, png_data_uri
 
 #: Elements that have no end tag.
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -41,10 +44,10 @@ def report() -> DemoReport:
             MethodScores("hetero", "mask <b>", 5.5, 27.5, None, Score(360, 355, 350, 340), score, score),
         ],
         protocols={
-            "clean": Protocol(images="360 test images", decision="majority of 5"),
-            "whitebox": Protocol(images="128 test images", decision="majority of 5", attack="PGD", norm="Linf",
+            "clean": ColumnProtocol(images="360 test images", decision="majority of 5"),
+            "whitebox": ColumnProtocol(images="128 test images", decision="majority of 5", attack="PGD", norm="Linf",
                                  eps=0.05, steps=15, step_size=0.01, eot=3),
-            "plain_whitebox": Protocol(images="128 test images", decision="one answer", attack="PGD", norm="Linf",
+            "plain_whitebox": ColumnProtocol(images="128 test images", decision="one answer", attack="PGD", norm="Linf",
                                        eps=0.05, steps=15, step_size=0.01),
         },
         galleries=(Gallery("Before", "note", (("true class 7", (picture(), picture("mask", mask=True))),)),),
@@ -92,7 +95,7 @@ def test_text_is_escaped(report: DemoReport) -> None:
 
 
 def test_json_has_the_promised_shape(report: DemoReport, tmp_path: Path) -> None:
-    html_path, json_path = report.write(tmp_path / "new" / "out")
+    html_path, json_path = write(report, tmp_path / "new" / "out")
     data = json.loads(json_path.read_text())
     assert data["plain"]["clean"] == pytest.approx(357 / 360, abs=1e-6)
     assert data["plain"]["attacked"] == pytest.approx(2 / 360, abs=1e-6)
@@ -145,16 +148,16 @@ def test_mask_tints_its_pixels_only(channels: int) -> None:
 
 def test_unwritable_folder_is_one_sentence(report: DemoReport, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(EdgepureError, match=r"cannot be written to .*file.*--out"):
-        report.write(tmp_path / "file")
+    with raises_code("E-report-place"):
+        write(report, tmp_path / "file")
 
 
 def test_an_old_report_stays_when_the_new_one_fails(report: DemoReport, tmp_path: Path) -> None:
-    report.write(tmp_path)
+    write(report, tmp_path)
     before = (tmp_path / "report.html").read_bytes()
     broken = replace(report, facts={"x": object()})
     with pytest.raises(TypeError):
-        broken.write(tmp_path)
+        write(broken, tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
 
 
@@ -170,3 +173,30 @@ def test_environment_names_the_engines_that_computed() -> None:
     found = environment("openvino")
     assert re.fullmatch(r"\d+\.\d+.*", found["openvino"]) and "onnxruntime" not in found
     assert {"openvino", "onnxruntime"} <= set(environment("openvino", "cpu"))
+
+
+def test_protocol_sentence_names_everything() -> None:
+    protocol = ColumnProtocol(
+        images="128 test images",
+        decision="majority of 5 purifications",
+        seeds={"noise": 7, "attack": 8},
+        attack="PGD-EOT",
+        norm="Linf",
+        eps=0.05,
+        steps=15,
+        step_size=0.0125,
+        random_start=True,
+        eot=3,
+        gradient="exact",
+        target="the whole pipeline",
+        note="Mask detached.",
+    )
+    assert protocol.sentence() == (
+        "PGD-EOT, Linf, eps 0.05, 15 steps of 0.0125, random start; EOT 3; on the whole pipeline; gradient: exact; "
+        "128 test images; majority of 5 purifications; seeds: noise 7, attack 8. Mask detached."
+    )
+    assert protocol.to_dict()["eot"] == 3
+
+
+def test_protocol_of_clean_images_names_no_attack() -> None:
+    assert ColumnProtocol(images="5 images", decision="one answer").sentence() == "5 images; one answer."

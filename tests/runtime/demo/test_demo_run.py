@@ -14,8 +14,7 @@ import pytest
 import edgepure
 from edgepure.demo import data as demo_data
 from edgepure.demo import demo_bundle, demo_images, run_demo
-from edgepure.demo.evaluate import default_first, evaluate, evaluate_methods
-from edgepure.demo.galleries import one_of_each_class
+from edgepure.demo.evaluate import default_first, evaluate, evaluate_methods, one_of_each_class
 from edgepure.errors import BundleError, ConfigError
 
 MAIN = ("uniform", "heterogeneous", "uniform-ssni", "heterogeneous-ssni")
@@ -48,10 +47,8 @@ def test_it_runs_where_torch_cannot_be_imported(tmp_path: Path) -> None:
 
 
 def test_report_says_what_was_and_what_was_not_run(tmp_path: Path) -> None:
-    calls: list[tuple[str, int, int]] = []
-    report = run_demo(
-        tmp_path, presets=MAIN, threads=1, on_progress=lambda what, done, of: calls.append((what, done, of))
-    )
+    calls: list[tuple[float, str]] = []
+    report = run_demo(tmp_path, presets=MAIN, threads=1, on_progress=lambda share, what: calls.append((share, what)))
     data = json.loads((tmp_path / "report.json").read_text())
     assert [m["name"] for m in data["methods"]] == list(MAIN)
     assert data["plain"]["whitebox"] is None
@@ -61,9 +58,9 @@ def test_report_says_what_was_and_what_was_not_run(tmp_path: Path) -> None:
     assert data["protocol"]["attacked"]["steps"] == 40
     assert any("No white-box attack was run" in note for note in data["notes"])
     assert "made beforehand" in data["protocol"]["attacked"]["note"]
-    # one rising count over all methods, clean and attacked
-    assert [done for _, done, _ in calls] == list(range(1, len(calls) + 1))
-    assert calls[-1][1] == calls[-1][2] == 2 * 64 * len(MAIN)
+    # one rising share over all methods, clean and attacked
+    assert [share for share, _ in calls] == sorted({share for share, _ in calls})
+    assert len(calls) == 2 * 64 * len(MAIN) and calls[-1] == (1.0, MAIN[-1])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for heading in ("Before and after", "Accuracy", "Every method", "What uniform does", "Measured with"):
         assert f"<h2>{heading}</h2>" in page

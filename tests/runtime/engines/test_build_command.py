@@ -24,7 +24,7 @@ def test_build_and_keep(folder: Path) -> None:
     arguments = (
         "build",
         folder,
-        "--product",
+        "--provider",
         "tensorrt-rtx",
         "--target",
         "sm86,sm89",
@@ -40,7 +40,7 @@ def test_build_and_keep(folder: Path) -> None:
     assert Path(engine["path"]).stat().st_size == engine["bytes"] and Path(engine["path"]).is_relative_to(folder)
     again = run(*arguments)
     assert again.code == 0 and "kept" in again.stdout and "for sm86, sm89, batches 2" in again.stdout
-    assert run("build", folder, "--product", "tensorrt-rtx", "--target", "sm87").fails(2, "sm87", "sm86")
+    assert run("build", folder, "--provider", "tensorrt-rtx", "--target", "sm87").fails(2, "sm87", "sm86")
 
 
 def test_errors_are_sentences(folder: Path) -> None:

@@ -14,7 +14,7 @@ from gpu_stand_in import plug_in, plug_in_onnxruntime, unplug
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
-from edgepure.engines import open_engine, open_stepper
+from edgepure.engines import open_engine
 from edgepure.errors import EdgepureError
 
 
@@ -42,8 +42,8 @@ def check(folder: Path, provider: str) -> None:
             with closed_is_an_error():
                 engine.bound(1)
             with closed_is_an_error():
-                open_stepper(engine)
-    stepper = open_stepper(engine, 2)
+                engine.stepper()
+    stepper = engine.stepper(2)
     image = np.zeros((1, 16, 16), np.float32)
     stepper.admit(0, image, image, None)
     stepper.step(1)

@@ -16,7 +16,7 @@ from edgepure.engines.gpu import cuda
 from edgepure.engines.gpu.noise import DeviceNoise, counter_array
 from edgepure.engines.gpu.onnxruntime import CudaEngine, CudaStepper
 from edgepure.errors import EdgepureError
-from edgepure.methods import UniformSpec, compile_plan
+from edgepure.methods import UniformSpec
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.rows.noise import SeededNoise, Stream, normals
 from edgepure.rows.schedule import NoiseSchedule
@@ -72,7 +72,7 @@ def test_a_graph_that_cannot_be_captured_leaves_nothing(stream: cuda.Stream, fau
 
 def test_noise_in_a_graph_follows_its_counters(stream: cuda.Stream) -> None:
     elements, kernels = 1001, DeviceNoise(cuda.require_gpu("this test"))
-    plan = compile_plan(UniformSpec(t_star=40, steps=3), NoiseSchedule.linear(), image_elements=elements)
+    plan = UniformSpec(t_star=40, steps=3).compile(NoiseSchedule.linear(), elements)
     counters = counter_array(2)
     where, target = cuda.DeviceBuffer(counters.nbytes, stream), cuda.DeviceBuffer(2 * elements * 4, stream)
     graph = cuda.Graph(stream, lambda: kernels.fill(target.pointer, where.pointer, 2, elements, stream))
@@ -116,7 +116,7 @@ def _loop(
     jobs = []
     for image, rows in enumerate(lengths):
         spec = UniformSpec(t_star=10 * rows, steps=rows, sampler="ddim", eta=1.0)
-        plan = compile_plan(spec, schedule, image_elements=images[0].size)
+        plan = spec.compile(schedule, images[0].size)
         jobs.append(Job(plan, SeededNoise(4).for_image(plan, image, 0, None, (1, 16, 16)), images[image], tag=image))
     InFlight(stepper).run(jobs, lambda job, x: found.__setitem__(job.tag, x))
     return found

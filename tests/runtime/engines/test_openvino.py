@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import edgepure
-from edgepure.engines import Engine, open_graph, open_stepper
-from edgepure.engines.base import BoundCall, Float32
+from edgepure.engines import Engine, open_graph
+from edgepure.engines.base import BoundCall
 from edgepure.engines.openvino import OpenVinoEngine
 from edgepure.errors import ImageError
+from edgepure.types import Float32
 
 DIGITS = edgepure.demo_bundle()
 
@@ -104,7 +105,7 @@ def test_calls_on_one_engine_leave_each_other_alone(step: OpenVinoEngine, batch:
     """Slots, a bound call and `run` share the compiled graph; each has arrays of its own."""
     first, second = feeds(step, batch, 1), feeds(step, batch, 2)
     wanted = [step.run(inputs)["x_next"] for inputs in (first, second)]
-    stepper, calls = open_stepper(step, 3), [step.bound(batch) for _ in range(2)]
+    stepper, calls = step.stepper(3), [step.bound(batch) for _ in range(2)]
     for slot in range(batch):
         stepper.admit(slot, first["x"][slot], first["ref"][slot], first["mask"][slot])
     stepper.noise[:batch], stepper.coeffs[:batch] = first["noise"], first["coeffs"]

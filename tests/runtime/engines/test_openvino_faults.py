@@ -18,9 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import edgepure
 from edgepure.engines import open_graph
-from edgepure.engines.base import BoundCall, Float32
+from edgepure.engines.base import BoundCall
 from edgepure.engines.openvino import OpenVinoEngine, import_openvino
 from edgepure.errors import BundleError, ProviderError
+from edgepure.types import Float32
 
 DIGITS = edgepure.demo_bundle()
 ROWS: list[int | str] = ["batch", 4]
@@ -230,7 +231,7 @@ def test_nothing_is_reported_about_its_use(tmp_path: Path) -> None:
     """Imported as usual, OpenVINO writes an identifier into the home directory, and sends it."""
     code = """
 import pathlib, sys, numpy
-from edgepure.engines.openvino_engine import OpenVinoEngine
+from edgepure.engines.openvino import OpenVinoEngine
 with OpenVinoEngine(pathlib.Path(sys.argv[1]), 1) as engine:
     engine.run({"image": numpy.zeros((1, 1, 16, 16), numpy.float32)})
 print([name for name in sys.modules if name.startswith("openvino_telemetry")])

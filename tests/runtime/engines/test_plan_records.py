@@ -31,7 +31,7 @@ def test_a_record_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"version": 5}, {"product": None}, {"onnx_sha256": ["x"]}, {"flags": [1]}, {"targets": [{}]}, {"targets": 3},
+        {"version": 5}, {"provider": None}, {"onnx_sha256": ["x"]}, {"flags": [1]}, {"targets": [{}]}, {"targets": 3},
         {"machine": {}, "more": 1}, {"machine": {"gpu": 1}}, {"machine": []}, {"profiles": []}, {"profiles": [{}]},
         {"profiles": [{"x": [float("inf")]}]}, {"profiles": [{"x": [float("nan")]}]}, {"profiles": {"x": 1}},
     ],

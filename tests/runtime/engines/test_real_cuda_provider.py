@@ -56,9 +56,9 @@ class Runtime:
             return (real.cudaError_t(code), *([given.value] if first else []))
         return function
 
-import edgepure.engines.cuda
-import edgepure.engines.onnxruntime_engine as engine_module
-from edgepure import nvidia
+import edgepure.engines.gpu.cuda
+import edgepure.engines.gpu.onnxruntime as engine_module
+from edgepure.machine import nvidia
 from pathlib import Path
 
 gpu = nvidia.Gpu("Made-up GPU", "9.0", 8 << 30)
@@ -73,7 +73,7 @@ def session(path, settings, **others):
     settings.log_severity_level = 0
     return sessions(path, settings, **others)
 onnxruntime.InferenceSession = session
-from edgepure.engines.onnxruntime_cuda import CudaEngine, CudaStepper
+from edgepure.engines.gpu.onnxruntime import CudaEngine, CudaStepper
 
 say = lambda text: print("==", text, file=sys.stderr, flush=True)
 ctypes.CDLL(None).setenv(b"CALLS", b"1", 1)

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.cli import batches
 from edgepure.errors import ImageError
 from edgepure.files import npz as arrays
 from edgepure.files.atomic import write_npz
 from edgepure.files.npz import ArrayError, Npz, is_npz, map_npy, read_all
 from edgepure.images.dataset import load_labelled
+from edgepure.images.spec import ImageSpec
 
 
 class Harmful:

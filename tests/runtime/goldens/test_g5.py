@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from codes import raises_code
 from golden_cases import SCHEDULE, T, gdmp_cifar, gdmp_imagenet
 from golden_data import files, load
 from golden_trace import ATOL, check, numpy_stepper, owed, run
 
-from edgepure.errors import ConfigError
-from edgepure.methods import GdmpSpec, compile_plan
+from edgepure.methods import GdmpSpec
 from edgepure.methods.gdmp import guidance_scale
 from edgepure.rows import grids
 from edgepure.rows.schedule import posterior
@@ -68,7 +68,7 @@ def test_guidance_gradient(path: Path) -> None:
     assert trace.z is not None
     rows = case.plans[0].rows
     spec = GdmpSpec(purify_steps=int(d["purify_step"]), rounds=int(d["max_iter"]), guidance="none")
-    plain = compile_plan(spec, SCHEDULE, image_elements=1).rows
+    plain = spec.compile(SCHEDULE, 1).rows
     floor = posterior(SCHEDULE.alpha_bar(1), SCHEDULE.alpha_bar(0))["variance"]
     targets = [array for _, array in case.recorded.noises["target"]]
     for number, (row, bare) in enumerate(zip(rows, plain, strict=True)):
@@ -83,5 +83,5 @@ def test_guidance_gradient(path: Path) -> None:
 
 
 def test_ssim_guidance_is_refused() -> None:
-    with pytest.raises(ConfigError, match="SSIM"):
-        compile_plan(GdmpSpec(guidance="ssim"), SCHEDULE, image_elements=3)
+    with raises_code("E-method-parameter"):
+        GdmpSpec(guidance="ssim").compile(SCHEDULE, 3)

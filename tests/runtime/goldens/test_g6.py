@@ -10,10 +10,10 @@ import pytest
 from golden_cases import SOURCES, ssni
 from golden_data import files, load, meta
 from golden_trace import Case, check, numpy_stepper, run
+from ssni_official import official_grid, official_noise_level
 
 from edgepure.methods import ssni as adaptive
 from edgepure.methods.ssni import SsniSpec
-from edgepure.rows import grids
 
 pytestmark = pytest.mark.goldens
 
@@ -38,7 +38,7 @@ def test_noise_level_of_every_image(path: Path) -> None:
     assert both["xi_min"] == pytest.approx(float(d["xi_min"]), rel=1e-12)
     assert both["xi_max"] == pytest.approx(float(d["xi_max"]), rel=1e-12)
     got = [
-        adaptive.official_noise_level(
+        official_noise_level(
             float(n), reweighting="linear" if "linear" in path.stem else "sigmoid", t_star=int(d["t_star"]),
             bias=int(d["bias"]), mu=float(d["mu"]), tau=float(d["tau"]) or 1.0, xi_min=float(d["xi_min"]),
             xi_max=float(d["xi_max"]),
@@ -63,7 +63,7 @@ def test_timestep_lists() -> None:
         (steps, t)
         for steps, lists in table.items()
         for t, want in lists.items()
-        if grids.ssni_official(int(t), int(steps))[::-1] != want
+        if official_grid(int(t), int(steps))[::-1] != want
     ]
     assert table and wrong == []
 

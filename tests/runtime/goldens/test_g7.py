@@ -9,7 +9,7 @@ from golden_cases import SCHEDULE, gnsp
 from golden_data import files, meta
 from golden_trace import check, numpy_stepper, run
 
-from edgepure.methods import GnspSpec, compile_plan
+from edgepure.methods import GnspSpec
 from edgepure.rows import grids
 
 pytestmark = pytest.mark.goldens
@@ -31,7 +31,5 @@ def test_timestep_lists(name: str) -> None:
     got = [grids.lee_kim(level, count)[::-1] for level, count in zip(levels, counts, strict=True)]
     assert got == entry["timesteps_ascending"]
     assert [level - 1 for level in levels] == entry["noise_index"]
-    plan = compile_plan(
-        GnspSpec(max_timesteps=tuple(levels), num_denoising_steps=tuple(counts)), SCHEDULE, image_elements=1
-    )
+    plan = GnspSpec(max_timesteps=tuple(levels), num_denoising_steps=tuple(counts)).compile(SCHEDULE, 1)
     assert plan.unet_calls == entry["n_unet_calls"]

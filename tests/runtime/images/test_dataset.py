@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.errors import ConfigError, ImageError
 from edgepure.images.dataset import LabelledImages, load_labelled
+from edgepure.images.spec import ImageSpec
 
 SPEC = ImageSpec(channels=1, height=4, width=4)
 CLASSES = ("cat", "dog", "eel")

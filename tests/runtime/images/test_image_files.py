@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from image_cases import GRAY, GRAY_PIXELS, GRAY_VALUES, RANDOM, RGB, RGB_PIXELS, RGB_VALUES, refusal, save
 from PIL import Image
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.errors import EdgepureError, ImageError
 from edgepure.images.load import FORMATS, load_images, save_image
+from edgepure.images.spec import ImageSpec
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from image_cases import GRAY, GRAY_PIXELS, GRAY_VALUES, RANDOM, RGB, RGB_PIXELS, RGB_VALUES, refusal, save
 from PIL import Image
 
-from edgepure.bundle.manifest import ImageSpec
 from edgepure.errors import ConfigError, ImageError
 from edgepure.images.load import load_images, save_image
+from edgepure.images.spec import ImageSpec
 
 # ---- what is accepted ------------------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ def test_any_array_is_loaded_or_refused_in_one_sentence(array: np.ndarray) -> No
         (
             np.zeros((5, 6, 3), np.uint8),
             "image 0: the uint8 array has shape [5, 6, 3], expected uint8 [4, 6, 3] or float [3, 4, 6] in [0, 1]; "
-            "resize the image, or ask for it (resize=True)",
+            "resize the image, or ask for it (resize=True, --resize)",
         ),
         (np.zeros((3, 5, 6)), "the float64 array has shape [3, 5, 6], expected"),
         (np.zeros((3, 4, 6), np.uint8), "channels last: use .transpose(1, 2, 0)"),

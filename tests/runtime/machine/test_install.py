@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgepure.machine.install import install_line
+from edgepure.engines.kinds import KINDS
+from edgepure.machine.install import CUDA_BINDINGS, driver_line
 from edgepure.machine.jetson import Jetson
 from edgepure.machine.nvidia import Driver, Gpu
 
@@ -12,6 +13,13 @@ NONE = Driver(fault="no NVIDIA driver on this machine (libcuda)")
 PC = Driver("580.95.05", "13.0", (Gpu("NVIDIA RTX A2000", "8.6", 6 << 30),))
 ORIN6 = Driver("540.4.0", "12.6", (Gpu("Orin", "8.7", 8 << 30),))
 JETPACK5, JETPACK6, JETPACK7 = Jetson("35.5.0"), Jetson("36.4.3"), Jetson("39.2")
+
+
+def install_line(part: str, jetson: Jetson | None, driver: Driver) -> str:
+    """What is said of the driver, of the bindings, or of a provider."""
+    if part == "driver":
+        return driver_line(jetson, driver)
+    return (CUDA_BINDINGS if part == "cuda.bindings" else KINDS[part].install).on(jetson, driver)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +30,7 @@ JETPACK5, JETPACK6, JETPACK7 = Jetson("35.5.0"), Jetson("36.4.3"), Jetson("39.2"
         ("openvino", None, PC, "edgepure[openvino]"),
         ("cuda", None, PC, "edgepure[cuda]"),
         ("tensorrt", None, PC, "edgepure[tensorrt]"),
-        ("tensorrt_rtx", None, PC, "edgepure[rtx]"),
+        ("tensorrt-rtx", None, PC, "edgepure[rtx]"),
         ("cuda.bindings", None, PC, "cuda-bindings==13.*"),
         ("tensorrt", JETPACK6, ORIN6, "--system-site-packages"),
         ("cuda", JETPACK6, ORIN6, "jp6/cu126"),
@@ -49,7 +57,7 @@ def test_the_line_fits_the_platform(part: str, jetson: Jetson | None, driver: Dr
         ("cuda", None, NONE),
         ("tensorrt", None, NONE),
         ("cuda.bindings", None, NONE),
-        ("tensorrt_rtx", JETPACK6, ORIN6),  # it has no engines for Orin
+        ("tensorrt-rtx", JETPACK6, ORIN6),  # it has no engines for Orin
         ("openvino", JETPACK6, ORIN6),
         ("driver", None, PC),
     ],

@@ -1,20 +1,13 @@
-"""Every engine has a name for people, and a version where it is installed."""
+"""Which package Python imports, and its version."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
-from edgepure.engines import PROVIDERS
-from edgepure.machine import packages as versions
-from edgepure.machine.packages import ENGINES, engine_words, installed_package, package_version
-
-
-def test_every_provider_has_an_engine() -> None:
-    assert set(ENGINES) == set(PROVIDERS)
+from edgepure.machine.packages import installed_package, package_version
 
 
 def test_the_first_package_that_is_installed_counts() -> None:
@@ -33,9 +26,3 @@ def test_the_package_that_python_imports_counts(tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(str(tmp_path / "a"))
     assert installed_package("some-engine", "some-engine-gpu") == ("some-engine", "1.2")
     assert package_version("no-such-package", "some-engine-gpu") == "1.3"
-
-
-def test_an_engine_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert engine_words("cpu") == engine_words("cuda") == f"ONNX Runtime {onnxruntime.__version__}"
-    monkeypatch.setattr(versions, "package_version", lambda *names: None)
-    assert engine_words("openvino") == "OpenVINO"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from codes import raises_code
 from method_strategies import SCHEDULE, compiled
 
 from edgepure.errors import ConfigError
@@ -41,7 +42,7 @@ def test_plans_that_exceed_the_schedule_name_the_number(spec: MethodSpec, number
 
 def test_sde_needs_a_linear_schedule() -> None:
     cosine = ScheduleSpec(kind="cosine").build()
-    with pytest.raises(ConfigError, match="cosine"):
+    with raises_code("E-schedule-sde"):
         compiled(UniformSpec(t_star=10, sampler="sde"), cosine)
 
 
@@ -53,5 +54,5 @@ def test_without_a_vp_sde_the_probe_takes_the_nearest_timestep() -> None:
 
 
 def test_low_level_rows_check_the_schedule_too() -> None:
-    with pytest.raises(ConfigError, match="1003"):
+    with raises_code("E-timestep"):
         paper_rows(SCHEDULE, [998], [10], resample="single", U=5, eta=0.0, clip=1.0)

@@ -20,7 +20,6 @@ from edgepure.methods import (
     MethodSpec,
     RepaintSpec,
     UniformSpec,
-    compile_plan,
 )
 from edgepure.methods import ssni as adaptive
 from edgepure.methods.heterogeneous import official_rows
@@ -39,7 +38,7 @@ seeds = st.integers(0, 2**20)
 
 
 def compiled(spec: MethodSpec) -> Plan:
-    return compile_plan(spec, SCHEDULE, image_elements=ELEMENTS)
+    return spec.compile(SCHEDULE, ELEMENTS)
 
 
 def agree(plan: Plan, oracle: Callable[[Oracle, Any, Any], Any], seed: int, atol: float = ATOL) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from codes import raises_code
 
 from edgepure.errors import ConfigError
 from edgepure.methods.planner import UNTOUCHED, Planner
@@ -56,7 +57,7 @@ def test_unet_calls_count_the_probe_once_and_the_rows_per_vote(planner: Planner)
     ],
 )
 def test_a_wrong_preset_is_one_sentence_that_names_the_key(preset: dict[str, object], words: str) -> None:
-    with pytest.raises(ConfigError, match="preset: ") as caught:
+    with raises_code("E-preset") as caught:
         Preset.parse(preset)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

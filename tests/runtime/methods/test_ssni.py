@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pytest
+from codes import raises_code
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from method_strategies import SCHEDULE, T, compiled, compiles, methods
@@ -52,7 +52,7 @@ def test_ssni_composes_with_every_method(spec: MethodSpec, data: dict[str, Any],
 
 
 def test_ssni_refuses_a_norm_that_is_not_a_number() -> None:
-    with pytest.raises(ConfigError, match="nan"):
+    with raises_code("E-score-norm"):
         SsniSpec(mu=1.0, tau=1.0).factor(math.nan, 100, 999)
 
 

@@ -15,8 +15,8 @@ from tiny_bundle import FIXED_MAP, images, rehash
 import edgepure
 from edgepure.bundle.manifest import Manifest
 from edgepure.errors import ConfigError
-from edgepure.parity.compare import image_checks
 from edgepure.parity.executors import EngineExecutor, PresetRun, rows_to_keep
+from edgepure.parity.images import image_checks
 from edgepure.parity.report import render, write_report
 from edgepure.parity.side_by_side import ImageSet
 from edgepure.parity.tolerances import graph_tolerance, image_tolerance, row_tolerance
@@ -116,13 +116,13 @@ def test_the_command_finds_the_layer_of_a_broken_variant(own_bundle: Path, tmp_p
     assert "the first layer that leaves the fp32 graph on cpu is" in done.stdout
     page = (tmp_path / "p.html").read_text()
     assert "Where unet diverges" in page and "(Mul, node v" in page
-    assert 'class="mark"' in page  # the layer in its plot
+    assert 'class="ring bad"' in page  # the layer in its plot
 
 
 class Tags(HTMLParser):
     """Every tag that opens closes again, and nothing is fetched from elsewhere."""
 
-    VOID = frozenset({"meta", "img", "br", "line", "rect", "circle", "polyline"})
+    VOID = frozenset({"meta", "img", "br", "line", "rect", "circle", "polyline", "polygon"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ def test_the_page_is_whole_and_shows_what_was_measured(two: Path, tmp_path: Path
     tags.close()
     assert tags.open == []
     drifts = sum(len(one.levels[1].parts) for one in found)
-    shown = sum(len(one.strips) for one in found)
+    shown = sum(len(one.differing) for one in found)
     assert tags.seen["svg"] == drifts + 2  # the margins of the clean images: the variant's shift, and a redraw's
     assert shown >= 8 and tags.seen["img"] >= 4 * shown
     assert "reference mask" in text and "difference x" in text

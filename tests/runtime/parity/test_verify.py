@@ -18,7 +18,8 @@ from edgepure.cli.output import _finite
 from edgepure.errors import BundleError, ProviderError
 from edgepure.files.atomic import write_npz
 from edgepure.parity.checks import Check
-from edgepure.parity.verify import Verification, verify
+from edgepure.parity.verification import Verification
+from edgepure.parity.verify import verify
 
 
 def record(bundle: Path, **changes: np.ndarray) -> None:

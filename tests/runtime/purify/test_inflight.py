@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from analytic import SHAPE, execute, images, in_float32, masks, network, network_learned
+from numpy_stepper import NumpyStepper
 
-from edgepure.engines.numpy_stepper import NumpyStepper
 from edgepure.errors import EdgepureError
-from edgepure.methods import EpsSpec, HeterogeneousSpec, UniformSpec, compile_plan
+from edgepure.methods import EpsSpec, HeterogeneousSpec, UniformSpec
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.rows.noise import SeededNoise
 from edgepure.rows.plan import Plan
@@ -23,9 +23,7 @@ C, H, W = SHAPE
 
 
 def uniform(steps: int, **spec: Any) -> Plan:
-    return compile_plan(
-        UniformSpec(t_star=100, steps=steps, sampler="ddim", **spec), SCHEDULE, image_elements=math.prod(SHAPE)
-    )
+    return UniformSpec(t_star=100, steps=steps, sampler="ddim", **spec).compile(SCHEDULE, math.prod(SHAPE))
 
 
 def job(plan: Plan, image: int = 0, seed: int = 0, **extra: Any) -> Job:
@@ -115,7 +113,7 @@ def test_an_empty_plan_of_zeros_and_its_follow_up() -> None:
 
 def test_follow_ups_go_before_waiting_jobs() -> None:
     """A probe's purification starts before the next image is admitted, so few images are half done at a time."""
-    probe = compile_plan(EpsSpec(probes=2), SCHEDULE, image_elements=24)
+    probe = EpsSpec(probes=2).compile(SCHEDULE, 24)
     order: list[Any] = []
     taken: list[int] = []
 
@@ -162,7 +160,7 @@ def test_jobs_are_taken_only_when_a_slot_is_free() -> None:
 
 
 def test_masks_and_no_mask_share_a_batch() -> None:
-    plan = compile_plan(HeterogeneousSpec(t_l=100, t_s=50, stage1_steps=2, stage2_steps=2), SCHEDULE, image_elements=24)
+    plan = HeterogeneousSpec(t_l=100, t_s=50, stage1_steps=2, stage2_steps=2).compile(SCHEDULE, 24)
     mask = masks(3, 1)[0]
     results: dict[Any, Any] = {}
     jobs = [job(plan, 0, mask=mask), job(plan, 1), job(uniform(3), 2), job(plan, 3, mask=np.zeros_like(mask))]
@@ -174,7 +172,7 @@ def test_masks_and_no_mask_share_a_batch() -> None:
 
 def test_a_slot_does_not_remember_its_last_image() -> None:
     """The learned columns, the output noise and the mask of a finished image leave nothing behind."""
-    learned = compile_plan(UniformSpec(t_star=4, variance="learned"), SCHEDULE, image_elements=24)
+    learned = UniformSpec(t_star=4, variance="learned").compile(SCHEDULE, 24)
     results: dict[Any, Any] = {}
     jobs = [job(learned, 0, mask=masks(0, 1)[0]), job(uniform(4), 1), job(learned, 2)]
     InFlight(stepper(1, network_learned)).run(jobs, collect(results))
@@ -192,7 +190,7 @@ def test_non_finite_results_are_an_error(bad: float) -> None:
 
 
 def test_learned_variance_needs_the_learned_step_graph() -> None:
-    plan = compile_plan(UniformSpec(t_star=2, variance="learned"), SCHEDULE, image_elements=24)
+    plan = UniformSpec(t_star=2, variance="learned").compile(SCHEDULE, 24)
     plain = stepper()
     plain.noise_out = None
     with pytest.raises(EdgepureError, match="learned variance"):
@@ -201,13 +199,13 @@ def test_learned_variance_needs_the_learned_step_graph() -> None:
 
 def test_learned_plan_on_a_network_without_variance_channels() -> None:
     """The NumPy stepper has room for the second noise whatever the network: the network's output must be looked at."""
-    plan = compile_plan(UniformSpec(t_star=2, variance="learned"), SCHEDULE, image_elements=24)
+    plan = UniformSpec(t_star=2, variance="learned").compile(SCHEDULE, 24)
     with pytest.raises(EdgepureError, match="learned variance"):
         InFlight(stepper()).run([job(plan)], lambda j, x: None)
 
 
 def test_closing_noise_is_added_after_the_last_row() -> None:
-    sde = compile_plan(UniformSpec(t_star=3, sampler="sde"), SCHEDULE, image_elements=24)
+    sde = UniformSpec(t_star=3, sampler="sde").compile(SCHEDULE, 24)
     assert sde.closing_std > 0.0
     noisy, quiet = (
         execute(plan, images(0, 1), SeededNoise(1), capacity=1)[0] for plan in (sde, Plan(sde.method, sde.rows))

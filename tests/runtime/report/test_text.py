@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgepure.cli import output
-from edgepure.demo.page import page
 from edgepure.methods.presets import Preset
+from edgepure.report.page import Section, page
 from edgepure.report.text import printable, printable_lines
 
 #: Colours, a window's title, a cleared screen, another line, another direction, markup of a library for terminals.
@@ -53,7 +53,7 @@ def test_output_keeps_its_lines_and_escapes_the_rest(capsys: pytest.CaptureFixtu
 
 
 def test_a_page_has_none_of_it(tmp_path: Path) -> None:
-    text = page(HARM, ["<p>one</p>"])
+    text = page(HARM, [Section(HARM, [HARM])], {HARM: HARM})
     assert "<title>&lt;b&gt;" in text
     assert all(line.isprintable() for line in text.split("\n"))
 

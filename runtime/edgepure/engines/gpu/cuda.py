@@ -18,7 +18,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from ...errors import EdgepureError, ProviderError
 from ...machine import jetson, nvidia
-from ...machine.install import install_line
+from ...machine.install import CUDA_BINDINGS
+from ..kinds import DEFAULT_PROVIDER
 
 
 @cache
@@ -32,8 +33,10 @@ def bindings() -> Any:
         names = ("runtime", "driver", "nvrtc")
         return SimpleNamespace(**{name: import_module(f"cuda.bindings.{name}") for name in names})
     except ImportError as error:
-        line = install_line("cuda.bindings", jetson.find(), driver()) or 'pip install "cuda-bindings"'
-        raise ProviderError(f"cuda-bindings cannot be imported ({error}); install it with `{line}`") from None
+        line = CUDA_BINDINGS.on(jetson.find(), driver()) or 'pip install "cuda-bindings"'
+        raise ProviderError(
+            f"cuda-bindings cannot be imported ({error}); install it with `{line}`", code="E-provider-missing"
+        ) from None
 
 
 @cache
@@ -64,11 +67,14 @@ def _explained(runtime: Any, function: str, error: Any) -> EdgepureError:
         asked, free, total = runtime.cudaMemGetInfo()
         known = f" ({free >> 20} of {total >> 20} MiB are free)" if asked == runtime.cudaError_t.cudaSuccess else ""
         return EdgepureError(
-            f"the GPU's memory is full{known}; use fewer slots or smaller batches, or end what else runs on the GPU"
+            f"the GPU's memory is full{known}; use fewer slots or smaller batches, or end what else runs on the GPU",
+            code="E-gpu-memory",
         )
     words = runtime.cudaGetErrorString(error)[1]
     text = words.decode(errors="replace") if isinstance(words, bytes) else str(words)
-    return ProviderError(f"CUDA: {function} failed: {text} ({error.name}); `edgepure doctor` shows what works here")
+    return ProviderError(
+        f"CUDA: {function} failed: {text} ({error.name}); `edgepure doctor` shows what works here", code="E-gpu"
+    )
 
 
 def require_gpu(engine: str) -> nvidia.Gpu:
@@ -81,15 +87,17 @@ def require_gpu(engine: str) -> nvidia.Gpu:
     found = driver()
     if not found:
         raise ProviderError(
-            f"{engine} needs an NVIDIA GPU: {found.fault}. `edgepure doctor` shows what works here; pass "
-            "provider='cpu' to run on the CPU on purpose"
+            f"{engine} needs an NVIDIA GPU: {found.fault}. `edgepure doctor` shows what works here; choose "
+            f"the provider {DEFAULT_PROVIDER} to run on the CPU on purpose",
+            code="E-provider-device",
         )
     error, count = bindings().runtime.cudaGetDeviceCount()
     if int(error) != 0 or count < 1:
         cuda = f", which runs CUDA {found.cuda}," if found.cuda else ""
         raise ProviderError(
             f"{engine}: the installed cuda-bindings do not fit the driver{cuda} ({error.name}); "
-            f"{install_line('cuda.bindings', jetson.find(), found) or '`edgepure doctor` shows what is there'}"
+            f"{CUDA_BINDINGS.on(jetson.find(), found) or '`edgepure doctor` shows what is there'}",
+            code="E-provider-missing",
         )
     return found.gpus[0]
 

@@ -93,7 +93,7 @@ def compile_kernels(architecture: str) -> bytes:
     def checked(result: tuple[Any, ...]) -> Any:
         if int(result[0]) != 0:
             words = nvrtc.nvrtcGetErrorString(result[0])[1]
-            raise ProviderError(f"NVRTC: {words.decode() if isinstance(words, bytes) else words}")
+            raise ProviderError(f"NVRTC: {words.decode() if isinstance(words, bytes) else words}", code="E-gpu-noise")
         return result[1] if len(result) > 1 else None
 
     try:
@@ -103,7 +103,8 @@ def compile_kernels(architecture: str) -> bytes:
     except Exception as error:  # cuda-bindings looks for the library at the first call
         raise ProviderError(
             f"the library NVRTC was not found ({str(error).strip().splitlines()[0]}); install it with "
-            '`pip install "cuda-bindings[all]"`'
+            '`pip install "cuda-bindings[all]"`',
+            code="E-gpu-noise",
         ) from None
     try:
         option = f"--gpu-architecture={architecture}".encode()
@@ -111,7 +112,7 @@ def compile_kernels(architecture: str) -> bytes:
             log = bytearray(checked(nvrtc.nvrtcGetProgramLogSize(program)))
             checked(nvrtc.nvrtcGetProgramLog(program, log))
             said = log.decode(errors="replace").strip("\0 \n") or "no reason given"
-            raise ProviderError(f"NVRTC cannot compile the noise kernel for {architecture}: {said}")
+            raise ProviderError(f"NVRTC cannot compile the noise kernel for {architecture}: {said}", code="E-gpu-noise")
         kind = "CUBIN" if architecture.startswith("sm_") else "PTX"
         code = bytearray(checked(getattr(nvrtc, f"nvrtcGet{kind}Size")(program)))
         checked(getattr(nvrtc, f"nvrtcGet{kind}")(program, code))
@@ -181,7 +182,7 @@ def _checked(result: tuple[Any, ...]) -> Any:
     """The result of a call of the CUDA driver."""
     if int(result[0]) != 0:
         words = bindings().driver.cuGetErrorString(result[0])[1]
-        raise ProviderError(f"CUDA: {words.decode() if isinstance(words, bytes) else words}")
+        raise ProviderError(f"CUDA: {words.decode() if isinstance(words, bytes) else words}", code="E-gpu")
     return result[1] if len(result) > 1 else None
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
+import io
+import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +15,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import EdgepureError, ProviderError
-from ..base import BoundCall, Float32
+from ...machine.nvidia import Driver
+from ...types import Float32
+from ..base import BoundCall
+from ..kinds import Kind, Opening, Probe
 from ..onnxruntime import OnnxRuntimeEngine, gpu_words, import_onnxruntime, require_provider
+from ..onnxruntime import probe as try_on
 from .cuda import DeviceBuffer, Stream, require_gpu, start_cuda
 from .stepper import DeviceStepper, image_shape_of, make_device_noise
 
 #: ``gpu_graph_id`` with which ONNX Runtime neither captures nor launches a graph.
 _NO_GRAPH = "-1"
+
+
+def open_graph(opening: Opening) -> CudaEngine:
+    """The engine of the row of ONNX Runtime on CUDA."""
+    return CudaEngine(opening.path, precision=opening.precision)
+
+
+def probe(kind: Kind, driver: Driver) -> Probe:
+    """Run one node on the GPU."""
+    found = try_on(kind, driver, load_cuda_libraries, why_inactive)  # loads what the engine loads
+    return found if found.works or driver else replace(found, detail=f"{found.detail}; {driver.fault}")
+
+
+def load_cuda_libraries(ort: Any) -> None:
+    """Load the CUDA libraries that were installed as Python packages, wherever Python finds those: ONNX Runtime itself
+    looks only where the system has libraries and in the folder that it is in. Says on stderr what is not found."""
+    if not hasattr(ort, "preload_dlls"):
+        return
+    packages = importlib.util.find_spec("nvidia")
+    places = (packages.submodule_search_locations if packages is not None else None) or ()
+    for folder in (path for place in places for path in sorted(Path(place).glob("*/lib"))):
+        with redirect_stdout(io.StringIO()):  # one folder has only some of them
+            ort.preload_dlls(directory=str(folder))
+    with redirect_stdout(sys.stderr):
+        ort.preload_dlls()
+
+
+def why_inactive(ort: Any) -> str:
+    """What the CUDA provider lacks, from loading its library, and cuDNN, which it looks for at the first convolution;
+    empty if nothing is missing."""
+    library = str(Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so")
+    for needed in (library, "libcudnn.so.9"):
+        try:
+            ctypes.CDLL(needed)
+        except OSError as error:
+            if "libcuda.so" in str(error):
+                return "no NVIDIA driver (libcuda) was found on this machine"
+            if "cannot open shared object" in str(error):
+                return f"{error} (`pip install 'onnxruntime-gpu[cuda,cudnn]'` brings it)"
+    return ""
 
 
 class CudaEngine(OnnxRuntimeEngine):
@@ -38,6 +88,7 @@ class CudaEngine(OnnxRuntimeEngine):
         """
         require_provider("cuda")
         self.gpu = require_gpu("provider 'cuda'")
+        load_cuda_libraries(import_onnxruntime())
         self.graphs = graphs
         start_cuda()
         self.stream = Stream()
@@ -53,6 +104,9 @@ class CudaEngine(OnnxRuntimeEngine):
             self.stream.close()
             raise
         self._graph_ids = 0
+
+    def _why_inactive(self, ort: Any) -> str:
+        return why_inactive(ort)
 
     def _run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, Float32]:
         settings = self._settings(_NO_GRAPH) if self.graphs else None
@@ -95,6 +149,10 @@ class CudaEngine(OnnxRuntimeEngine):
         self.check_open()
         return _DeviceCall(self, batch)
 
+    def stepper(self, slots: int = 8) -> CudaStepper:  # type: ignore[override]
+        self.check_open()
+        return CudaStepper(self, slots)
+
     def _close(self) -> None:
         self.stream.wait()
         super()._close()
@@ -105,14 +163,18 @@ def _fault(error: Exception) -> EdgepureError:
     said = gpu_words(error)
     if "memory" in said.lower() and ("allocate" in said.lower() or "out of" in said.lower()):
         return EdgepureError(
-            f"the GPU's memory is full ({said}); use fewer slots or smaller batches, or end what else runs on the GPU"
+            f"the GPU's memory is full ({said}); use fewer slots or smaller batches, or end what else runs on the GPU",
+            code="E-gpu-memory",
         )
     if "cudnn is unavailable" in said.lower():
         return ProviderError(
             "provider 'cuda' needs cuDNN, which was not found; install it with "
-            "`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
+            "`pip install 'onnxruntime-gpu[cuda,cudnn]'`",
+            code="E-provider-missing",
         )
-    return ProviderError(f"CUDA: ONNX Runtime failed: {said}; `edgepure doctor` shows what works here")
+    return ProviderError(
+        f"CUDA: ONNX Runtime failed: {said}; `edgepure doctor` shows what works here", code="E-engine-run"
+    )
 
 
 class _DeviceCall(BoundCall):

@@ -17,7 +17,8 @@ from ...errors import ConfigError, ProviderError
 from ...machine.nvidia import Gpu
 from ...rows.noise import RowNoise
 from ...rows.plan import COLUMNS, LEARNED_COLUMNS
-from ..base import Float32, Stepper
+from ...types import Float32
+from ..base import Stepper
 from .cuda import DeviceBuffer, Event, PinnedArray, Stream, on_device, to_device, to_host
 from .noise import COUNTER_WORDS, DeviceNoise, counter_array
 
@@ -72,7 +73,10 @@ class DeviceStepper(Stepper):
             noise: makes noise on the GPU; None: noise comes from the host, for the reason ``why_not``.
         """
         if capacity < 1 or not batches:
-            raise ConfigError(f"{capacity} slots with the batch sizes {list(batches)}: expected at least one of each")
+            raise ConfigError(
+                f"{capacity} slots with the batch sizes {list(batches)}: expected at least one of each",
+                code="E-engine-slots",
+            )
         self.capacity, self.image_shape = min(capacity, batches[-1]), image_shape
         self._buckets = [b for b in batches if b < self.capacity]
         self._buckets.append(next(b for b in batches if b >= self.capacity))
@@ -238,7 +242,7 @@ def make_device_noise(gpu: Gpu, where: str) -> tuple[DeviceNoise | None, str]:
         ProviderError: they cannot be compiled, and ``device`` was asked for.
     """
     if where not in ("auto", "device", "host"):
-        raise ConfigError(f"noise {where!r}: expected 'auto', 'device' or 'host'")
+        raise ConfigError(f"noise {where!r}: expected 'auto', 'device' or 'host'", code="E-engine-option")
     if where == "host":
         return None, "asked for"
     try:

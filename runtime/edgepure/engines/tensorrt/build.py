@@ -20,9 +20,11 @@ from ...bundle.bundle import Bundle
 from ...bundle.manifest import GraphEntry
 from ...errors import BundleError, ConfigError, EdgepureError
 from ...files.atomic import write_bytes
+from ...types import Progress
 from ..gpu.cuda import driver, require_gpu
+from ..kinds import check_variant
 from .engine_files import EngineKey, Machine, Plan, graph_hash, plan_path, read_plan, write_plan
-from .module import NAMES, TensorRT, fault, import_tensorrt, make_log
+from .module import TENSORRT, TensorRT, check_builder, fault, import_tensorrt, make_log, portable
 from .options import (
     BuildOptions,
     check_batches,
@@ -33,9 +35,6 @@ from .options import (
     choose_workspace,
 )
 from .progress import Phases, make_monitor
-
-#: Called with (what is being done, share of all the work that is done).
-BuildProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,14 @@ def build_engines(
     batches: Sequence[int] = (1, 4, 8),
     *,
     graphs: Sequence[str] | None = None,
-    product: str | None = None,
+    provider: str | None = None,
     targets: Sequence[str] = (),
     version_compatible: bool = False,
     timing_cache: str | PathLike[str] | None = None,
     workspace_mb: int | None = None,
     tf32: bool = False,
     force: bool = False,
-    on_progress: BuildProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> list[BuiltEngine]:
     """Build the engines of a bundle for this device, into ``engines/`` of the bundle. What is there already is kept.
 
@@ -80,7 +79,7 @@ def build_engines(
         precision: ``fp32``, or a variant that the bundle has. Graphs that the variant lacks are built in fp32.
         batches: batch sizes, each with an optimisation profile of its own.
         graphs: names of graphs; None: all.
-        product: ``tensorrt`` or ``tensorrt-rtx``; None: the first that is installed and can build here.
+        provider: ``tensorrt`` or ``tensorrt-rtx``; None: the first that is installed and can build here.
         targets: GPUs to build for instead of the one here, as ``sm86``; TensorRT for RTX only. On a machine without a
             GPU the default is `PORTABLE_TARGETS`.
         version_compatible: engines that later versions of TensorRT load too; they may be slower.
@@ -89,7 +88,7 @@ def build_engines(
             where it is shared with the system; elsewhere TensorRT's own limit.
         tf32: let fp32 matrices be computed with 10 bits of mantissa.
         force: build even what is there.
-        on_progress: called with (what is being done, share done).
+        on_progress: how far it is.
 
     Returns:
         One entry for each graph, in the order of the manifest.
@@ -103,13 +102,14 @@ def build_engines(
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     entries = chosen_graphs(opened, precision, graphs)
-    opened.manifest.check_target(precision, product or "tensorrt")
+    check_builder(provider)
+    check_variant(opened.manifest, precision, provider or next(iter(TENSORRT)))
     sizes = check_batches(batches)
     found = driver()
-    if product is None and (targets or not found):
-        product = "tensorrt-rtx"  # ordinary TensorRT builds only where it runs
-    trt = import_tensorrt(product)
-    gpu = require_gpu(NAMES[trt.product]) if not trt.is_rtx or (found and not targets) else None
+    if provider is None and (targets or not found):
+        provider = portable()
+    trt = import_tensorrt(provider)
+    gpu = require_gpu(TENSORRT[trt.provider].title) if not trt.is_rtx or (found and not targets) else None
     machine = Machine.here() if gpu is not None else Machine()
     wanted = BuildOptions(
         batches=sizes,
@@ -126,10 +126,10 @@ def build_engines(
 
         def report(share: float, what: str = f"building {name} ({entry.precision})", done: int = done) -> None:
             if on_progress is not None:
-                on_progress(what, (done + share) / len(entries))
+                on_progress((done + share) / len(entries), what)
 
         key = EngineKey(
-            product=trt.product,
+            provider=trt.provider,
             version=trt.version,
             machine=machine,
             targets=wanted.targets,
@@ -249,7 +249,9 @@ def _parse_fault(trt: TensorRT, path: Path, parser: Any, log: Any, what: str) ->
     kinds = [str(getattr(error.code(), "name", error.code())) for error in errors]  # UNSUPPORTED_NODE and the like
     if not any(error.node_operator() or "UNSUPPORTED" in kind for error, kind in zip(errors, kinds, strict=True)):
         said = " ".join((errors[0].desc() if errors else "; ".join(log.errors)).split())[:300] or "no reason given"
-        return BundleError(f"{path} is not an ONNX graph that {trt} can read ({said}); export the bundle again")
+        return BundleError(
+            f"{path} is not an ONNX graph that {trt} can read ({said}); export the bundle again", code="E-bundle-graph"
+        )
     details = [
         f"{kind} in node {error.node_name()!r} ({error.node_operator()}): {error.desc()}"
         for error, kind in zip(errors, kinds, strict=True)
@@ -270,7 +272,8 @@ def _check_interface(network: Any, entry: GraphEntry, path: Path) -> None:
             raise BundleError(
                 f"{path}: the tensor {name!r} is {have.get(name, 'missing')}, expected {want.get(name, 'none')} (-1: "
                 "any batch); its batch was fixed at export, or it does not belong to this manifest: export the bundle "
-                "again"
+                "again",
+                code="E-bundle-graph",
             )
 
 
@@ -289,11 +292,14 @@ def _load_timing_cache(config: Any, path: Path) -> None:
     try:
         known = path.read_bytes() if path.exists() else b""
     except OSError as error:
-        raise ConfigError(f"the timing cache {path} cannot be read: {error.strerror}; give another file") from None
+        raise ConfigError(
+            f"the timing cache {path} cannot be read: {error.strerror}; give another file", code="E-build-timing-cache"
+        ) from None
     cache = config.create_timing_cache(known)
     if cache is None or not config.set_timing_cache(cache, False):
         raise ConfigError(
-            f"the timing cache {path} is damaged, or was made by another TensorRT or on another GPU; give another file"
+            f"the timing cache {path} is damaged, or was made by another TensorRT or on another GPU; give another file",
+            code="E-build-timing-cache",
         )
 
 
@@ -302,7 +308,10 @@ def chosen_graphs(bundle: Bundle, precision: str, graphs: Sequence[str] | None) 
     entries = {str(name): entry for name, entry in bundle.manifest.graphs_in(precision).items()}
     unknown = sorted(set(graphs or ()) - set(entries))
     if unknown:
-        raise BundleError(f"the bundle has no graph {unknown[0]!r}; it has {', '.join(sorted(entries))}")
+        raise BundleError(
+            f"the bundle has no graph {unknown[0]!r}; it has {', '.join(sorted(entries))}",
+            code="E-bundle-graph-missing",
+        )
     return {name: entry for name, entry in entries.items() if graphs is None or name in graphs}
 
 

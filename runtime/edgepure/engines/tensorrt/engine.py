@@ -17,32 +17,40 @@ from numpy.typing import NDArray
 from ...bundle.bundle import Bundle
 from ...errors import EdgepureError, ProviderError
 from ...files.atomic import write_bytes
-from ..base import BoundCall, Engine, Float32, TensorSpec
+from ...types import Float32
+from ..base import BoundCall, Engine, TensorSpec
 from ..gpu.cuda import DeviceBuffer, Stream, require_gpu, start_cuda, to_device, to_host
 from ..gpu.stepper import DeviceStepper, image_shape_of, make_device_noise
+from ..kinds import Opening
 from .context import Captured, Context
 from .engine_files import Machine, find_plan, graph_entry
 from .module import fault, import_tensorrt, make_log
 
 
+def open_built(opening: Opening) -> TensorRTEngine:
+    """The engine of a bundle's graph that was built for this device, on the TensorRT of a row."""
+    assert opening.bundle is not None, "a row of engines that are built"
+    return TensorRTEngine(opening.bundle, opening.graph, opening.variant, opening.kind.provider)
+
+
 class TensorRTEngine(Engine):
     """One engine of a bundle, loaded onto the GPU."""
 
-    def __init__(self, bundle: Bundle, graph: str, precision: str = "fp32", product: str | None = None) -> None:
+    def __init__(self, bundle: Bundle, graph: str, precision: str = "fp32", provider: str | None = None) -> None:
         """Find the engine that fits this device and load it.
 
         Args:
             bundle: whose hashes have to hold: an engine is an executable.
             graph, precision: which one (see `Bundle.graph_path`).
-            product: ``tensorrt`` or ``tensorrt-rtx``; None: the first that is installed.
+            provider: ``tensorrt`` or ``tensorrt-rtx``; None: the first that is installed.
 
         Raises:
             ProviderError: no TensorRT, no GPU, or no engine that fits; says what to install or to build.
             BundleError: the bundle has no such graph, or its files are not those of the manifest.
         """
-        self.gpu = require_gpu(f"provider {product or 'tensorrt'!r}")  # first: without a driver TensorRT may crash
-        self._trt = trt = import_tensorrt(product)
-        self.provider, self.graph, self.precision = trt.product, graph, precision
+        self.gpu = require_gpu(f"provider {provider or 'tensorrt'!r}")  # first: without a driver TensorRT may crash
+        self._trt = trt = import_tensorrt(provider)
+        self.provider, self.graph, self.precision = trt.provider, graph, precision
         entry = graph_entry(bundle, graph, precision)
         self._plan = find_plan(bundle, graph, precision, trt, Machine.here())
         self.batches = self._plan.key.batches
@@ -72,11 +80,14 @@ class TensorRTEngine(Engine):
             found[name] = engine.get_tensor_mode(name)
             if name not in sides[found[name]] or engine.get_tensor_dtype(name) != module.DataType.FLOAT:
                 raise ProviderError(
-                    f"{self._plan.path} has the tensor {name!r}, which the bundle's graph does not have"
+                    f"{self._plan.path} has the tensor {name!r}, which the bundle's graph does not have",
+                    code="E-engine-damaged",
                 )
         missing = {*self.inputs, *self.outputs} - set(found)
         if missing or engine.num_optimization_profiles != len(self.batches):
-            raise ProviderError(f"{self._plan.path} does not belong to its record; build it again with --force")
+            raise ProviderError(
+                f"{self._plan.path} does not belong to its record; build it again with --force", code="E-engine-damaged"
+            )
 
     def _runtime_config(self) -> tuple[Any, Any]:
         """For TensorRT for RTX: compile kernels for the fixed shapes at once, and keep them for the next start."""
@@ -132,9 +143,14 @@ class TensorRTEngine(Engine):
         if batch not in self.batches:
             raise ProviderError(
                 f"the engine of {self.graph} was built for batches of {', '.join(map(str, self.batches))}, not "
-                f"{batch}; build it again with that --batch"
+                f"{batch}; build it again with that --batch",
+                code="E-engine-batch",
             )
         return _DeviceCall(self, batch)
+
+    def stepper(self, slots: int = 8) -> TensorRTStepper:
+        self.check_open()
+        return TensorRTStepper(self, slots)
 
     def _close(self) -> None:
         self.stream.wait()

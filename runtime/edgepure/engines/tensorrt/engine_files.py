@@ -70,7 +70,7 @@ class EngineKey:
     """Everything that decides whether an engine can be used as it is; if one of these changes it is built anew.
 
     Attributes:
-        product, version: of TensorRT.
+        provider, version: of TensorRT.
         machine: where it was built.
         targets: GPUs that it was built for instead (TensorRT for RTX): ``sm86``.
         graph, precision: of the bundle.
@@ -80,7 +80,7 @@ class EngineKey:
         workspace_mb: limit of the builder's scratch memory; None: TensorRT's own.
     """
 
-    product: str
+    provider: str
     version: str
     machine: Machine
     targets: tuple[str, ...]
@@ -98,13 +98,13 @@ class EngineKey:
 
     @property
     def folder(self) -> str:
-        """Name of the device's folder: product, version, GPU, CUDA, L4T."""
+        """Name of the device's folder: provider, version, GPU, CUDA, L4T."""
         if self.targets:
             place = list(self.targets)
         else:
             place = [self.machine.gpu, self.machine.sm, f"cuda{self.machine.cuda}" if self.machine.cuda else ""]
             place.append(f"l4t{self.machine.l4t}" if self.machine.l4t else "")
-        parts = [self.product, self.version, *place]
+        parts = [self.provider, self.version, *place]
         return "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_.") for part in parts if part)
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,24 +115,25 @@ class EngineKey:
     def from_dict(cls, data: dict[str, Any]) -> EngineKey:
         """The reverse of `to_dict`. Raises KeyError, TypeError, ValueError or OverflowError for anything else."""
         profiles = tuple({str(k): tuple(int(n) for n in v) for k, v in p.items()} for p in data["profiles"])
-        key = cls(**{
-            **data,
+        data = {"provider": data["product"], **data} if "product" in data else data  # as edgepure 0.1 wrote it
+        changed = {
             "machine": Machine(**data["machine"]),
             "targets": tuple(data["targets"]),
             "flags": tuple(data["flags"]),
             "profiles": profiles,
-        })  # fmt: skip
+        }
+        key = cls(**{name: value for name, value in {**data, **changed}.items() if name != "product"})
         if not key.profiles or not all(key.profiles):
             raise ValueError("no profiles")
-        texts = (key.product, key.version, key.graph, key.precision, key.onnx_sha256, *key.targets, *key.flags)
+        texts = (key.provider, key.version, key.graph, key.precision, key.onnx_sha256, *key.targets, *key.flags)
         if not all(isinstance(text, str) for text in (*texts, *asdict(key.machine).values())):
             raise ValueError("a text is something else")
         return key
 
     def why_not(self, trt: TensorRT, machine: Machine, onnx_sha256: str) -> str:
         """Why an engine with this key cannot be used by this TensorRT, here, for this graph; empty if it can."""
-        if self.product != trt.product:
-            return f"it is for {self.product}"
+        if self.provider != trt.provider:
+            return f"it is for {self.provider}"
         newer = "VERSION_COMPATIBLE" in self.flags and _numbers(self.version) <= _numbers(trt.version)
         if self.version != trt.version and not newer:
             return f"it was built by version {self.version}, and here is {trt.version}"
@@ -164,7 +165,8 @@ def graph_hash(bundle: Bundle, entry: GraphEntry) -> str:
         if measured != bundle.manifest.files[name].sha256:
             raise BundleError(
                 f"{bundle.path / name} is damaged or was changed, so no engine is built or loaded for it; copy the "
-                "bundle again, or export it again"
+                "bundle again, or export it again",
+                code="E-bundle-hash",
             )
         digest.update(f"{name} {measured}\n".encode())
     return digest.hexdigest()
@@ -196,7 +198,8 @@ class Plan:
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise ProviderError(
                 f"{self.path} is damaged or was changed, so it is not loaded; build it again with `edgepure build "
-                f"{self.path.parents[2]} --precision {self.key.precision} --force`"
+                f"{self.path.parents[2]} --precision {self.key.precision} --force`",
+                code="E-engine-damaged",
             )
         return data
 
@@ -234,7 +237,8 @@ def _check_unchanged(bundle: Bundle, key: EngineKey) -> None:
     if not unchanged:
         raise BundleError(
             f"the graph {key.graph} ({key.precision}) of {bundle.path} was changed while its engine was built, so this "
-            "engine was not kept; run the command again"
+            "engine was not kept; run the command again",
+            code="E-bundle-changed",
         )
 
 
@@ -242,7 +246,9 @@ def _write_plan(path: Path, key: EngineKey, data: bytes, seconds: float) -> Plan
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ProviderError(f"cannot make {path.parent}: {error.strerror}; the bundle must be writable here") from None
+        raise ProviderError(
+            f"cannot make {path.parent}: {error.strerror}; the bundle must be writable here", code="E-engine-write"
+        ) from None
     plan = Plan(path, key, hashlib.sha256(data).hexdigest(), len(data))
     write_bytes(path, data)  # a crash after this line leaves a plan that its record does not fit: it is not used
     record = {"key": key.to_dict(), "plan": {"sha256": plan.sha256, "bytes": plan.size}, "seconds": round(seconds, 3)}
@@ -283,7 +289,8 @@ def find_plan(bundle: Bundle, graph: str, precision: str, trt: TensorRT, machine
     found = f" ({'; '.join(reasons)})" if reasons else ""
     raise ProviderError(
         f"the bundle has no engine of the graph {graph} in {entry.precision} for {trt} on this device{found}; build it "
-        f"with `edgepure build {bundle.path} --product {trt.product} --precision {precision}`"
+        f"with `edgepure build {bundle.path} --provider {trt.provider} --precision {precision}`",
+        code="E-engine-unbuilt",
     )
 
 

@@ -12,59 +12,70 @@ from typing import Any
 
 from ...errors import ConfigError, EdgepureError, ProviderError
 from ...machine import jetson, nvidia
-from ...machine.install import install_line
+from ..kinds import KINDS, Kind
 
-#: Product, which is also the provider's name -> its Python module. The first that can be imported is taken.
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
+#: The rows whose engines TensorRT builds, in the order in which they are tried. "tensorrt-rtx" is TensorRT for RTX.
+TENSORRT: dict[str, Kind] = {name: kind for name, kind in KINDS.items() if kind.built}
 #: Messages that a log keeps; a builder that goes wrong may repeat itself thousands of times.
 _MOST_MESSAGES = 200
 
 
 @dataclass(frozen=True)
 class TensorRT:
-    """One imported TensorRT: ``product`` as in `MODULES`, the module, and its version (``11.4.0.106``)."""
+    """One imported TensorRT: ``provider`` as in `TENSORRT`, the module, and its version (``11.4.0.106``)."""
 
-    product: str
+    provider: str
     version: str
     module: Any = field(repr=False)
 
     @property
     def is_rtx(self) -> bool:
-        return self.product == "tensorrt-rtx"
+        return self.provider == "tensorrt-rtx"
 
     def __str__(self) -> str:
-        return f"{NAMES[self.product]} {self.version}"
+        return f"{TENSORRT[self.provider].title} {self.version}"
 
 
-def import_tensorrt(product: str | None = None) -> TensorRT:
+def portable() -> str:
+    """The TensorRT that builds engines where it cannot run them; ordinary TensorRT builds only where it runs."""
+    return next(name for name, kind in TENSORRT.items() if kind.builds_anywhere)
+
+
+def check_builder(provider: str | None) -> None:
+    """Raise ConfigError for a provider whose engines are not built."""
+    if provider is not None and provider not in TENSORRT:
+        raise ConfigError(
+            f"provider {provider!r} builds no engines; choose one of {', '.join(TENSORRT)}", code="E-build-provider"
+        )
+
+
+def import_tensorrt(provider: str | None = None) -> TensorRT:
     """The TensorRT to use.
 
     Args:
-        product: ``tensorrt`` or ``tensorrt-rtx``; None takes the first that is installed.
+        provider: ``tensorrt`` or ``tensorrt-rtx``; None takes the first that is installed.
 
     Raises:
-        ConfigError: no such product.
+        ConfigError: no such provider.
         ProviderError: not installed, with the line that installs it.
     """
-    if product is not None and product not in MODULES:
-        raise ConfigError(f"unknown TensorRT product {product!r}; choose one of {', '.join(MODULES)}")
+    check_builder(provider)
     reasons = []
-    for name in [product] if product is not None else MODULES:
+    for kind in [TENSORRT[provider]] if provider is not None else TENSORRT.values():
         try:
-            module = import_module(MODULES[name])
+            module = import_module(kind.module)
         except Exception as error:  # a missing shared library raises more than ImportError
-            reasons.append(f"{NAMES[name]} cannot be imported ({_first_line(error)}){_install(name)}")
+            reasons.append(f"{kind.title} cannot be imported ({_first_line(error)}){_install(kind)}")
         else:
-            return TensorRT(name, str(getattr(module, "__version__", "unknown")), module)
-    raise ProviderError("; ".join(reasons))
+            return TensorRT(kind.provider, str(getattr(module, "__version__", "unknown")), module)
+    raise ProviderError("; ".join(reasons), code="E-provider-missing")
 
 
-def _install(product: str) -> str:
-    found, driver = jetson.find(), nvidia.find()
-    line = install_line(MODULES[product], found, driver)
-    if not line and product == "tensorrt-rtx" and found is None:
-        line = "pip install edgepure[rtx]"  # it builds engines without a GPU, too
+def _install(kind: Kind) -> str:
+    board = jetson.find()
+    line = kind.install.on(board, nvidia.find())
+    if not line and kind.builds_anywhere and board is None:
+        line = kind.install.line
     return f": {line}" if line else ""
 
 
@@ -139,8 +150,8 @@ def fault(what: str, trt: TensorRT, log: Any, details: list[str] | None = None) 
     said = _shortened(messages[0]) if messages else "it gave no reason"
     for pattern, meaning, kind in _CAUSES:
         if re.search(pattern, text, re.IGNORECASE):
-            return kind(f"{what} failed: {meaning}. {trt} said: {said}")
-    return ProviderError(f"{what} failed. {trt} said: {said}")
+            return kind(f"{what} failed: {meaning}. {trt} said: {said}", code="E-tensorrt")
+    return ProviderError(f"{what} failed. {trt} said: {said}", code="E-tensorrt")
 
 
 def _shortened(message: str) -> str:

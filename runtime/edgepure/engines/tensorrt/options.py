@@ -12,7 +12,7 @@ from ...errors import ConfigError, EdgepureError, ProviderError
 from ...machine.nvidia import Gpu
 from ..gpu.cuda import call
 from .engine_files import Machine
-from .module import TensorRT
+from .module import TENSORRT, TensorRT, portable
 
 #: GPUs that TensorRT for RTX builds for on a machine without one: Ampere, Ada, Blackwell.
 PORTABLE_TARGETS = ("sm80", "sm86", "sm89", "sm120")
@@ -58,7 +58,8 @@ def check_batches(batches: Sequence[int]) -> tuple[int, ...]:
     if not sizes or len(set(sizes)) < len(sizes) or sizes[0] < 1 or sizes[-1] > LARGEST_BATCH:
         raise ConfigError(
             f"batch sizes {', '.join(str(b) for b in batches) or 'none'}: expected different numbers from 1 to "
-            f"{LARGEST_BATCH}, for example 1, 4, 8"
+            f"{LARGEST_BATCH}, for example 1, 4, 8",
+            code="E-build-batch",
         )
     return sizes
 
@@ -74,7 +75,8 @@ def choose_targets(trt: TensorRT, gpu: Gpu | None, targets: Sequence[str], preci
         if targets:
             raise ConfigError(
                 f"{trt} builds only for the GPU of this machine; other targets need TensorRT for RTX "
-                "(product tensorrt-rtx, pip install edgepure[rtx])"
+                f"(provider {portable()}, {TENSORRT[portable()].install.line})",
+                code="E-build-option",
             )
         return ()
     offered = [name.lower() for name in trt.module.ComputeCapability.__members__ if name.startswith("SM")]
@@ -83,7 +85,8 @@ def choose_targets(trt: TensorRT, gpu: Gpu | None, targets: Sequence[str], preci
             if f"sm{gpu.compute_capability.replace('.', '')}" not in offered:
                 raise ProviderError(
                     f"{trt} has no engines for {gpu.name} (compute capability {gpu.compute_capability}): it is made "
-                    f"for {', '.join(offered)}; use product tensorrt, or --provider cuda"
+                    f"for {', '.join(offered)}; choose provider tensorrt or cuda",
+                    code="E-build-device",
                 )
             return ()
         lowest = max((NEEDS[p] for p in precisions if p in NEEDS), default=(0, 0))
@@ -91,7 +94,9 @@ def choose_targets(trt: TensorRT, gpu: Gpu | None, targets: Sequence[str], preci
     names = tuple(dict.fromkeys(target.lower() for target in targets))
     unknown = [name for name in names if name not in offered]
     if unknown:
-        raise ConfigError(f"{trt} cannot build for {unknown[0]!r}; it knows {', '.join(offered)}")
+        raise ConfigError(
+            f"{trt} cannot build for {unknown[0]!r}; it knows {', '.join(offered)}", code="E-build-target"
+        )
     return names
 
 
@@ -102,9 +107,13 @@ def capability(target: str) -> tuple[int, int]:
 
 def check_options(trt: TensorRT, options: BuildOptions) -> None:
     if trt.is_rtx and options.version_compatible:
-        raise ConfigError(f"{trt} builds no version-compatible engines: build them again after an update")
+        raise ConfigError(
+            f"{trt} builds no version-compatible engines: build them again after an update", code="E-build-option"
+        )
     if trt.is_rtx and options.timing_cache is not None:
-        raise ConfigError(f"{trt} measures nothing while it builds, so it has no timing cache; leave it out")
+        raise ConfigError(
+            f"{trt} measures nothing while it builds, so it has no timing cache; leave it out", code="E-build-option"
+        )
 
 
 def check_precision(precision: str, gpu: Gpu | None, targets: tuple[str, ...]) -> None:
@@ -119,14 +128,15 @@ def check_precision(precision: str, gpu: Gpu | None, targets: tuple[str, ...]) -
         if found < needed:
             raise ProviderError(
                 f"{precision} needs a GPU of compute capability {needed[0]}.{needed[1]} or later, and {name} is "
-                f"older; choose another precision{' or other targets' if targets else ''}"
+                f"older; choose another precision{' or other targets' if targets else ''}",
+                code="E-provider-precision",
             )
 
 
 def choose_workspace(workspace_mb: int | None, machine: Machine) -> int | None:
     if workspace_mb is not None:
         if not 1 <= workspace_mb <= 1 << 20:
-            raise ConfigError(f"workspace {workspace_mb} MiB: expected 1 to {1 << 20}")
+            raise ConfigError(f"workspace {workspace_mb} MiB: expected 1 to {1 << 20}", code="E-build-option")
         return workspace_mb
     if machine.l4t and machine.gpu:
         free, _ = call("cudaMemGetInfo")
@@ -145,12 +155,14 @@ def check_memory(path: Path, machine: Machine) -> None:
     if available is not None and available < need:
         raise EdgepureError(
             f"not enough memory to build {path.name}: about {need >> 20} MiB are needed and {available >> 20} MiB are "
-            "free; end other programs, or build on a larger machine of the same kind"
+            "free; end other programs, or build on a larger machine of the same kind",
+            code="E-memory",
         )
     if machine.gpu:
         free, _ = call("cudaMemGetInfo")
         if free < weights:
             raise EdgepureError(
                 f"not enough GPU memory to build {path.name}: its weights alone take {weights >> 20} MiB and "
-                f"{int(free) >> 20} MiB are free; end what else runs on the GPU"
+                f"{int(free) >> 20} MiB are free; end what else runs on the GPU",
+                code="E-gpu-memory",
             )

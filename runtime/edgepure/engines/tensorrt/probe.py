@@ -6,6 +6,7 @@ one: ``python -m edgepure.engines.tensorrt.probe MODULE BUILD|RUN`` prints what 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -15,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-#: A graph ``y = x + x`` for float32 ``x [2]``: opset 13, IR version 7, as an ONNX protobuf.
-TINY_GRAPH = bytes.fromhex(
-    "08073a350a0e0a01780a017812017922034164641201675a0f0a0178120a0a08080112040a020802620f0a0179120a0a08080112040a02"
-    "080242040a00100d"
-)
+from ...machine.nvidia import Driver
+from ..kinds import Kind, Probe
+from ..tiny import EXPECTED, TINY_GRAPH
+
 #: Seconds that the other process may take. Loading TensorRT alone takes several on a small device.
 PATIENCE = 180.0
 
@@ -32,6 +32,16 @@ class Found:
     builds: bool = False
     runs: bool | None = None
     fault: str = ""
+
+
+def probe_kind(kind: Kind, driver: Driver) -> Probe:
+    """Try the TensorRT of a row; without a GPU, whether it builds."""
+    if importlib.util.find_spec(kind.module) is None:
+        return Probe(None, False, detail="not installed")
+    found = probe(kind.module, run=bool(driver))
+    detail = found.fault or ("" if found.runs else f"builds engines, but cannot run them: {driver.fault}")
+    version = found.version or kind.version() or "unknown"
+    return Probe(version, bool(found.runs), found.builds, detail, installable=bool(found.fault))
 
 
 def probe(module: str, run: bool) -> Found:
@@ -69,7 +79,7 @@ def try_here(module: str, run: bool) -> Found:
         result = _run(trt, log, plan)
     except Exception as error:
         return Found(version, True, False, f"cannot run an engine ({_first_line(error)})")
-    if not np.array_equal(result, np.full(2, 2.0, np.float32)):
+    if not np.array_equal(result, EXPECTED):
         return Found(version, True, False, f"computed {result.tolist()} for 1 + 1")
     return Found(version, True, True)
 

@@ -19,7 +19,7 @@ import edgepure
 from edgepure.engines.gpu.cuda import DeviceBuffer, Stream, to_device, to_host
 from edgepure.engines.gpu.noise import COUNTER_WORDS, SOURCE, THREADS, DeviceNoise, compile_kernels
 from edgepure.errors import ProviderError
-from edgepure.methods import UniformSpec, compile_plan
+from edgepure.methods import UniformSpec
 from edgepure.rows import noise
 from edgepure.rows.noise import Replay, SecretNoise, SeededNoise, StreamNoise, normals, philox4x32
 from edgepure.rows.noise import Stream as NoiseStream
@@ -143,9 +143,9 @@ LAUNCH = """
 import json
 import sys
 import numpy as np
-from edgepure.engines import device_noise
+from edgepure.engines.gpu import noise as device_noise
 from edgepure.errors import ProviderError
-from edgepure.nvidia import Gpu
+from edgepure.machine.nvidia import Gpu
 
 code, results, stream = open(sys.argv[1], "rb").read(), sys.argv[2], int(sys.argv[3])
 device_noise.start_cuda = lambda: None  # the runtime brings its own, private ways into the driver
@@ -190,7 +190,7 @@ def test_a_gpu_that_nvrtc_does_not_know() -> None:
 
 def test_every_mode_of_noise(gpu: Any) -> None:
     """Secret and seeded noise are counters, with the key of the CPU; recorded noise stays on the host."""
-    plan = compile_plan(UniformSpec(t_star=40, steps=3), NoiseSchedule.linear(), image_elements=16)
+    plan = UniformSpec(t_star=40, steps=3).compile(NoiseSchedule.linear(), 16)
     for source in (SecretNoise(), SeededNoise(2**63 + 9)):
         stream = source.for_image(plan, 6, 2, None, (1, 4, 4))
         assert isinstance(stream, StreamNoise) and DeviceNoise.can_make(stream)

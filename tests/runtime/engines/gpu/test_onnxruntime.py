@@ -15,9 +15,9 @@ from gpu_stand_in import plug_in, plug_in_onnxruntime, unplug, unplug_driver
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
-from edgepure.engines import open_engine, open_stepper
-from edgepure.engines.gpu.onnxruntime import CudaEngine, CudaStepper
-from edgepure.engines.onnxruntime import gpu_words, load_cuda_libraries, why_inactive
+from edgepure.engines import open_engine
+from edgepure.engines.gpu.onnxruntime import CudaEngine, CudaStepper, load_cuda_libraries, why_inactive
+from edgepure.engines.onnxruntime import gpu_words
 from edgepure.errors import ConfigError, EdgepureError, ProviderError
 from edgepure.measure import bench
 from edgepure.purify.inflight import InFlight, Job
@@ -101,7 +101,7 @@ def test_noise_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     stepper = CudaStepper(engine, 2, noise="host")
     assert not stepper.noise_on_device and stepper.why_not == "asked for"
     stepper.close()
-    other = open_stepper(engine, 2)
+    other = engine.stepper(2)
     assert isinstance(other, CudaStepper) and other.noise_on_device
     other.close()
     engine.close()

@@ -51,7 +51,7 @@ def test_one_way_for_every_version(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert [shapes["x"] for shapes in step["profiles"]] == [[[1, 1, 16, 16]] * 3, [[4, 1, 16, 16]] * 3]
     assert step["flags"] == [] and step["aux"] == 0 and step["pools"] == {"WORKSPACE": 256 << 20}
     key = built[2].key
-    assert (key.product, key.version, key.batches, key.flags) == ("tensorrt", version, (1, 4), ("STRONGLY_TYPED",))
+    assert (key.provider, key.version, key.batches, key.flags) == ("tensorrt", version, (1, 4), ("STRONGLY_TYPED",))
     assert built[2].path.parent.name == f"tensorrt-{version}-Made_up_GPU-sm89-cuda13.0"
     unplug()
 
@@ -210,7 +210,7 @@ def test_a_jetson_shares_its_memory(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_progress_grows_from_0_to_1(folder: Path, gpu: Any) -> None:
     seen: list[tuple[str, float]] = []
-    build_engines(folder, graphs=["step", "unet"], on_progress=lambda what, share: seen.append((what, share)))
+    build_engines(folder, graphs=["step", "unet"], on_progress=lambda share, what: seen.append((what, share)))
     shares = [share for _, share in seen]
     assert shares[0] == 0.0 and shares[-1] == 1.0 and shares == sorted(shares)
     assert len(set(shares)) > 10
@@ -267,14 +267,14 @@ def test_no_tensorrt(folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(ProviderError, match=r"TensorRT cannot be imported .*pip install edgepure\[tensorrt\]"):
         build_engines(folder)
-    with pytest.raises(ConfigError, match="unknown TensorRT product 'trt'"):
-        build_engines(folder, product="trt")
+    with pytest.raises(ConfigError, match="provider 'trt' builds no engines"):
+        build_engines(folder, provider="trt")
 
 
 def test_no_gpu(folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     unplug_driver(monkeypatch, "no driver here")
     with pytest.raises(ProviderError, match="TensorRT needs an NVIDIA GPU: no driver here"):
-        build_engines(folder, product="tensorrt")
+        build_engines(folder, provider="tensorrt")
 
 
 def test_a_fault_tells_of_itself_and_not_of_an_earlier_one(gpu: Any) -> None:
@@ -290,16 +290,17 @@ def test_a_fault_tells_of_itself_and_not_of_an_earlier_one(gpu: Any) -> None:
 def test_a_gpu_that_tensorrt_for_rtx_is_not_made_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, Machine(), version="1.7.1", rtx=True, gpu=Gpu("NVIDIA H200", "9.0", 141 << 30))
     with pytest.raises(
-        ProviderError, match=r"no engines for NVIDIA H200 \(compute capability 9\.0\).*sm89.*--provider"
+        ProviderError,
+        match=r"no engines for NVIDIA H200 \(compute capability 9\.0\).*sm89.*provider tensorrt",
     ):
-        build_engines(folder, product="tensorrt-rtx")
+        build_engines(folder, provider="tensorrt-rtx")
     assert "SM90" not in real_rtx().ComputeCapability.__members__
     unplug()
 
 
 def test_targets_need_tensorrt_for_rtx(folder: Path, gpu: Any) -> None:
     with pytest.raises(ConfigError, match="builds only for the GPU of this machine"):
-        build_engines(folder, product="tensorrt", targets=["sm86"])
+        build_engines(folder, provider="tensorrt", targets=["sm86"])
 
 
 @pytest.mark.parametrize(
@@ -438,7 +439,7 @@ def test_the_real_builder_builds_the_digits(folder: Path) -> None:
     """Every graph of the shipped bundle, without a GPU, for the GPUs that TensorRT for RTX knows."""
     real_rtx()
     seen: list[float] = []
-    built = build_engines(folder, batches=(1, 8), on_progress=lambda what, share: seen.append(share))
+    built = build_engines(folder, batches=(1, 8), on_progress=lambda share, what: seen.append(share))
     assert [engine.graph for engine in built] == GRAPHS
     assert all(engine.bytes > 100_000 and not engine.reused for engine in built)
     assert built[0].key.targets == ("sm80", "sm86", "sm89", "sm120")

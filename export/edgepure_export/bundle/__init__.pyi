@@ -1,0 +1,3 @@
+from .from_sources import ExportedBundle as ExportedBundle
+from .from_sources import export_from_sources as export_from_sources
+from .writer import export_bundle as export_bundle

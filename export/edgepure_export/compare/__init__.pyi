@@ -1,0 +1,1 @@
+from .against_torch import verify_against_torch as verify_against_torch

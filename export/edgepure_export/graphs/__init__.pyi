@@ -1,0 +1,12 @@
+from .attention import AttentionHead as AttentionHead
+from .attention import MaskModule as MaskModule
+from .step import LearnedStepModule as LearnedStepModule
+from .step import StepModule as StepModule
+from .step import UnetModule as UnetModule
+from .taps import Taps as Taps
+from .taps import default_taps as default_taps
+from .taps import find_taps as find_taps
+from .to_onnx import OPSET as OPSET
+from .to_onnx import evaluating as evaluating
+from .to_onnx import export_graph as export_graph
+from .weights_pool import WeightsPool as WeightsPool

@@ -1,0 +1,13 @@
+from .base import BoundCall as BoundCall
+from .base import Engine as Engine
+from .base import Stepper as Stepper
+from .base import TensorSpec as TensorSpec
+from .host import HostEngine as HostEngine
+from .kinds import Kind as Kind
+from .kinds import Opening as Opening
+from .kinds import Probe as Probe
+from .kinds import kind_of as kind_of
+from .kinds import providers as providers
+from .open import open_engine as open_engine
+from .open import open_graph as open_graph
+from .tensorrt.build import build_engines as build_engines

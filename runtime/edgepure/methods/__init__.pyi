@@ -1,0 +1,16 @@
+from .choices import Choices as Choices
+from .choices import Room as Room
+from .choices import Suggest as Suggest
+from .eps import EpsSpec as EpsSpec
+from .gdmp import GdmpSpec as GdmpSpec
+from .gnsp import GnspSpec as GnspSpec
+from .heterogeneous import HeterogeneousSpec as HeterogeneousSpec
+from .planner import Planner as Planner
+from .presets import MaskSpec as MaskSpec
+from .presets import Preset as Preset
+from .presets import VoteSpec as VoteSpec
+from .registry import AnyMethod as AnyMethod
+from .repaint import RepaintSpec as RepaintSpec
+from .spec import MethodSpec as MethodSpec
+from .ssni import SsniSpec as SsniSpec
+from .uniform import UniformSpec as UniformSpec

@@ -1,0 +1,11 @@
+from .inflight import InFlight as InFlight
+from .inflight import Job as Job
+from .monitor import Monitor as Monitor
+from .monitor import Reference as Reference
+from .monitor import reference_of as reference_of
+from .purifier import Purifier as Purifier
+from .purifier import load as load
+from .results import Failure as Failure
+from .results import Result as Result
+from .results import Results as Results
+from .service import Service as Service

@@ -1,0 +1,16 @@
+from .page import Card as Card
+from .page import Cards as Cards
+from .page import Cell as Cell
+from .page import Figure as Figure
+from .page import Figures as Figures
+from .page import Notes as Notes
+from .page import Section as Section
+from .page import Strip as Strip
+from .page import Strips as Strips
+from .page import Table as Table
+from .page import Verdict as Verdict
+from .page import page as page
+from .page import write_page as write_page
+from .pictures import Picture as Picture
+from .plots import Plot as Plot
+from .plots import Scale as Scale

@@ -1,0 +1,16 @@
+from .builder import RowBuilder as RowBuilder
+from .execute import EpsilonFunction as EpsilonFunction
+from .execute import execute_row as execute_row
+from .noise import NoiseSource as NoiseSource
+from .noise import Replay as Replay
+from .noise import SecretNoise as SecretNoise
+from .noise import SeededNoise as SeededNoise
+from .noise import Stream as Stream
+from .noise import normals as normals
+from .noise import philox4x32 as philox4x32
+from .plan import COLUMNS as COLUMNS
+from .plan import Draw as Draw
+from .plan import Plan as Plan
+from .plan import Row as Row
+from .schedule import NoiseSchedule as NoiseSchedule
+from .schedule import ScheduleSpec as ScheduleSpec
