@@ -21,9 +21,11 @@ import typer
 from numpy.typing import NDArray
 
 import edgepure
-from edgepure.demo.evaluate import Evaluation, MethodRun, evaluate, plain_labels
+from edgepure.demo.evaluate import MethodRun, ScoredRun, evaluate, plain_labels
+from edgepure.demo.page import write
 from edgepure.errors import VerificationError
-from edgepure.parity.verify import Verification, verify
+from edgepure.parity.verification import Verification
+from edgepure.parity.verify import verify
 from edgepure.purify.purifier import Purifier
 from edgepure_calibration.attacks import PGD, Defence
 from samples.cifar10.build_bundle import build, twin
@@ -56,7 +58,7 @@ class Run:
     plain: dict[str, Labels] = field(default_factory=dict)
     methods: dict[str, MethodRun] = field(default_factory=dict)
     adversarial: dict[str, Float32] = field(default_factory=dict)
-    whitebox: dict[str, Evaluation] = field(default_factory=dict)
+    whitebox: dict[str, ScoredRun] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -133,7 +135,7 @@ def main(
     run = go(stored, out, images, min(whitebox, images), cores)
     with edgepure.load(out / "bundle", threads=1) as purifier:
         report = make_report(run, purifier)
-        paths = report.write(out)
+        paths = write(report, out)
     for method in report.methods:
         line = f"  {method.name:30} {method.unet_calls:5.1f} UNet calls   clean {method.clean.fraction:6.1%}"
         for name, score in (("attacked", method.attacked), ("white-box", method.whitebox)):

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from edgepure.demo.evaluate import plan_rows
-from edgepure.demo.galleries import method_gallery, one_of_each_class
-from edgepure.demo.report import DemoReport, Gallery, Picture, environment
-from edgepure.demo.scores import Protocol, Score
+from edgepure.demo.evaluate import method_gallery, one_of_each_class, plan_rows
+from edgepure.demo.report import ColumnProtocol, DemoReport, Gallery
 from edgepure.purify.purifier import Purifier
+from edgepure.purify.scores import Score
+from edgepure.report.environment import environment
+from edgepure.report.pictures import Picture
 from edgepure_calibration.attacks import PGD, Defence
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ def make_report(run: Run, purifier: Purifier) -> DemoReport:
             for name, found in run.methods.items()
         ),
         protocols={
-            "clean": Protocol(images=images, decision=decision, seeds={"noise": demo.NOISE_SEED}),
-            "attacked": Protocol(
+            "clean": ColumnProtocol(images=images, decision=decision, seeds={"noise": demo.NOISE_SEED}),
+            "attacked": ColumnProtocol(
                 images=images,
                 decision=decision,
                 seeds={"noise": demo.NOISE_SEED + 1, "attack": demo.TRANSFER.seed},
@@ -87,7 +88,7 @@ def make_report(run: Run, purifier: Purifier) -> DemoReport:
                 target="the plain classifier; the same images are then given to every method",
                 **attack(demo.TRANSFER),
             ),
-            "whitebox": Protocol(
+            "whitebox": ColumnProtocol(
                 images=f"the first {count} of these images",
                 decision=f"{votes.rule} of {votes.count} purifications by the exported graphs, their noise unknown "
                 "to the attacker",

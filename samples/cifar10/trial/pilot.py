@@ -29,7 +29,7 @@ from samples.cifar10.presets import MASK, uniform
 from .systems import Filtered, Logits, baselines
 
 ATTACK = PGD(eps=8 / 255, steps=10, eot=2, seed=5)
-LEVELS = (40, 70, 100, 150, 200)
+LEVELS = "40,70,100,150,200"
 
 
 def two_levels(t_l: int) -> dict[str, Any]:
@@ -44,6 +44,8 @@ def main(
     weights: Annotated[Path, typer.Option()] = WEIGHTS,
     classifier: Annotated[str, typer.Option(help="ours, resnet20 or resnet56")] = "ours",
     images: Annotated[int, typer.Option(help="Training images")] = 64,
+    levels: Annotated[str, typer.Option(help="Noise levels t* and t_l, separated by commas")] = LEVELS,
+    filters_too: Annotated[bool, typer.Option(help="Score the trivial baselines")] = True,
     work: Annotated[Path, typer.Option(help="Where the principal components are kept")] = Path("out/cifar10/trial"),
 ) -> None:
     """Score every candidate."""
@@ -73,10 +75,10 @@ def main(
         print(f"{name:28} clean {found[0]:6.1%}  white-box {found[1]:6.1%}  mean {sum(found) / 2:6.1%}  "
               f"{time.perf_counter() - start:5.1f} s", flush=True)  # fmt: skip
 
-    for baseline in filters:
+    for baseline in filters if filters_too else ():
         system = Filtered(baseline.name, network, baseline)
         score(baseline.name, system.exact(1), system.exact(2))
-    for t in LEVELS:
+    for t in map(int, levels.split(",")):
         for name, raw in ((f"uniform {t}", uniform(3, t_star=t)), (f"heterogeneous {t}/{t // 2}", two_levels(t))):
             preset = Preset.parse(raw)
 

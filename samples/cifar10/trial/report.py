@@ -18,7 +18,7 @@ from edgepure.files.atomic import write_text
 from edgepure.intervals import clopper_pearson
 
 from .claims import CLAIMS, Found, Verdict, against, test
-from .figures import calls_figure, convergence_figure
+from .figures import calls_figures, convergence_figures
 from .store import Answers, Store
 from .tasks import CLOSER, CURVE, FILTERS, PGD_EOT
 
@@ -107,8 +107,12 @@ def section(name: str, found: Found, out: Path) -> tuple[list[str], dict[str, An
     attacks = ["clean", "autoattack", PGD_EOT.name, *(attack.name for attack in CLOSER)]
     filters = sorted({system for system, _ in found if system.split("-")[0] in FILTERS})
     lines = [f"## Classifier: {name}", ""]
-    calls_figure(found, out / f"cifar10-{name}-calls.svg")
-    lines += [f"![accuracy over UNet calls](cifar10-{name}-calls.svg)", ""]
+    lines += [
+        "Percent right (95 % Clopper-Pearson interval). Accuracy by the majority of all votes, over UNet calls:",
+        "",
+    ]
+    lines += [f"![{title}]({file})" for file, title in calls_figures(found, out, name)]
+    lines.append("")
     for attack in attacks:
         rows = [answers for (_, met), answers in found.items() if met == attack]
         if rows:
@@ -118,9 +122,8 @@ def section(name: str, found: Found, out: Path) -> tuple[list[str], dict[str, An
     lines += ["### The claims, paired", "", CLAIMS_NOTE, "", *claims_table(verdicts)]
     curve = curve_table(found)
     if curve:
-        convergence_figure(found, out / f"cifar10-{name}-convergence.svg")
-        picture = f"![accuracy over steps and copies](cifar10-{name}-convergence.svg)"
-        lines += ["### Has the attack converged?", "", *curve, picture, ""]
+        pictures = [f"![{title}]({file})" for file, title in convergence_figures(found, out, name)]
+        lines += ["### Has the attack converged?", "", *curve, *pictures, ""]
     return lines, {
         "answers": [answers.to_dict() for answers in found.values()],
         "claims": [verdict.to_dict() for verdict in verdicts],
