@@ -9,13 +9,14 @@ The public ResNets are read from the folder in `CIFAR10_RESNETS`; see resnet.py.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 from torch import nn
 
 import edgepure
@@ -27,7 +28,7 @@ from edgepure_export.bundle.recordings import record_pipelines
 from edgepure_export.bundle.writer import export_bundle
 from edgepure_export.graphs.attention import MaskModule
 from edgepure_export.twin.reference import TorchReference
-from samples.cifar10.data import CLASSES, Cifar10, to_unit
+from samples.cifar10.data import CLASSES, to_unit
 from samples.cifar10.fetch import get
 from samples.cifar10.models import WEIGHTS, CifarClassifier, load_classifier, load_unet
 from samples.cifar10.presets import DEFAULT, PROBE, fixed_presets, ssni_presets
@@ -54,16 +55,24 @@ def twin(classifier: CifarClassifier | CifarResNet, unet: nn.Module) -> TorchRef
 
 
 def build(
-    out: Path, data: Cifar10, name: str = "ours", weights: Path = WEIGHTS, on_progress: Progress | None = None
+    out: Path,
+    some: NDArray[np.float32],
+    name: str = "ours",
+    weights: Path = WEIGHTS,
+    only: Sequence[str] | None = None,
+    on_progress: Progress | None = None,
 ) -> Path:
     """Export to the bundle `out` (replaced if it is one).
 
     The SSNI presets depend on score norms, which are measured with the exported graphs on clean training images: so the
     graphs come first, and those presets are added to the finished bundle.
+
+    Args:
+        some: clean training images [N, 3, 32, 32] in [0, 1], `NORM_IMAGES` of them; the export is tried on a few.
+        only: names of the presets, the default one among them, none with SSNI; None: all.
     """
     report = on_progress or (lambda what, share: None)
     classifier, unet = classifier_named(name, weights), load_unet(weights)
-    some = to_unit(data.train_images[:NORM_IMAGES])
     file = f"{hash_of(weights / 'classifier.safetensors')}" if name == "ours" else FILES[int(name[6:])]
     with atomic_directory(out, overwrite=True) as folder:
         made = export_bundle(
@@ -75,19 +84,20 @@ def build(
             channels=3,
             classes=list(CLASSES),
             blocks=classifier.TAPS,
-            presets=fixed_presets(),
+            presets={k: v for k, v in fixed_presets().items() if only is None or k in only},
             default_preset=DEFAULT,
             sample_images=some[:16],
             classifier_source=f"{type(classifier).__name__}, {size(classifier)} parameters, {file}",
             diffusion_source=f"CifarUNet, {size(unet)} parameters, {hash_of(weights / 'unet.safetensors')}",
             on_progress=lambda what, share: report(what, 0.85 * share),
         )
-        report("measuring score norms", 0.85)
-        with load(made, slots=64) as purifier:
-            norms = purifier.score_norms(some, PROBE, noise=SEED)
-        report("recording the SSNI presets", 0.95)
-        statistics = (norms.mean(), norms.std(), *np.quantile(norms, (0.01, 0.99)))
-        add_presets(made, ssni_presets(*map(float, statistics)), twin(classifier, unet), some[:2])
+        if only is None:
+            report("measuring score norms", 0.85)
+            with load(made, slots=64) as purifier:
+                norms = purifier.score_norms(some, PROBE, noise=SEED)
+            report("recording the SSNI presets", 0.95)
+            statistics = (norms.mean(), norms.std(), *np.quantile(norms, (0.01, 0.99)))
+            add_presets(made, ssni_presets(*map(float, statistics)), twin(classifier, unet), some[:2])
         for item in made.iterdir():
             item.rename(folder / item.name)
         made.rmdir()
@@ -128,7 +138,10 @@ def main(
 ) -> None:
     """Export to a bundle."""
     stored = get(data, Path("out/cifar10/data"))
-    bundle = build(out, stored, classifier, weights, lambda what, share: print(f"{share:4.0%} {what}", flush=True))
+    some = to_unit(stored.train_images[:NORM_IMAGES])
+    bundle = build(
+        out, some, classifier, weights, on_progress=lambda what, share: print(f"{share:4.0%} {what}", flush=True)
+    )
     manifest = Bundle.open(bundle).manifest
     print(f"{bundle}: {len(manifest.presets)} presets, {sum(e.bytes for e in manifest.files.values()) / 1e6:.1f} MB")
     for graph, difference in manifest.provenance.parity.items():

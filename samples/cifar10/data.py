@@ -83,6 +83,16 @@ def to_unit(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return unit
 
 
+def shipped_images() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The 200 test images that are part of this folder, twenty of each class: [200, 3, 32, 32] in [0, 1], and labels.
+
+    They are the first ones of the trial's order, from the test set of CIFAR-10 (Krizhevsky 2009).
+    """
+    with np.load(Path(__file__).with_name("images.npz"), allow_pickle=False) as stored:
+        images, labels = np.asarray(stored["images"], np.uint8), np.asarray(stored["labels"], np.int64)
+    return to_unit(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), labels
+
+
 def papers_subset(count: int = 512) -> NDArray[np.int64]:
     """The test images that the papers' code draws: `RandomState(0).choice(10000, 512, replace=False)`."""
     chosen: NDArray[np.int64] = np.random.RandomState(0).choice(TEST, count, replace=False).astype(np.int64)

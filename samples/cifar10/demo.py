@@ -28,8 +28,8 @@ from edgepure.parity.verification import Verification
 from edgepure.parity.verify import verify
 from edgepure.purify.purifier import Purifier
 from edgepure_calibration.attacks import PGD, Defence
-from samples.cifar10.build_bundle import build, twin
-from samples.cifar10.data import Cifar10, DataError, to_unit
+from samples.cifar10.build_bundle import NORM_IMAGES, build, twin
+from samples.cifar10.data import Cifar10, DataError, shipped_images, to_unit
 from samples.cifar10.fetch import get
 from samples.cifar10.models import load_classifier, load_unet
 from samples.cifar10.trial.__main__ import order
@@ -41,8 +41,16 @@ Labels = NDArray[np.int64]
 TRANSFER = PGD(eps=8 / 255, steps=40, seed=1)
 WHITEBOX = PGD(eps=8 / 255, steps=10, eot=2, seed=2)
 #: The methods of the table; the first ones are attacked through the defence as well.
-METHODS = ("heterogeneous-6", "uniform-6", "uniform-3", "heterogeneous-6-ssni-sigmoid", "gnsp-6", "one-call")
+METHODS: tuple[str, ...] = (
+    "heterogeneous-6",
+    "uniform-6",
+    "uniform-3",
+    "heterogeneous-6-ssni-sigmoid",
+    "gnsp-6",
+    "one-call",
+)
 WHITEBOXED = METHODS[:3]
+SHIPPED_METHODS: tuple[str, ...] = ("heterogeneous-6", "uniform-3", "one-call")
 IMAGES, WHITEBOX_IMAGES = 200, 32
 NOISE_SEED, ATTACKER_SEED = 41, 77
 
@@ -86,16 +94,23 @@ def attack_methods(run: Run, purifier: Purifier, count: int, cores: int) -> None
         run.whitebox[name] = evaluate(purifier, run.adversarial[name], run.labels[:count], name, seed=NOISE_SEED + 2)
 
 
-def go(data: Cifar10, out: Path, images: int, whitebox: int, cores: int) -> Run:
-    """Export and measure."""
+def go(data: Cifar10 | None, out: Path, images: int, whitebox: int, cores: int) -> Run:
+    """Export and measure. Without data: the shipped test images, three methods, and no attack through the defence."""
     start = perf_counter()
-    bundle = build(out / "bundle", data, on_progress=None)
+    if data is not None:
+        chosen = order(data)[:images]
+        clean, labels = to_unit(data.test_images[chosen]), data.test_labels[chosen]
+        bundle, names = build(out / "bundle", to_unit(data.train_images[:NORM_IMAGES])), METHODS
+    else:
+        clean, labels = shipped_images()
+        clean, labels = clean[:images], labels[:images]
+        names = SHIPPED_METHODS
+        bundle = build(out / "bundle", clean, only=names)
     start = stage(None, "export", start)
     verification = verify(bundle, threads=1)
     if not verification:
         raise VerificationError(str(verification))
-    chosen = order(data)[:images]
-    run = Run(to_unit(data.test_images[chosen]), data.test_labels[chosen], verification)
+    run = Run(clean, labels, verification)
     start = stage(run, "self-test", start)
     classifier = load_classifier()
     x, y = torch.from_numpy(run.clean), torch.from_numpy(run.labels)
@@ -105,19 +120,21 @@ def go(data: Cifar10, out: Path, images: int, whitebox: int, cores: int) -> Run:
     start = stage(run, "attack the classifier", start)
     with edgepure.load(bundle, threads=cores) as purifier:
         run.plain = {"clean": plain_labels(purifier, run.clean), "attacked": plain_labels(purifier, run.attacked)}
-        for name in METHODS:
-            clean = evaluate(purifier, run.clean, run.labels, name, seed=NOISE_SEED)
-            attacked = evaluate(purifier, run.attacked, run.labels, name, seed=NOISE_SEED + 1)
-            run.methods[name] = MethodRun(clean, attacked)
+        for name in names:
+            before = evaluate(purifier, run.clean, run.labels, name, seed=NOISE_SEED)
+            after = evaluate(purifier, run.attacked, run.labels, name, seed=NOISE_SEED + 1)
+            run.methods[name] = MethodRun(before, after)
         start = stage(run, "purify and classify", start)
-        attack_methods(run, purifier, whitebox, cores)
-        stage(run, "attack through the defence", start)
+        if data is not None:
+            attack_methods(run, purifier, whitebox, cores)
+            stage(run, "attack through the defence", start)
     return run
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the bundle and the report")] = Path("out/cifar10"),
     data: Annotated[Path | None, typer.Option(help="Your own copy of CIFAR-10: folder, .npz or the package")] = None,
+    shipped: Annotated[bool, typer.Option("--shipped", help="The test images of this folder: no download")] = False,
     images: Annotated[int, typer.Option(help="Test images")] = IMAGES,
     whitebox: Annotated[int, typer.Option(help="Of these, attacked through the defence")] = WHITEBOX_IMAGES,
     cores: Annotated[int | None, typer.Option(help="CPU cores. Default: all")] = None,
@@ -129,7 +146,7 @@ def main(
     torch.set_num_threads(1)
     print(f"CIFAR-10, end to end: a few minutes on {cores} cores.", flush=True)
     try:
-        stored = get(data, out / "data")
+        stored = None if shipped else get(data, out / "data")
     except DataError as error:
         raise typer.BadParameter(str(error)) from None
     run = go(stored, out, images, min(whitebox, images), cores)
