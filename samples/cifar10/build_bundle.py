@@ -48,7 +48,7 @@ def classifier_named(name: str, weights: Path = WEIGHTS) -> CifarClassifier | Ci
 def twin(classifier: CifarClassifier | CifarResNet, unet: nn.Module) -> TorchReference:
     """The PyTorch twin. Written as code the networks are faster than a twin made of the bundle's graphs."""
     for model in (classifier, unet):
-        model.requires_grad_(False)
+        model.requires_grad_(False).to(memory_format=torch.channels_last)  # convolutions are a quarter faster so
     mask = MaskModule(classifier, classifier.TAPS, (32, 32))
     schedule = edgepure.ScheduleSpec().build()
     return TorchReference(unet, schedule=schedule, classifier=classifier, mask_module=mask, checkpointing=False)

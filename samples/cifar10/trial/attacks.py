@@ -31,7 +31,7 @@ class Attack:
     kind: str
     eps: float = 8 / 255
     steps: int = 20
-    eot: int = 4
+    eot: int = 2
     norm: str = "linf"
     selection: int = 4
     grid: int = 4

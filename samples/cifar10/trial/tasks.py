@@ -22,7 +22,7 @@ CLOSER = (
 #: The same attack with other budgets: has it converged?
 CURVE = (
     *(Attack("pgd", steps=steps) for steps in (5, 10, 40, 80)),
-    *(Attack("pgd", eot=eot) for eot in (1, 2, 8, 16)),
+    *(Attack("pgd", eot=eot) for eot in (1, 4, 8, 16)),
 )
 
 #: The six methods that are looked at most closely, and the rows that keep them honest.
@@ -78,11 +78,12 @@ FILTERS = ("jpeg", "blur", "pca", "noise")
 
 def _tasks(filters: Sequence[str]) -> Iterator[Task]:
     for system in (*filters, *MAIN):
-        for attack, images in ((CLEAN, 1000), (TRANSFER, 1000), (PGD_EOT, 256)):
-            yield Task(system, attack, images, 20)
+        for attack in (CLEAN, TRANSFER):
+            yield Task(system, attack, 1000, 5)
+        yield Task(system, PGD_EOT, 256, 20, lag=1)
     for system in REST:
         for attack in (CLEAN, TRANSFER):
-            yield Task(system, attack, 1000, 5, lag=2)
+            yield Task(system, attack, 1000, 5, lag=1)
     for system in PAPERS:
         for attack in (CLEAN, TRANSFER):
             yield Task(system, attack, 64, 1, lag=2)
