@@ -78,10 +78,24 @@ def gaussian(sigma: float) -> Baseline:
     return Baseline(f"noise-{sigma:g}", transform, random=True)
 
 
-def principal_components(images: NDArray[np.uint8], count: int) -> tuple[Tensor, Tensor]:
-    """Mean [3072] and the first components [count, 3072] of uint8 images."""
+def wiener(mean: Tensor, components: Tensor, variances: Tensor, t: int) -> Baseline:
+    """Noise as purification adds it at timestep t, and the best linear denoiser: purification without a network."""
+    bar = float(torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)[t])
+    sigma = 0.5 * ((1 - bar) / bar) ** 0.5  # images of [0, 1] are half as wide as the model's
+    gains = variances / (variances + sigma**2)
+
+    def transform(x: Tensor, generator: torch.Generator) -> Tensor:
+        noisy = x + sigma * torch.randn(x.shape, generator=generator).to(x)
+        parts = (noisy.flatten(1) - mean) @ components.T * gains
+        return (mean + parts @ components).reshape(x.shape).clamp(0, 1)
+
+    return Baseline(f"wiener-{t}", transform, random=True)
+
+
+def principal_components(images: NDArray[np.uint8], count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [3072], the first components [count, 3072] of uint8 images, and the variances [count] along them."""
     x = torch.from_numpy(images.reshape(len(images), -1)).float() / 255
     mean = x.mean(0)
     x -= mean
-    _, vectors = torch.linalg.eigh(x.T @ x)
-    return mean, vectors.T.flip(0)[:count].contiguous()
+    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
+    return mean, vectors.T.flip(0)[:count].contiguous(), values.flip(0)[:count].clamp_min(0).contiguous()

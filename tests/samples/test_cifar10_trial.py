@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from samples.cifar10.baselines import blur, gaussian, jpeg, principal_components, projection
+from samples.cifar10.baselines import blur, gaussian, jpeg, principal_components, projection, wiener
 from samples.cifar10.models import CifarClassifier, CifarUNet
 from samples.cifar10.presets import fixed_presets, ssni_presets
 from samples.cifar10.resnet import CifarResNet
@@ -97,11 +97,12 @@ def test_claims_compare_the_images_that_both_have_met() -> None:
 def test_baselines_change_what_they_should() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(4, 3, 32, 32, generator=generator)
-    mean, components = principal_components((x * 255).byte().numpy(), 3)
-    for one in (jpeg(50), blur(1.0), projection(mean, components, 3), gaussian(0.1)):
+    mean, components, variances = principal_components((x * 255).byte().numpy(), 3)
+    filters = (jpeg(50), blur(1.0), projection(mean, components, 3), gaussian(0.1))
+    for one in (*filters, wiener(mean, components, variances, 60)):
         y = one.transform(x, generator)
         assert y.shape == x.shape
-        assert one.random == one.name.startswith("noise")
+        assert one.random == one.name.startswith(("noise", "wiener"))
     flat = torch.full((1, 3, 32, 32), 0.3)
     torch.testing.assert_close(blur(1.0).transform(flat, generator), flat)
     # four images lie in three dimensions around their mean

@@ -17,16 +17,19 @@ from edgepure.purify.purifier import Purifier
 from edgepure_calibration.attacks import Defence, IdentityBackward
 from edgepure_calibration.evaluate.draws import draw
 from edgepure_export.twin.reference import TorchReference
-from samples.cifar10.baselines import Baseline, blur, gaussian, jpeg, principal_components, projection
+from samples.cifar10.baselines import Baseline, blur, gaussian, jpeg, principal_components, projection, wiener
 from samples.cifar10.build_bundle import classifier_named, twin
 from samples.cifar10.data import Cifar10
 from samples.cifar10.models import WEIGHTS, load_unet
+from samples.cifar10.presets import T_STAR
 
 Float32 = NDArray[np.float32]
 Logits = Callable[[Tensor], Tensor]
 
 #: The strengths of the trivial baselines; chosen by `pilot.py` as the presets' noise level is.
 JPEG_QUALITY, BLUR_SIGMA, COMPONENTS, NOISE_SIGMA = 50, 0.8, 384, 0.06
+#: What is kept of the training images, in this order.
+STATISTICS = ("mean", "components", "variances")
 
 
 class System(Protocol):
@@ -122,16 +125,22 @@ class Purified:
 
 
 def baselines(data: Cifar10, kept: Path) -> list[Baseline]:
-    """The four trivial ones. The principal components take a minute and are kept in a file."""
+    """The trivial ones. The principal components take a minute and are kept in a file."""
     if not kept.is_file():
-        mean, components = principal_components(data.train_images, 1024)
+        found = principal_components(data.train_images, 1024)
         kept.parent.mkdir(parents=True, exist_ok=True)
         beside = kept.with_suffix(".tmp.npz")
-        np.savez(beside, mean=mean.numpy(), components=components.numpy())
+        np.savez(beside, **{k: v.numpy() for k, v in zip(STATISTICS, found, strict=True)})
         beside.replace(kept)
     with np.load(kept, allow_pickle=False) as stored:
-        mean, components = (torch.from_numpy(stored[k]) for k in ("mean", "components"))
-    return [jpeg(JPEG_QUALITY), blur(BLUR_SIGMA), projection(mean, components, COMPONENTS), gaussian(NOISE_SIGMA)]
+        mean, components, variances = (torch.from_numpy(stored[k]) for k in STATISTICS)
+    return [
+        jpeg(JPEG_QUALITY),
+        blur(BLUR_SIGMA),
+        projection(mean, components, COMPONENTS),
+        gaussian(NOISE_SIGMA),
+        wiener(mean, components, variances, T_STAR),
+    ]
 
 
 def systems(bundle: Path, data: Cifar10, classifier: str, work: Path, weights: Path = WEIGHTS) -> dict[str, System]:

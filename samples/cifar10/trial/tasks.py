@@ -73,7 +73,7 @@ def in_order(todo: Sequence[Task], batch: int) -> list[tuple[int, Task]]:
     return [(number, task) for *_, number, task in sorted(steps, key=lambda step: step[:2])]
 
 
-FILTERS = ("jpeg", "blur", "pca", "noise")
+FILTERS = ("jpeg", "blur", "pca", "noise", "wiener")
 
 
 def _tasks(filters: Sequence[str]) -> Iterator[Task]:
