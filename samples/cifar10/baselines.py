@@ -87,7 +87,8 @@ def wiener(mean: Tensor, components: Tensor, variances: Tensor, t: int) -> Basel
     def transform(x: Tensor, generator: torch.Generator) -> Tensor:
         noisy = x + sigma * torch.randn(x.shape, generator=generator).to(x)
         parts = (noisy.flatten(1) - mean) @ components.T * gains
-        return (mean + parts @ components).reshape(x.shape).clamp(0, 1)
+        denoised: Tensor = (mean + parts @ components).reshape(x.shape).clamp(0, 1)
+        return denoised
 
     return Baseline(f"wiener-{t}", transform, random=True)
 

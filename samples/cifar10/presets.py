@@ -12,8 +12,8 @@ from edgepure import EpsSpec
 from edgepure.methods.published import get
 
 #: The noise level of the cheap presets, and the share of pixels that the heterogeneous ones attend. T_L and T_S keep
-#: the papers' ratio of 2. The levels are lower than the papers' 100 and 200/100: so small a denoiser loses too much there
-#: (`python -m samples.cifar10.trial.pilot`, on training images).
+#: the papers' ratio of 2. The levels are lower than the papers' 100 and 200/100, for so small a denoiser loses too much
+#: there (`python -m samples.cifar10.trial.pilot`, on training images).
 T_STAR, T_L, T_S, AREA = 60, 80, 40, 0.3
 MASK = {"rule": "minmax", "area": AREA}
 VOTES = {"count": 5, "rule": "majority"}

@@ -20,13 +20,13 @@ import typer
 import edgepure
 from edgepure import Preset, SeededNoise
 from edgepure_calibration.attacks import PGD, Defence
-from samples.cifar10.baselines import blur, gaussian, jpeg, projection
+from samples.cifar10.baselines import blur, gaussian, jpeg, projection, wiener
 from samples.cifar10.build_bundle import classifier_named, twin
 from samples.cifar10.data import load_cifar10, to_unit
 from samples.cifar10.models import WEIGHTS, load_unet
 from samples.cifar10.presets import MASK, uniform
 
-from .systems import Filtered, Logits, baselines
+from .systems import STATISTICS, Filtered, Logits, baselines
 
 #: Made on the plain classifier: cheap, and for the other end of what a level has to withstand.
 TRANSFER = PGD(eps=8 / 255, steps=20, seed=6)
@@ -62,12 +62,13 @@ def main(
     reference = twin(network, load_unet(weights))
     baselines(stored, work / "principal-components.npz")
     with np.load(work / "principal-components.npz", allow_pickle=False) as kept:
-        mean, components = (torch.from_numpy(kept[k]) for k in ("mean", "components"))
+        mean, components, variances = (torch.from_numpy(kept[k]) for k in STATISTICS)
     filters = [
         *(jpeg(q) for q in (20, 50, 75)),
         *(blur(s) for s in (0.5, 0.8, 1.2)),
         *(projection(mean, components, k) for k in (128, 256, 384, 768)),
         *(gaussian(s) for s in (0.03, 0.06, 0.12)),
+        *(wiener(mean, components, variances, t) for t in (15, 30, 60, 100, 150)),
     ]
 
     transferred = TRANSFER(network, x, y)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import edgepure
+from edgepure.files.atomic import write_npz
 from edgepure.purify.purifier import Purifier
 from edgepure_calibration.attacks import Defence, IdentityBackward
 from edgepure_calibration.evaluate.draws import draw
@@ -129,9 +130,7 @@ def baselines(data: Cifar10, kept: Path) -> list[Baseline]:
     if not kept.is_file():
         found = principal_components(data.train_images, 1024)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        beside = kept.with_suffix(".tmp.npz")
-        np.savez(beside, **{k: v.numpy() for k, v in zip(STATISTICS, found, strict=True)})
-        beside.replace(kept)
+        write_npz(kept, {k: v.numpy() for k, v in zip(STATISTICS, found, strict=True)})
     with np.load(kept, allow_pickle=False) as stored:
         mean, components, variances = (torch.from_numpy(stored[k]) for k in STATISTICS)
     return [
