@@ -59,10 +59,10 @@ def share(right: int, images: int) -> str:
 def score(answers: Answers, rule: str) -> str:
     """A cell; empty where the system was not asked so often."""
     _, _, count = rule.partition("-")
-    if answers.calls > 0 and count and len(answers.votes) < int(count):
-        return ""
     if len(answers.votes) == 1 and rule != "single":
         return "the same" if answers.calls == 0 else ""
+    if count and len(answers.votes) < int(count):
+        return ""
     return share(int(answers.right(rule).sum()), len(answers))
 
 
