@@ -23,7 +23,7 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.files.atomic import write_text
 from edgepure.measure import interleaved
 from edgepure.purify.purifier import Purifier
-from edgepure_calibration.quantize.candidate import CandidatePurifier, build
+from edgepure_calibration.quantize.draft import DraftPurifier, build
 from edgepure_calibration.quantize.kernels import KernelChoice, KernelName, fastest_kernel
 from edgepure_calibration.quantize.ranges import measure_ranges
 from edgepure_calibration.quantize.recording import record
@@ -94,7 +94,7 @@ def variants(
                 bundle, precision, "openvino", work / f"openvino_{precision}", ranges if precision == "int8" else None,
                 graphs=("step",), provider="openvino",
             )  # fmt: skip
-    found: dict[str, Purifier] = {name: CandidatePurifier(bundle, c, c.target) for name, c in made.items()}
+    found: dict[str, Purifier] = {name: DraftPurifier(bundle, c, c.target) for name, c in made.items()}
     if openvino:
         found["openvino_fp32"] = Purifier(bundle, "openvino")
     reports = {name: candidate.reports["step"] for name, candidate in made.items()}

@@ -9,6 +9,7 @@ from .errors import EdgepureError as EdgepureError
 from .errors import ExportError as ExportError
 from .errors import ImageError as ImageError
 from .errors import NotFiniteError as NotFiniteError
+from .errors import OverdueError as OverdueError
 from .errors import ProviderError as ProviderError
 from .errors import VerificationError as VerificationError
 from .measure import bench as bench
@@ -17,12 +18,14 @@ from .methods import GdmpSpec as GdmpSpec
 from .methods import GnspSpec as GnspSpec
 from .methods import HeterogeneousSpec as HeterogeneousSpec
 from .methods import RepaintSpec as RepaintSpec
+from .methods import SmoothSpec as SmoothSpec
 from .methods import UniformSpec as UniformSpec
 from .methods.presets import MaskSpec as MaskSpec
 from .methods.presets import Preset as Preset
 from .methods.presets import VoteSpec as VoteSpec
 from .methods.ssni import SsniSpec as SsniSpec
 from .parity.verify import verify as verify
+from .purify.certify import Certificate as Certificate
 from .purify.monitor import Monitor as Monitor
 from .purify.purifier import Purifier as Purifier
 from .purify.purifier import load as load

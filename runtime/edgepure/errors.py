@@ -36,6 +36,19 @@ class BusyError(EdgepureError):
     code = "E-busy"
 
 
+class OverdueError(EdgepureError):
+    """The deadline of an image has passed, or cannot be met (exit code 1)."""
+
+    code = "E-overdue"
+
+
+class RequestError(EdgepureError, ValueError):
+    """A client of `edgepure serve` sent what its protocol does not allow (exit code 2)."""
+
+    exit_code = 2
+    code = "E-request"
+
+
 class ConfigError(EdgepureError, ValueError):
     """A parameter of a method, schedule or preset is out of range or contradicts another (exit code 2)."""
 

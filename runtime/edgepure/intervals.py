@@ -27,17 +27,64 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
     if not 0.0 < confidence < 1.0:
         raise ConfigError(f"confidence {confidence} must be between 0 and 1, for example 0.95")
     tail = (1.0 - confidence) / 2.0
-    low = 0.0 if successes == 0 else _solve(lambda p: 1.0 - _cdf(successes - 1, trials, p) - tail)
-    high = 1.0 if successes == trials else _solve(lambda p: tail - _cdf(successes, trials, p))
-    return low, high
+    return lower_bound(successes, trials, tail), 1.0 - lower_bound(trials - successes, trials, tail)
 
 
-def _cdf(k: int, n: int, p: float) -> float:
-    """P(X <= k) for X ~ Binomial(n, p), 0 < p < 1, summed in logarithms from its largest term."""
-    log_p, log_q, log_n = math.log(p), math.log1p(-p), math.lgamma(n + 1)
-    terms = [log_n - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * log_p + (n - i) * log_q for i in range(k + 1)]
-    top = max(terms)
-    return min(1.0, math.exp(top) * math.fsum(math.exp(t - top) for t in terms))
+def lower_bound(successes: int, trials: int, alpha: float) -> float:
+    """The exact one-sided lower bound of a binomial share; it is too high with probability ``alpha`` at most."""
+    if successes == 0:
+        return 0.0
+    return _solve(lambda p: _at_least(successes, trials, p) - alpha)
+
+
+def anytime_log_evidence(successes: int, trials: int, share: float) -> float:
+    """Logarithm of the evidence against a binomial share, which may be looked at after every trial.
+
+    The likelihood of the Beta(1/2, 1/2) mixture over that of ``share``: a martingale of mean 1 if ``share`` is true, so
+    that it *ever* reaches ``1 / alpha`` with probability ``alpha`` at most (Ville 1939; Robbins 1970).
+    """
+    failures = trials - successes
+    mixture = _log_beta(successes + 0.5, failures + 0.5) - _log_beta(0.5, 0.5)
+    return mixture - successes * math.log(share) - failures * math.log1p(-share)
+
+
+def anytime_lower_bound(successes: int, trials: int, alpha: float) -> float:
+    """A lower bound of a binomial share that holds after every number of trials at once, with probability
+    ``1 - alpha``: counting may stop when one likes."""
+    if successes == 0:
+        return 0.0
+    most = min(successes / trials, 1.0 - 2**-53)
+    return most * _solve(lambda x: -math.log(alpha) - anytime_log_evidence(successes, trials, x * most))
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def _at_least(k: int, n: int, p: float) -> float:
+    """P(X >= k) for X ~ Binomial(n, p), 1 <= k <= n: the incomplete beta function I_p(k, n - k + 1), by its continued
+    fraction (DLMF 8.17.22, modified Lentz)."""
+    if not 0.0 < p < 1.0:
+        return p
+    a, b = k, n - k + 1
+    if p > (a + 1) / (a + b + 2):
+        return 1.0 - _at_least(b, n, 1.0 - p)
+    factor = math.exp(a * math.log(p) + b * math.log1p(-p) - _log_beta(a, b)) / a
+    fraction, c, d = 1.0, 1.0, 0.0
+    for j in range(10_000):
+        m = j // 2
+        if j == 0:
+            term = 1.0
+        elif j % 2 == 0:
+            term = m * (b - m) * p / ((a + j - 1) * (a + j))
+        else:
+            term = -(a + m) * (a + b + m) * p / ((a + j - 1) * (a + j))
+        d = 1.0 / (1.0 + term * d)
+        c = 1.0 + term / c
+        fraction *= c * d
+        if j and abs(c * d - 1.0) < 1e-15:
+            break
+    return min(1.0, factor * (fraction - 1.0))
 
 
 def _solve(increasing: Callable[[float], float]) -> float:

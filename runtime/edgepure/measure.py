@@ -17,7 +17,7 @@ from .engines.kinds import engine_words, kind_of
 from .engines.null import NullEngine
 from .errors import ConfigError
 from .methods.presets import Preset
-from .purify.inflight import InFlight, Job
+from .purify.inflight import run_images
 from .purify.purifier import Purifier
 from .rows.noise import SeededNoise
 from .rows.plan import Plan
@@ -216,13 +216,14 @@ def _measure(
     purifier: Purifier, plan: Plan, batch: int, calls: int, repeats: int, on_progress: Progress | None
 ) -> BatchSpeed:
     bare = BareUnet(purifier.engine("unet"), batch)
-    graph = "step_learned" if plan.learned_variance else "step"
+    graph = plan.graph
     stepper = purifier.stepper(graph)
     shape, rows = purifier.image_shape, len(plan.rows)
     rng = np.random.default_rng(0)
     refs = rng.uniform(-1.0, 1.0, (batch, *shape)).astype(np.float32)
     mask = np.zeros((1, *shape[1:]), np.float32)
     mask[:, : shape[1] // 2] = 1.0
+    images, masks = 0.5 * refs + 0.5, np.stack([mask] * batch)
     source = SeededNoise(0)
 
     def bare_calls() -> None:
@@ -239,8 +240,7 @@ def _measure(
         stepper.wait()
 
     def purification(stepper: Stepper = stepper) -> None:
-        jobs = [Job(plan, source.for_image(plan, i, 0, mask, shape), ref, mask) for i, ref in enumerate(refs)]
-        InFlight(stepper).run(jobs, lambda job, x: None)
+        run_images(stepper, images, [plan] * batch, source, lambda image, x: None, masks=masks)
 
     works: dict[str, Work] = {"unet": bare_calls, "step": step_calls, "purification": purification}
     on_host = kind_of(purifier.provider).device == "cpu"

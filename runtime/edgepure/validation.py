@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from .errors import ConfigError
+
 _LONGEST_VALUE = 80
 
 
@@ -21,6 +23,16 @@ class Entry(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            fault = first_fault(error, values, type(self).model_json_schema())
+            raise ConfigError(f"{type(self).__name__}: {fault}", code="E-config-value") from None
+
+    # pydantic need not call it for entries inside of others, whose faults are told by their place in the whole
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -> str:

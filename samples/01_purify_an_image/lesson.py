@@ -6,7 +6,6 @@ import numpy as np
 from PIL import Image
 
 import edgepure
-from edgepure.demo import demo_bundle, demo_images
 
 out = Path("out/01")
 out.mkdir(parents=True, exist_ok=True)
@@ -17,11 +16,11 @@ def save(image: np.ndarray, name: str) -> None:
     Image.fromarray(np.rint(255 * image[0]).astype(np.uint8)).save(out / name)
 
 
-digits = demo_images()
+digits = edgepure.demo_images()
 adversarial, truth = digits.adversarial[0], digits.labels[0]
 save(adversarial, "adversarial.png")
 
-with edgepure.load(demo_bundle()) as purifier:
+with edgepure.load(edgepure.demo_bundle()) as purifier:
     fooled = purifier.logits(adversarial[None]).argmax()
     print(f"the classifier alone sees a {fooled}; it is a {truth}")
 

@@ -3,11 +3,10 @@
 import numpy as np
 
 import edgepure
-from edgepure.demo import demo_bundle, demo_images
 
-digits = demo_images()
+digits = edgepure.demo_images()
 
-with edgepure.load(demo_bundle()) as purifier:
+with edgepure.load(edgepure.demo_bundle()) as purifier:
     print(f"decision rule of the preset: {purifier.preset('uniform').votes}")
     for votes in (1, 3, 9):
         results = purifier.classify(digits.adversarial, "uniform", votes=votes, noise=2)

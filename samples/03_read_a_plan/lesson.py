@@ -1,9 +1,8 @@
 """A purification is a table of rows, one UNet call each. Read it before you pay for it."""
 
 import edgepure
-from edgepure.demo import demo_bundle
 
-with edgepure.load(demo_bundle()) as purifier:
+with edgepure.load(edgepure.demo_bundle()) as purifier:
     for name in sorted(purifier.presets):
         print(f"{name:24} {purifier.plan(name).unet_calls} UNet calls a purification")
 

@@ -3,9 +3,8 @@
 import numpy as np
 
 import edgepure
-from edgepure.demo import demo_bundle, demo_images
 
-digits = demo_images()
+digits = edgepure.demo_images()
 
 mine = {
     "method": {"method": "uniform", "t_star": 150, "steps": 3, "sampler": "ddim", "eta": 1.0},
@@ -13,7 +12,7 @@ mine = {
     "description": "three calls from t = 150",
 }
 
-with edgepure.load(demo_bundle()) as purifier:
+with edgepure.load(edgepure.demo_bundle()) as purifier:
     # The same mask as the bundle's preset, stronger noise inside it.
     ready = purifier.preset("heterogeneous").model_dump()
     stronger = {**ready, "method": {**ready["method"], "t_l": ready["method"]["t_l"] + 50}}

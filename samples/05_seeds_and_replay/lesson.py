@@ -3,11 +3,10 @@
 import numpy as np
 
 import edgepure
-from edgepure.demo import demo_bundle, demo_images
 
-images = demo_images().adversarial[:4]
+images = edgepure.demo_images().adversarial[:4]
 
-with edgepure.load(demo_bundle()) as purifier:
+with edgepure.load(edgepure.demo_bundle()) as purifier:
     # The default: a fresh key from the operating system for every call. Two calls differ.
     first, second = (purifier.purify(images)[0].image for _ in range(2))
     print(f"secret noise, two calls give the same image: {np.array_equal(first, second)}")

@@ -3,16 +3,15 @@
 from collections import Counter
 
 import edgepure
-from edgepure.demo import demo_bundle, demo_images
 
-digits = demo_images()
+digits = edgepure.demo_images()
 preset = "heterogeneous-ssni"  # SSNI: every image gets the noise level that its score norm asks for
 
-with edgepure.load(demo_bundle(), slots=8) as purifier:
+with edgepure.load(edgepure.demo_bundle(), slots=8) as purifier:
     images = [*digits.clean[:32], *digits.adversarial[32:]]
-    finished: list[int] = []
-    results = purifier.purify(images, preset, noise=3, on_progress=lambda done, of: finished.append(done))
-    print(f"{finished[-1]} images finished")
+    finished: list[str] = []
+    results = purifier.purify(images, preset, noise=3, on_progress=lambda share, words: finished.append(words))
+    print(f"{finished[-1]} finished")
 
     calls = Counter(r.unet_calls for r in results)
     print("UNet calls, probe included:", ", ".join(f"{n} images took {c}" for c, n in sorted(calls.items())))

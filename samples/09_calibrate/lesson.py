@@ -6,7 +6,7 @@ from pathlib import Path
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.calibrate import Settings, calibrate
+from edgepure_calibration.calibrate import CalibrateSettings, calibrate
 from edgepure_calibration.calibrate.probes import describe
 
 bundle = Path("out/calibrated")
@@ -19,7 +19,7 @@ clean = LabelledImages(digits.clean, digits.labels, names)
 attacked = LabelledImages(digits.adversarial, digits.labels, names)
 
 # The probes to try, each with noise in the image and without; those of the presets and of the papers come along.
-found = calibrate(bundle, clean, attacked=attacked, settings=Settings(levels=((2,), (10,), (100,), (200,))))
+found = calibrate(bundle, clean, attacked=attacked, settings=CalibrateSettings(levels=((2,), (10,), (100,), (200,))))
 for entry in found.calibration.probes:
     assert entry.separation is not None
     print(f"{describe(entry.probe)}: AUROC {100 * entry.separation.auroc:.0f} %")

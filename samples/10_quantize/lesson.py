@@ -6,7 +6,7 @@ from pathlib import Path
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.quantize import Request, quantize
+from edgepure_calibration.quantize import QuantizeSettings, quantize
 
 bundle = Path("out/quantized")
 shutil.rmtree(bundle, ignore_errors=True)
@@ -19,8 +19,8 @@ attacked = LabelledImages(digits.adversarial, digits.labels, names)
 
 # For TensorRT: this machine cannot time it, but it can judge its decisions.
 for precision in ("int8", "fp16"):
-    request = Request(precision, "tensorrt", presets=("uniform",), redraws=6, threads=1)
-    outcome = quantize(bundle, request, clean, attacked)
+    settings = QuantizeSettings(precision, "tensorrt", presets=("uniform",), redraws=6)
+    outcome = quantize(bundle, settings, clean, attacked)
     gate = outcome.evidence["attempts"][-1]["gates"][0]
     print(f"{precision}: {'accepted' if outcome else 'refused'}")
     for part, flips in gate["flips"].items():

@@ -21,10 +21,10 @@ attacked = LabelledImages(digits.adversarial, digits.labels, names)
 
 # 24 images are searched on; the other 40 measure the best candidates again. Without PyTorch the only attack
 # is the one that was made on the plain classifier.
-found = tune(
-    bundle, clean, attacked=attacked, calls=BUDGET, whitebox=False, references=["heterogeneous"],
-    settings=TuneSettings(trials=10, images=24, finalists=3, seed=4), study="out/study.journal",
-)  # fmt: skip
+settings = TuneSettings(
+    calls=BUDGET, whitebox=False, references=("heterogeneous",), trials=10, images=24, finalists=3, seed=4
+)
+found = tune(bundle, clean, settings, attacked=attacked)
 
 print(f"candidates tried: {len(found.trials)}, of at most {max(p.calls for p in found.trials)} UNet calls a decision")
 print("accuracy on attacked images, and UNet calls a decision:")

@@ -8,9 +8,8 @@ import numpy as np
 import onnx
 
 import edgepure
-from edgepure.bundle.edit import edit_bundle
-from edgepure.demo import demo_bundle, demo_images
-from edgepure.parity.side_by_side import ImageSet
+from edgepure.bundle import edit_bundle
+from edgepure.parity import ImageSet
 from edgepure_export import verify_against_torch
 
 NETWORKS = {
@@ -32,12 +31,12 @@ def change_a_weight(bundle: Path, weight: str) -> None:
         edit.write("weights.bin", bytes(data))
 
 
-alone = edgepure.verify(demo_bundle())
+alone = edgepure.verify(edgepure.demo_bundle())
 print(f"with the recorded vectors: {[level.status for level in alone.levels]}")
 
-digits = demo_images()
+digits = edgepure.demo_images()
 sets = [ImageSet("clean", digits.clean, digits.labels), ImageSet("attacked", digits.adversarial, digits.labels)]
-beside = verify_against_torch(demo_bundle(), **NETWORKS, images=sets, presets=["uniform"])
+beside = verify_against_torch(edgepure.demo_bundle(), **NETWORKS, images=sets, presets=["uniform"])
 print(f"beside PyTorch: {[level.status for level in beside.levels]}")
 for part in beside.levels[3].parts:
     found = part.to_json()
@@ -45,7 +44,7 @@ for part in beside.levels[3].parts:
     print(f"{found['data']}: {found['flips']} of {found['images']} labels flip, at most {most:.1f} % do")
 
 with tempfile.TemporaryDirectory() as folder:
-    copy = Path(shutil.copytree(demo_bundle(), Path(folder) / "digits"))
+    copy = Path(shutil.copytree(edgepure.demo_bundle(), Path(folder) / "digits"))
     change_a_weight(copy, "unet.middle1.conv2.weight")
     print(f"\na weight was changed: {[level.status for level in edgepure.verify(copy).levels]}")
     findings = verify_against_torch(copy, **NETWORKS, pipelines=False).findings

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.evaluate import Footnotes, Settings, evaluate
+from edgepure_calibration.evaluate import EvaluateSettings, evaluate
 from edgepure_calibration.evaluate.card import write_card
 
 bundle = Path("out/evaluated")
@@ -16,10 +16,10 @@ digits = demo_images()
 data = LabelledImages(digits.clean, digits.labels, tuple(str(i) for i in range(len(digits))))
 
 # Weak settings, so that the lesson is quick. noise_seed makes it repeatable; an evaluation leaves it out.
-settings = Settings(attacks=("transfer", "surrogate", "pgd"), eps=0.05, steps=5, eot=2, worst=5, noise_seed=1)
+settings = EvaluateSettings(attacks=("transfer", "surrogate", "pgd"), eps=0.05, steps=5, eot=2, worst=5, noise_seed=1)
 found = evaluate(bundle, data, ["uniform"], settings, checkpointing=False)
 
-notes = Footnotes()
+notes = found.footnotes()
 (preset,) = found.presets
 for attack in (preset.clean, *preset.attacks):
     shares = ", ".join(f"{a.rule} {100 * a.fraction:.1f} %" for a in attack.accuracies)

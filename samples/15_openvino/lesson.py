@@ -8,7 +8,8 @@ import numpy as np
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.images import LabelledImages
-from edgepure_calibration.quantize import Limits, Request, quantize
+from edgepure_calibration.provider import ProviderSettings
+from edgepure_calibration.quantize import Limits, QuantizeSettings, quantize
 
 bundle = Path("out/openvino")
 shutil.rmtree(bundle, ignore_errors=True)
@@ -29,8 +30,9 @@ print(f"{sum(a.label == b.label for a, b in pairs)} of {len(pairs)} attacked dig
 names = tuple(str(i) for i in range(len(digits)))
 clean = LabelledImages(digits.clean, digits.labels, names)
 attacked = LabelledImages(digits.adversarial, digits.labels, names)
-request = Request("bf16", "openvino", provider="openvino", redraws=6, threads=1, limits=Limits(speed=0.0))
-outcome = quantize(bundle, request, clean, attacked)
+settings = QuantizeSettings("bf16", "openvino", redraws=6, limits=Limits(speed=0.0))
+openvino = ProviderSettings("openvino", threads=1, slots=8)
+outcome = quantize(bundle, settings, clean, attacked, provider=openvino)
 print(f"bf16: {'accepted' if outcome else 'refused'}, measured on {outcome.evidence['measured_on']}")
 for part, flips in outcome.evidence["attempts"][-1]["gates"][0]["flips"].items():
     flipped, redrawn = (100 * flips[key] / flips["decisions"] for key in ("flipped", "redrawn"))

@@ -1,7 +1,8 @@
-"""Many clients at once, and some that are refused. Takes the service's URL."""
+"""Many clients at once, and some that are refused. Takes the server's address."""
 
 import io
 import json
+import struct
 import sys
 import urllib.error
 import urllib.request
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from edgepure.demo import demo_images
+from edgepure import demo_images
 
 url = sys.argv[1]
 digits = demo_images()
@@ -24,7 +25,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def ask(path: str, data: bytes | None = None, **headers: str) -> tuple[int, dict[str, object]]:
-    request = urllib.request.Request(url + path, data, headers)
+    request = urllib.request.Request(url + path, data, {name.replace("_", "-"): text for name, text in headers.items()})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
@@ -32,19 +33,31 @@ def ask(path: str, data: bytes | None = None, **headers: str) -> tuple[int, dict
         return error.code, json.load(error)
 
 
+def infer(file: bytes, **headers: str) -> tuple[int, dict[str, object]]:
+    """One image file in the protocol's binary form: JSON first, then the file with its length before it."""
+    raw = struct.pack("<I", len(file)) + file
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(raw)}}
+    head = json.dumps({"inputs": [image], "outputs": [{"name": "class_name"}]}).encode()
+    length = {"Inference_Header_Content_Length": str(len(head))}
+    return ask("/v2/models/digits/infer", head + raw, **length, **headers)
+
+
 with ThreadPoolExecutor(16) as clients:
-    answers = list(clients.map(lambda image: ask("/classify", png(image)), digits.adversarial))
-right = [body["label"] == str(truth) for (_, body), truth in zip(answers, digits.labels, strict=True)]
+    answers = list(clients.map(lambda image: infer(png(image)), digits.adversarial))
+right = [
+    code == 200 and body["outputs"][0]["data"] == [str(truth)]
+    for (code, body), truth in zip(answers, digits.labels, strict=True)
+]
 print(f"{len(answers)} attacked digits from 16 clients: all answered: {all(code == 200 for code, _ in answers)}")
 print(f"most of them are seen as what they are: {np.mean(right) > 0.8}")
 
 image = png(digits.clean[0])
-for words, path, data, headers in (
-    ("a client chooses the seed", "/classify?seed=1", image, {}),
-    ("not an image", "/classify", b"hello", {}),
-    ("another size", "/classify", png(np.zeros((1, 32, 32))), {}),
-    ("a gigabyte is announced", "/classify", b"", {"Content-Length": "1000000000"}),
+for words, (code, body) in (
+    ("not an image", infer(b"hello")),
+    ("another size", infer(png(np.zeros((1, 32, 32))))),
+    ("no time at all", infer(image, X_Request_Timeout="0.000001")),
+    ("a gigabyte is announced", ask("/v2/models/digits/infer", b"", Content_Length="1000000000")),
+    ("a client unloads the model", ask("/v2/repository/models/digits/unload", b"")),
 ):
-    code, body = ask(path, data, **headers)
-    print(f"{words}: {code}, {body['error']}")
-print(f"health: {ask('/health')}")
+    print(f"{words}: {code} {body['code']}")
+print(f"ready: {ask('/v2/health/ready')}")

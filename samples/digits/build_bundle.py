@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +27,7 @@ from edgepure.bundle.calibration import Calibration
 from edgepure.bundle.manifest import SELFTEST_FILE, Manifest
 from edgepure.files.atomic import atomic_directory, write_npz
 from edgepure.images.dataset import LabelledImages
+from edgepure.types import Progress
 from edgepure_calibration.attacks import PGD
 from edgepure_export.bundle.recordings import record_pipelines
 from edgepure_export.bundle.writer import export_bundle
@@ -38,9 +39,6 @@ PACKAGE_DATA = Path(__file__).resolve().parents[2] / "runtime" / "edgepure" / "d
 #: The attack whose results travel with the package, and the test images it is shown on.
 TRANSFER = PGD(eps=0.1, steps=40, seed=1)
 PACKAGED_IMAGES, PACKAGED_SEED = 64, 20250301
-
-#: Called with (what is being done, share of the work that is done).
-Progress = Callable[[str, float], None]
 
 
 def reference(classifier: DigitsClassifier, unet: DigitsUNet) -> TorchReference:
@@ -60,7 +58,7 @@ def build(out: Path, weights: Path = WEIGHTS, *, on_progress: Progress | None = 
     """
     classifier, unet = load_classifier(weights), load_unet(weights)
     split = load_digits_split()
-    report = on_progress or (lambda what, share: None)
+    report: Progress = on_progress or (lambda share, words: None)
     with atomic_directory(out, overwrite=True) as folder:
         made = export_bundle(
             classifier,
@@ -76,17 +74,17 @@ def build(out: Path, weights: Path = WEIGHTS, *, on_progress: Progress | None = 
             sample_images=split.train.images[:16],
             classifier_source=_source(classifier, weights / "classifier.safetensors"),
             diffusion_source=_source(unet, weights / "unet.safetensors"),
-            on_progress=lambda what, share: report(what, 0.85 * share),
+            on_progress=lambda share, words: report(0.85 * share, words),
         )
-        report("measuring score norms", 0.85)
+        report(0.85, "measuring score norms")
         with edgepure.load(made, slots=64) as purifier:
             calibration = calibrate_digits(purifier, seen(split))
-        report("recording the SSNI presets", 0.97)
+        report(0.97, "recording the SSNI presets")
         add_presets(made, ssni_presets(calibration), reference(classifier, unet), split.train, calibration)
         for file in made.iterdir():
             file.rename(folder / file.name)
         made.rmdir()
-    report("done", 1.0)
+    report(1.0, "done")
     return out
 
 
@@ -171,7 +169,7 @@ def main(
     """Export the digits models; without --out, renew the data that ship with the package."""
     console = Console()
     with console.status("starting") as status:
-        bundle = build(out or PACKAGE_DATA / "digits", weights, on_progress=lambda what, share: status.update(what))
+        bundle = build(out or PACKAGE_DATA / "digits", weights, on_progress=lambda share, words: status.update(words))
         if out is None:
             package_images(PACKAGE_DATA / "digits_images.npz", weights)
     manifest = Bundle.open(bundle).manifest

@@ -27,10 +27,7 @@ from workers import Pair, Report, Workers
 
 import edgepure
 from edgepure.cli.progress import Progress, duration
-from edgepure.demo.evaluate import MethodRun, ScoredRun, evaluate, evaluate_methods, plain_labels
-from edgepure.demo.page import write
-from edgepure.errors import VerificationError
-from edgepure.parity.verify import verify
+from edgepure.demo import MethodRun, ScoredRun, evaluate, evaluate_methods, plain_labels, write
 from edgepure_calibration.attacks import PGD, Defence
 from edgepure_export.twin.reference import TorchReference
 
@@ -180,12 +177,12 @@ def main(
     clean, labels = test.images[chosen], test.labels[chosen]
 
     with clock.stage("export to ONNX") as bar:
-        bundle = build(out / "bundle", weights, on_progress=lambda what, share: bar.update(share, what))
+        bundle = build(out / "bundle", weights, on_progress=bar.update)
     with clock.stage("self-test") as bar:
-        verification = verify(bundle, threads=1, on_progress=bar.update)
+        verification = edgepure.verify(bundle, threads=1, on_progress=bar.update)
         console.print(f"    {verification}")
         if not verification:
-            raise VerificationError(str(verification))
+            raise edgepure.VerificationError(str(verification))
     with edgepure.load(bundle, threads=1) as purifier, Workers(bundle, weights, cores) as workers:
         for graph, difference in purifier.bundle.manifest.provenance.parity.items():
             console.print(f"    {graph}: largest difference to PyTorch {difference:.1e}")

@@ -10,7 +10,10 @@ import torch
 from data import Images, Labels
 
 from edgepure import Preset, Purifier
-from edgepure.demo.evaluate import (
+from edgepure.demo import (
+    ColumnProtocol,
+    DemoReport,
+    Gallery,
     MethodRun,
     ScoredRun,
     attack_gallery,
@@ -19,10 +22,9 @@ from edgepure.demo.evaluate import (
     plain_labels,
     plan_rows,
 )
-from edgepure.demo.report import ColumnProtocol, DemoReport, Gallery
-from edgepure.parity.verification import Verification
-from edgepure.purify.scores import Score
-from edgepure.report.environment import environment
+from edgepure.parity import Verification
+from edgepure.purify import Score
+from edgepure.report import environment
 from edgepure_calibration.attacks import PGD, Defence
 
 
@@ -191,20 +193,36 @@ def _galleries(run: DemoRun, purifier: Purifier, default: str) -> tuple[Gallery,
         attack_gallery(
             "Before and after",
             f"The first test image of every class, attacked on the plain classifier. {default}{mask}.",
-            classes, run.clean, run.attacked, run.labels, run.plain["clean"], run.plain["attacked"],
-            run.methods[default].attacked.results, picks,
+            classes,
+            run.clean,
+            run.attacked,
+            run.labels,
+            run.plain["clean"],
+            run.plain["attacked"],
+            run.methods[default].attacked.results,
+            picks,
         ),
         attack_gallery(
             "Attacked through the defence",
             "The first of every class among those that were attacked through purification and classifier together (a "
             "smaller perturbation, see the footnotes). The answer below 'adversarial' is the plain classifier's.",
-            classes, clean, adversarial, truth, run.plain["clean"][index], plain_labels(purifier, adversarial),
-            run.whitebox[default].results, one_of_each_class(truth),
+            classes,
+            clean,
+            adversarial,
+            truth,
+            run.plain["clean"][index],
+            plain_labels(purifier, adversarial),
+            run.whitebox[default].results,
+            one_of_each_class(truth),
         ),
         method_gallery(
             "Every method",
             "The same attacked images after one purification by each method, with the answer of all its votes.",
-            classes, run.attacked, run.labels, run.plain["attacked"],
-            {name: method.attacked.results for name, method in run.methods.items()}, picks[:4],
+            classes,
+            run.attacked,
+            run.labels,
+            run.plain["attacked"],
+            {name: method.attacked.results for name, method in run.methods.items()},
+            picks[:4],
         ),
-    )  # fmt: skip
+    )

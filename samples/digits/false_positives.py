@@ -13,7 +13,7 @@ from data import load_digits_split
 
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.purify.monitor import Reference, reference_of
+from edgepure.purify import Reference, reference_of
 
 RATES = (0.01, 0.02, 0.05, 0.1)
 SPLITS = 200
@@ -44,8 +44,10 @@ def main() -> None:
     joined = " | ".join(f"{100 * np.mean(values <= a):.1f} %" if smallest <= a else "-" for a in RATES)
     print(f"| reference | stated {' | '.join(f'{100 * a:g} %' for a in RATES)} |\n|---|{'---|' * len(RATES)}")
     print(f"| {half} held-out digits, on the {len(norms) - half} others ({SPLITS} splits) | {joined} |")
-    print(f"| {len(shipped)} training digits (the shipped bundle), on {len(norms)} held-out ones | "
-          f"{flagged(shipped, norms)} |")  # fmt: skip
+    print(
+        f"| {len(shipped)} training digits (the shipped bundle), on {len(norms)} held-out ones | "
+        f"{flagged(shipped, norms)} |"
+    )
     print(f"\nattacked digits, the shipped reference: {flagged(shipped, attacked)}")
 
 

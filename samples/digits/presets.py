@@ -20,9 +20,15 @@ MASK = {"rule": "minmax", "area": 0.3}
 
 UNIFORM = {"method": "uniform", "t_star": 120, "steps": 3, "sampler": "ddpm"}
 HETEROGENEOUS = {
-    "method": "heterogeneous", "t_l": 200, "t_s": 100, "stage1_steps": 2, "stage2_steps": 2, "resample": "single",
-    "U": 3, "eta": 1.0,
-}  # fmt: skip
+    "method": "heterogeneous",
+    "t_l": 200,
+    "t_s": 100,
+    "stage1_steps": 2,
+    "stage2_steps": 2,
+    "resample": "single",
+    "U": 3,
+    "eta": 1.0,
+}
 
 #: Noise level at which SSNI looks at an image: one UNet call.
 PROBE = EpsSpec(levels=(10.0,))
@@ -44,25 +50,36 @@ FIXED: dict[str, dict[str, Any]] = {
     "uniform": {"method": UNIFORM, "description": "DiffPure: the same noise everywhere"},
     "repaint": {
         "method": {
-            "method": "repaint", "respacing": "20", "t_T": 4, "jump_length": 1, "jump_n_sample": 2,
+            "method": "repaint",
+            "respacing": "20",
+            "t_T": 4,
+            "jump_length": 1,
+            "jump_n_sample": 2,
         },
         "mask": {"rule": "minmax", "area": 0.6},  # what lies outside is never purified: keep that small
         "description": "inpainting inside the mask with repeated steps",
     },
     "gdmp": {
         "method": {
-            "method": "gdmp", "respacing": "40", "purify_steps": 4, "rounds": 2, "guide_scale": 200.0,
+            "method": "gdmp",
+            "respacing": "40",
+            "purify_steps": 4,
+            "rounds": 2,
+            "guide_scale": 200.0,
             "variance": "fixed_small",
         },
         "description": "denoising guided towards the input, two rounds",
     },
     "gnsp": {
         "method": {
-            "method": "gnsp", "max_timesteps": [30, 60, 120], "num_denoising_steps": [1, 2, 3], "clip": True,
+            "method": "gnsp",
+            "max_timesteps": [30, 60, 120],
+            "num_denoising_steps": [1, 2, 3],
+            "clip": True,
         },
         "description": "three rounds with growing noise",
     },
-}  # fmt: skip
+}
 
 
 def with_votes(preset: dict[str, Any]) -> dict[str, Any]:

@@ -24,13 +24,19 @@ from edgepure.cli.progress import Progress
 from edgepure.demo import demo_bundle
 from edgepure.files.atomic import write_text
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.quantize import Limits, Request, quantize
+from edgepure_calibration.provider import ProviderSettings
+from edgepure_calibration.quantize import Limits, QuantizeSettings, quantize
 
 #: What is made, by (precision, engine).
 VARIANTS: tuple[tuple[VariantName, Target], ...] = (
-    ("int8", "cpu"), ("bf16", "openvino"), ("int8", "openvino"),
-    ("fp16", "tensorrt"), ("bf16", "tensorrt"), ("int8", "tensorrt"), ("fp8", "tensorrt"),
-)  # fmt: skip
+    ("int8", "cpu"),
+    ("bf16", "openvino"),
+    ("int8", "openvino"),
+    ("fp16", "tensorrt"),
+    ("bf16", "tensorrt"),
+    ("int8", "tensorrt"),
+    ("fp8", "tensorrt"),
+)
 PRESETS = ("heterogeneous", "uniform", "heterogeneous-ssni", "uniform-ssni")
 
 
@@ -92,14 +98,17 @@ def main(
         clean, attacked = clean.take(100, 0), attacked.take(100, 0)
     found = []
     for precision, target in VARIANTS[:3] if quick else VARIANTS:
-        request = Request(
-            precision, target, presets=PRESETS[:1] if quick else PRESETS, threads=1, limits=Limits(speed=0.0),
-            provider="openvino" if target == "openvino" else "cpu",
-        )  # fmt: skip
+        share = 0.05 if quick else 0.02
+        limits = Limits(flips=share, accuracy=share, speed=0.0)
+        settings = QuantizeSettings(
+            precision,
+            target,
+            presets=PRESETS[:1] if quick else PRESETS,
+            limits=limits,
+        )
+        provider = ProviderSettings("openvino" if target == "openvino" else "cpu", threads=1, slots=8)
         with Progress(f"{precision} for {target}") as bar:
-            outcome = quantize(
-                bundle, request, clean, attacked, on_progress=lambda what, share, bar=bar: bar.update(share, what)
-            )
+            outcome = quantize(bundle, settings, clean, attacked, provider=provider, on_progress=bar.update)
         found.append(dict(outcome.evidence))
         write_text(out / f"{precision}-{target}.json", json.dumps(found[-1], indent=1) + "\n")
         print(f"\n{precision} for {target}: {found[-1]['measured_on']}\n\n{decisions_table(found[-1])}", flush=True)

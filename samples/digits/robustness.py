@@ -29,32 +29,47 @@ from edgepure.cli.progress import duration
 from edgepure.demo import demo_bundle
 from edgepure.files.atomic import write_text
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.evaluate import Evaluation, Footnotes, Settings, evaluate
+from edgepure_calibration.evaluate import Evaluated, EvaluateSettings, Footnotes, evaluate
 from edgepure_calibration.evaluate.ablation import Ablation, resampling_ablation
 from edgepure_calibration.evaluate.card import write_card
 from edgepure_calibration.evaluate.report import write_report
 from edgepure_calibration.evaluate.tables import attack_table, mask_table, policy_table, summary_table
+from edgepure_calibration.provider import ProviderSettings
 from edgepure_export import load_twin
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 #: The presets, the most expensive ones first, so that the processes end together.
 PRESETS = (
-    "heterogeneous", "heterogeneous-ssni", "gdmp", "repaint", "gnsp", "heterogeneous-official", "uniform-ssni",
+    "heterogeneous",
+    "heterogeneous-ssni",
+    "gdmp",
+    "repaint",
+    "gnsp",
+    "heterogeneous-official",
+    "uniform-ssni",
     "uniform",
-)  # fmt: skip
+)
 #: Those that are also attacked through their mask, with the score norm kept small, by BPDA and through a surrogate.
 CLOSELY = ("heterogeneous", "uniform-ssni")
 #: The preset that is attacked once more with all the strength that critics ask for, and tried with known noise.
 STRONGLY, POLICIES = ("uniform",), ("uniform",)
 
-TABLE = Settings(
-    attacks=("transfer", "pgd", "apgd", "low-frequency", "square"), eps=0.05, steps=20, eot=5, images=64,
-    votes=5, worst=10, selection=10, queries=150, batch=64,
-)  # fmt: skip
+TABLE = EvaluateSettings(
+    attacks=("transfer", "pgd", "apgd", "low-frequency", "square"),
+    eps=0.05,
+    steps=20,
+    eot=5,
+    images=64,
+    votes=5,
+    worst=10,
+    selection=10,
+    queries=150,
+    batch=64,
+)
 CLOSER = replace(TABLE, attacks=("bpda", "surrogate", "pgd", "pgd-small-norm"), mask_gradient="soft", seeds=(0, 1, 2))
 STRONG = replace(TABLE, attacks=("pgd",), steps=100, eot=20)
 #: With twice the radius: at half of it the policies can hardly be told apart on so many images.
-POLICY = replace(TABLE, attacks=("square",), eps=0.1, steps=40)
+POLICY = replace(TABLE, attacks=("square",), eps=0.1, steps=40, noise_policy=True)
 QUICK = {"images": 16, "steps": 4, "eot": 2, "queries": 10, "selection": 2}
 #: Images of the ablation; its clean accuracy needs no attack.
 ABLATION_IMAGES = 64
@@ -68,8 +83,7 @@ class Task:
 
     group: str
     preset: str
-    settings: Settings
-    policies: bool = False
+    settings: EvaluateSettings
 
     @property
     def title(self) -> str:
@@ -82,7 +96,7 @@ def tasks(quick: bool) -> list[Task]:
     made = [
         *(Task("strong", name, STRONG) for name in STRONGLY),
         *(Task("closer", name, CLOSER) for name in CLOSELY),
-        *(Task("noise", name, POLICY, policies=True) for name in POLICIES),
+        *(Task("noise", name, POLICY) for name in POLICIES),
         *(Task("table", name, TABLE) for name in PRESETS),
     ]
     return [replace(t, settings=replace(t.settings, **QUICK)) for t in made] if quick else made
@@ -94,39 +108,44 @@ def test_images() -> LabelledImages:
     return LabelledImages(test.images, test.labels, tuple(str(i) for i in range(len(test))))
 
 
-def work_on(task: Task, bundle: Path, work: Path) -> Evaluation:
+def work_on(task: Task, bundle: Path, work: Path) -> Evaluated:
     """Evaluate one task, in a process of its own. The networks are small, so activations are kept."""
     torch.set_num_threads(1)
     return evaluate(
-        bundle, test_images(), [task.preset], task.settings, with_noise_policy=task.policies, threads=1,
-        checkpointing=False, work=work,
-    )  # fmt: skip
+        bundle,
+        test_images(),
+        [task.preset],
+        task.settings,
+        provider=ProviderSettings(threads=1),
+        checkpointing=False,
+        work=work,
+    )
 
 
-def run_all(todo: Sequence[Task], bundle: Path, work: Path, cores: int) -> dict[str, list[tuple[Task, Evaluation]]]:
+def run_all(todo: Sequence[Task], bundle: Path, work: Path, cores: int) -> dict[str, list[tuple[Task, Evaluated]]]:
     """The evaluations by group, in the order of ``todo``."""
-    found: dict[Task, Evaluation] = {}
+    found: dict[Task, Evaluated] = {}
     started = perf_counter()
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
-        futures: dict[Future[Evaluation], Task] = {pool.submit(work_on, t, bundle, work): t for t in todo}
+        futures: dict[Future[Evaluated], Task] = {pool.submit(work_on, t, bundle, work): t for t in todo}
         for future in as_completed(futures):
             task = futures[future]
             found[task] = future.result()
             spent = duration(perf_counter() - started)
             console.print(f"  {len(found)}/{len(todo)} {task.title}: {spent} in all")
-    groups: dict[str, list[tuple[Task, Evaluation]]] = {}
+    groups: dict[str, list[tuple[Task, Evaluated]]] = {}
     for task in todo:
         groups.setdefault(task.group, []).append((task, found[task]))
     return groups
 
 
-def merged(found: Sequence[tuple[Task, Evaluation]]) -> Evaluation:
-    """Evaluations of different presets on the same images and settings as one."""
+def merged(found: Sequence[tuple[Task, Evaluated]]) -> Evaluated:
+    """Evaluateds of different presets on the same images and settings as one."""
     first = found[0][1]
     return replace(first, presets=tuple(preset for _, one in found for preset in one.presets))
 
 
-def everything(groups: dict[str, Evaluation]) -> Evaluation:
+def everything(groups: dict[str, Evaluated]) -> Evaluated:
     """All groups as one evaluation: every preset once, with all attacks on it and the experiment on noise."""
     table = groups["table"]
     others = [preset for name in ("strong", "closer") for preset in groups[name].presets]
@@ -148,7 +167,7 @@ def ablation(bundle: Path, quick: bool) -> Ablation:
         return resampling_ablation(purifier, twin, "heterogeneous", data, repetitions=20, rounds=1 if quick else 5)
 
 
-def markdown(groups: dict[str, Evaluation], resampling: Ablation, seconds: float, cores: int, quick: bool) -> str:
+def markdown(groups: dict[str, Evaluated], resampling: Ablation, seconds: float, cores: int, quick: bool) -> str:
     """docs/results/robustness-digits.md."""
     table = groups["table"]
     facts, notes = table.facts, Footnotes()
@@ -167,9 +186,11 @@ def markdown(groups: dict[str, Evaluation], resampling: Ablation, seconds: float
         "",
     ]
     for group, heading in (
-        ("table", "Every preset"), ("strong", "As strong as critics ask for: 100 steps, EOT 20"),
-        ("closer", "A closer look: mask, score norm, BPDA, surrogate"), ("noise", "Where the noise comes from"),
-    ):  # fmt: skip
+        ("table", "Every preset"),
+        ("strong", "As strong as critics ask for: 100 steps, EOT 20"),
+        ("closer", "A closer look: mask, score norm, BPDA, surrogate"),
+        ("noise", "Where the noise comes from"),
+    ):
         found = groups[group]
         parts += [f"## {heading}", ""]
         if group == "table":
@@ -191,12 +212,16 @@ def markdown(groups: dict[str, Evaluation], resampling: Ablation, seconds: float
     return "\n".join(parts)
 
 
-def _resubmission(*found: Evaluation) -> list[str]:
+def _resubmission(*found: Evaluated) -> list[str]:
     """Success of an attacker who sends the same image again, under PGD."""
-    lines = ["## Sending an image again", "",
-             "Share of the images read wrong at least once in so many single purifications, under `pgd` (its "
-             "protocol: as "
-             "in the tables above).", ""]  # fmt: skip
+    lines = [
+        "## Sending an image again",
+        "",
+        "Share of the images read wrong at least once in so many single purifications, under `pgd` (its "
+        "protocol: as "
+        "in the tables above).",
+        "",
+    ]
     queries = range(1, 1 + max(len(a.resubmission) for one in found for p in one.presets for a in p.attacks))
     lines += ["| preset | " + " | ".join(f"{q}" for q in queries) + " |", "|---" * (len(queries) + 1) + "|"]
     for preset in found[0].presets:
@@ -205,28 +230,31 @@ def _resubmission(*found: Evaluation) -> list[str]:
     return [*lines, ""]
 
 
-def _agreement(found: Sequence[Evaluation]) -> list[str]:
+def _agreement(found: Sequence[Evaluated]) -> list[str]:
     every = [a.agreement for one in found for p in one.presets for a in p.attacks if a.agreement is not None]
     flips, images = sum(a.flips for a in every), sum(a.images for a in every)
     masks = sum(a.masks or 0 for a in every)
     largest = max(a.difference for a in every)
     return [
-        "## Twin and engine", "",
+        "## Twin and engine",
+        "",
         f"All attacked images, purified with the same noise by the PyTorch twin and by the deployed engine: {flips} of "
         f"{images} answers differ, {masks} masks differ in some pixel, and pixels of the others by at most "
         f"{largest:.1e}.",
         "",
-    ]  # fmt: skip
+    ]
 
 
 def _ablation(found: Ablation) -> list[str]:
     lines = [
-        "## What resampling costs", "",
+        "## What resampling costs",
+        "",
         f"The grid of `{found.preset}`, on the deployed engine, one thread; `multi` repeats every step of the first "
-        f"stage {found.repetitions} times. Gradient memory: what autograd keeps for one image, nothing recomputed.", "",
+        f"stage {found.repetitions} times. Gradient memory: what autograd keeps for one image, nothing recomputed.",
+        "",
         "| resampling | UNet calls | extra calls | ms a purification | gradient memory | clean, single purification |",
         "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for v in found.variants:
         lines.append(
             f"| {v.name} | {v.unet_calls:g} | {v.extra:g} | {v.ms:.2f} | {v.gradient_bytes / 1e6:.1f} MB | "
@@ -234,9 +262,12 @@ def _ablation(found: Ablation) -> list[str]:
         )
     for name in ("single (paper)", "single (fused)"):
         saved = found.saved(name)
-        lines += ["", f"`{name}` against `multi`: {100 * saved['unet_calls']:.0f} % of all UNet calls saved "
-                  f"({100 * saved['extra_unet_calls']:.0f} % of the extra ones), {100 * saved['time']:.0f} % of the "
-                  f"time, {100 * saved['gradient_memory']:.0f} % of the gradient memory."]  # fmt: skip
+        lines += [
+            "",
+            f"`{name}` against `multi`: {100 * saved['unet_calls']:.0f} % of all UNet calls saved "
+            f"({100 * saved['extra_unet_calls']:.0f} % of the extra ones), {100 * saved['time']:.0f} % of the "
+            f"time, {100 * saved['gradient_memory']:.0f} % of the gradient memory.",
+        ]
     return [*lines, ""]
 
 

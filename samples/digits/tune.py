@@ -28,11 +28,12 @@ from edgepure.cli.progress import Progress
 from edgepure.demo import demo_bundle
 from edgepure.images.dataset import LabelledImages
 from edgepure.methods.published import get
-from edgepure.purify.scores import Score
-from edgepure_calibration.attacks import APGD
+from edgepure.purify import Score
+from edgepure_calibration.attacks import AttackSeeds, AttackSettings, attack_named
+from edgepure_calibration.provider import ProviderSettings
 from edgepure_calibration.tune import TuneSettings, Tuning, tune
 from edgepure_calibration.tune.candidate import Candidate
-from edgepure_calibration.tune.meter import Meter
+from edgepure_calibration.tune.deployed import DeployedGraphs
 from edgepure_calibration.tune.report import write_report
 from edgepure_calibration.tune.whitebox import TwinLoader, WhiteBox, transfer
 from edgepure_export.twin.reference import TorchReference
@@ -42,12 +43,23 @@ BUDGET = 10
 #: Images of the training part that join the 150 of the validation part.
 TRAINING_IMAGES = 350
 SETTINGS = TuneSettings(
-    trials=50, images=150, whitebox_images=40, final_images=200, final_whitebox_images=64, finalists=5, eps=0.1,
-    search_steps=5, search_eot=2, final_steps=10, final_eot=2, seed=1,
-)  # fmt: skip
+    calls=BUDGET,
+    trials=50,
+    images=150,
+    whitebox_images=40,
+    final_images=200,
+    final_whitebox_images=64,
+    finalists=5,
+    eps=0.1,
+    search_steps=5,
+    search_eot=2,
+    final_steps=10,
+    final_eot=2,
+    seed=1,
+)
 #: The comparison: all test images, and the attack on both presets, with a seed that tuning did not use.
 TEST_SEED, NOISE_SEED, ATTACKER_SEED = 20250301, 91, 92
-ATTACK = APGD(eps=0.1, loss="dlr", steps=7, eot=2, seed=93, batch=20)
+ATTACK, STRENGTH = attack_named("apgd-dlr"), AttackSettings(eps=0.1, steps=7, eot=2, batch=20)
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -70,11 +82,11 @@ def papers_preset(area: float | None) -> Preset:
 
 
 def stronger_paper_preset(
-    meter: Meter, tuning: Tuning, data: LabelledImages, twin: TwinLoader
+    meter: DeployedGraphs, tuning: Tuning, data: LabelledImages, twin: TwinLoader
 ) -> tuple[str, Candidate]:
     """Of the two masks the one that keeps the 100 calls more robust, by transferred attacks on training images."""
     some = data.take(200, TEST_SEED)
-    attacked = transfer(twin, tuning.settings.eps)(some, TEST_SEED)
+    attacked = transfer(twin, meter.purifier(), tuning.settings.eps)(some, TEST_SEED)
     found = {
         name: Candidate(papers_preset(area))
         for name, area in (("the paper's tau 0.9", None), ("area 0.3, as this sample's presets", 0.3))
@@ -85,19 +97,25 @@ def stronger_paper_preset(
 
 
 def answer(
-    name: str, candidate: Candidate, meter: Meter, whitebox: WhiteBox, test: LabelledImages, bar: Progress
+    name: str, candidate: Candidate, meter: DeployedGraphs, whitebox: WhiteBox, test: LabelledImages, bar: Progress
 ) -> Answer:
     """Attack one preset and let the deployed graphs answer."""
     start = perf_counter()
-    attacked = whitebox(candidate, test, lambda step: bar.update(step / ATTACK.steps, f"attacking {name}"))
+    purifier = meter.purifier(candidate.precision)
+    attacked = whitebox(candidate, purifier, test, lambda share: bar.update(share, f"attacking {name}"))
     seconds = perf_counter() - start
     results = meter.purifier(candidate.precision).run(attacked.images, candidate.preset, noise=NOISE_SEED + 1)
     assert test.labels is not None
     right = np.array([r.label == label for r, label in zip(results, test.labels, strict=True)])
     return Answer(
-        name, candidate, meter.calls(candidate), meter.score(candidate, test, NOISE_SEED),
-        Score.of_results(results, [int(n) for n in test.labels]), right, seconds,
-    )  # fmt: skip
+        name,
+        candidate,
+        meter.calls(candidate),
+        meter.score(candidate, test, NOISE_SEED),
+        Score.of_results(results, [int(n) for n in test.labels]),
+        right,
+        seconds,
+    )
 
 
 def main(
@@ -114,9 +132,19 @@ def main(
     settings, test = SETTINGS, labelled(split.test)
     if quick:
         settings = TuneSettings(
-            trials=4, images=32, whitebox_images=8, final_images=32, final_whitebox_images=8, finalists=2, eps=0.1,
-            search_steps=2, search_eot=1, final_steps=2, final_eot=1,
-        )  # fmt: skip
+            calls=BUDGET,
+            trials=4,
+            images=32,
+            whitebox_images=8,
+            final_images=32,
+            final_whitebox_images=8,
+            finalists=2,
+            eps=0.1,
+            search_steps=2,
+            search_eot=1,
+            final_steps=2,
+            final_eot=1,
+        )
         test = test.take(10, TEST_SEED)
     networks = reference(load_classifier(), load_unet())
 
@@ -132,15 +160,20 @@ def main(
 
     with Progress("tuning") as bar:
         tuning = tune(
-            bundle, data, calls=BUDGET, settings=settings, twin=twin, threads=1, study=out / "study.journal",
+            bundle,
+            data,
+            settings,
+            twin=twin,
+            provider=ProviderSettings(threads=1),
+            work=out / "trials",
             on_progress=bar.update,
-        )  # fmt: skip
+        )
     timings["tuning"] = tuning.facts["seconds"]  # those of interrupted runs included
     write_report(tuning, out / "tuning.html")
 
     start = perf_counter()
-    with Meter(bundle, threads=1) as meter, Progress("comparing") as bar:
-        whitebox = WhiteBox(twin, ATTACK, ATTACKER_SEED)
+    with DeployedGraphs(bundle, threads=1) as meter, Progress("comparing") as bar:
+        whitebox = WhiteBox(twin, ATTACK, STRENGTH, AttackSeeds(base=93, noise=ATTACKER_SEED, starts=(93,)))
         mask, baseline = stronger_paper_preset(meter, tuning, data, twin)
         named: dict[str, Candidate] = {}
         for name, point in tuning.chosen.items():
@@ -152,7 +185,7 @@ def main(
         named["the paper's 100 calls"] = baseline
         answers = [answer(name, candidate, meter, whitebox, test, bar) for name, candidate in named.items()]
     timings["comparison"] = perf_counter() - start
-    write_results(out, tuning, ATTACK, answers, mask, timings)
+    write_results(out, tuning, whitebox, answers, mask, timings)
     for a in answers:
         console.print(f"{a.name:24} {a.calls:4} UNet calls   clean {share(a.clean)}   white-box {share(a.whitebox)}")
     console.print(f"written: {out}/tuning.html, tuning.json, tuning.md")

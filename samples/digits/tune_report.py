@@ -11,12 +11,11 @@ import torch
 
 from edgepure.cli.progress import duration
 from edgepure.files.atomic import write_json, write_text
-from edgepure.purify.scores import Score
-from edgepure_calibration.attacks import APGD
+from edgepure.purify import Score
 from edgepure_calibration.tune import Tuning
 from edgepure_calibration.tune.candidate import Candidate
 from edgepure_calibration.tune.result import score_data
-from edgepure_calibration.tune.whitebox import describe
+from edgepure_calibration.tune.whitebox import WhiteBox, describe
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,14 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "preset": self.name, "summary": self.candidate.summary(), **self.candidate.to_dict(),
-            "unet_calls": self.calls, "clean": score_data(self.clean), "whitebox": score_data(self.whitebox),
+            "preset": self.name,
+            "summary": self.candidate.summary(),
+            **self.candidate.to_dict(),
+            "unet_calls": self.calls,
+            "clean": score_data(self.clean),
+            "whitebox": score_data(self.whitebox),
             "attack_seconds": round(self.seconds, 1),
-        }  # fmt: skip
+        }
 
 
 def difference(one: Answer, other: Answer) -> dict[str, float]:
@@ -46,13 +49,17 @@ def difference(one: Answer, other: Answer) -> dict[str, float]:
     mean = (wins - losses) / n
     deviation = np.sqrt(max(wins + losses - (wins - losses) ** 2 / n, 0.0)) / n
     return {
-        "difference": mean, "low": mean - 1.96 * deviation, "high": mean + 1.96 * deviation,
-        "only the first right": wins, "only the second right": losses, "images": n,
-    }  # fmt: skip
+        "difference": mean,
+        "low": mean - 1.96 * deviation,
+        "high": mean + 1.96 * deviation,
+        "only the first right": wins,
+        "only the second right": losses,
+        "images": n,
+    }
 
 
 def write_results(
-    folder: Path, tuning: Tuning, attack: APGD, answers: list[Answer], mask: str, timings: dict[str, float]
+    folder: Path, tuning: Tuning, attack: WhiteBox, answers: list[Answer], mask: str, timings: dict[str, float]
 ) -> None:
     """tuning.json and tuning.md."""
     baseline = answers[-1]
@@ -61,7 +68,7 @@ def write_results(
         "tuning": {key: value for key, value in tuning.to_dict().items() if key != "trials"},
         "comparison": {
             "images": f"{len(baseline.right)} held-back test images, drawn in equal shares",
-            "attack": describe(attack),
+            "attack": describe(attack.attack, attack.settings, attack.seeds),
             "decision": "by the deployed graphs; the attacker does not know their noise",
             "mask of the 100 calls": mask,
             "presets": [a.to_dict() for a in answers],
@@ -81,7 +88,7 @@ def share(score: Score) -> str:
 
 def markdown(
     tuning: Tuning,
-    attack: APGD,
+    attack: WhiteBox,
     answers: list[Answer],
     differences: dict[str, dict[str, float]],
     mask: str,
@@ -112,10 +119,10 @@ def markdown(
         *(f"- **{a.name}**: {a.candidate.summary()}." for a in answers),
         f"- **Images**: {n} held-back test images; none was seen in training or tuning. In "
         "brackets: 95 % Clopper-Pearson intervals; the last column is paired, in points.",
-        f"- **Attack**: {type(attack).__name__} on the {attack.loss.upper()} loss, Linf eps {attack.eps:g}, "
-        f"{attack.steps} steps, EOT {attack.eot}, random start, exact gradients through every deployed row and the "
-        "classifier; mask and SSNI level detached. The same for every preset. The deployed graphs answer; the attacker "
-        "does not know their noise.",
+        f"- **Attack**: {attack.attack.name}, Linf eps {attack.settings.eps:g}, "
+        f"{attack.settings.steps} steps, EOT {attack.settings.eot}, random start, exact gradients "
+        "through every deployed row and the classifier; mask and SSNI level detached. The same for every preset. The "
+        "deployed graphs answer; the attacker does not know their noise.",
         f"- **Mask of the 100 calls**: the better of two, {mask}.",
         "",
         "## The search",

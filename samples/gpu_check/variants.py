@@ -9,7 +9,7 @@ import numpy as np
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
-from edgepure_calibration.quantize.candidate import build
+from edgepure_calibration.quantize.draft import build
 from edgepure_calibration.quantize.quantize import write_variant
 
 _EVIDENCE = {"made_for": "a check of the engines; decisions were not compared"}

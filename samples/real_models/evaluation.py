@@ -18,10 +18,12 @@ from edgepure.cli.output import table
 from edgepure.cli.progress import Progress
 from edgepure.files.atomic import write_text
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.evaluate import ATTACKS, Evaluation, Footnotes, Settings, evaluate
+from edgepure_calibration.attacks import known_attacks
+from edgepure_calibration.evaluate import Evaluated, EvaluateSettings, evaluate
 from edgepure_calibration.evaluate.ablation import resampling_ablation
 from edgepure_calibration.evaluate.report import write_report
 from edgepure_calibration.evaluate.tables import attack_table, mask_table
+from edgepure_calibration.provider import ProviderSettings
 from edgepure_export import load_twin
 
 from .papers import TABLES, published_for
@@ -53,7 +55,9 @@ def main(name: str, read: Reader, count: int, default: str) -> None:
     parser.add_argument("--data", type=Path, help="the test set (see README.md)")
     parser.add_argument("--random-images", action="store_true", help="noise instead of the test set: to try the script")
     parser.add_argument("--preset", action="append", help="default: the bundle's own default")
-    parser.add_argument("--attack", default=",".join(usual.attacks), help=f"of {', '.join(ATTACKS)}; none: clean only")
+    parser.add_argument(
+        "--attack", default=",".join(usual.attacks), help=f"of {', '.join(known_attacks())}; none: clean only"
+    )
     parser.add_argument("--images", type=int, default=SUBSET, help="only the first ones of the subset")
     for option in ("steps", "eot", "votes", "worst", "batch", "copies", "queries", "surrogate-calls"):
         parser.add_argument(f"--{option}", type=int, default=getattr(usual, option.replace("-", "_")))
@@ -74,11 +78,20 @@ def main(name: str, read: Reader, count: int, default: str) -> None:
         parser.error("give --data FOLDER, or --random-images to try the script without data")
     try:
         settings = replace(
-            usual, images=options.images, steps=options.steps, eot=options.eot, votes=options.votes,
-            worst=options.worst, batch=options.batch, copies=options.copies, queries=options.queries,
-            surrogate_calls=options.surrogate_calls, mask_gradient=options.mask_gradient,
-            seeds=tuple(int(seed) for seed in options.seeds.split(",")), subset_seed=SEED,
-        )  # fmt: skip
+            usual,
+            images=options.images,
+            steps=options.steps,
+            eot=options.eot,
+            votes=options.votes,
+            worst=options.worst,
+            batch=options.batch,
+            copies=options.copies,
+            queries=options.queries,
+            surrogate_calls=options.surrogate_calls,
+            mask_gradient=options.mask_gradient,
+            seeds=tuple(int(seed) for seed in options.seeds.split(",")),
+            subset_seed=SEED,
+        )
         manifest = Bundle.open(options.bundle).manifest
         data = _data(options, manifest, read, subset(count)[: options.images])
         report = run(options, settings, data, name)
@@ -89,15 +102,20 @@ def main(name: str, read: Reader, count: int, default: str) -> None:
         write_text(options.out, json.dumps({"data": name, "random": options.random_images, **report}, indent=2) + "\n")
 
 
-def run(options: Any, settings: Settings, data: LabelledImages, name: str) -> dict[str, Any]:
+def run(options: Any, settings: EvaluateSettings, data: LabelledImages, name: str) -> dict[str, Any]:
     """Evaluate, print and give the numbers. ``options``: as `main` reads them."""
     attacks = () if options.attack == "none" else tuple(a.strip() for a in options.attack.split(","))
     with Progress("opening the bundle") as bar:
         found = evaluate(
-            options.bundle, data, options.preset, replace(settings, attacks=attacks or settings.attacks),
-            clean_only=not attacks, provider=options.provider, device=options.device, threads=options.threads,
-            slots=options.slots, work=options.work, on_progress=bar.update,
-        )  # fmt: skip
+            options.bundle,
+            data,
+            options.preset,
+            replace(settings, attacks=attacks),
+            provider=ProviderSettings(options.provider, threads=options.threads, slots=options.slots),
+            device=options.device,
+            work=options.work,
+            on_progress=bar.update,
+        )
     show(found)
     result = found.to_dict()
     if options.report is not None:
@@ -111,9 +129,9 @@ def run(options: Any, settings: Settings, data: LabelledImages, name: str) -> di
     return result
 
 
-def show(found: Evaluation) -> None:
+def show(found: Evaluated) -> None:
     """The tables, the published values, the protocols."""
-    notes = Footnotes()
+    notes = found.footnotes()
     for preset in found.presets:
         made = attack_table(preset, notes)
         print(f"{made.title}: {made.note}")
@@ -123,9 +141,11 @@ def show(found: Evaluation) -> None:
             print("published for this method (another protocol is another number):")
             table(
                 ("clean", "robust", "classifier", "protocol", "source"),
-                [("-" if p.clean is None else f"{p.clean} %", f"{p.robust} %", p.classifier, p.protocol, p.source)
-                 for p in beside],
-            )  # fmt: skip
+                [
+                    ("-" if p.clean is None else f"{p.clean} %", f"{p.robust} %", p.classifier, p.protocol, p.source)
+                    for p in beside
+                ],
+            )
     gains = mask_table(found, notes)
     if gains is not None:
         table(gains.columns, gains.rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgepure_calibration.evaluate import Settings
+from edgepure_calibration.evaluate import EvaluateSettings
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,12 @@ _DIFFPURE = ("cifar10-diffpure",)
 _GDMP = ("cifar10-gdmp",)
 
 PUBLISHED = (
-    Published(_DHNI, "WRN-28-10", 93.16, 80.45, _SURROGATE,
-              "Divide and Conquer, CVPR 2025"),
-    Published(_DHNI, "WRN-70-16", 93.36, 84.83, _SURROGATE,
-              "Divide and Conquer, CVPR 2025"),
+    Published(_DHNI, "WRN-28-10", 93.16, 80.45, _SURROGATE, "Divide and Conquer, CVPR 2025"),
+    Published(_DHNI, "WRN-70-16", 93.36, 84.83, _SURROGATE, "Divide and Conquer, CVPR 2025"),
     Published(_DIFFPURE, "WRN-28-10", 89.02, 70.64, f"{_AA}; adjoint gradient", "DiffPure, ICML 2022"),
-    Published(_DIFFPURE, "WRN-28-10", 90.07, 48.28, "PGD with EOT through a surrogate of few steps",
-              "Lee & Kim, ICCV 2023"),
+    Published(
+        _DIFFPURE, "WRN-28-10", 90.07, 48.28, "PGD with EOT through a surrogate of few steps", "Lee & Kim, ICCV 2023"
+    ),
     Published(_DIFFPURE, "WRN-28-10", 89.26, 62.11, f"{_AA}, full gradient; one evaluation", "Liu et al., ICLR 2025"),
     Published(_DIFFPURE, "WRN-28-10", 89.26, 56.25, f"{_AA}, full gradient; 20 evaluations", "Liu et al., ICLR 2025"),
     Published(_DIFFPURE, "WRN-28-10", 89.46, 48.05, "exact gradients; one evaluation", "DiffBreak, NeurIPS 2025"),
@@ -53,23 +52,39 @@ PUBLISHED = (
     Published(_GDMP, "WRN-70-16", None, 7.03, "exact gradients; worst of 10", "DiffBreak, NeurIPS 2025"),
     Published(("cifar10-gnsp",), "WRN-28-10", 90.16, 70.47, f"{_AA}; 10 votes", "as quoted by Divide and Conquer"),
     Published(("imagenet-diffpure",), "ResNet-50", 75.77, 73.02, _AA, "as quoted by OSCP, CVPR 2025"),
-    Published(("imagenet-diffpure",), "WRN-50-2", 74.22, 12.11, "exact gradients; worst of 8",
-              "DiffBreak, NeurIPS 2025"),
-    Published(("imagenet-diffpure",), "WRN-50-2", 77.02, 29.69, "exact gradients; majority of 8",
-              "DiffBreak, NeurIPS 2025"),
-)  # fmt: skip
+    Published(
+        ("imagenet-diffpure",), "WRN-50-2", 74.22, 12.11, "exact gradients; worst of 8", "DiffBreak, NeurIPS 2025"
+    ),
+    Published(
+        ("imagenet-diffpure",), "WRN-50-2", 77.02, 29.69, "exact gradients; majority of 8", "DiffBreak, NeurIPS 2025"
+    ),
+)
 
 #: What is run for a data set's table: AutoAttack's `rand`, PGD-EOT, the authors' surrogate, BPDA, transfer; 20 votes.
 TABLES = {
-    "cifar10": Settings(
-        attacks=("transfer", "bpda", "surrogate", "pgd", "apgd"), eps=8 / 255, steps=100, eot=20, votes=20, worst=20,
-        surrogate_calls=2, batch=16, copies=4,
+    "cifar10": EvaluateSettings(
+        attacks=("transfer", "bpda", "surrogate", "pgd", "apgd"),
+        eps=8 / 255,
+        steps=100,
+        eot=20,
+        votes=20,
+        worst=20,
+        surrogate_calls=2,
+        batch=16,
+        copies=4,
     ),
-    "imagenet": Settings(
-        attacks=("transfer", "bpda", "surrogate", "pgd", "apgd"), eps=4 / 255, steps=100, eot=20, votes=20, worst=20,
-        surrogate_calls=4, batch=1, copies=1,
+    "imagenet": EvaluateSettings(
+        attacks=("transfer", "bpda", "surrogate", "pgd", "apgd"),
+        eps=4 / 255,
+        steps=100,
+        eot=20,
+        votes=20,
+        worst=20,
+        surrogate_calls=4,
+        batch=1,
+        copies=1,
     ),
-}  # fmt: skip
+}
 
 
 def published_for(preset: str) -> list[Published]:

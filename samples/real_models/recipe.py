@@ -73,11 +73,17 @@ def main(recipe: Recipe) -> None:
     statistics = {k.removeprefix("ssni."): float(v) for k, _, v in (text.partition("=") for text in options.set)}
     try:
         report = run(
-            recipe, sources["classifier"], sources["diffusion"], options.out, options.preset or recipe.presets,
-            statistics=statistics, threads=options.threads, overwrite=options.overwrite,
+            recipe,
+            sources["classifier"],
+            sources["diffusion"],
+            options.out,
+            options.preset or recipe.presets,
+            statistics=statistics,
+            threads=options.threads,
+            overwrite=options.overwrite,
             classes=options.classes.read_text().split("\n")[:-1] if options.classes else None,
             selftest_calls=options.selftest_calls,
-        )  # fmt: skip
+        )
     except edgepure.EdgepureError as error:
         raise SystemExit(f"error: {error}") from None
     report["note"] = options.note
@@ -93,7 +99,7 @@ def run(recipe: Recipe, classifier: str, diffusion: str, out: Path, presets: Any
     started = time.perf_counter()
     stages: dict[str, float] = {}
 
-    def progress(stage: str, share: float) -> None:
+    def progress(share: float, stage: str) -> None:
         if stage not in stages:
             stages[stage] = time.perf_counter() - started
             print(f"{stages[stage]:7.1f} s  {peak_memory():5.2f} GiB  {stage}", flush=True)

@@ -25,14 +25,18 @@ CLEAN, ATTACKED = f"{IMAGES}:clean", f"{IMAGES}:adversarial"
 COMMANDS = {
     "quantize": (
         ("--precision", "int8", "--for", "tensorrt", "--data", CLEAN, "--preset", "uniform", "--redraws", 8),
-        ".digits.quantize-int8-tensorrt", "key.json", "(--work)",
+        ".digits.quantize-int8-tensorrt",
+        "*.npz",
+        "(--work)",
     ),
-    "calibrate": (("--data", CLEAN), ".digits.calibrate", "score-norms-*.npz", "(--work)"),
+    "calibrate": (("--data", CLEAN), ".digits.calibrate", "*.npz", "(--work)"),
     "tune": (
         ("--data", CLEAN, "--attacked", ATTACKED, "--budget-calls", 5, "--no-whitebox", "--images", 20),
-        "digits.tuning.journal", "", "(--study)",
+        ".digits.tune",
+        "*.json",
+        "(--work)",
     ),
-}  # fmt: skip
+}
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -48,12 +52,15 @@ def stopped() -> Iterator[Start]:
 
     def start(place: Path, file: str, *arguments: object) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            cli_process.command(*arguments), env=cli_process.environment(), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            cli_process.command(*arguments),
+            env=cli_process.environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         started.append(process)
         until = time.monotonic() + 60
-        while not (any(place.glob(file)) if file else place.exists() and place.stat().st_size):
+        while not any(place.glob(file)):
             assert process.poll() is None and time.monotonic() < until, process.communicate()
             time.sleep(0.01)
         process.send_signal(signal.SIGSTOP)
@@ -90,9 +97,28 @@ def test_evaluations_share_what_they_keep(digits: Path, stopped: Start, tmp_path
     with np.load(IMAGES) as images:
         np.savez(data, images=images["clean"][:8], labels=images["labels"][:8])
     arguments = (
-        "evaluate", digits, "--data", data, "--preset", "uniform", "--attack", "pgd", "--eps", "0.1", "--steps", "3",
-        "--eot", "2", "--worst", "3", "--batch", "2", "--no-card", "--threads", "1",
-    )  # fmt: skip
+        "evaluate",
+        digits,
+        "--data",
+        data,
+        "--preset",
+        "uniform",
+        "--attack",
+        "pgd",
+        "--eps",
+        "0.1",
+        "--steps",
+        "3",
+        "--eot",
+        "2",
+        "--worst",
+        "3",
+        "--batch",
+        "2",
+        "--no-card",
+        "--threads",
+        "1",
+    )
     first = stopped(place, "*.npz", *arguments)
     kept = set(place.iterdir())
     second = cli_process.run(*arguments)

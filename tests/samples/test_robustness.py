@@ -10,7 +10,7 @@ import robustness
 
 import edgepure
 from edgepure.demo import demo_bundle
-from edgepure_calibration.evaluate import Settings
+from edgepure_calibration.evaluate import EvaluateSettings
 
 pytestmark = pytest.mark.samples
 
@@ -26,16 +26,16 @@ def test_the_table_has_every_preset_and_every_attack_that_was_promised() -> None
     strong = [t.settings for t in todo if t.group == "strong"]
     assert strong and all((s.steps, s.eot) == (100, 20) for s in strong)
     assert any(t.settings.mask_gradient == "soft" and t.preset == "heterogeneous" for t in todo)
-    assert any(t.policies for t in todo)
+    assert any(t.settings.noise_policy for t in todo)
     assert [t.title for t in robustness.tasks(quick=True)] == [t.title for t in todo]
 
 
 def test_the_page_of_a_tiny_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = Settings(eps=0.05, steps=1, eot=1, images=4, votes=2, worst=2, queries=3, attacks=("pgd",))
+    tiny = EvaluateSettings(eps=0.05, steps=1, eot=1, images=4, votes=2, worst=2, queries=3, attacks=("pgd",))
     todo = [
         robustness.Task("strong", "uniform", tiny),
         robustness.Task("closer", "heterogeneous", replace(tiny, mask_gradient="soft")),
-        robustness.Task("noise", "uniform", tiny, policies=True),
+        robustness.Task("noise", "uniform", replace(tiny, noise_policy=True)),
         robustness.Task("table", "uniform", tiny),
     ]
     groups = {t.group: robustness.merged([(t, robustness.work_on(t, demo_bundle(), tmp_path))]) for t in todo}

@@ -16,10 +16,16 @@ from edgepure_export.graphs.weights_pool import WeightsPool
 from edgepure_export.sources.random_weights import with_random_weights
 
 UNET = {
-    "sample_size": 8, "in_channels": 3, "out_channels": 3, "layers_per_block": 1, "block_out_channels": (8, 16),
-    "norm_num_groups": 4, "down_block_types": ("DownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "UpBlock2D"), "attention_head_dim": 8,
-}  # fmt: skip
+    "sample_size": 8,
+    "in_channels": 3,
+    "out_channels": 3,
+    "layers_per_block": 1,
+    "block_out_channels": (8, 16),
+    "norm_num_groups": 4,
+    "down_block_types": ("DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D"),
+    "attention_head_dim": 8,
+}
 
 
 def diffusers_unet(**changes: Any) -> nn.Module:
@@ -48,22 +54,47 @@ def transformers_folder(folder: Path, family: str) -> Path:
             embedding_size=8, hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1], layer_type="basic", **labels
         )
         model: Any = tf.ResNetForImageClassification
-        processor = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 32}, "crop_pct": 0.8,
-                     "resample": 3, "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255,
-                     "do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.25]}  # fmt: skip
+        processor = {
+            "image_processor_type": "ConvNextImageProcessor",
+            "size": {"shortest_edge": 32},
+            "crop_pct": 0.8,
+            "resample": 3,
+            "do_resize": True,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": [0.5, 0.4, 0.3],
+            "image_std": [0.2, 0.3, 0.25],
+        }
     elif family == "convnext":
         config = tf.ConvNextConfig(hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1], **labels)
         model = tf.ConvNextForImageClassification
-        processor = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 64}, "resample": 3,
-                     "crop_pct": 0.875, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}  # fmt: skip
+        processor = {
+            "image_processor_type": "ConvNextImageProcessor",
+            "size": {"shortest_edge": 64},
+            "resample": 3,
+            "crop_pct": 0.875,
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5],
+        }
     else:
         config = tf.ViTConfig(
-            hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32,
-            patch_size=8, **labels,
-        )  # fmt: skip
+            hidden_size=16,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=32,
+            patch_size=8,
+            **labels,
+        )
         model = tf.ViTForImageClassification
-        processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "resample": 2,
-                     "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}  # fmt: skip
+        processor = {
+            "image_processor_type": "ViTImageProcessor",
+            "size": {"height": 32, "width": 32},
+            "resample": 2,
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5],
+        }
     with_random_weights(lambda: model(config), seed=5).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder

@@ -1,15 +1,5 @@
-"""Attacks on a defended classifier, by exact gradients or without any."""
+"""Attacks on a defended classifier, by exact gradients or without any. Loaded when used: most of them need PyTorch."""
 
-from .apgd import APGD
-from .balls import Ball, Norm
-from .defence import Defence, IdentityBackward, KnownNoise, NormPenalty, surrogate
-from .expectation import Logits, Penalty
-from .low_frequency import LowFrequency
-from .pgd import PGD
-from .selection import select_worst
-from .square import Square, SquareResult
+import lazy_loader
 
-__all__ = [
-    "APGD", "PGD", "Ball", "Defence", "IdentityBackward", "KnownNoise", "Logits", "LowFrequency", "Norm", "NormPenalty",
-    "Penalty", "Square", "SquareResult", "select_worst", "surrogate",
-]  # fmt: skip
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

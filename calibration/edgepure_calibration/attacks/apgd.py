@@ -8,15 +8,22 @@ no maintained library offers it for randomised defences together with a selectio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from edgepure.errors import ConfigError
+
+from .attack import AttackTarget
 from .balls import Ball, Norm
 from .expectation import Expected, Logits, Penalty, expected
+from .gradient import GRADIENT_COST, Algorithm, GradientAttack, ball_options
 from .losses import LOSSES, LossName
+from .protocol import AttackProtocol
+from .settings import AttackSettings
 
 #: Weight of the new direction against the momentum; share of steps that have to increase the loss (section 3).
 ALPHA, RHO = 0.75, 0.75
@@ -78,9 +85,15 @@ class APGD:
 
     def _look(self, logits: Logits, images: Tensor, labels: Tensor) -> Expected:
         return expected(
-            logits, images, labels, LOSSES[self.loss],
-            eot=self.eot, batch=self.batch, copies=self.copies, penalty=self.penalty,
-        )  # fmt: skip
+            logits,
+            images,
+            labels,
+            LOSSES[self.loss],
+            eot=self.eot,
+            batch=self.batch,
+            copies=self.copies,
+            penalty=self.penalty,
+        )
 
 
 class StepRule:
@@ -125,3 +138,70 @@ def checkpoints(steps: int) -> list[int]:
 def per_image(values: Tensor) -> Tensor:
     """``[B] -> [B, 1, 1, 1]``."""
     return values.reshape(-1, 1, 1, 1)
+
+
+class AutoPgdAttack(GradientAttack):
+    """Auto-PGD with EOT on both losses, and the worse of the two for each image: AutoAttack's version ``rand``."""
+
+    name = "apgd"
+    words = "both of these, and the worse of the two for each image: AutoAttack's version `rand`"
+    through_defence = True
+    includes: ClassVar[tuple[str, ...]] = ("apgd-ce", "apgd-dlr")
+    losses: ClassVar[tuple[LossName, ...]] = ("ce", "dlr")
+
+    def check(self, settings: AttackSettings, classes: int) -> None:
+        super().check(settings, classes)
+        if "dlr" in self.losses and classes < 3:
+            raise ConfigError(
+                f"the DLR loss of apgd needs at least three classes, this bundle has {classes}; ask for "
+                "apgd-ce instead",
+                code="E-attack-classes",
+            )
+
+    def algorithms(
+        self, target: AttackTarget, settings: AttackSettings, images: Tensor, seed: int
+    ) -> Sequence[Algorithm]:
+        return [APGD(loss=loss, **ball_options(settings, seed)) for loss in self.losses]
+
+    def cost(self, target: AttackTarget, settings: AttackSettings) -> float:
+        runs = len(self.losses)
+        if runs == 1:
+            return super().cost(target, settings)
+        choosing = settings.selection * settings.restarts * target.calls
+        return runs * (GRADIENT_COST * self._looks(settings) * target.calls + choosing)
+
+    def protocol(self, target: AttackTarget, settings: AttackSettings, common: dict[str, Any]) -> AttackProtocol:
+        whole, within = self._whole(target, settings), _WITHIN
+        if len(self.losses) > 1:
+            gradient = f"{whole}; cross-entropy and DLR loss, one run each"
+            selection = f"within a run the {within}; {self._several(settings)}"
+        else:
+            gradient = f"{whole}; {'cross-entropy' if self.losses == ('ce',) else 'DLR loss'}"
+            selection = self._several(settings) if settings.restarts > 1 else within
+        return replace(
+            super().protocol(target, settings, common),
+            gradient=gradient,
+            step_size="2 eps, halved by the rule of Auto-PGD",
+            selection=selection,
+        )
+
+
+class AutoPgdCrossEntropy(AutoPgdAttack):
+    """Auto-PGD with EOT on the cross-entropy."""
+
+    name = "apgd-ce"
+    words = "Auto-PGD with EOT on the cross-entropy, exact gradients"
+    includes = ()
+    losses = ("ce",)
+
+
+class AutoPgdDlr(AutoPgdAttack):
+    """Auto-PGD with EOT on the DLR loss."""
+
+    name = "apgd-dlr"
+    words = "Auto-PGD with EOT on the DLR loss, exact gradients"
+    includes = ()
+    losses = ("dlr",)
+
+
+_WITHIN = "iterate that most EOT copies read wrong, among equals that with the largest mean loss"

@@ -9,13 +9,8 @@ import torch
 from torch import Tensor
 
 from edgepure import Preset
-from edgepure.errors import ConfigError
-from edgepure.methods import UniformSpec
-from edgepure.methods.planner import Planner
 from edgepure.rows.noise import NoiseSource
-from edgepure.rows.plan import Plan
 from edgepure_export.graphs.mask_cut import MaskGradient
-from edgepure_export.twin.noise_batches import SourceNoise
 from edgepure_export.twin.reference import Purification, TorchReference
 
 from .defence_noise import NoisePolicy, OneRequest
@@ -52,15 +47,6 @@ class Defence:
         return self._twin.run_preset(images, self._preset, self._noise.next(), mask_gradient=self._mask_gradient)
 
 
-class IdentityBackward(Defence):
-    """BPDA (Athalye et al. 2018): the purification is run as deployed, and its gradient is taken to be the identity."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            purified = self.purification(images.detach()).purified
-        return self._twin.logits(images + (purified - images).detach())
-
-
 class KnownNoise:
     """A preset whose noise the attacker knows: every request uses the same stream, vote v of image 0 of it.
 
@@ -79,48 +65,3 @@ class KnownNoise:
             for vote, part in enumerate(parts)
         ]
         return torch.cat(found)
-
-
-class NormPenalty:
-    """What an attacker adds who knows of SSNI's score norm: ``weight * norm / reference``, subtracted from his loss.
-
-    A small norm makes the image look clean, so it gets less noise. The norm is differentiable through the probe's rows.
-
-    Args:
-        reference: the usual norm of clean images, so that ``weight`` is in units of the loss.
-
-    Raises:
-        ConfigError: the preset has no SSNI.
-    """
-
-    def __init__(self, twin: TorchReference, preset: Preset, weight: float, reference: float, seed: int) -> None:
-        if preset.ssni is None or twin.schedule is None:
-            raise ConfigError("the preset has no SSNI, so there is no score norm to keep small")
-        self._twin, self._preset, self._weight, self._reference = twin, preset, weight, reference
-        self._noise = NoisePolicy("fresh", seed)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return self._weight * self.norms(images) / self._reference
-
-    def norms(self, images: Tensor) -> Tensor:
-        """Score norms ``[B]`` of images ``[B, C, H, W]`` in [0, 1], differentiable, with new noise at every call."""
-        assert self._twin.schedule is not None
-        probe = Planner(self._twin.schedule, images[0].numel()).probe(self._preset)
-        assert probe is not None
-        plans = [probe] * len(images)
-        noise = SourceNoise(self._noise.next(), plans, images, probe=True)
-        return self._twin.score_norm(images, plans, noise)
-
-
-def surrogate(preset: Preset, plan: Plan, calls: int) -> Preset:
-    """The authors' short cut: the same noise levels purified in ``calls`` UNet calls, to differentiate less.
-
-    "Divide and Conquer" attacks its 100-call defence through 2 calls on CIFAR-10 and 4 on ImageNet. The gradient of the
-    short version is not that of the deployed one, so its numbers flatter: it is here for comparison, marked as such.
-    Methods of several rounds become one round from their highest timestep. ``plan``: of the preset.
-    """
-    short = preset.method.surrogate(calls)
-    if short is None:
-        level = round(max(row.t for row in plan.rows)) + 1
-        short = UniformSpec(t_star=level, steps=min(calls, level), sampler="ddim", eta=1.0)
-    return preset.model_copy(update={"method": short, "mask": preset.mask if short.needs_mask else None})

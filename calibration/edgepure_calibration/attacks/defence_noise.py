@@ -6,8 +6,9 @@ import secrets
 from typing import Literal
 
 from edgepure.errors import ConfigError
-from edgepure.rows.noise import Float32, NoiseSource, RowNoise, SecretNoise, SeededNoise
+from edgepure.rows.noise import NoiseSource, RowNoise, SecretNoise, SeededNoise
 from edgepure.rows.plan import Plan
+from edgepure.types import Float32
 
 #: ``fresh``: new noise in every call, as `edgepure.load` draws it. ``fixed``: the same noise for every image and call.
 PolicyName = Literal["fresh", "fixed"]

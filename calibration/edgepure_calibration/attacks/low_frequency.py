@@ -7,15 +7,20 @@ this one has a plain bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .attack import AttackTarget
 from .expectation import Logits, expected
+from .gradient import Algorithm, GradientAttack, common_options
 from .losses import cross_entropy
+from .protocol import AttackProtocol
+from .settings import AttackSettings
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,27 @@ def apply_field(images: Tensor, field: Tensor) -> Tensor:
     """Images ``[B, C, H, W]`` plus the field ``[B, C, g, g]``, enlarged; clipped to [0, 1]."""
     change = F.interpolate(field, size=images.shape[2:], mode="bilinear", align_corners=True)
     return (images + change).clamp(0.0, 1.0)
+
+
+class LowFrequencyAttack(GradientAttack):
+    """`LowFrequency` with EOT through the whole defence."""
+
+    name = "low-frequency"
+    words = "a smooth field is added; exact gradients; no Lp ball of radius eps"
+    through_defence = True
+
+    def algorithms(
+        self, target: AttackTarget, settings: AttackSettings, images: Tensor, seed: int
+    ) -> Sequence[Algorithm]:
+        return [LowFrequency(eps=settings.field_size, grid=settings.grid, **common_options(settings, seed))]
+
+    def protocol(self, target: AttackTarget, settings: AttackSettings, common: dict[str, Any]) -> AttackProtocol:
+        size = settings.field_size
+        return replace(
+            super().protocol(target, settings, common),
+            norm=None,
+            eps=None,
+            step_size=f"step {2.5 * size / settings.steps:.3g}",
+            bounded=f"a field of {settings.grid} x {settings.grid} values a channel in [-{size:.4g}, {size:.4g}], "
+            f"enlarged bilinearly: no pixel changes by more than {size:.4g}; no other bound (not LPIPS)",
+        )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from .attack import AttackTarget
 from .balls import Ball, Norm
 from .expectation import Expected, Logits, Penalty, expected
+from .gradient import Algorithm, GradientAttack, ball_options
 from .losses import cross_entropy
+from .settings import AttackSettings
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,25 @@ class PGD:
 
     def _look(self, logits: Logits, images: Tensor, labels: Tensor) -> Expected:
         return expected(
-            logits, images, labels, cross_entropy,
-            eot=self.eot, batch=self.batch, copies=self.copies, penalty=self.penalty,
-        )  # fmt: skip
+            logits,
+            images,
+            labels,
+            cross_entropy,
+            eot=self.eot,
+            batch=self.batch,
+            copies=self.copies,
+            penalty=self.penalty,
+        )
+
+
+class PgdAttack(GradientAttack):
+    """PGD with EOT through the whole defence."""
+
+    name = "pgd"
+    words = "PGD-EOT with exact gradients through every deployed step"
+    through_defence = True
+
+    def algorithms(
+        self, target: AttackTarget, settings: AttackSettings, images: Tensor, seed: int
+    ) -> Sequence[Algorithm]:
+        return [PGD(**ball_options(settings, seed))]

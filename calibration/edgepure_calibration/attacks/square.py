@@ -10,12 +10,18 @@ would otherwise never be beaten.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
+from edgepure import SeededNoise
+from edgepure.types import Float32
+
+from .attack import Attack, AttackSeeds, AttackTarget, Labels, OnShare
+from .protocol import AttackProtocol
+from .settings import AttackSettings
 
 #: Images [B, C, H, W] float32 in [0, 1] -> logits or log-probabilities [B, N]. One row is one query.
 Answers = Callable[[Float32], NDArray[np.floating]]
@@ -115,4 +121,52 @@ def _margins(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray
     truth = values[rows, labels]
     values[rows, labels] = -np.inf
     result: NDArray[np.float64] = truth - values.max(axis=1)
+    return result
+
+
+class SquareAttack(Attack):
+    """Square on what the deployed engine answers, one purification a query."""
+
+    name = "square"
+    words = "black-box: Square Attack on the deployed engine's answers"
+    asks_engine = True
+    norms = ("linf",)
+
+    def cost(self, target: AttackTarget, settings: AttackSettings) -> float:
+        return float(settings.queries * target.calls)
+
+    def protocol(self, target: AttackTarget, settings: AttackSettings, common: dict[str, Any]) -> AttackProtocol:
+        return replace(
+            super().protocol(target, settings, {**common, "twin": "nothing"}),
+            gradient="none: log-probabilities of the answers",
+            selection="smallest mean margin of its answers",
+            queries=settings.queries,
+            target=f"{common['judge']}, one purification an answer",
+        )
+
+    def run(
+        self,
+        target: AttackTarget,
+        settings: AttackSettings,
+        images: Float32,
+        labels: Labels,
+        seeds: AttackSeeds,
+        on_share: OnShare,
+    ) -> Float32:
+        asked = 0
+
+        def answers(batch: Float32) -> Float32:
+            nonlocal asked
+            ids = range(asked, asked + len(batch))
+            asked += len(batch)
+            results = target.purifier.run(batch, target.preset, votes=1, noise=SeededNoise(seeds.queries), ids=ids)
+            return log_probabilities(np.stack([r.probabilities for r in results]))
+
+        attack = Square(settings.eps, settings.queries, seed=seeds.base)
+        return attack(answers, images, labels, lambda n: on_share(n / settings.queries)).images
+
+
+def log_probabilities(probabilities: Float32) -> Float32:
+    """Their logarithm, finite where a float32 probability is 0."""
+    result: Float32 = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).astype(np.float32)
     return result

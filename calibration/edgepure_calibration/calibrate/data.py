@@ -39,35 +39,30 @@ def load_data(
     *,
     limit: int,
     seed: int,
-    resize: bool = False,
 ) -> CalibrationData:
     """Read, check and (beyond ``limit`` images) draw the data.
 
     Raises:
         ImageError, ConfigError: the images are unfit; the sentence says why.
     """
-    found = _load(purifier, clean, resize)
+    found = _load(purifier, clean)
     _check(found, "the clean images", FEWEST_CLEAN)
     plain = purifier.logits(found.images).argmax(axis=1)
-    other = None if attacked is None else _load(purifier, attacked, resize)
+    other = None if attacked is None else _load(purifier, attacked)
     answers = None
     if other is not None:
         _check(other, "the attacked images", FEWEST_ATTACKED)
         answers = purifier.logits(other.images).argmax(axis=1)
         _check_attacked(purifier, found, other, plain, answers)
-    record = _record(found, plain)
-    return CalibrationData(
-        clean=_drawn(found, limit, seed),
-        attacked=None if other is None else _drawn(other, limit, seed),
-        clean_record=record,
-        attacked_record=None if other is None or answers is None else _record(other, answers),
-    )
+    clean_record, used = _record(purifier, _drawn(found, limit, seed))
+    attacked_record, used_attacks = (None, None) if other is None else _record(purifier, _drawn(other, limit, seed))
+    return CalibrationData(used, used_attacks, clean_record, attacked_record)
 
 
-def _load(purifier: Purifier, data: str | Path | LabelledImages, resize: bool) -> LabelledImages:
+def _load(purifier: Purifier, data: str | Path | LabelledImages) -> LabelledImages:
     manifest = purifier.bundle.manifest
     if not isinstance(data, LabelledImages):
-        return load_labelled(data, manifest.image, manifest.classes, resize=resize)
+        return load_labelled(data, manifest.image, manifest.classes)
     if data.images.shape[1:] != manifest.image.shape:
         raise ImageError(
             f"the images are {list(data.images.shape[1:])} (C, H, W), this bundle takes {list(manifest.image.shape)}; "
@@ -81,9 +76,12 @@ def _drawn(data: LabelledImages, limit: int, seed: int) -> LabelledImages:
     return some.pick(np.random.default_rng(seed).permutation(len(some)))
 
 
-def _record(data: LabelledImages, answers: NDArray[np.int64]) -> DataRecord:
-    accuracy = None if data.labels is None else round(float((answers == data.labels).mean()), 6)
-    return DataRecord(sha256=data.sha256, images=len(data), accuracy=accuracy)
+def _record(purifier: Purifier, data: LabelledImages) -> tuple[DataRecord, LabelledImages]:
+    """What is recorded of the images that are used, and these."""
+    accuracy = None
+    if data.labels is not None:
+        accuracy = round(float((purifier.logits(data.images).argmax(axis=1) == data.labels).mean()), 6)
+    return DataRecord(sha256=data.sha256, images=len(data), accuracy=accuracy), data
 
 
 def _check(data: LabelledImages, what: str, fewest: int) -> None:

@@ -15,8 +15,16 @@ NoiseChoice = Literal["both", "with", "without"]
 
 #: Timesteps of the probes that are tried; several in one tuple are one probe of that many UNet calls.
 DEFAULT_LEVELS: tuple[tuple[float, ...], ...] = (
-    (1.0,), (2.0,), (5.0,), (10.0,), (20.0,), (50.0,), (100.0,), (200.0,), (5.0, 10.0, 20.0),
-)  # fmt: skip
+    (1.0,),
+    (2.0,),
+    (5.0,),
+    (10.0,),
+    (20.0,),
+    (50.0,),
+    (100.0,),
+    (200.0,),
+    (5.0, 10.0, 20.0),
+)
 
 
 def parse_levels(text: str) -> tuple[tuple[float, ...], ...]:

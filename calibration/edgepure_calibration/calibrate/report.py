@@ -14,8 +14,8 @@ from edgepure.report.page import Card, Cards, Cell, Figure, Figures, Notes, Sect
 from edgepure.report.plots import Plot, Scale, histograms
 from edgepure.report.text import Markup
 
+from .measured import Measured, ProbeNorms
 from .probes import describe, ranked
-from .run import Measured, ProbeNorms
 from .statistics import roc_curve
 
 _WORDS = {"attacked": "attacked images", "random signs": "clean images with random signs added"}

@@ -52,17 +52,20 @@ def separation(clean: Norms, other: Norms, against: Literal["attacked", "random 
     spread = float(clean.std(ddof=1))
     difference = float(other.mean() - clean.mean()) / spread if spread > 0.0 else 0.0
     return Separation(
-        against=against, norms=distribution(other), auroc=rounded(value), low=rounded(low), high=rounded(high),
+        against=against,
+        norms=distribution(other),
+        auroc=rounded(value),
+        low=rounded(low),
+        high=rounded(high),
         difference=rounded(difference),
-    )  # fmt: skip
+    )
 
 
 def auroc(clean: Norms, other: Norms) -> float:
     """Area under the ROC curve: the chance that an image of ``other`` has the larger norm, ties counted half."""
-    ascending = np.sort(clean)
-    below = np.searchsorted(ascending, other, side="left")
-    not_above = np.searchsorted(ascending, other, side="right")
-    return float((below + not_above).mean() / (2.0 * len(clean)))
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(*_labelled(clean, other)))
 
 
 def auroc_interval(value: float, clean: int, other: int) -> tuple[float, float]:
@@ -96,24 +99,24 @@ def _root(distance: Callable[[float], float], outside: float, inside: float) -> 
 
 def roc_curve(clean: Norms, other: Norms) -> tuple[Norms, Norms]:
     """False- and true-positive rates, ascending from (0, 0) to (1, 1), of the rule "norm at least c" for every c."""
-    cuts = np.unique(np.concatenate([clean, other]))[::-1]
-    ranks = [1.0 - np.searchsorted(np.sort(part), cuts, side="left") / len(part) for part in (clean, other)]
-    false, true = (np.concatenate([[0.0], rank]) for rank in ranks)
+    from sklearn.metrics import roc_curve as curve
+
+    false, true, _ = curve(*_labelled(clean, other), drop_intermediate=False)
     return false, true
 
 
 def rank_correlation(one: Norms, two: Norms) -> float:
     """Spearman's rank correlation, in -1..1; 0 if one of them is constant."""
-    a, b = (_ranks(n) - 0.5 * (len(n) + 1) for n in (one, two))
-    scale = math.sqrt(float(a @ a) * float(b @ b))
-    return min(max(float(a @ b) / scale, -1.0), 1.0) if scale > 0.0 else 0.0
+    if np.ptp(one) == 0.0 or np.ptp(two) == 0.0:
+        return 0.0
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(one, two).statistic)
 
 
-def _ranks(values: Norms) -> Norms:
-    """1 for the smallest; equal values share the mean of their ranks."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - 0.5 * (counts - 1))[place], np.float64)
+def _labelled(clean: Norms, other: Norms) -> tuple[NDArray[np.bool_], Norms]:
+    """Which norms are those of ``other``, and all norms."""
+    return np.repeat([False, True], [len(clean), len(other)]), np.concatenate([clean, other])
 
 
 def rounded(value: SupportsFloat) -> float:

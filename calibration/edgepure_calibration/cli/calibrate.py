@@ -2,87 +2,116 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.options import (
-    BundleArgument,
-    DebugOption,
-    JsonOption,
-    PrecisionOption,
-    ProviderOption,
-    ResizeOption,
-    ThreadsOption,
+from edgepure.cli.options import BundleArgument, PrecisionOption
+from edgepure.machine.packages import needs
+
+from .groups import grouped
+from .shared import (
+    DataMeta,
+    OutputOptions,
+    RunOptions,
+    WorkOption,
+    hidden_folder,
+    kept_if_interrupted,
+    load_images,
+    prepare_report,
 )
-from edgepure.files.locks import remove_work_folder
 
 if TYPE_CHECKING:
-    from ..calibrate import Calibrated
+    from ..calibrate import Calibrated, CalibrateSettings
 
 
+@dataclass(kw_only=True)
+class ProbeOptions:
+    """Which probes are tried, and on how many images."""
+
+    probe_t: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T,T,T+T+T,...",
+            help="Timesteps of the probes to try; joined by + they are one probe of several UNet calls. Default: "
+            "1,2,5,10,20,50,100,200,5+10+20.",
+            show_default=False,
+        ),
+    ] = None
+    noise: Annotated[
+        str, typer.Option(metavar="both|with|without", help="Try probes with noise in the image, without, or both.")
+    ] = "both"
+    full_probe: Annotated[
+        int, typer.Option(min=0, help="UNet calls of the papers' probe, tried as well; 0 leaves it out.")
+    ] = 20
+    search: Annotated[
+        int, typer.Option(min=20, help="Images of each kind on which probes are compared, at most --limit.")
+    ] = 200
+    limit: Annotated[int, typer.Option(min=20, help="Images of each kind that are used at all.")] = 2000
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise and of all draws.")] = 0
+
+
+@dataclass(kw_only=True)
+class PresetOptions:
+    """What becomes of the presets."""
+
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A preset that gets SSNI (as NAME-ssni, if it has none). May be given several times. Default: all "
+            "that have SSNI; if none has, the default one.",
+            show_default=False,
+        ),
+    ] = None
+    reweighting: Annotated[str, typer.Option(metavar="sigmoid|linear", help="Of presets without SSNI.")] = "sigmoid"
+    minimum: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Weakest noise of presets without SSNI, as a fraction of t*.")
+    ] = 0.4
+    mask_area: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Set the mask threshold of every preset that has one to what covers this share of the pixels on "
+            "average.",
+            show_default=False,
+        ),
+    ] = None
+
+
+@grouped
 def calibrate(
     bundle: BundleArgument,
     data: Annotated[
         str,
-        typer.Option(metavar="DIR|FILE.npz", help="Clean images, at least 50: a folder (with one sub-folder per class, "
-                     "if they are labelled) or an .npz with `images` and `labels`; FILE.npz:NAME takes another array.",
-                     show_default=False),
+        typer.Option(
+            metavar=DataMeta,
+            help="Clean images, at least 50: a folder (with one sub-folder per class, if they are labelled) or an .npz "
+            "with `images` and `labels`; FILE.npz:NAME takes another array.",
+            show_default=False,
+        ),
     ],
+    probes: ProbeOptions,
+    presets: PresetOptions,
+    run: RunOptions,
+    output: OutputOptions,
     attacked: Annotated[
         str | None,
-        typer.Option(metavar="DIR|FILE.npz", help="Attacked images, at least 20, likewise. Without them the choices "
-                     "rest on clean images alone.", show_default=False),
-    ] = None,
-    probe_t: Annotated[
-        str | None,
-        typer.Option(metavar="T,T,T+T+T,...", help="Timesteps of the probes to try; joined by + they are one probe of "
-                     "several UNet calls. Default: 1,2,5,10,20,50,100,200,5+10+20.", show_default=False),
-    ] = None,
-    noise: Annotated[
-        str, typer.Option(metavar="both|with|without", help="Try probes with noise in the image, without, or both.")
-    ] = "both",
-    full_probe: Annotated[
-        int, typer.Option(min=0, help="UNet calls of the papers' probe, tried as well; 0 leaves it out.")
-    ] = 20,
-    search: Annotated[int, typer.Option(min=20, help="Images of each kind on which probes are compared, "
-                       "at most --limit.")] = 200,
-    limit: Annotated[int, typer.Option(min=20, help="Images of each kind that are used at all.")] = 2000,
-    preset: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A preset that gets SSNI (as NAME-ssni, if it has none). May be given "
-                     "several times. Default: all that have SSNI; if none has, the default one.", show_default=False),
-    ] = None,
-    reweighting: Annotated[str, typer.Option(metavar="sigmoid|linear", help="Of presets without SSNI.")] = "sigmoid",
-    minimum: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Weakest noise of presets without SSNI, as a fraction of t*.")
-    ] = 0.4,
-    mask_area: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Set the mask threshold of every preset that has one to what covers "
-                     "this share of the pixels on average.", show_default=False),
+        typer.Option(
+            metavar=DataMeta,
+            help="Attacked images, at least 20, likewise. Without them the choices rest on clean images alone.",
+            show_default=False,
+        ),
     ] = None,
     apply: Annotated[
         bool, typer.Option("--apply/--no-apply", help="Write calibration and presets into the bundle.")
     ] = True,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.html", help="Write a page with plots and all numbers.", show_default=False),
-    ] = None,
-    work: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for partial results, kept. Default: a hidden one beside the bundle, "
-                     "removed at the end.", show_default=False),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise and of all draws.")] = 0,
-    resize: ResizeOption = False,
-    provider: ProviderOption = "cpu",
+    work: WorkOption = None,
     precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Measure score norms and mask areas of a bundle, choose SSNI's probe and parameters, and write them into it.
 
     Everything runs through the exported graphs. An interrupted run goes on where it was when the same command is given
@@ -94,42 +123,61 @@ def calibrate(
       edgepure calibrate digits --data photos/
       edgepure calibrate digits --data images.npz:clean --attacked images.npz:adversarial --report calibration.html
     """
-    from edgepure.cli.output import emit_json, note, prepare_file
+    from edgepure.bundle.bundle import Bundle
+    from edgepure.cli.output import emit_json
     from edgepure.cli.progress import Progress
 
-    from ..calibrate import Settings
-    from ..calibrate import calibrate as run
-    from ..calibrate.probes import DEFAULT_LEVELS, parse_levels
-    from ..calibrate.report import write_report
+    from ..provider import ProviderSettings
+    from ..work import remove_work_folder
 
-    if report is not None:
-        prepare_file(report, "--report")
-    settings = Settings(
-        levels=DEFAULT_LEVELS if probe_t is None else parse_levels(probe_t),
-        noise=noise,  # type: ignore[arg-type]  # it is checked there
-        full_probe=full_probe, search=min(search, limit), limit=limit,
-        presets=None if preset is None else tuple(preset), reweighting=reweighting, minimum=minimum,
-        mask_area=mask_area, seed=seed,
-    )  # fmt: skip
-    folder = work or bundle.resolve().parent / f".{bundle.resolve().name}.calibrate"
-    try:
-        with Progress("calibrating") as bar:
-            found = run(
-                bundle, data, attacked=attacked, settings=settings, apply=apply, work=folder, provider=provider,
-                precision=precision, threads=threads, resize=resize, on_progress=bar.update,
-            )  # fmt: skip
-    except (KeyboardInterrupt, SystemExit):
-        if folder.is_dir():
-            note("what was measured is kept: the same command goes on from there")
-        raise
-    if report is not None:
-        write_report(report, found.bundle.name, found.measured, found.presets, found.applied)
+    with needs("calibration needs scikit-learn", "calibration"):
+        import_module("sklearn")
+        verb: Any = import_module("edgepure_calibration.calibrate")
+    prepare_report(output.report)
+    settings = _settings(probes, presets)
+    folder = work or hidden_folder(bundle, "calibrate")
+    with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
+        manifest = Bundle.open(bundle).manifest
+        bar.update(0.0, "reading the images")
+        images, others = (load_images(source, manifest, resize=run.resize) for source in (data, attacked))
+        found = verb.calibrate(
+            bundle,
+            images,
+            attacked=others,
+            settings=settings,
+            apply=apply,
+            work=folder,
+            provider=ProviderSettings(run.provider, precision, run.threads, slots=16),
+            on_progress=bar.update,
+        )
+    if output.report is not None:
+        from ..calibrate.report import write_report
+
+        write_report(output.report, found.bundle.name, found.measured, found.presets, found.applied)
     if work is None:
         remove_work_folder(folder)
-    if as_json:
-        emit_json(_document(found, report))
+    if output.as_json:
+        emit_json(_document(found, output.report))
     else:
-        _print(found, report)
+        _print(found, output.report)
+
+
+def _settings(probes: ProbeOptions, presets: PresetOptions) -> CalibrateSettings:
+    from ..calibrate import CalibrateSettings
+    from ..calibrate.probes import DEFAULT_LEVELS, parse_levels
+
+    return CalibrateSettings(
+        levels=DEFAULT_LEVELS if probes.probe_t is None else parse_levels(probes.probe_t),
+        noise=probes.noise,  # type: ignore[arg-type]  # it is checked there
+        full_probe=probes.full_probe,
+        search=min(probes.search, probes.limit),
+        limit=probes.limit,
+        presets=None if presets.preset is None else tuple(presets.preset),
+        reweighting=presets.reweighting,
+        minimum=presets.minimum,
+        mask_area=presets.mask_area,
+        seed=probes.seed,
+    )
 
 
 def _document(found: Calibrated, report: Path | None) -> dict[str, Any]:

@@ -2,75 +2,105 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.options import BundleArgument, DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption
+from edgepure.cli.options import BundleArgument
 from edgepure.engines.kinds import DEFAULT_PROVIDER, kind_of, providers
 from edgepure.errors import ConfigError, ExportError, VerificationError
 from edgepure.machine.packages import needs
+
+from .groups import grouped
+from .shared import (
+    DataMeta,
+    OutputOptions,
+    RunOptions,
+    WorkOption,
+    hidden_folder,
+    kept_if_interrupted,
+    load_images,
+    prepare_report,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def quantize(
-    bundle: BundleArgument,
-    precision: Annotated[
-        str, typer.Option(metavar="int8|fp8|fp16|bf16", help="Of the variant.", show_default=False)
-    ],
-    data: Annotated[
-        str,
-        typer.Option(metavar="DIR|FILE.npz", help="Images to calibrate and to judge with: a folder (with one "
-                     "sub-folder per class, if they are labelled) or an .npz with `images` and `labels`; FILE.npz:NAME "
-                     "takes another array.", show_default=False),
-    ],
-    attacked: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|FILE.npz", help="Attacked images, likewise.", show_default=False),
-    ] = None,
+@dataclass(kw_only=True)
+class GateOptions:
+    """What the variant has to hold to."""
+
     preset: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A preset whose decisions have to hold. May be given several times. Default: "
-                     "the bundle's default.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="A preset whose decisions have to hold. May be given several times. Default: the bundle's default.",
+            show_default=False,
+        ),
+    ] = None
+    redraws: Annotated[int, typer.Option(min=2, help="Noises that each image is judged with.")] = 5
+    max_flips: Annotated[
+        float,
+        typer.Option(
+            min=0.0001,
+            max=1.0,
+            help="Share of decisions that may flip beyond what new noise flips; 0.01 takes at least 299 images.",
+        ),
+    ] = 0.01
+    max_loss: Annotated[
+        float,
+        typer.Option(
+            min=0.0001,
+            max=1.0,
+            help="Accuracy that may be lost, clean and attacked; 0.01 takes at least 299 labelled images.",
+        ),
+    ] = 0.01
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise and of all draws.")] = 1
+
+
+@grouped
+def quantize(
+    bundle: BundleArgument,
+    precision: Annotated[str, typer.Option(metavar="int8|fp8|fp16|bf16", help="Of the variant.", show_default=False)],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar=DataMeta,
+            help="Images to calibrate and to judge with: a folder (with one sub-folder per class, if they are "
+            "labelled) or an .npz with `images` and `labels`; FILE.npz:NAME takes another array.",
+            show_default=False,
+        ),
+    ],
+    gate: GateOptions,
+    run: RunOptions,
+    output: OutputOptions,
+    attacked: Annotated[
+        str | None, typer.Option(metavar=DataMeta, help="Attacked images, likewise.", show_default=False)
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--for", metavar="PROVIDER", help="The provider that the variant is for. "
-                     "Elsewhere than on --provider its speed is not measured. Default: the provider.",
-                     show_default=False),
+        typer.Option(
+            "--for",
+            metavar="PROVIDER",
+            help="The provider that the variant is for. Elsewhere than on --provider its speed is not measured. "
+            "Default: the provider.",
+            show_default=False,
+        ),
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="LAYER", help="A layer (or a module and all of its layers) that stays in higher "
-                     "precision. May be given several times.", show_default=False),
+        typer.Option(
+            metavar="LAYER",
+            help="A layer (or a module and all of its layers) that stays in higher precision. May be given several "
+            "times.",
+            show_default=False,
+        ),
     ] = None,
-    redraws: Annotated[int, typer.Option(min=2, help="Noises that each image is judged with.")] = 5,
-    max_flips: Annotated[
-        float, typer.Option(min=0.0001, max=1.0, help="Share of decisions that may flip beyond what new noise flips.")
-    ] = 0.01,
-    max_loss: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Accuracy that may be lost, clean and attacked.")
-    ] = 0.01,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.html", help="Write a page with plots and all numbers.", show_default=False),
-    ] = None,
-    work: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for partial results. Default: a hidden one beside the bundle.",
-                     show_default=False),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise and of all draws.")] = 1,
-    resize: ResizeOption = False,
-    provider: ProviderOption = "cpu",
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:  # fmt: skip
+    work: WorkOption = None,
+) -> None:
     """Make a variant of a bundle in lower precision, and put it into the bundle if its decisions hold.
 
     int8 and fp8 get explicit Q/DQ nodes, with ranges from real trajectories; fp16 and bf16 convert the heavy operators.
@@ -82,55 +112,62 @@ def quantize(
     Examples:
 
     \b
-      edgepure quantize digits --precision int8 --data images.npz:clean --attacked images.npz:adversarial
+      edgepure quantize digits --precision int8 --data images.npz:clean --attacked images.npz:adversarial \\
+        --max-flips 0.08 --max-loss 0.08
       edgepure quantize cifar10 --precision fp16 --for tensorrt --data photos/ --report fp16.html
       edgepure quantize cifar10 --precision bf16 --provider openvino --data photos/
       edgepure classify digits seven.png --precision int8
     """
     from edgepure.bundle.bundle import Bundle
-    from edgepure.cli.output import emit_json, note, prepare_file, say
+    from edgepure.cli.output import emit_json, note, say
     from edgepure.cli.progress import Progress
-    from edgepure.images.dataset import load_labelled
 
-    chosen = _target(target, provider)
+    from ..provider import ProviderSettings
+
+    chosen = _target(target, run.provider)
     with needs("quantize needs the onnx package", "calibration", ExportError):
-        parts: Any = import_module("edgepure_calibration.quantize")
-        from ..quantize.report import write_report
+        verb: Any = import_module("edgepure_calibration.quantize")
     if precision not in ("int8", "fp8", "fp16", "bf16"):
-        raise ConfigError(f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16")
-    if report is not None:
-        prepare_file(report, "--report")
-    request = parts.Request(
-        precision=precision, target=chosen, presets=tuple(preset or ()), keep=tuple(keep or ()), provider=provider,
-        threads=threads, limits=parts.Limits(flips=max_flips, accuracy=max_loss), redraws=redraws, seed=seed,
-    )  # fmt: skip
-    with Progress("opening the bundle"):
+        raise ConfigError(
+            f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16", code="E-quantize-precision"
+        )
+    prepare_report(output.report)
+    settings = verb.QuantizeSettings(
+        precision=precision,
+        target=chosen,
+        presets=tuple(gate.preset or ()),
+        keep=tuple(keep or ()),
+        limits=verb.Limits(flips=gate.max_flips, accuracy=gate.max_loss),
+        redraws=gate.redraws,
+        seed=gate.seed,
+    )
+    folder = work or hidden_folder(bundle, f"quantize-{precision}-{chosen}")
+    with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
         manifest = Bundle.open(bundle).manifest
-    with Progress("reading the images"):
-        images = [
-            None if source is None else load_labelled(source, manifest.image, manifest.classes, resize=resize)
-            for source in (data, attacked)
-        ]
-    try:
-        with Progress(f"making {precision}") as bar:
-            found = parts.quantize(
-                bundle, request, *images, work=work, on_progress=lambda what, share: bar.update(share, what)
-            )
-    except (KeyboardInterrupt, SystemExit):
-        note("what was measured is kept: the same command goes on from there")
-        raise
-    if report is not None:
-        write_report(report, manifest.name, found.evidence)
-    if as_json:
-        emit_json({"bundle": str(bundle), "report": None if report is None else str(report), **found.evidence})
+        bar.update(0.0, "reading the images")
+        images = [load_images(source, manifest, resize=run.resize) for source in (data, attacked)]
+        on = ProviderSettings(run.provider, threads=run.threads, slots=8)
+        found = verb.quantize(bundle, settings, *images, provider=on, work=work, on_progress=bar.update)
+    if output.report is not None:
+        from ..quantize.report import write_report
+
+        write_report(output.report, manifest.name, found.evidence)
+    if output.as_json:
+        emit_json(
+            {
+                "bundle": str(bundle),
+                "report": None if output.report is None else str(output.report),
+                **found.evidence,
+            }
+        )
     else:
         _print(found.evidence)
-        if report is not None:
-            say(f"report: {report}")
+        if output.report is not None:
+            say(f"report: {output.report}")
     if not found:
         note(f"error: the {precision} variant was refused and the bundle is as it was: {'; '.join(found.reasons)}")
         raise typer.Exit(VerificationError.exit_code)
-    if not as_json:
+    if not output.as_json:
         command, engine = ("build", "") if kind_of(chosen).built else ("bench", f" --provider {chosen}")
         say(f"\nnext: edgepure {command} {bundle} --precision {precision}{engine}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -9,93 +10,141 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.options import (
-    BundleArgument,
-    DebugOption,
-    JsonOption,
-    ProviderOption,
-    ResizeOption,
-    ThreadsOption,
-    radius,
-)
+from edgepure.cli.options import BundleArgument, radius
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import needs
 
+from .groups import grouped
+from .shared import (
+    DataMeta,
+    OutputOptions,
+    RunOptions,
+    hidden_folder,
+    kept_if_interrupted,
+    load_images,
+    names,
+    prepare_report,
+)
+
 if TYPE_CHECKING:
     from edgepure.bundle.bundle import Bundle
-    from edgepure.images.dataset import LabelledImages
 
 
+@dataclass(kw_only=True)
+class BudgetOptions:
+    """What a decision may cost, and what that is spent on."""
+
+    budget_calls: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="At most N UNet calls for one decision, votes and probe included.",
+            show_default=False,
+        ),
+    ] = None
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="At most X milliseconds for one decision on this device.", show_default=False),
+    ] = None
+    objective: Annotated[str, typer.Option(help="What the budget is spent on: robust, clean or balanced.")] = "robust"
+
+
+@dataclass(kw_only=True)
+class SearchOptions:
+    """What is searched, and how long."""
+
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Search only this method (uniform, heterogeneous, repaint, gdmp, gnsp). May be given several times.",
+            show_default=False,
+        ),
+    ] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Precisions to search among. Default: all of the bundle that the engine can run.",
+            show_default=False,
+        ),
+    ] = None
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A preset of the bundle to measure beside the new ones. May be given several times. Default: all that "
+            "are not too expensive.",
+            show_default=False,
+        ),
+    ] = None
+    trials: Annotated[int, typer.Option(min=1, help="Candidates to try.")] = 60
+    images: Annotated[int, typer.Option(min=8, help="Images of the search; at most half of --data.")] = 100
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder where the trials are kept; the same command goes on with them, and one for more trials too. "
+            "Default: a hidden one beside the bundle.",
+            show_default=False,
+        ),
+    ] = None
+
+
+@grouped
 def tune(
     bundle: BundleArgument,
     data: Annotated[
-        str, typer.Option(metavar="DIR|FILE.npz", help="Labelled clean images: a sub-folder per class, or an .npz with "
-                          "`images` and `labels`.", show_default=False),
+        str,
+        typer.Option(
+            metavar=DataMeta,
+            help="Labelled clean images: a sub-folder per class, or an .npz with `images` and `labels`.",
+            show_default=False,
+        ),
     ],
-    budget_calls: Annotated[
-        int | None, typer.Option(metavar="N", help="At most N UNet calls for one decision, votes and probe included.",
-                                 show_default=False),
-    ] = None,
-    budget_ms: Annotated[
-        float | None, typer.Option(metavar="X", help="At most X milliseconds for one decision on this device.",
-                                   show_default=False),
-    ] = None,
+    budget: BudgetOptions,
+    search: SearchOptions,
+    run: RunOptions,
+    output: OutputOptions,
     attacked: Annotated[
-        str | None, typer.Option(metavar="DIR|FILE.npz", help="Images that were attacked on the bundle's classifier; "
-                                 "FILE.npz:NAME takes the array NAME. Default: PGD makes them, which needs PyTorch.",
-                                 show_default=False),
+        str | None,
+        typer.Option(
+            metavar=DataMeta,
+            help="Images that were attacked on the bundle's classifier; FILE.npz:NAME takes the array NAME. Default: "
+            "PGD makes them, which needs PyTorch.",
+            show_default=False,
+        ),
     ] = None,
     test: Annotated[
-        str | None, typer.Option(metavar="DIR|FILE.npz", help="Clean images for the finalists. Default: those of "
-                                 "--data that the search did not see.", show_default=False),
+        str | None,
+        typer.Option(
+            metavar=DataMeta,
+            help="Clean images for the finalists. Default: those of --data that the search did not see.",
+            show_default=False,
+        ),
     ] = None,
-    objective: Annotated[str, typer.Option(help="What the budget is spent on: robust, clean or balanced.")] = "robust",
-    method: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Search only this method (uniform, heterogeneous, repaint, "
-                                       "gdmp, gnsp). May be given several times.", show_default=False),
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Precisions to search among. Default: all of the bundle "
-                                 "that the engine can run.", show_default=False),
-    ] = None,
-    reference: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A preset of the bundle to measure beside the new ones. "
-                                       "May be given several times. Default: all that are not too expensive.",
-                                       show_default=False),
-    ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Candidates to try.")] = 60,
-    images: Annotated[int, typer.Option(min=8, help="Images of the search; at most half of --data.")] = 100,
     eps: Annotated[
-        str, typer.Option(metavar="NUMBER", help="Linf radius of the attacks, on images in [0, 1]; 8/255 is "
-                          "understood.")
+        str,
+        typer.Option(metavar="NUMBER", help="Linf radius of the attacks, on images in [0, 1]; 8/255 is understood."),
     ] = "8/255",
     whitebox: Annotated[
-        bool | None, typer.Option("--whitebox/--no-whitebox", help="Attack through the whole defence too. Default: if "
-                                  "PyTorch is installed.", show_default=False),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
-    study: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the trials are kept; the same command goes on with them. "
-                                  "Default: BUNDLE.tuning.journal beside the bundle.", show_default=False),
+        bool | None,
+        typer.Option(
+            "--whitebox/--no-whitebox",
+            help="Attack through the whole defence too. Default: if PyTorch is installed.",
+            show_default=False,
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the bundle as it is.")] = False,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a page with the plot and the protocols.",
-                                  show_default=False),
-    ] = None,
-    resize: ResizeOption = False,
-    provider: ProviderOption = "cpu",
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Search the presets of a bundle under a budget, and write the best as `fast`, `balanced` and `robust`.
 
     Candidates are tried on some images, cheap measurements first. The Pareto points are measured again on other images
     with an attack of another kind; those numbers decide and go into the bundle (tuning/evidence.json). Needs Optuna:
     pip install edgepure[calibration]; white-box attacks need PyTorch too: pip install edgepure[export].
 
-    Ctrl-C loses nothing: every finished trial is in the study file, and the same command goes on there.
+    Ctrl-C loses nothing: every finished trial is kept, and the same command goes on there.
 
     Examples:
 
@@ -105,37 +154,54 @@ def tune(
       edgepure tune digits --data d.npz --attacked d.npz:attacked --budget-calls 5 --no-whitebox --trials 30
     """
     from edgepure.bundle.bundle import Bundle
-    from edgepure.cli.output import emit_json, note, prepare_file
+    from edgepure.cli.output import emit_json
     from edgepure.cli.progress import Progress
 
-    if (budget_calls is None) == (budget_ms is None):
-        raise ConfigError("give one budget: --budget-calls N or --budget-ms X")
+    from ..provider import ProviderSettings
+
+    if (budget.budget_calls is None) == (budget.budget_ms is None):
+        raise ConfigError("give one budget: --budget-calls N or --budget-ms X", code="E-tune-budget")
     with needs("tuning needs Optuna", "calibration"):
         import_module("optuna")
-        tuning: Any = import_module("edgepure_calibration.tune")
-    if report is not None:  # not found out after the whole search
-        prepare_file(report, "--report")
-    with Progress("opening the bundle") as bar:
+        verb: Any = import_module("edgepure_calibration.tune")
+    prepare_report(output.report)
+    settings = verb.TuneSettings(
+        calls=budget.budget_calls,
+        ms=budget.budget_ms,
+        objective=budget.objective,
+        methods=None if search.method is None else tuple(search.method),
+        precisions=names(search.precision) or None,
+        references=None if search.reference is None else tuple(search.reference),
+        trials=search.trials,
+        images=search.images,
+        eps=radius(eps),
+        seed=search.seed,
+    )
+    folder = search.work or hidden_folder(bundle, "tune")
+    with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
         opened = Bundle.open(bundle)
-        settings = tuning.TuneSettings(objective=objective, trials=trials, images=images, eps=radius(eps), seed=seed)
-        clean, hit, fresh = (_load(opened, path, resize) for path in (data, attacked, test))
+        bar.update(0.0, "reading the images")
+        clean, hit, fresh = (load_images(path, opened.manifest, resize=run.resize) for path in (data, attacked, test))
         twin = _twin(opened, whitebox, needed=attacked is None)
-        try:
-            found = tuning.tune(
-                opened.path, clean, calls=budget_calls, ms=budget_ms, attacked=hit, test=fresh, study=study,
-                settings=settings, methods=method, precisions=_names(precision), references=reference,
-                provider=provider, threads=threads, whitebox=twin is not None and whitebox is not False, twin=twin,
-                write=not dry_run, on_progress=bar.update,
-            )  # fmt: skip
-        except (KeyboardInterrupt, SystemExit):
-            note("finished trials are kept in the study: the same command goes on from there")
-            raise
-        if report is not None:
-            import_module("edgepure_calibration.tune.report").write_report(found, report)
-    if as_json:
+        through = twin is not None and whitebox is not False
+        found = verb.tune(
+            opened.path,
+            clean,
+            replace(settings, whitebox=through),
+            attacked=hit,
+            test=fresh,
+            provider=ProviderSettings(run.provider, threads=run.threads),
+            twin=twin,
+            work=folder,
+            write=not dry_run,
+            on_progress=bar.update,
+        )
+    if output.report is not None:
+        import_module("edgepure_calibration.tune.report").write_report(found, output.report)
+    if output.as_json:
         emit_json({**found.to_dict(), "written": not dry_run, "unrecorded": list(found.unrecorded)})
         return
-    _show(found, bundle, written=not dry_run, report=report)
+    _show(found, bundle, written=not dry_run, report=output.report)
 
 
 def _show(found: Any, bundle: Path, *, written: bool, report: Path | None) -> None:
@@ -153,10 +219,12 @@ def _show(found: Any, bundle: Path, *, written: bool, report: Path | None) -> No
     columns = ("preset", found.budget.unit, "clean", "transferred", "white-box")
     table(
         (*columns, "what it does"),
-        ((name, f"{p.cost:.3g}", *map(_share, (p.clean, p.attacked, p.whitebox)), p.candidate.summary())
-         for name, p in rows),
+        (
+            (name, f"{p.cost:.3g}", *map(_share, (p.clean, p.attacked, p.whitebox)), p.candidate.summary())
+            for name, p in rows
+        ),
         right=columns[1:],
-    )  # fmt: skip
+    )
     say("in brackets: 95 % Clopper-Pearson intervals")
     for name, calls in found.skipped.items():
         say(f"{name} was not measured: it takes {calls} UNet calls")
@@ -176,14 +244,6 @@ def _share(score: Any) -> str:
     return f"{100 * score.fraction:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _load(opened: Bundle, path: str | None, resize: bool) -> LabelledImages | None:
-    if path is None:
-        return None
-    from edgepure.images.dataset import load_labelled
-
-    return load_labelled(path, opened.manifest.image, opened.manifest.classes, resize=resize)
-
-
 def _twin(opened: Bundle, whitebox: bool | None, *, needed: bool) -> Any:
     """Gives the PyTorch twin in a precision: to attack through the defence, and to make transferred attacks."""
     if whitebox is False and not needed:
@@ -197,7 +257,3 @@ def _twin(opened: Bundle, whitebox: bool | None, *, needed: bool) -> Any:
             return None
         raise
     return lru_cache(lambda precision: load_twin(opened, precision=precision))
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(part.strip() for part in text.split(","))

@@ -1,21 +1,5 @@
 """Robustness evaluation: attacks through the twin, answers of the deployed engine, numbers with their protocols."""
 
-from .protocol import Accuracy, Footnotes, Protocol, Rule
-from .results import Agreement, AttackResult, Evaluation, PresetResult
-from .run import evaluate
-from .settings import ATTACKS, DEFAULT_ATTACKS, Settings
+import lazy_loader
 
-__all__ = [
-    "ATTACKS",
-    "DEFAULT_ATTACKS",
-    "Accuracy",
-    "Agreement",
-    "AttackResult",
-    "Evaluation",
-    "Footnotes",
-    "PresetResult",
-    "Protocol",
-    "Rule",
-    "Settings",
-    "evaluate",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -24,7 +24,7 @@ from .memory import saved_bytes
 
 
 @dataclass(frozen=True)
-class Variant:
+class Resampling:
     """One way to resample.
 
     Attributes:
@@ -63,9 +63,9 @@ class Ablation:
 
     preset: str
     repetitions: int
-    variants: tuple[Variant, ...]
+    variants: tuple[Resampling, ...]
 
-    def variant(self, name: str) -> Variant:
+    def variant(self, name: str) -> Resampling:
         """One of them."""
         return next(v for v in self.variants if v.name == name)
 
@@ -118,7 +118,10 @@ def resampling_ablation(
     chosen = purifier.preset(preset)
     spec = chosen.method
     if not isinstance(spec, HeterogeneousSpec):
-        raise ConfigError(f"preset {preset!r} has the method {spec.method!r}; the ablation needs a heterogeneous one")
+        raise ConfigError(
+            f"preset {preset!r} has the method {spec.method!r}; the ablation needs a heterogeneous one",
+            code="E-ablation",
+        )
     made = {name: _with(chosen, changes) for name, changes in _changes(spec, repetitions).items()}
     times: dict[str, list[float]] = {name: [] for name in made}
     calls: dict[str, float] = {}
@@ -136,12 +139,17 @@ def resampling_ablation(
                 on_round((number + (place + 1) / len(made)) / rounds)
     image = torch.from_numpy(data.images[:1])
     variants = tuple(
-        Variant(
-            name, calls[name], calls[name] - calls["none"], median(times[name]),
-            _gradient_bytes(twin, made[name], image), right[name], len(data),
+        Resampling(
+            name=name,
+            unet_calls=calls[name],
+            extra=calls[name] - calls["none"],
+            ms=median(times[name]),
+            gradient_bytes=_gradient_bytes(twin, made[name], image),
+            right=right[name],
+            images=len(data),
         )
         for name in made
-    )  # fmt: skip
+    )
     return Ablation(preset, repetitions, variants)
 
 
@@ -162,7 +170,7 @@ def _with(preset: Preset, changes: dict[str, Any]) -> Preset:
 
 def _labels(data: LabelledImages) -> list[int]:
     if data.labels is None:
-        raise ConfigError("the ablation needs labelled images")
+        raise ConfigError("the ablation needs labelled images", code="E-data-labels")
     return [int(n) for n in data.labels]
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edgepure import SeededNoise
+from edgepure.types import Float32
 
-from .attack_list import Target
+from ..attacks.attack import AttackTarget
 from .results import Agreement
-
-Float32 = NDArray[np.float32]
 
 
 @torch.no_grad()
-def agreement(target: Target, images: Float32, seed: int, batch: int = 64) -> Agreement:
+def agreement(target: AttackTarget, images: Float32, seed: int, batch: int = 64) -> Agreement:
     """Purify ``images`` ``[N, C, H, W]`` once on the engine and once by the twin, both with the noise of ``seed``."""
     flips = masks = 0
     largest = 0.0

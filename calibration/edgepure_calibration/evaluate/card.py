@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from edgepure.bundle.edit import edit_bundle
+from edgepure.bundle.manifest import Manifest
 from edgepure.errors import BundleError, ConfigError
 from edgepure.report.text import printable
 
-from .protocol import Footnotes, digest
-from .results import Evaluation
-from .store import bundle_key
+from ..attacks.protocol import AttackProtocol
+from ..digest import digest
+from ..work import bundle_key, former_bundle_key
+from .outcomes import OUTCOMES_FILE, outcomes_of
+from .results import AttackResult, Evaluated, PresetResult, preset_result_of
 from .tables import mask_table, policy_table, summary_table
 
 #: Where it lies in a bundle.
 CARD, CARD_JSON = "robustness/card.md", "robustness/card.json"
 
 
-def card(found: Evaluation) -> str:
+def card(found: Evaluated) -> str:
     """The card as Markdown. No number on it is without its protocol."""
-    notes = Footnotes()
+    notes = found.footnotes()
     facts = found.facts
     lines = [
         f"# Robustness card: {_in_markdown(found.bundle)}",
@@ -50,25 +56,115 @@ def _in_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>&!|#])", r"\\\1", printable(" ".join(text.split())))
 
 
-def write_card(bundle: str | PathLike[str], found: Evaluation, precision: str = "fp32") -> None:
-    """Put both files into the bundle.
+def write_card(
+    bundle: str | PathLike[str], found: Evaluated, precision: str = "fp32", *, anew: bool = False
+) -> tuple[str, ...]:
+    """Put the card and the outcomes of each image into the bundle.
+
+    What an earlier run has measured of the same graphs stays on the card: presets and attacks that this run did not
+    measure, and those that it measured more weakly (fewer images, steps, EOT copies, queries, restarts or seeds).
+    ``anew``: nothing of it stays.
+
+    Returns:
+        What was kept although this run measured it again, in words.
 
     Raises:
         ConfigError: nothing was attacked, so there is nothing to put on a card.
         BundleError: the bundle is not the one that was evaluated; it stays as it is.
     """
     if not any(preset.attacks for preset in found.presets):
-        raise ConfigError("no attack was run, so there is no robustness to put on a card")
+        raise ConfigError("no attack was run, so there is no robustness to put on a card", code="E-card-empty")
     with edit_bundle(bundle) as edit:
         if bundle_key(edit.manifest, precision) != found.bundle_sha256:
             raise BundleError(
-                f"{bundle} does not hold the graphs and weights that were evaluated; evaluate it again for a card"
+                f"{bundle} does not hold the graphs and weights that were evaluated; evaluate it again for a card",
+                code="E-card-bundle",
             )
-        edit.write(CARD, card(found).encode())
+        earlier = () if anew else _earlier(edit.root, edit.manifest, precision)
+        whole, kept = merged(found, earlier)
+        edit.write(CARD, card(whole).encode())
         protocols: dict[str, Any] = {}
-        data = {"format": 1, **_with_keys(found.to_dict(), protocols), "protocols": protocols}
+        data = {"format": 1, **_with_keys(whole.to_dict(), protocols), "protocols": protocols}
         text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
         edit.write(CARD_JSON, (text + "\n").encode())
+        edit.write_npz(OUTCOMES_FILE, outcomes_of(found).to_arrays())
+    return kept
+
+
+def merged(found: Evaluated, earlier: Sequence[PresetResult]) -> tuple[Evaluated, tuple[str, ...]]:
+    """An evaluation with what earlier ones measured beside it, or more strongly; and what of the latter was kept."""
+    mine = {preset.name: preset for preset in found.presets}
+    kept: list[str] = []
+    presets: dict[str, PresetResult] = {}
+    for old in earlier:
+        new = mine.get(old.name)
+        same = new is not None and new.preset.model_copy(update={"description": ""}) == old.preset.model_copy(
+            update={"description": ""}
+        )
+        if new is None:
+            presets[old.name] = old
+        elif same:
+            presets[old.name] = _merged_preset(new, old, kept)
+    whole = {**presets, **{name: preset for name, preset in mine.items() if name not in presets}}
+    return replace(found, presets=tuple(whole.values())), tuple(kept)
+
+
+def _merged_preset(new: PresetResult, old: PresetResult, kept: list[str]) -> PresetResult:
+    lines = {_line(attack.protocol): attack for attack in old.attacks}
+    union, weaker = new.union, len(old.attacks) > len(new.attacks)
+    for attack in new.attacks:
+        line = _line(attack.protocol)
+        before = lines.get(line)
+        if before is not None and _weaker(attack, before):
+            kept.append(f"{new.name}, {attack.protocol.title}")
+            weaker = True
+        else:
+            lines[line] = attack
+    if weaker:
+        union = old.union or union  # its protocol says of which attacks it is
+    clean = old.clean if _weaker(new.clean, old.clean) else new.clean
+    return replace(new, clean=clean, attacks=tuple(lines.values()), union=union)
+
+
+def _line(protocol: AttackProtocol) -> tuple[Any, ...]:
+    """What is one line of the table: the attack and its bound."""
+    return protocol.title, protocol.norm, protocol.eps, protocol.bounded
+
+
+def _weaker(new: AttackResult, old: AttackResult) -> bool:
+    """Whether a run is weaker than another in anything that makes a number trustworthy."""
+
+    def strength(found: AttackResult) -> tuple[int, ...]:
+        p = found.protocol
+        return (found.plain.images, p.steps or 0, p.eot or 0, p.queries or 0, p.restarts or 0, len(p.seeds))
+
+    return any(a < b for a, b in zip(strength(new), strength(old), strict=True))
+
+
+def _earlier(root: Path, manifest: Manifest, precision: str) -> tuple[PresetResult, ...]:
+    """The presets on the card that the bundle has, if it is of the same graphs and can be read."""
+    if CARD_JSON not in manifest.files:
+        return ()
+    try:
+        data = json.loads((root / CARD_JSON).read_text(encoding="utf-8"))
+        if data["bundle_sha256"] not in (bundle_key(manifest, precision), former_bundle_key(manifest, precision)):
+            return ()
+        whole = _without_keys(data["presets"], data["protocols"])
+        return tuple(preset_result_of(preset) for preset in whole)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):  # of another version
+        return ()
+
+
+def _without_keys(data: Any, protocols: Mapping[str, Any]) -> Any:
+    """The reverse of `_with_keys`."""
+    if isinstance(data, list):
+        return [_without_keys(part, protocols) for part in data]
+    if not isinstance(data, dict):
+        return data
+    return {
+        name: protocols[part] if name == "protocol" and isinstance(part, str) else _without_keys(part, protocols)
+        for name, part in data.items()
+    }
 
 
 def _with_keys(data: Any, protocols: dict[str, Any]) -> Any:

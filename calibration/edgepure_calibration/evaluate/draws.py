@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from edgepure import Preset, Purifier, SeededNoise
 from edgepure.purify.results import decide
 from edgepure.rows.noise import NoiseSource
+from edgepure.types import Float32
 
-from .protocol import Rule
+from ..attacks.square import log_probabilities
+from .accuracy import Rule
 
-Float32 = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
@@ -87,17 +88,11 @@ def draw(
         else:
             source, ids = SeededNoise(noise), range(number * len(images), (number + 1) * len(images))
         results = purifier.run(images, preset, votes=votes, noise=source, ids=ids)
-        found.append(log(np.stack([r.probabilities for r in results])))
+        found.append(log_probabilities(np.stack([r.probabilities for r in results])))
         calls += float(np.mean([r.unet_calls for r in results])) / count
         if on_draw is not None:
             on_draw(number + 1)
     return np.stack(found), calls
-
-
-def log(probabilities: Float32) -> Float32:
-    """Logarithm, finite where a float32 probability is 0."""
-    result: Float32 = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).astype(np.float32)
-    return result
 
 
 def rules(votes: int, worst: int) -> Sequence[Rule]:

@@ -21,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from edgepure_export.twin.reference import TorchReference, coefficients
 
-from .attack_list import Target
+from ..attacks.attack import AttackTarget
 
 #: Of the memory that is asked about, this share is left to workspaces and fragmentation.
 _RESERVE = 0.15
@@ -66,7 +66,7 @@ class AttackMemory:
         return {**asdict(self), "per_copy": self.per_copy, "copies_in_24_GB": self.copies_in(24e9)}
 
 
-def attack_memory(target: Target) -> AttackMemory:
+def attack_memory(target: AttackTarget) -> AttackMemory:
     """Count what an attack on a preset keeps; takes one row and one classification of one image."""
     plan = target.purifier.planner.plan(target.preset)
     return memory_of(target.twin, target.purifier.image_shape, coefficients(plan)[:1], len(plan.rows), target.device)
@@ -78,8 +78,11 @@ def memory_of(
     """The same of a twin without a bundle. ``coeffs``: ``[1, K]``, of any row."""
     x = torch.zeros(1, *image, device=device)
     mask, noise = torch.ones_like(x[:, :1]), torch.zeros_like(x)
-    weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes()
-               for network in twin.networks for p in (*network.parameters(), *network.buffers())}  # fmt: skip
+    weights = {
+        p.untyped_storage().data_ptr(): p.untyped_storage().nbytes()
+        for network in twin.networks
+        for p in (*network.parameters(), *network.buffers())
+    }
     coeffs = coeffs.to(device)
     learned = twin.learned_step is not None and coeffs.shape[1] > 16
 

@@ -21,18 +21,22 @@ from numpy.typing import NDArray
 
 from edgepure import SeededNoise
 from edgepure.images.dataset import LabelledImages
+from edgepure.types import Float32
 
-from ..attacks import PGD, KnownNoise, Square
-from ..attacks.defence import Defence
+from ..attacks.attack import AttackTarget
+from ..attacks.defence import Defence, KnownNoise
 from ..attacks.defence_noise import OneRequest
-from .attack_list import GRADIENT_COST, Line, Target, derived_seed
-from .draws import Draws, draw, log, rules
-from .protocol import Accuracy, Protocol
-from .protocols import protocol
-from .settings import Settings
-from .store import Store
+from ..attacks.gradient import GRADIENT_COST
+from ..attacks.known import attack_named
+from ..attacks.pgd import PGD
+from ..attacks.protocol import AttackProtocol
+from ..attacks.square import Square, log_probabilities
+from ..digest import derived_seed
+from ..work import Work
+from .accuracy import Accuracy
+from .draws import Draws, draw, rules
+from .settings import EvaluateSettings
 
-Float32 = NDArray[np.float32]
 POLICIES = ("secret", "process seed", "known seed")
 #: Of the attack on the known noise: as many copies as there are votes, each with the noise of its vote.
 _KNOWN = "every vote's own noise"
@@ -47,7 +51,7 @@ class PolicyResult:
     resubmission: tuple[float, ...]
 
     @property
-    def protocol(self) -> Protocol:
+    def protocol(self) -> AttackProtocol:
         """Of these numbers."""
         return self.accuracies[0].protocol
 
@@ -62,10 +66,10 @@ class PolicyResult:
 
 
 def noise_policy(
-    target: Target,
+    target: AttackTarget,
     data: LabelledImages,
-    settings: Settings,
-    store: Store,
+    settings: EvaluateSettings,
+    store: Work,
     common: dict[str, Any],
     seeds: tuple[int, int],
     on_calls: Callable[[float], None] | None = None,
@@ -77,7 +81,7 @@ def noise_policy(
         data: labelled images.
         settings: steps, eps, EOT, votes (not None), worst; the first of its seeds is used.
         store: keeps finished attacks.
-        common: what the protocols share, see `edgepure_calibration.evaluate.protocols.protocol`.
+        common: what the protocols share, see `edgepure_calibration.attacks.Attack.protocol`.
         seeds: of the judging noise, and of the deployed stream under the two repeating policies.
         on_calls: told about how many UNet calls were just made, gradients counted as several.
     """
@@ -88,7 +92,7 @@ def noise_policy(
     return tuple(found)
 
 
-def policy_cost(target: Target, settings: Settings) -> float:
+def policy_cost(target: AttackTarget, settings: EvaluateSettings) -> float:
     """UNet calls for one image, gradients counted as several."""
     copies = settings.eot + (settings.votes or 1)
     square = 2.0 * settings.queries if "square" in settings.attacks else 0.0
@@ -97,9 +101,15 @@ def policy_cost(target: Target, settings: Settings) -> float:
 
 class _Experiment:
     def __init__(
-        self, target: Target, data: LabelledImages, settings: Settings, store: Store, common: dict[str, Any],
-        seeds: tuple[int, int], on_calls: Callable[[float], None],
-    ) -> None:  # fmt: skip
+        self,
+        target: AttackTarget,
+        data: LabelledImages,
+        settings: EvaluateSettings,
+        store: Work,
+        common: dict[str, Any],
+        seeds: tuple[int, int],
+        on_calls: Callable[[float], None],
+    ) -> None:
         assert data.labels is not None and settings.votes is not None
         self._target, self._images, self._labels, self._settings = target, data.images, data.labels, settings
         self._votes, self._store, self._spend = settings.votes, store, on_calls
@@ -109,17 +119,28 @@ class _Experiment:
     def white_box(self, policy: str) -> PolicyResult:
         """PGD with the attacker's own noise (EOT), or with the very noise where he knows it."""
         settings, known = self._settings, policy == "known seed"
-        made = protocol(Line("pgd"), self._target, settings, self._common)
+        made = attack_named("pgd").protocol(self._target, replace(settings, mask_gradient="none"), self._common)
         eot = self._votes if known else settings.eot
         made = replace(made, eot=eot, noise=self._words(policy))
         if known:
             made = replace(made, gradient=made.gradient.replace("noise of the forward pass reused", _KNOWN))
         # The attacker does the same whether the noise is fresh or only unknown, so both meet the same images.
-        what = {"what": "noise policy", "known": self._deployed if known else None, "eot": eot,
-                "protocol": replace(made, noise="any", judge="any").key}  # fmt: skip
+        what = {
+            "what": "noise policy",
+            "known": self._deployed if known else None,
+            "eot": eot,
+            "protocol": replace(made, noise="any", judge="any").key,
+        }
         seed = derived_seed(settings.seeds[0], "noise policy")
-        attack = PGD(settings.eps, settings.steps, eot, seed=seed, batch=settings.batch, norm=settings.norm,
-                     copies=None if known else settings.copies)  # fmt: skip
+        attack = PGD(
+            settings.eps,
+            settings.steps,
+            eot,
+            seed=seed,
+            batch=settings.batch,
+            norm=settings.norm,
+            copies=None if known else settings.copies,
+        )
 
         per_copy = GRADIENT_COST * eot * self._target.calls
 
@@ -146,7 +167,7 @@ class _Experiment:
     def black_box(self, policy: str) -> PolicyResult:
         """Square against the engine: repeating answers are an easier target than random ones."""
         settings, target = self._settings, self._target
-        made = protocol(Line("square"), target, settings, self._common)
+        made = attack_named("square").protocol(target, settings, self._common)
         made = replace(made, noise=self._words(policy))
         asked = 0
 
@@ -156,7 +177,7 @@ class _Experiment:
             ids = range(asked, asked + len(batch))
             asked += len(batch)
             results = target.purifier.run(batch, target.preset, votes=1, noise=source, ids=ids)
-            return log(np.stack([r.probabilities for r in results]))
+            return log_probabilities(np.stack([r.probabilities for r in results]))
 
         def make() -> dict[str, Any]:
             seed, each = derived_seed(settings.seeds[0], "noise policy, square"), len(self._images) * target.calls
@@ -168,7 +189,7 @@ class _Experiment:
         what = {"what": "noise policy, square", "protocol": made.key, "deployed": self._deployed}
         return self._answered(policy, made, self._store.part(what, make)["images"])
 
-    def _answered(self, policy: str, made: Protocol, images: Float32) -> PolicyResult:
+    def _answered(self, policy: str, made: AttackProtocol, images: Float32) -> PolicyResult:
         """N requests one after another for `single` and `worst`; the votes of one request for `majority`."""
         single, worst, majority = rules(self._votes, self._settings.worst)
         target, labels = self._target, self._labels

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from edgepure import Preset
 from edgepure.intervals import clopper_pearson
+from edgepure.types import Float32
 
-from .protocol import Accuracy, Protocol
-from .settings import ATTACKS, Settings
-
-Float32 = NDArray[np.float32]
+from ..attacks.known import known_attacks
+from ..attacks.protocol import AttackProtocol
+from .accuracy import Accuracy, Footnotes, accuracy_of
+from .settings import EvaluateSettings
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,13 @@ class Agreement:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"images": self.images, "flips": self.flips, "upper_bound95": round(self.bound, 6),
-                "largest_pixel_difference": self.difference, "masks_that_differ": self.masks}  # fmt: skip
+        return {
+            "images": self.images,
+            "flips": self.flips,
+            "upper_bound95": round(self.bound, 6),
+            "largest_pixel_difference": self.difference,
+            "masks_that_differ": self.masks,
+        }
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,9 @@ class AttackResult:
         unet_calls: mean of one answer of one purification.
         agreement: of twin and engine on these images; None for clean ones.
         plain: accuracy of the classifier alone on the same images.
+        right: for each of the accuracies, which images ``[N]`` were decided right by the first seed.
         images: the attacked ones of the first seed, ``[N, C, H, W]``.
+        answers: what one purification of each of them is read as, ``[N]`` int64; empty if that was not kept.
     """
 
     accuracies: tuple[Accuracy, ...]
@@ -70,10 +78,12 @@ class AttackResult:
     unet_calls: float
     plain: Accuracy
     agreement: Agreement | None = None
+    right: tuple[NDArray[np.bool_], ...] = field(default=(), repr=False)
     images: Float32 = field(default_factory=lambda: np.zeros((0, 1, 1, 1), np.float32), repr=False)
+    answers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
 
     @property
-    def protocol(self) -> Protocol:
+    def protocol(self) -> AttackProtocol:
         """Of all of these numbers."""
         return self.accuracies[0].protocol
 
@@ -92,6 +102,20 @@ class AttackResult:
             "classifier_alone": self.plain.to_dict(),
             "agreement": None if self.agreement is None else self.agreement.to_dict(),
         }
+
+
+def attack_result_of(data: Mapping[str, Any]) -> AttackResult:
+    """The reverse of `AttackResult.to_dict`, without images. Raises KeyError, TypeError or ConfigError."""
+    same = data["agreement"]
+    return AttackResult(
+        accuracies=tuple(accuracy_of(part) for part in data["accuracies"]),
+        resubmission=tuple(data["resubmission"]),
+        unet_calls=data["unet_calls_of_one_purification"],
+        plain=accuracy_of(data["classifier_alone"]),
+        agreement=None
+        if same is None
+        else Agreement(same["images"], same["flips"], same["largest_pixel_difference"], same["masks_that_differ"]),
+    )
 
 
 @dataclass(frozen=True)
@@ -136,9 +160,21 @@ class PresetResult:
         }
 
 
+def preset_result_of(data: Mapping[str, Any]) -> PresetResult:
+    """The reverse of `PresetResult.to_dict`. Raises KeyError, TypeError or ConfigError."""
+    return PresetResult(
+        name=data["name"],
+        preset=Preset.parse(data["preset"]),
+        unet_calls=data["unet_calls_of_one_purification"],
+        clean=attack_result_of(data["clean"]),
+        attacks=tuple(attack_result_of(part) for part in data["attacks"]),
+        union=tuple(accuracy_of(part) for part in data["union"]),
+    )
+
+
 @dataclass(frozen=True)
-class Evaluation:
-    """All of it.
+class Evaluated:
+    """What an evaluation found.
 
     Attributes:
         bundle: name; ``bundle_sha256`` of its graphs and weights.
@@ -148,6 +184,7 @@ class Evaluation:
         settings: what was asked for.
         facts: machine, versions, engine, seconds, memory estimate.
         experiments: further results by name (``noise_policy``) and preset.
+        baselines: no defence at all, and cheap filters, under the same attacks.
     """
 
     bundle: str
@@ -156,17 +193,29 @@ class Evaluation:
     images: Float32 = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
     classes: tuple[str, ...]
-    settings: Settings
+    settings: EvaluateSettings
     facts: Mapping[str, Any]
     all_presets: Sequence[str]
     experiments: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    baselines: tuple[PresetResult, ...] = ()
+
+    def footnotes(self) -> Footnotes:
+        """The numbers of all protocols, the same wherever this evaluation is shown."""
+        found: list[AttackProtocol] = []
+        for preset in (*self.presets, *self.baselines):
+            for attack in (preset.clean, *preset.attacks):
+                found += [attack.protocol, attack.plain.protocol]
+            found += [accuracy.protocol for accuracy in preset.union[:1]]
+        for by_preset in self.experiments.values():
+            found += [result.protocol for results in by_preset.values() for result in results]
+        return Footnotes(found)
 
     def not_tested(self) -> list[str]:
         """What these numbers say nothing about, one sentence each."""
         s, done = self.settings, {a.protocol.attack for p in self.presets for a in p.attacks}
-        if "apgd" in done:  # it is both of them
-            done |= {"apgd-ce", "apgd-dlr"}
-        rest = [name for name in ATTACKS if name not in done]
+        known = known_attacks()
+        done |= {part for name in done if name in known for part in known[name].includes}
+        rest = [name for name in known if name not in done]
         found = [f"attacks that were not run: {', '.join(rest)}"] if rest else []
         others = [name for name in self.all_presets if name not in {p.name for p in self.presets}]
         if others:
@@ -190,6 +239,8 @@ class Evaluation:
             found.append("more than one seed")
         if "noise_policy" not in self.experiments:
             found.append("an attacker who knows or predicts the noise (--noise-policy)")
+        if not self.baselines:
+            found.append("the classifier without any defence, and cheap filters, under the same attacks (--baseline)")
         found.append(f"other engines and precisions than {self.facts['engine']}")
         found.append(
             "attacks that nobody has thought of yet: an evaluation is an upper bound of robustness, no proof of it"
@@ -202,6 +253,7 @@ class Evaluation:
             "bundle": self.bundle,
             "bundle_sha256": self.bundle_sha256,
             "presets": [p.to_dict() for p in self.presets],
+            "baselines": [p.to_dict() for p in self.baselines],
             "not_tested": self.not_tested(),
             "experiments": {
                 name: {preset: [r.to_dict() for r in found] for preset, found in by_preset.items()}

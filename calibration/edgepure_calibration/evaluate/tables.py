@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .protocol import Footnotes
-from .results import AttackResult, Evaluation, PresetResult
+from .accuracy import Footnotes
+from .results import AttackResult, Evaluated, PresetResult
 
 #: The decision rules in the order of the columns.
 RULES = ("single", "worst", "majority")
 
 
 @dataclass(frozen=True)
-class Table:
-    """Cells in text."""
+class TextTable:
+    """A table whose cells are words, with its heading and a sentence about it."""
 
     title: str
     note: str
@@ -27,14 +27,14 @@ class Table:
         return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
 
 
-def attack_table(found: PresetResult, notes: Footnotes) -> Table:
+def attack_table(found: PresetResult, notes: Footnotes) -> TextTable:
     """One preset: clean, then every attack, by every decision rule."""
     rules = [str(found.clean.by_rule(kind).rule) for kind in RULES]
     rows = [_row(a.protocol.title, a, notes) for a in (found.clean, *found.attacks)]
     if found.union:
         cells = {a.rule.kind: a.cell(notes) for a in found.union}
         rows.append((found.union[0].protocol.title, *(cells[kind] for kind in RULES), "-", "-"))
-    return Table(
+    return TextTable(
         title=found.name,
         note=f"{found.preset.description or found.preset.method.method}; {found.unet_calls} UNet calls a purification "
         "at its full noise level. In brackets: 95 % Clopper-Pearson intervals and the number of the protocol.",
@@ -43,10 +43,10 @@ def attack_table(found: PresetResult, notes: Footnotes) -> Table:
     )
 
 
-def summary_table(found: Evaluation, notes: Footnotes) -> Table:
+def summary_table(found: Evaluated, notes: Footnotes) -> TextTable:
     """Every preset in a line: clean, and the attack that leaves least, for each rule its own."""
     rows = []
-    for preset in found.presets:
+    for preset in (*found.presets, *found.baselines):
         counted = [a for a in preset.attacks if not a.protocol.surrogate]
         cells = []
         for kind in RULES:
@@ -56,7 +56,7 @@ def summary_table(found: Evaluation, notes: Footnotes) -> Table:
         every = next((a.cell(notes) for a in preset.union if a.rule.kind == "majority"), "-")
         rows.append((preset.name, str(preset.unet_calls), f"{clean.cell(notes)} {clean.rule}", *cells, every))
     names = [str(found.presets[0].clean.by_rule(kind).rule) for kind in RULES]
-    return Table(
+    return TextTable(
         title="Each preset under the attack that leaves least",
         note="For each decision rule its own attack; surrogates do not count. Last column: right only if right "
         "unattacked and under each of the attacks that its protocol names.",
@@ -65,7 +65,7 @@ def summary_table(found: Evaluation, notes: Footnotes) -> Table:
     )
 
 
-def mask_table(found: Evaluation, notes: Footnotes) -> Table | None:
+def mask_table(found: Evaluated, notes: Footnotes) -> TextTable | None:
     """What an attacker gains who differentiates through the mask; None if that was not tried."""
     rows = []
     for preset in found.presets:
@@ -75,7 +75,7 @@ def mask_table(found: Evaluation, notes: Footnotes) -> Table | None:
             rows.append((preset.name, blind.protocol.attack, *cells, f"{gain:+.1f}"))
     if not rows:
         return None
-    return Table(
+    return TextTable(
         "What the attacker gains by differentiating through the mask",
         "Single purification. A positive gain means that the mask's gradient helps him; the intervals say whether the "
         "difference is more than chance.",
@@ -84,7 +84,7 @@ def mask_table(found: Evaluation, notes: Footnotes) -> Table | None:
     )
 
 
-def policy_table(found: Evaluation, notes: Footnotes) -> Table | None:
+def policy_table(found: Evaluated, notes: Footnotes) -> TextTable | None:
     """The experiment on noise policies; None if it was not made."""
     rows = []
     columns: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ def policy_table(found: Evaluation, notes: Footnotes) -> Table | None:
             rows.append((name, result.policy, result.protocol.attack, *cells, success))
     if not rows:
         return None
-    return Table(
+    return TextTable(
         "Where the noise comes from",
         "secret: fresh for every request. process seed: one secret stream, the same for every request. known seed: "
         "the same, and the attacker knows it.",
@@ -106,7 +106,7 @@ def policy_table(found: Evaluation, notes: Footnotes) -> Table | None:
     )
 
 
-def agreement_table(found: Evaluation) -> Table:
+def agreement_table(found: Evaluated) -> TextTable:
     """Twin and engine on the adversarial images."""
     rows = [
         (preset.name, attack.protocol.title, str(attack.agreement))
@@ -114,7 +114,7 @@ def agreement_table(found: Evaluation) -> Table:
         for attack in preset.attacks
         if attack.agreement is not None
     ]
-    return Table(
+    return TextTable(
         "Twin and engine",
         "The attacked images, purified once by the PyTorch twin and once by the deployed engine with the same noise.",
         ("preset", "attack", "agreement"),

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..attacks.protocol import AttackProtocol
+from .accuracy import Accuracy, Rule
 from .draws import Draws
-from .protocol import Accuracy, Protocol, Rule
 
 
 def union(
-    made: Protocol, rules: Sequence[Rule], clean: Draws, attacked: Sequence[Sequence[Draws]]
+    made: AttackProtocol, rules: Sequence[Rule], clean: Draws, attacked: Sequence[Sequence[Draws]]
 ) -> tuple[Accuracy, ...]:
     """The accuracy by each rule.
 

@@ -8,43 +8,48 @@ from typing import Any
 
 from edgepure.report.environment import environment
 
-from .candidate import Candidate
+from .draft import Draft
 from .kernels import BATCHES
-from .request import Attempt
-from .run import Run
+from .settings import Attempt
+from .sizes import graph_bytes
 from .speed import Speed
+from .stages import Stages
 
 
 def evidence(
-    run: Run,
-    candidate: Candidate,
+    run: Stages,
+    draft: Draft,
     attempts: Sequence[Attempt],
     speeds: Sequence[Speed],
     reasons: Sequence[str],
 ) -> dict[str, Any]:
     """Everything that the verdict rests on, as plain data."""
-    request = run.request
+    settings, provider = run.settings, run.provider
     speed: Any = [s.to_dict() for s in speeds]
     if not speeds:
-        speed = f"not measured: the variant is for {request.target}, and this was run on {request.provider}"
+        speed = f"not measured: the variant is for {settings.target}, and this was run on {provider.provider}"
     return {
-        "precision": request.precision,
-        "target": request.target,
+        "precision": settings.precision,
+        "target": settings.target,
         "accepted": not reasons,
         "reasons": list(reasons),
-        "kept": list(candidate.keep),
+        "kept": list(draft.keep),
         "asked_to_keep": sorted(run.keep),
-        "graphs": dict(candidate.reports),
+        "graphs": dict(draft.reports),
         "measured_on": "the variant itself"
-        if candidate.native
+        if draft.native
         else "a twin of the variant that computes in fp32 and rounds as the variant does",
+        "bytes": {
+            "fp32": graph_bytes(run.bundle.graph_path(graph) for graph in draft.files),
+            settings.precision: graph_bytes(draft.files.values()),
+        },
         "speed": speed,
         "kernel": run.kernel
         and {
             "convolutions": run.kernel.name,
             "matrix_product_times_faster": dict(zip(map(str, BATCHES), run.kernel.ratios, strict=True)),
         },
-        "limits": asdict(request.limits),
+        "limits": asdict(settings.limits),
         "attempts": [
             {"kept": list(a.kept), "error": a.error, "gates": [g.to_dict() for g in a.gates]} for a in attempts
         ],
@@ -59,8 +64,8 @@ def evidence(
             name: {"images": len(part), "labelled": part.labels is not None, "sha256": part.sha256}
             for name, part in run.parts.items()
         },
-        "redraws": request.redraws,
-        "seed": request.seed,
-        "threads": request.threads,
-        "environment": environment(request.provider),
+        "redraws": settings.redraws,
+        "seed": settings.seed,
+        "threads": provider.threads,
+        "environment": environment(provider.provider),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,12 @@ from .verdict import Check, Flips, Limits, PresetGate, check
 DRIFT_IMAGES, DRIFT_BYTES = 16, 128 << 20
 
 Labels = NDArray[np.int64]
-Report = Callable[[str, float], None]
+#: Called with the share that is done.
+OnShare = Callable[[float], None]
 
 
 class Decisions:
-    """Decisions of fp32, taken once and compared with those of every candidate.
+    """Decisions of fp32, taken once and compared with those of every draft.
 
     Args:
         purifier: the fp32 bundle.
@@ -39,10 +41,10 @@ class Decisions:
         presets: by name.
         redraws: noises that each image is purified with, at least 2.
         seed: of the noises.
-        limits: the fewest decisions follow from them.
+        limits: the fewest images follow from them.
 
     Raises:
-        ConfigError: too few decisions to show anything.
+        ConfigError: too few images to show anything.
     """
 
     def __init__(
@@ -55,14 +57,20 @@ class Decisions:
         limits: Limits,
     ) -> None:
         if redraws < 2:
-            raise ConfigError(f"{redraws} noise for each image: at least 2 are needed to see what new noise changes")
-        needed = limits.decisions_needed()
+            raise ConfigError(
+                f"{redraws} noise for each image: at least 2 are needed to see what new noise changes",
+                code="E-quantize-decisions",
+            )
         for name, part in data.items():
-            if len(part) * redraws < needed:
+            needed = limits.images_needed(part.labels is not None)
+            if len(part) < needed:
+                least = 1.0 - 0.05 ** (1.0 / max(len(part), 1))
                 raise ConfigError(
-                    f"{len(part)} {name} images with {redraws} noises each are {len(part) * redraws} decisions, too "
-                    f"few to show that at most {100 * limits.flips:g} % flip (95 % confidence takes {needed}); "
-                    "give more images, or more noises (--redraws)"
+                    f"{len(part)} {name} images are left to judge with, too few to show with 95 % confidence that at "
+                    f"most {100 * limits.flips:g} % of the decisions flip and {100 * limits.accuracy:g} % are lost: "
+                    f"that takes {needed}, however many noises each is judged with; give more images, or allow more "
+                    f"(--max-flips {least + 0.005:.2f} --max-loss {least + 0.005:.2f})",
+                    code="E-quantize-images",
                 )
         self.purifier, self.data, self.presets = purifier, dict(data), dict(presets)
         self.redraws, self.seed, self.limits = redraws, seed, limits
@@ -80,85 +88,94 @@ class Decisions:
             if preset in self.presets and part in self.data:
                 self._labels[preset, part] = np.asarray(labels, np.int64)
 
-    def of_fp32(self, preset: str, report: Report | None = None) -> None:
+    def cost(self, preset: str) -> int:
+        """UNet calls of all decisions of a preset, once, at its full noise level."""
+        probe = self.purifier.planner.probe(self.presets[preset])
+        images = sum(len(part) for part in self.data.values())
+        rows = self.purifier.planner.plan(self.presets[preset]).unet_calls
+        return images * (self.redraws * rows + (0 if probe is None else probe.unet_calls))
+
+    def of_fp32(self, preset: str, on_share: OnShare | None = None) -> None:
         """Take the decisions of a preset in fp32, unless they are known."""
         for part in self.data:
             if (preset, part) not in self._labels:
-                self._labels[preset, part] = self._decide(self.purifier, preset, part, report)
+                self._labels[preset, part] = self._decide(self.purifier, preset, part, on_share)
 
-    def compare(self, candidate: Purifier, preset: str, report: Report | None = None) -> PresetGate:
-        """Run one preset of a candidate through the gate (all but its speed)."""
-        self.of_fp32(preset, report)
+    def compare(self, variant: Purifier, preset: str, on_share: OnShare | None = None) -> PresetGate:
+        """Run one preset of a variant through the gate (all but its speed)."""
+        self.of_fp32(preset)
         try:
-            flips = {part: self._flips(candidate, preset, part, report) for part in self.data}
-            drift, redraw = self._drifts(candidate, preset)
+            flips = {part: self._flips(variant, preset, part, on_share) for part in self.data}
+            drift, redraw = self._drifts(variant, preset)
         except EdgepureError as error:  # NaN or infinite values
             return PresetGate(preset, {}, (), (), (), str(error))
         checks = [*self._flip_checks(flips), *self._accuracy_checks(flips)]
         if redraw:
             share = drift[-1] / redraw[-1] if redraw[-1] > 0.0 else (0.0 if drift[-1] == 0.0 else math.inf)
-            checks.append(
-                check(
-                    "drift", share, self.limits.drift,
-                    f"at its last row the trajectory is off by {drift[-1]:.3g}, {share:.2f} of what new noise changes",
-                )
-            )  # fmt: skip
+            words = f"at its last row the trajectory is off by {drift[-1]:.3g}, {share:.2f} of what new noise changes"
+            checks.append(check("drift", share, self.limits.drift, words))
         return PresetGate(preset, flips, drift, redraw, tuple(checks))
 
-    def _decide(self, purifier: Purifier, preset: str, part: str, report: Report | None) -> Labels:
+    def _decide(self, purifier: Purifier, preset: str, part: str, on_share: OnShare | None) -> Labels:
         """Labels ``[N, redraws]``: of every single purification, not of the vote."""
-        images = self.data[part].images
+        images, before = self.data[part].images, 0
+        for name in self.data:
+            if name == part:
+                break
+            before += len(self.data[name])
+        every = sum(len(other) for other in self.data.values())
         shown = None
-        if report is not None:
-            what = f"deciding {part} images, preset {preset}"
-            shown = lambda done, total: report(what, done / total)  # noqa: E731
+        if on_share is not None:
+            shown = lambda done, total: on_share((before + len(images) * done / total) / every)  # noqa: E731
         results = purifier.run(images, self.presets[preset], votes=self.redraws, noise=self.seed, on_progress=shown)
         return np.array([result.vote_labels for result in results], np.int64)
 
-    def _flips(self, candidate: Purifier, preset: str, part: str, report: Report | None) -> Flips:
-        mine, theirs = self._decide(candidate, preset, part, report), self._labels[preset, part]
-        flipped, total = int((mine != theirs).sum()), mine.size
-        truth = self.data[part].labels
-        right = [None, None] if truth is None else [float((a == truth[:, None]).mean()) for a in (mine, theirs)]
-        return Flips(
-            decisions=total,
-            flipped=flipped,
-            high=clopper_pearson(flipped, total, confidence=0.9)[1],
+    def _flips(self, variant: Purifier, preset: str, part: str, on_share: OnShare | None) -> Flips:
+        mine, theirs = self._decide(variant, preset, part, on_share), self._labels[preset, part]
+        flips, truth = mine != theirs, self.data[part].labels
+        counted = Flips(
+            images=len(mine),
+            decisions=mine.size,
+            flipped=int(flips.sum()),
+            high=share_bounds(flips)[1],
             redrawn=int((theirs != np.roll(theirs, 1, axis=1)).sum()),
-            accuracy=right[0],
-            accuracy_fp32=right[1],
+        )
+        if truth is None:
+            return counted
+        right, right_fp32 = (answers == truth[:, None] for answers in (mine, theirs))
+        return replace(
+            counted,
+            accuracy=float(right.mean()),
+            accuracy_fp32=float(right_fp32.mean()),
+            loss_high=share_bounds(right_fp32 & ~right)[1] - share_bounds(right & ~right_fp32)[0],
         )
 
     def _flip_checks(self, flips: Mapping[str, Flips]) -> list[Check]:
         checks = []
         for part, f in flips.items():
             redrawn = f.redrawn / f.decisions
-            checks.append(
-                check(
-                    f"flips, {part}", f.high, redrawn + self.limits.flips,
-                    f"it flips {f.flipped} of {f.decisions} decisions on {part} images (at most {100 * f.high:.2f} % "
-                    f"with 95 % confidence), new noise flips {100 * redrawn:.2f} %; "
-                    f"{100 * (redrawn + self.limits.flips):.2f} % are allowed",
-                )
-            )  # fmt: skip
+            words = (
+                f"it flips {f.flipped} of {f.decisions} decisions on {part} images (at most {100 * f.high:.2f} % "
+                f"with 95 % confidence, by {f.images} images), new noise flips {100 * redrawn:.2f} %; "
+                f"{100 * (redrawn + self.limits.flips):.2f} % are allowed"
+            )
+            checks.append(check(f"flips, {part}", f.high, redrawn + self.limits.flips, words))
         return checks
 
     def _accuracy_checks(self, flips: Mapping[str, Flips]) -> list[Check]:
         checks = []
         for part, f in flips.items():
-            if f.accuracy is None or f.accuracy_fp32 is None:
+            if f.accuracy is None or f.accuracy_fp32 is None or f.loss_high is None:
                 continue
-            lost = f.accuracy_fp32 - f.accuracy
-            checks.append(
-                check(
-                    f"accuracy, {part}", lost, self.limits.accuracy,
-                    f"accuracy on {part} images goes from {100 * f.accuracy_fp32:.2f} % to {100 * f.accuracy:.2f} %, "
-                    f"{100 * self.limits.accuracy:g} points may be lost",
-                )
-            )  # fmt: skip
+            words = (
+                f"accuracy on {part} images goes from {100 * f.accuracy_fp32:.2f} % to {100 * f.accuracy:.2f} % (at "
+                f"most {100 * f.loss_high:.2f} points are lost with 95 % confidence, by {f.images} images), "
+                f"{100 * self.limits.accuracy:g} points may be lost"
+            )
+            checks.append(check(f"accuracy, {part}", f.loss_high, self.limits.accuracy, words))
         return checks
 
-    def _drifts(self, candidate: Purifier, preset: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _drifts(self, variant: Purifier, preset: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Root mean square differences after each row: to fp32 with the same noise, and of fp32 with two noises."""
         spec, images = self.presets[preset], next(iter(self.data.values())).images
         group = max(planned(self.purifier, spec, images[: 4 * DRIFT_IMAGES], self.seed), key=lambda g: _length(g))
@@ -182,7 +199,19 @@ class Decisions:
         if preset not in self._drift:
             self._drift[preset] = path(self.purifier, self.seed), path(self.purifier, self.seed + 1)
         first, second = self._drift[preset]
-        return _rms(path(candidate, self.seed) - first), _rms(second - first)
+        return _rms(path(variant, self.seed) - first), _rms(second - first)
+
+
+def share_bounds(events: NDArray[np.bool_]) -> tuple[float, float]:
+    """Bounds (one-sided, 95 % each) of the share of ``events`` ``[images, noises]``, by image.
+
+    The noises of one image tell of that image, and not of others: what is independent is the share of each image. Their
+    sum is taken for a count of images, rounded away from the middle, and bounded by Clopper and Pearson: a share
+    between 0 and 1 scatters no more than an event of that probability.
+    """
+    total, count = float(events.mean(axis=1).sum()), len(events)
+    low = clopper_pearson(math.floor(total + 1e-9), count, confidence=0.9)[0]
+    return low, clopper_pearson(math.ceil(total - 1e-9), count, confidence=0.9)[1]
 
 
 def _length(group: Any) -> tuple[bool, int, int]:

@@ -14,7 +14,7 @@ from edgepure.engines.kinds import KINDS, Scheme
 from edgepure.rows.plan import Plan
 from edgepure_export.graphs.qdq import Range, Tap
 
-from .candidate import CandidatePurifier, build
+from .draft import DraftPurifier, build
 from .speed import compare_speed
 
 KernelName = Literal["direct", "matrix product"]
@@ -57,13 +57,13 @@ def fastest_kernel(
         bundle, graph: the step graph that ``plan`` uses.
         plan: what is run.
         ranges: of the activations.
-        work: a folder for the two candidates; they are left there.
+        work: a folder for the two drafts; they are left there.
         keep: layers that stay in fp32.
         threads: CPU threads; None: one per core.
         on_progress: called with the share done.
     """
     direct, product = (
-        CandidatePurifier(
+        DraftPurifier(
             bundle, build(bundle, "int8", "cpu", work / name, ranges, keep, (graph,), scheme=scheme), threads=threads
         )
         for name, scheme in (("direct", KERNELS["direct"]), ("product", KERNELS["matrix product"]))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgepure.engines.base import Stepper
 from edgepure.methods.presets import Preset
-from edgepure.purify.inflight import InFlight, Job
+from edgepure.purify.inflight import run_images
 from edgepure.purify.purifier import Purifier
 from edgepure.rows.noise import RowNoise, SeededNoise
 from edgepure.rows.plan import Plan
@@ -81,11 +83,6 @@ class PlannedImages:
     images: tuple[int, ...]
     probe: bool = False
 
-    @property
-    def graph(self) -> str:
-        """The step graph that executes the plan."""
-        return "step_learned" if self.plan.learned_variance else "step"
-
 
 def planned(purifier: Purifier, preset: Preset, images: Float32, seed: int) -> list[PlannedImages]:
     """Which plan each image ``[N, C, H, W]`` follows; with SSNI that takes the probe's UNet calls."""
@@ -125,7 +122,7 @@ def follow(
     ``graph``: None: the plan's own; ``step_learned`` executes ordinary plans, too.
     """
     source, slots = SeededNoise(seed), purifier.slots
-    stepper = purifier.stepper(graph or group.graph)
+    stepper = purifier.stepper(graph or group.plan.graph)
     for start in range(0, len(group.images), slots):
         chunk = group.images[start : start + slots]
         rows = iter(range(len(group.plan.rows)))
@@ -133,12 +130,16 @@ def follow(
         def report(feeds: Feeds, after: Float32, rows: Iterator[int] = rows, chunk: Sequence[int] = chunk) -> None:
             on_row(next(rows), chunk, feeds, after)
 
-        jobs = []
-        for i in chunk:
-            mask = None if masks is None or group.probe else masks[i]
-            noise = source.for_image(group.plan, i, 0, mask, purifier.image_shape, probe=group.probe)
-            jobs.append(Job(group.plan, noise, 2.0 * images[i] - 1.0, mask, tag=i))
-        InFlight(RecordingStepper(stepper, report)).run(jobs, lambda job, x: None)
+        run_images(
+            RecordingStepper(stepper, report),
+            images[list(chunk)],
+            [group.plan] * len(chunk),
+            source,
+            lambda image, x: None,
+            masks=None if masks is None or group.probe else masks[list(chunk)],
+            ids=chunk,
+            probe=group.probe,
+        )
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,21 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.after)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """As arrays by name, to be kept."""
+        feeds = {f"in/{name}": array for name, array in self.feeds.items()}
+        return {**feeds, "after": self.after, "rows": np.array(self.rows)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]] | None) -> Samples | None:
+        """The reverse; None for what is no such thing."""
+        try:
+            found = arrays or {}
+            feeds = {key.removeprefix("in/"): array for key, array in found.items() if key.startswith("in/")}
+            return cls(feeds, found["after"], int(found["rows"]))
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def some(self, count: int) -> Samples:
         """``count`` of them, spread evenly over the timesteps."""

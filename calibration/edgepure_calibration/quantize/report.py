@@ -61,7 +61,9 @@ def last_gates(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _headline(title: str, evidence: Mapping[str, Any]) -> Section:
-    cards = []
+    before, after = evidence["bytes"]["fp32"], evidence["bytes"][evidence["precision"]]
+    share = f"{100 * after / before:.0f} % of {before / 1e6:.2f} MB in fp32; {', '.join(evidence['graphs'])}"
+    cards = [Card("Size", f"{after / 1e6:.2f} MB", share, "good" if after < before else "bad")]
     if isinstance(evidence["speed"], list):
         cards += [
             Card(

@@ -14,7 +14,7 @@ from edgepure.engines.base import Engine
 from edgepure.types import Float32
 from edgepure_export.graphs.qdq import Range, Tap
 
-from .candidate import build, layers
+from .draft import build, layers
 from .recording import Samples
 
 #: Recorded calls that every layer is measured on.
@@ -53,8 +53,8 @@ def measure_sensitivity(
         if name in found:
             continue
         others = [other for other in names if other != name]
-        candidate = build(bundle, precision, target, work, ranges, others, (graph,))
-        with open_graph(candidate.runnable[graph], precision=candidate.opened_as, threads=threads) as engine:
+        draft = build(bundle, precision, target, work, ranges, others, (graph,))
+        with open_graph(draft.runnable[graph], precision=draft.opened_as, threads=threads) as engine:
             found[name] = output_error(engine, some)
         if on_layer is not None:
             on_layer(name, found[name], (number + 1) / len(names))

@@ -33,19 +33,19 @@ class Speed:
 
 def compare_speed(
     fp32: Purifier,
-    candidate: Purifier,
+    variant: Purifier,
     plan: Plan,
     batches: Sequence[int],
     rounds: int = ROUNDS,
     on_progress: Callable[[float], None] | None = None,
 ) -> tuple[Speed, ...]:
     """Time the step graph that ``plan`` uses at each batch size (at most the purifiers' slots)."""
-    graph = "step_learned" if plan.learned_variance else "step"
+    graph = plan.graph
     found = []
     for number, batch in enumerate(batches):
         calls = {
             "fp32": step_calls(fp32.stepper(graph), plan, batch),
-            "variant": step_calls(candidate.stepper(graph), plan, batch),
+            "variant": step_calls(variant.stepper(graph), plan, batch),
         }
         once = interleaved({"fp32": lambda calls=calls: calls["fp32"](1)}, 3).median("fp32")  # type: ignore[misc]
         many = max(1, round(ROUND_SECONDS / max(once, 1e-6)))

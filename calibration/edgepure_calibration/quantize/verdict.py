@@ -15,7 +15,7 @@ class Limits:
     Attributes:
         flips: the upper bound (95 %, one-sided) of the share of decisions that it flips may lie this far above the
             share that new noise flips.
-        accuracy: how much accuracy it may lose, on clean and on attacked images.
+        accuracy: the upper bound (95 %, one-sided) of the accuracy that it loses, on clean and on attacked images.
         drift: difference of its trajectories from those of fp32, as a share of the difference that new noise makes.
         speed: fp32's time over the variant's, at least.
     """
@@ -25,9 +25,13 @@ class Limits:
     drift: float = 0.5
     speed: float = 1.0
 
-    def decisions_needed(self) -> int:
-        """Fewest decisions with which a variant that flips nothing can pass."""
-        return math.ceil(math.log(0.05) / math.log1p(-self.flips))
+    def images_needed(self, labelled: bool = True) -> int:
+        """Fewest images with which a variant that flips nothing can pass: redraws of one image are no more images.
+
+        ``labelled``: their accuracy is judged too.
+        """
+        strictest = min(self.flips, self.accuracy) if labelled else self.flips
+        return math.ceil(math.log(0.05) / math.log1p(-strictest)) if 0.0 < strictest < 1.0 else 1
 
 
 @dataclass(frozen=True)
@@ -46,19 +50,23 @@ class Flips:
     """Decisions of one data set.
 
     Attributes:
+        images: they are what is independent, see `edgepure_calibration.quantize.gate.share_bounds`.
         decisions: purifications that were classified: images x noises.
         flipped: decisions that the variant changes, with the same noise.
-        high: upper end of its 95 % Clopper-Pearson bound (one-sided), a share.
+        high: upper end of the 95 % bound (one-sided) of their share, by image.
         redrawn: decisions that differ between two noises in fp32.
         accuracy, accuracy_fp32: share of decisions that are right; None without labels.
+        loss_high: upper end of the 95 % bound (one-sided) of the accuracy that is lost, by image; None without labels.
     """
 
+    images: int
     decisions: int
     flipped: int
     high: float
     redrawn: int
-    accuracy: float | None
-    accuracy_fp32: float | None
+    accuracy: float | None = None
+    accuracy_fp32: float | None = None
+    loss_high: float | None = None
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ class CallBudget:
 
     def __post_init__(self) -> None:
         if self.calls < 1:
-            raise ConfigError(f"a budget of {self.calls} UNet calls cannot be met: the smallest possible is 1")
+            raise ConfigError(
+                f"a budget of {self.calls} UNet calls cannot be met: the smallest possible is 1", code="E-tune-budget"
+            )
 
     @property
     def limit(self) -> float:
@@ -79,7 +81,7 @@ class TimeBudget:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.ms < math.inf:
-            raise ConfigError(f"a budget of {self.ms:g} ms cannot be met: give a number above 0")
+            raise ConfigError(f"a budget of {self.ms:g} ms cannot be met: give a number above 0", code="E-tune-budget")
 
     @property
     def limit(self) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from edgepure import Preset
 from edgepure.methods.planner import Planner
+
+from ..digest import digest
 
 #: A score norm far above any that occurs: SSNI then gives its strongest noise.
 _HUGE_NORM = 1e9
@@ -27,7 +27,7 @@ class Candidate:
         """Equal for candidates that decide equally: hash of everything but the description."""
         data = self.to_dict()
         data["preset"].pop("description")
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+        return digest(data)[:16]
 
     def to_dict(self) -> dict[str, Any]:
         return {"preset": self.preset.model_dump(mode="json"), "precision": self.precision}

@@ -56,7 +56,7 @@ def write_presets(
 def earlier_points(bundle: Bundle, how: str) -> dict[str, Point]:
     """What an earlier tuning measured in the same way, by `Candidate.key`; nothing if there is no such evidence.
 
-    ``how``: `edgepure_calibration.tune.fingerprint.measured_by`.
+    ``how``: `edgepure_calibration.tune.depends.measured_by`.
     """
     if EVIDENCE_FILE not in bundle.manifest.files:
         return {}

@@ -2,59 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .candidate import Candidate
-from .meter import Meter
-from .parts import Part
+from .deployed import DeployedGraphs
 from .points import Point, dominates
+from .splits import Split
 
 if TYPE_CHECKING:  # PyTorch is not needed without a white-box attack
+    from ..attacks.attack import OnShare
     from .whitebox import WhiteBox
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """One protocol on one part of the data.
+    """One way to measure, on one split of the data.
 
     Attributes:
-        meter: the deployed graphs.
-        part: the images.
+        graphs: the deployed ones.
+        split: the images.
         noise_seed: of the purifications; the next two numbers seed those of attacked images.
         latency_repeats: decisions timed for the latency; 0: it is not measured.
         whitebox: the attack through the defence; None: there is none.
     """
 
-    meter: Meter
-    part: Part
+    graphs: DeployedGraphs
+    split: Split
     noise_seed: int
     latency_repeats: int = 0
     whitebox: WhiteBox | None = None
+
+    def cost(self, candidate: Candidate, *, attack: bool = True) -> float:
+        """About how many UNet calls it takes, gradients counted as several; ``attack``: with the white-box attack."""
+        calls, split = self.graphs.calls(candidate), self.split
+        total = float(calls * (len(split.clean) + len(split.attacked) + self.latency_repeats))
+        if attack and self.whitebox is not None:
+            price = self.whitebox.cost(candidate, self.graphs.purifier(candidate.precision))
+            total += len(split.whitebox) * (price + calls)
+        return total
 
     def cheap(self, candidate: Candidate, number: int = -1) -> Point:
         """Everything but the white-box attack."""
         repeats = self.latency_repeats
         return Point(
             candidate=candidate,
-            calls=self.meter.calls(candidate),
-            latency_ms=self.meter.latency_ms(candidate, self.part.clean, repeats) if repeats else None,
-            clean=self.meter.score(candidate, self.part.clean, self.noise_seed),
-            attacked=self.meter.score(candidate, self.part.attacked, self.noise_seed + 1),
+            calls=self.graphs.calls(candidate),
+            latency_ms=self.graphs.latency_ms(candidate, self.split.clean, repeats) if repeats else None,
+            clean=self.graphs.score(candidate, self.split.clean, self.noise_seed),
+            attacked=self.graphs.score(candidate, self.split.attacked, self.noise_seed + 1),
             number=number,
         )
 
-    def full(self, candidate: Candidate, on_step: Callable[[int], None] | None = None) -> Point:
+    def full(self, candidate: Candidate, on_share: OnShare | None = None) -> Point:
         """Everything."""
-        return self.attack(self.cheap(candidate), on_step)
+        return self.attack(self.cheap(candidate), on_share)
 
-    def attack(self, point: Point, on_step: Callable[[int], None] | None = None) -> Point:
+    def attack(self, point: Point, on_share: OnShare | None = None) -> Point:
         """Add the white-box attack, if there is one."""
         if self.whitebox is None:
             return point
-        attacked = self.whitebox(point.candidate, self.part.whitebox, on_step)
-        return replace(point, whitebox=self.meter.score(point.candidate, attacked, self.noise_seed + 2))
+        purifier = self.graphs.purifier(point.candidate.precision)
+        attacked = self.whitebox(point.candidate, purifier, self.split.whitebox, on_share)
+        return replace(point, whitebox=self.graphs.score(point.candidate, attacked, self.noise_seed + 2))
 
 
 def not_worth_attacking(point: Point, finished: Sequence[Point], limit: float) -> str:

@@ -1,54 +1,44 @@
-"""Which attacks a tuning run uses, and how its numbers are described."""
+"""How the numbers of a tuning run are described."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .parts import Part, Transfer
 from .settings import TuneSettings
-
-if TYPE_CHECKING:
-    from .whitebox import TwinLoader, WhiteBox
-
-
-def make_attacks(
-    twin: TwinLoader | None, settings: TuneSettings, whitebox: bool, classes: int
-) -> tuple[Transfer | None, tuple[WhiteBox | None, WhiteBox | None], dict[str, Any]]:
-    """The attack on the plain classifier, those through the defence in search and final, and how they are described."""
-    if twin is None:
-        return None, (None, None), {}
-    from .whitebox import WhiteBox, final_attack, search_attack, transfer, transfer_protocol
-
-    protocols: dict[str, Any] = {"transferred": transfer_protocol(settings)}
-    made = transfer(twin, settings.eps)
-    if not whitebox:
-        return made, (None, None), protocols
-    first = WhiteBox(twin, search_attack(settings), settings.seed + 11)
-    second = WhiteBox(twin, final_attack(settings, classes), settings.seed + 12)
-    protocols |= {"white-box of the search": first.protocol(), "white-box of the finalists": second.protocol()}
-    return made, (first, second), protocols
+from .splits import Split
 
 
 def describe_run(
     attacks: Mapping[str, Any],
-    parts: tuple[Part, Part],
+    splits: tuple[Split, Split],
     settings: TuneSettings,
     seeds: tuple[int, int],
     given: bool,
     test: bool,
 ) -> dict[str, Any]:
+    """The protocol of each number by its name.
+
+    Args:
+        attacks: those that were made, by name.
+        splits: images of the search and of the finalists, with the ``seeds`` of their noise.
+        given: the attacked images were given.
+        test: so were images for the finalists.
+    """
     found = dict(attacks)
     if given:
         found["transferred"] = {
             "attack": "as given",
             "target": "the plain classifier, which reads them clearly worse",
         }
-    for name, part, seed in (("search", parts[0], seeds[0]), ("finalists", parts[1], seeds[1])):
+    for name, split, seed in (("search", splits[0], seeds[0]), ("finalists", splits[1], seeds[1])):
         found[f"images of the {name}"] = {
-            "clean": len(part.clean), "transferred": len(part.attacked), "white-box": len(part.whitebox),
-            "noise seed": seed, "sha256": part.clean.sha256,
-        }  # fmt: skip
+            "clean": len(split.clean),
+            "transferred": len(split.attacked),
+            "white-box": len(split.whitebox),
+            "noise seed": seed,
+            "sha256": split.clean.sha256,
+        }
     found["images of the finalists"]["from"] = (
         "test images that the search never saw" if test else "images of the same data that the search did not see"
     )
@@ -58,7 +48,8 @@ def describe_run(
     found["robust"] = "the lower of the accuracies under the transferred and under the white-box attack"
     found["choice"] = (
         f"fast: the cheapest finalist within {100 * settings.tolerance:g} points of the largest {settings.objective} "
-        "accuracy; balanced: the largest mean of clean and robust accuracy; robust: the largest robust accuracy. The "
-        "finalists' own numbers decide, so the best of them is seen a little too well"
+        "accuracy, and never dearer than the two others; balanced: the largest mean of clean and robust accuracy; "
+        "robust: the largest robust accuracy. The finalists' own numbers decide, so the best of them is seen a little "
+        "too well"
     )
     return found

@@ -87,11 +87,13 @@ def point_data(point: Point, budget: Budget) -> dict[str, Any]:
 def point_of(data: Mapping[str, Any]) -> Point:
     """The reverse of `point_data` for a point that was measured whole. Raises KeyError, TypeError or ValueError."""
     clean, attacked, whitebox = (
-        None if (score := data[name]) is None else Score(
+        None
+        if (score := data[name]) is None
+        else Score(
             score["images"], score["right"], score["first_purification_right"], score["every_purification_right"]
         )
         for name in ("clean", "transferred", "whitebox")
-    )  # fmt: skip
+    )
     if clean is None:
         raise ValueError("nothing was measured")
     return Point(Candidate.from_dict(dict(data)), data["unet_calls"], data["latency_ms"], clean, attacked, whitebox)
@@ -101,6 +103,10 @@ def score_data(score: Score) -> dict[str, Any]:
     """Counts, share, interval, and the other decision rules: the first purification alone, every purification right."""
     low, high = score.interval
     return {
-        "images": score.images, "right": score.right, "accuracy": score.fraction, "interval95": [low, high],
-        "first_purification_right": score.single, "every_purification_right": score.worst,
-    }  # fmt: skip
+        "images": score.images,
+        "right": score.right,
+        "accuracy": score.fraction,
+        "interval95": [low, high],
+        "first_purification_right": score.single,
+        "every_purification_right": score.worst,
+    }

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .candidate import Candidate
+from .foresight import Foresight
 from .measuring import Measuring, not_worth_attacking
 from .points import Point
 from .space import SearchSpace
 
 if TYPE_CHECKING:  # needs Optuna
-    from .study import Study
-
-#: Called with (trials done, trials in all).
-SearchProgress = Callable[[int, int], None]
+    from .trials import Trials
 
 
 def search(
-    study: Study, space: SearchSpace, measuring: Measuring, trials: int, on_progress: SearchProgress | None = None
+    study: Trials, space: SearchSpace, measuring: Measuring, trials: int, foresight: Foresight | None = None
 ) -> list[Point]:
     """All finished points of the study, after as many trials as it takes to have ``trials``.
 
@@ -27,9 +24,11 @@ def search(
     every finished trial.
     """
     points = study.points()
+    if foresight is not None:
+        foresight.found(points[:trials])
     while len(points) < trials:
-        if on_progress is not None:
-            on_progress(len(points), trials)
+        if foresight is not None:
+            foresight.trial(len(points) + 1, trials)
         trial = study.ask(space.starts())
         try:
             candidate = space.candidate(trial)
@@ -41,6 +40,8 @@ def search(
             raise
         study.tell(trial, point)
         points.append(point)
+        if foresight is not None:
+            foresight.measured(point)
     return points
 
 

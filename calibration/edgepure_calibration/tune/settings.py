@@ -1,4 +1,4 @@
-"""How thoroughly to tune."""
+"""What to tune for, and how thoroughly."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ OBJECTIVES = ("robust", "clean", "balanced")
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """Sizes and seeds of a tuning run.
+    """The budget, sizes and seeds of a tuning run.
 
     Attributes:
+        calls, ms: the budget of one decision, in UNet calls or in milliseconds on this device; one of them.
+        methods: to search among; None: all that the bundle can run.
+        precisions: to search among; None: all that the bundle has for this provider.
+        references: presets of the bundle to measure beside the finalists; None: all that are not too expensive.
+        whitebox: attack through the defence, which needs the bundle's PyTorch twin.
         objective: what the budget is spent on: ``robust`` accuracy, ``clean`` accuracy, or ``balanced``, their mean.
         trials: candidates to try in all.
         images: for the search; the finalists are measured on others.
@@ -30,6 +35,12 @@ class TuneSettings:
         latency_repeats: decisions whose median is the latency, under a budget of milliseconds.
     """
 
+    calls: int | None = None
+    ms: float | None = None
+    methods: tuple[str, ...] | None = None
+    precisions: tuple[str, ...] | None = None
+    references: tuple[str, ...] | None = None
+    whitebox: bool = True
     objective: str = "robust"
     trials: int = 60
     images: int = 100
@@ -49,22 +60,32 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
-            raise ConfigError(f"objective {self.objective!r} is unknown; choose {', '.join(OBJECTIVES)}")
-        for name in (
-            "trials", "images", "whitebox_images", "final_images", "final_whitebox_images", "finalists", "search_steps",
-            "search_eot", "final_steps", "final_eot", "most_votes", "latency_repeats",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)} must be at least 1")
+            raise ConfigError(
+                f"objective {self.objective!r} is unknown; choose {', '.join(OBJECTIVES)}", code="E-tune-settings"
+            )
+        for name, value in asdict(self).items():
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1 and name not in ("calls", "seed"):
+                raise ConfigError(f"{name} {value} must be at least 1", code="E-tune-settings")
         if not 0.0 < self.eps < 1.0:
-            raise ConfigError(f"eps {self.eps} must lie between 0 and 1: it is the Linf radius on images in [0, 1]")
+            raise ConfigError(
+                f"eps {self.eps} must lie between 0 and 1: it is the Linf radius on images in [0, 1]",
+                code="E-attack-eps",
+            )
         if not 0.0 <= self.tolerance < 1.0:
-            raise ConfigError(f"tolerance {self.tolerance} must lie in [0, 1): it is a share of the images")
+            raise ConfigError(
+                f"tolerance {self.tolerance} must lie in [0, 1): it is a share of the images", code="E-tune-settings"
+            )
+
+    def check_budget(self) -> None:
+        """Raise ConfigError unless there is one budget."""
+        if (self.calls is None) == (self.ms is None):
+            raise ConfigError("give one budget: UNet calls or milliseconds", code="E-tune-budget")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def of_the_search(self) -> dict[str, Any]:
         """What the numbers of the trials depend on."""
-        names = ("images", "whitebox_images", "eps", "search_steps", "search_eot", "most_votes", "seed")
-        return {name: getattr(self, name) for name in names}
+        names = ("calls", "ms", "images", "whitebox", "whitebox_images", "eps", "search_steps", "search_eot")
+        found = {name: getattr(self, name) for name in (*names, "most_votes", "seed")}
+        return {**found, "methods": sorted(self.methods or ())}

@@ -66,7 +66,8 @@ class SearchSpace:
             cost = budget.cost_of(possible[cheapest])
             raise ConfigError(
                 f"no preset can meet a budget of {budget.limit:g} {budget.unit}: the smallest possible is {cost:.3g} "
-                f"{budget.unit} ({_method(cheapest)}, UNet calls: {possible[cheapest]})"
+                f"{budget.unit} ({_method(cheapest)}, UNet calls: {possible[cheapest]})",
+                code="E-tune-budget",
             )
 
     @property
@@ -176,12 +177,15 @@ def _check_methods(methods: Sequence[str] | None, *, masks: bool) -> set[str]:
         return {name for name in known if masks or not all_methods()[name].needs_mask}
     for name in methods:
         if name not in known:
-            raise ConfigError(f"there is no method {name!r} to search; choose among {', '.join(known)}")
+            raise ConfigError(
+                f"there is no method {name!r} to search; choose among {', '.join(known)}", code="E-tune-method"
+            )
         if all_methods()[name].needs_mask and not masks:
             raise ConfigError(
                 f"method {name!r} needs an attention mask, and this bundle has no mask graph; choose another method, "
-                "or export the classifier with blocks to tap"
+                "or export the classifier with blocks to tap",
+                code="E-tune-method",
             )
     if not methods:
-        raise ConfigError(f"no method to search; choose among {', '.join(known)}")
+        raise ConfigError(f"no method to search; choose among {', '.join(known)}", code="E-tune-method")
     return set(methods)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgepure import Bundle
 from edgepure.bundle.manifest import Manifest
@@ -15,167 +16,273 @@ from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages
 from edgepure.machine.packages import needs
 from edgepure.report.environment import environment
+from edgepure.types import Progress
 
+from ..progress import Meter
+from ..provider import ProviderSettings
+from ..work import Work, open_work
 from .budget import Budget, CallBudget, TimeBudget
 from .candidate import Candidate
+from .depends import measured_by, search_depends
+from .deployed import DeployedGraphs
 from .evidence import MEASURED_BY, earlier_points, write_presets
-from .fingerprint import fingerprint, measured_by
+from .foresight import Foresight
 from .measuring import Measuring
-from .meter import Meter
-from .parts import Part, make_parts
 from .points import Point, choose, finalists
-from .protocols import describe_run, make_attacks
+from .protocols import describe_run
 from .result import Tuning
 from .search import search
 from .settings import TuneSettings
 from .space import PRESET_NAMES, SearchSpace
-from .study_file import study_file
+from .splits import Split, make_splits
 
 if TYPE_CHECKING:
-    from .study import Study
-    from .whitebox import TwinLoader
-
-#: Called with (share of the work that is done, what is being done).
-TuneProgress = Callable[[float, str], None]
+    from .trials import Trials
+    from .whitebox import TwinLoader, WhiteBox
 
 #: Unless they are named, presets of the bundle are measured beside the finalists only if a decision takes at most this
 #: many times the calls of the most expensive trial.
 REFERENCE_CALLS = 20
-#: Shares of the whole work, for the progress: the finalists take about as long as the search.
-_SEARCH_SHARE = 0.5
 
 
 def tune(
     bundle: str | PathLike[str],
     data: LabelledImages,
+    settings: TuneSettings,
     *,
-    calls: int | None = None,
-    ms: float | None = None,
     attacked: LabelledImages | None = None,
     test: LabelledImages | None = None,
-    study: str | PathLike[str] | None = None,
-    settings: TuneSettings = TuneSettings(),  # noqa: B008 - frozen
-    methods: Sequence[str] | None = None,
-    precisions: Sequence[str] | None = None,
-    provider: str = "cpu",
-    threads: int | None = None,
-    whitebox: bool = True,
+    provider: ProviderSettings | None = None,
     twin: TwinLoader | None = None,
-    references: Sequence[str] | None = None,
+    work: str | PathLike[str] | None = None,
     write: bool = True,
-    on_progress: TuneProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Tuning:
     """Search presets for a bundle and put the best ones into it as ``fast``, ``balanced`` and ``robust``.
 
     Args:
         bundle: its directory.
         data: labelled clean images; a part is searched on, others measure the finalists.
-        calls, ms: the budget of one decision, in UNet calls or in milliseconds on this device; one of them.
+        settings: the budget of one decision, what is searched, sizes and seeds.
         attacked: images attacked on the bundle's classifier; None: they are made with ``twin``.
         test: clean images for the finalists; None: those of ``data`` that the search does not see.
-        study: file of the trials; None: ``<bundle>.tuning.journal`` beside the bundle. The same call goes on with it.
-        settings: sizes and seeds.
-        methods: to search among; None: all that the bundle can run.
-        precisions: to search among; None: all that the bundle has for this provider.
-        provider, threads: engine, as `edgepure.load` takes them.
-        whitebox: attack through the defence, which needs ``twin``.
+        provider: what runs the deployed graphs; its precision does not count, see `TuneSettings.precisions`.
         twin: gives the differentiable PyTorch twin of the bundle in a precision; `edgepure_export.twin.twin.load_twin`
             makes it. None: there are no white-box attacks, and ``attacked`` is needed.
-        references: presets of the bundle to measure beside the finalists; None: all that are not too expensive. Those
-            that an earlier tuning measured in the same way (``tuning/evidence.json``) are not measured again.
+        work: folder of the trials; None: a hidden one beside the bundle. The same call goes on with it, and a call for
+            more trials too.
         write: put the presets and ``tuning/evidence.json`` into the bundle; it is changed as a whole or not at all.
-        on_progress: see `TuneProgress`.
+            Presets that an earlier tuning measured in the same way are not measured again.
+        on_progress: called with (share of the work that is done, what is being done).
 
     Raises:
-        ConfigError: no preset can meet the budget, data that cannot serve, or a study of something else.
+        ConfigError: no preset can meet the budget, or data that cannot serve.
         BundleError: the bundle is damaged, or was changed meanwhile.
-        ProviderError: the engine is not active, or cannot run one of ``precisions``.
-        EdgepureError: another run works with the study.
+        ProviderError: the engine is not active, or cannot run one of the precisions.
+        EdgepureError: another run is at work in the folder.
     """
-    if (calls is None) == (ms is None):
-        raise ConfigError("give one budget: UNet calls or milliseconds")
-    if whitebox and twin is None:
-        raise ConfigError("a white-box attack needs the bundle's PyTorch twin")
-    report = on_progress or (lambda share, what: None)
-    opened = Bundle.open(bundle)
-    offered = ("fp32", *opened.manifest.variants)
-    for name in precisions or ():
-        if name not in offered:
-            raise ConfigError(f"the bundle has no graphs in {name}; it has {', '.join(offered)}")
-        check_variant(opened.manifest, name, provider)
-    transfer, attacks, protocols = make_attacks(twin, settings, whitebox, len(opened.manifest.classes))
-    with study_file(opened.path, study) as path, Meter(bundle, provider, threads) as meter:
-        for name in references or ():
-            meter.purifier().preset(name)  # one that there is not is an error now
+    settings.check_budget()
+    if settings.whitebox and twin is None:
+        raise ConfigError("a white-box attack needs the bundle's PyTorch twin", code="E-tune-twin")
+    report: Progress = on_progress or (lambda share, words: None)
+    runs_on, opened = provider or ProviderSettings(), Bundle.open(bundle)
+    precisions = _precisions(opened.manifest, settings, runs_on.provider)
+    folder = opened.path.with_name(f".{opened.path.name}.tune") if work is None else Path(work)
+    with ExitStack() as held:
+        graphs = held.enter_context(DeployedGraphs(bundle, runs_on.provider, runs_on.threads))
+        for name in settings.references or ():
+            graphs.purifier().preset(name)  # one that there is not is an error now
+        store = held.enter_context(open_work(folder, {}))
+        run = _Run(opened, settings, graphs, runs_on, twin, precisions)
         report(0.0, "attacking the plain classifier" if attacked is None else "checking the images")
-        parts = make_parts(data, attacked, test, settings, meter.purifier().logits, transfer)
-        chosen_precisions = tuple(precisions or (p for p in offered if _made_for(opened.manifest, p, provider)))
-        made_for = fingerprint(opened, settings, parts, calls, ms, methods, chosen_precisions, whitebox, provider)
-        trials = _open_study(path, made_for, settings.seed)
-        budget = _budget(trials, meter, calls, ms, parts[0], settings, chosen_precisions)
-        space = SearchSpace(
-            opened.manifest, budget, methods=methods, precisions=chosen_precisions, most_votes=settings.most_votes
+        run.split(data, attacked, test)
+        result = run.search_and_choose(store, report)
+        if write:
+            report(0.99, "writing the presets")
+            unrecorded = write_presets(opened.path, result, twin, graphs.purifier(), data)
+            result = replace(result, unrecorded=unrecorded)
+    report(1.0, "done")
+    return result
+
+
+class _Run:
+    """One tuning: what is fixed from the start, then search, finalists and choice."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: TuneSettings,
+        graphs: DeployedGraphs,
+        runs_on: ProviderSettings,
+        twin: TwinLoader | None,
+        precisions: tuple[str, ...],
+    ) -> None:
+        self.bundle, self.settings, self.graphs, self.runs_on = bundle, settings, graphs, runs_on
+        self.twin, self.precisions = twin, precisions
+        self.seeds = settings.seed * 1000 + 100, settings.seed * 1000 + 200
+        self.repeats = settings.latency_repeats if settings.ms is not None else 0
+        self.attacks: dict[str, Any] = {}
+        self.splits: tuple[Split, Split]
+        self.search: Measuring
+        self.final: Measuring
+
+    def split(self, data: LabelledImages, attacked: LabelledImages | None, test: LabelledImages | None) -> None:
+        """Draw the images of the search and of the finalists, and make the attacks."""
+        settings, graphs, transfer = self.settings, self.graphs, None
+        whitebox: tuple[WhiteBox | None, WhiteBox | None] = None, None
+        if self.twin is not None:
+            from . import whitebox as attacks
+
+            transfer = attacks.transfer(self.twin, graphs.purifier(), settings.eps)
+            self.attacks["transferred"] = attacks.transfer_protocol(settings)
+            if settings.whitebox:
+                classes = len(self.bundle.manifest.classes)
+                first, second = (
+                    attacks.search_attack(self.twin, settings),
+                    attacks.final_attack(self.twin, settings, classes),
+                )
+                self.attacks |= {
+                    "white-box of the search": first.protocol(),
+                    "white-box of the finalists": second.protocol(),
+                }
+                whitebox = first, second
+        self.splits = make_splits(data, attacked, test, settings, graphs.purifier().logits, transfer)
+        self.search, self.final = (
+            Measuring(graphs, split, seed, self.repeats, attack)
+            for split, seed, attack in zip(self.splits, self.seeds, whitebox, strict=True)
         )
-        repeats = settings.latency_repeats if ms is not None else 0
-        seeds = settings.seed * 1000 + 100, settings.seed * 1000 + 200
-        measuring = Measuring(meter, parts[0], seeds[0], repeats, attacks[0])
+        self.protocols = describe_run(
+            self.attacks, self.splits, settings, self.seeds, attacked is not None, test is not None
+        )
+
+    def search_and_choose(self, store: Work, report: Progress) -> Tuning:
+        settings, manifest = self.settings, self.bundle.manifest
+        depends = search_depends(self.bundle, settings, self.splits, self.precisions, self.runs_on)
+        trials = _open_trials(store.depending(depends), settings.seed)
+        budget = self._budget(store.depending(depends))
+        space = SearchSpace(
+            manifest, budget, methods=settings.methods, precisions=self.precisions, most_votes=settings.most_votes
+        )
+        own = self._references()
+        foresight = Foresight(
+            self.search,
+            self.final,
+            settings.trials,
+            settings.finalists + len(own),
+            budget,
+            Candidate(self.graphs.purifier().preset()),
+            report,
+        )
         with trials.timed():
-            points = search(
-                trials, space, measuring, settings.trials,
-                lambda done, of: report(_SEARCH_SHARE * done / of, f"trial {done + 1} of {of}"),
-            )  # fmt: skip
+            points = search(trials, space, self.search, settings.trials, foresight)
         whole = [p for p in points if not p.dropped]
         if not whole:
             cheapest = min(p.cost for p in points)
             raise ConfigError(
-                f"none of {len(points)} presets met {budget.limit:g} {budget.unit}; the cheapest took {cheapest:.3g}"
+                f"none of {len(points)} presets met {budget.limit:g} {budget.unit}; the cheapest took {cheapest:.3g}",
+                code="E-tune-budget",
             )
         best = finalists(whole, settings.objective, settings.finalists)
-        again = Measuring(meter, parts[1], seeds[1], repeats, attacks[1])
-        names = [n for n in opened.manifest.presets if n not in PRESET_NAMES] if references is None else references
-        own = {name: Candidate(meter.purifier().preset(name)) for name in names}
-        how = measured_by(opened, again, provider)
-        earlier = {} if repeats else earlier_points(opened, how)  # times of another day do not compare
+        how = measured_by(self.bundle, self.final, self.runs_on)
+        earlier = {} if self.repeats else earlier_points(self.bundle, how)  # times of another day do not compare
         known = {c.key: earlier[c.key] for c in own.values() if c.key in earlier}
-        most = REFERENCE_CALLS * max(p.calls for p in points)
-        costs = {n: meter.calls(c) for n, c in own.items() if references is None and c.key not in known}
-        skipped = {name: cost for name, cost in costs.items() if cost > most}
+        skipped = self._too_expensive(own, known, points)
         wanted = {c.key: c for c in (*(p.candidate for p in best), *(c for n, c in own.items() if n not in skipped))}
         with trials.timed():
-            final = _measure_again(trials, again, wanted, known, how, settings, report)
-        result = Tuning(
-            bundle=opened.manifest.name,
+            final = self._measure_again(store.depending({"final": how}), wanted, known, foresight)
+        found = sorted((replace(final[p.candidate.key], number=p.number) for p in best), key=lambda p: p.cost)
+        within = [p for p in found if p.cost <= budget.limit]
+        if not within:
+            raise ConfigError(
+                f"no finalist met {budget.limit:g} {budget.unit} when it was timed again; the cheapest took "
+                f"{min(p.cost for p in found):.3g}: give a little more, or a quieter machine",
+                code="E-tune-budget",
+            )
+        return Tuning(
+            bundle=manifest.name,
             budget=budget,
             settings=settings,
             trials=points,
-            finalists=sorted((replace(final[p.candidate.key], number=p.number) for p in best), key=lambda p: p.cost),
+            finalists=found,
             references={name: final[c.key] for name, c in own.items() if name not in skipped},
             skipped=skipped,
-            chosen={},
-            protocols=describe_run(protocols, parts, settings, seeds, attacked is not None, test is not None),
+            chosen=choose(within, settings.objective, settings.tolerance),
+            protocols=self.protocols,
             facts={
-                **environment(provider),
-                "provider": provider,
-                "threads": threads,
-                "study": path.name,
+                **environment(self.runs_on.provider),
+                "provider": self.runs_on.provider,
+                "threads": self.runs_on.threads,
                 "seconds": round(trials.seconds, 1),
-                **made_for,
                 MEASURED_BY: how,
                 "taken from an earlier tuning": ", ".join(n for n, c in own.items() if c.key in known) or "nothing",
             },
         )
-        within = [p for p in result.finalists if p.cost <= budget.limit]
-        if not within:
+
+    def _references(self) -> dict[str, Candidate]:
+        """Presets of the bundle to measure beside the finalists."""
+        names = self.settings.references
+        if names is None:
+            names = tuple(name for name in self.bundle.manifest.presets if name not in PRESET_NAMES)
+        return {name: Candidate(self.graphs.purifier().preset(name)) for name in names}
+
+    def _too_expensive(
+        self, own: Mapping[str, Candidate], known: Mapping[str, Point], points: Sequence[Point]
+    ) -> dict[str, int]:
+        """References that nobody asked for by name and that cost too much, with their UNet calls."""
+        if self.settings.references is not None:
+            return {}
+        most = REFERENCE_CALLS * max(p.calls for p in points)
+        costs = {name: self.graphs.calls(c) for name, c in own.items() if c.key not in known}
+        return {name: cost for name, cost in costs.items() if cost > most}
+
+    def _budget(self, store: Work) -> Budget:
+        """The budget; the price of a UNet call is measured once a study, so that its trials share one space."""
+        calls, ms = self.settings.calls, self.settings.ms
+        if calls is not None:
+            return CallBudget(calls)
+        assert ms is not None
+        known = store.recall({"what": "price"})
+        if known is None:
+            votes, clean = self.settings.most_votes, self.splits[0].clean
+            prices = [self.graphs.time_budget(ms, clean, p, votes).to_dict() for p in self.precisions]
+            known = min(prices, key=lambda p: p["call_ms"]["1"])
+            store.remember({"what": "price"}, known)
+        return TimeBudget(ms, known["overhead_ms"], {int(v): t for v, t in known["call_ms"].items()})
+
+    def _measure_again(
+        self, store: Work, wanted: Mapping[str, Candidate], known: Mapping[str, Point], foresight: Foresight
+    ) -> dict[str, Point]:
+        """Every candidate under the protocol of the finalists; what is known or kept is not measured again."""
+        found = dict(known)
+        for key in wanted:
+            kept = store.recall({"candidate": key})
+            if key not in found and kept is not None:
+                found[key] = Point.from_dict(kept)
+        costs = {key: self.final.cost(candidate) for key, candidate in wanted.items() if key not in found}
+        meter: Meter = foresight.final(sum(costs.values()))
+        for number, (key, cost) in enumerate(costs.items(), start=1):
+            words = f"finalist {number} of {len(costs)}"
+
+            def on_share(share: float, cost: float = cost, words: str = words) -> None:
+                meter.show(share * cost, words)
+
+            on_share(0.0)
+            found[key] = self.final.full(wanted[key], on_share)
+            store.remember({"candidate": key}, found[key].to_dict())
+            meter.add(cost, words)
+        return found
+
+
+def _precisions(manifest: Manifest, settings: TuneSettings, provider: str) -> tuple[str, ...]:
+    """The precisions that are searched: those that are asked for, or all that this provider can run."""
+    offered = ("fp32", *manifest.variants)
+    for name in settings.precisions or ():
+        if name not in offered:
             raise ConfigError(
-                f"no finalist met {budget.limit:g} {budget.unit} when it was timed again; the cheapest took "
-                f"{min(p.cost for p in result.finalists):.3g}: give a little more, or a quieter machine"
+                f"the bundle has no graphs in {name}; it has {', '.join(offered)}", code="E-bundle-precision"
             )
-        result = replace(result, chosen=choose(within, settings.objective, settings.tolerance))
-        if write:
-            report(0.99, "writing the presets")
-            result = replace(result, unrecorded=write_presets(opened.path, result, twin, meter.purifier(), data))
-    report(1.0, "done")
-    return result
+        check_variant(manifest, name, provider)
+    return settings.precisions or tuple(name for name in offered if _made_for(manifest, name, provider))
 
 
 def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
@@ -187,63 +294,7 @@ def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
     return True
 
 
-def _open_study(path: Path, made_for: Mapping[str, str], seed: int) -> Study:
+def _open_trials(store: Work, seed: int) -> Trials:
     with needs("tuning needs Optuna", "calibration"):
-        from .study import Study
-    return Study(path, made_for, seed)
-
-
-def _budget(
-    study: Study,
-    meter: Meter,
-    calls: int | None,
-    ms: float | None,
-    part: Part,
-    settings: TuneSettings,
-    precisions: Sequence[str],
-) -> Budget:
-    """The budget; the price of a UNet call is measured once a study, so that its trials share one space."""
-    if calls is not None:
-        return CallBudget(calls)
-    assert ms is not None
-    known = study.recall("price")
-    if known is None:
-        prices = [meter.time_budget(ms, part.clean, p, settings.most_votes).to_dict() for p in precisions]
-        known = min(prices, key=lambda p: p["call_ms"]["1"])
-        study.remember("price", known)
-    return TimeBudget(ms, known["overhead_ms"], {int(v): t for v, t in known["call_ms"].items()})
-
-
-def _measure_again(
-    study: Study,
-    measuring: Measuring,
-    wanted: Mapping[str, Candidate],
-    known: Mapping[str, Point],
-    how: str,
-    settings: TuneSettings,
-    report: TuneProgress,
-) -> dict[str, Point]:
-    """Every candidate under the protocol of the finalists; what is known or in the study is not measured again."""
-    found: dict[str, Point] = {}
-    total = sum(measuring.meter.calls(c) for c in wanted.values())
-    done = 0.0
-    for key, candidate in wanted.items():
-        name = f"final {how[:16]} {key}"
-        stored = study.recall(name)
-        size = measuring.meter.calls(candidate)
-        what = f"finalist {len(found) + 1} of {len(wanted)}"
-        if key in known:
-            found[key] = known[key]
-        elif stored is None:
-
-            def on_step(step: int, *, before: float = done, size: int = size, what: str = what) -> None:
-                share = (before + size * step / settings.final_steps) / total
-                report(_SEARCH_SHARE + (0.98 - _SEARCH_SHARE) * share, what)
-
-            on_step(0)
-            found[key] = measuring.full(candidate, on_step)
-            study.remember(name, found[key].to_dict())
-        else:
-            found[key] = Point.from_dict(stored)
-        done += size
-    return found
+        from .trials import Trials
+    return Trials(store, seed)

@@ -132,7 +132,9 @@ def measure(
         for name in outputs:
             if found[name].shape != expected[name].shape:
                 shapes = f"{list(found[name].shape)} instead of {list(expected[name].shape)}"
-                raise ExportError(f"{graph}: ONNX Runtime gives {name!r} with the shape {shapes}")
+                raise ExportError(
+                    f"{graph}: ONNX Runtime gives {name!r} with the shape {shapes}", code="E-export-engine"
+                )
             differences[name].append(np.abs(found[name].astype(np.float64) - expected[name]).ravel())
             scales[name] = max(scales[name], float(np.abs(expected[name]).max()))
         if "mask" in outputs and "attention" in outputs:
@@ -150,20 +152,24 @@ def require(report: GraphParity) -> None:
     if not report:
         raise ExportError(
             f"the exported graph is not what PyTorch computes: {report}; nothing was written. "
-            "If the network is that sensitive, pass a larger `tolerance`"
+            "If the network is that sensitive, pass a larger `tolerance`",
+            code="E-export-parity",
         )
 
 
 def open_session(path: Path, threads: int | None = None) -> Any:
     """A plain ONNX Runtime session on the CPU."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the runtime opens it
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises many unrelated classes
-        raise ExportError(f"ONNX Runtime cannot load {path.name}: {str(error).strip().splitlines()[0]}") from error
+        raise ExportError(
+            f"ONNX Runtime cannot load {path.name}: {str(error).strip().splitlines()[0]}", code="E-export-engine"
+        ) from error
 
 
 def run_module(module: nn.Module, case: Case, outputs: Sequence[str]) -> dict[str, Float32]:
@@ -184,6 +190,7 @@ def _pairs(
         except Exception as error:  # as above
             batch = len(next(iter(feeds.values())))
             raise ExportError(
-                f"ONNX Runtime cannot run the {graph} graph at batch {batch}: {str(error).strip().splitlines()[0]}"
+                f"ONNX Runtime cannot run the {graph} graph at batch {batch}: {str(error).strip().splitlines()[0]}",
+                code="E-export-engine",
             ) from error
         yield found, run_module(module, case, outputs)

@@ -40,12 +40,14 @@ def sample_batch(images: Any, image: ImageSpec, count: int) -> Tensor:
     batch = torch.as_tensor(np.asarray(images))
     if batch.ndim != 4 or tuple(batch.shape[1:]) != image.shape or len(batch) == 0:
         raise ExportError(
-            f"sample images have the shape {list(batch.shape)}, expected [B, {', '.join(map(str, image.shape))}]"
+            f"sample images have the shape {list(batch.shape)}, expected [B, {', '.join(map(str, image.shape))}]",
+            code="E-sample-images",
         )
     batch = batch.to(torch.float32)
     if not bool(((batch >= 0.0) & (batch <= 1.0)).all()):
         raise ExportError(
-            f"sample images lie in [{float(batch.min()):.3g}, {float(batch.max()):.3g}], expected [0, 1] without NaN"
+            f"sample images lie in [{float(batch.min()):.3g}, {float(batch.max()):.3g}], expected [0, 1] without NaN",
+            code="E-sample-images",
         )
     return batch[torch.arange(count) % len(batch)].contiguous()
 
@@ -166,9 +168,17 @@ def general_plan(schedule: NoiseSchedule) -> Plan:
             builder.inject_outside(schedule.sqrt_alpha_bar(level), schedule.sigma(level), level)
         builder.jump(*schedule.jump(level, up), up)
         builder.call(
-            up + 0.25, alpha=schedule.sqrt_alpha_bar(up), sigma=schedule.sigma(up), clip=1.0,
-            owes=[("step", level, 0.1)], out_x=0.05, out_z=0.3, out_x0=0.6, out_eps=0.1, out_ref=0.05,
-        )  # fmt: skip
+            up + 0.25,
+            alpha=schedule.sqrt_alpha_bar(up),
+            sigma=schedule.sigma(up),
+            clip=1.0,
+            owes=[("step", level, 0.1)],
+            out_x=0.05,
+            out_z=0.3,
+            out_x0=0.6,
+            out_eps=0.1,
+            out_ref=0.05,
+        )
     return builder.finish()
 
 

@@ -27,10 +27,14 @@ def check_module(what: str, module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise ExportError(
             f"the {what} is a {type(module).__name__}, expected a torch.nn.Module: wrap a function in one, load a "
-            "state dict into one"
+            "state dict into one",
+            code="E-network-kind",
         )
     if any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
-        raise ExportError(f"the {what} is TorchScript, which cannot be exported; give the module that it was made from")
+        raise ExportError(
+            f"the {what} is TorchScript, which cannot be exported; give the module that it was made from",
+            code="E-network-kind",
+        )
 
 
 def check_placement(what: str, module: nn.Module) -> None:
@@ -38,11 +42,13 @@ def check_placement(what: str, module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if parameter.device.type != "cpu":
             raise ExportError(
-                f"the {what} is on {parameter.device} (weight {name!r}); export a copy on the CPU: module.cpu()"
+                f"the {what} is on {parameter.device} (weight {name!r}); export a copy on the CPU: module.cpu()",
+                code="E-network-placement",
             )
         if parameter.dtype != torch.float32:
             raise ExportError(
-                f"the {what} has {parameter.dtype} weights ({name!r}); export it in float32: module.float()"
+                f"the {what} has {parameter.dtype} weights ({name!r}); export it in float32: module.float()",
+                code="E-network-placement",
             )
 
 
@@ -71,10 +77,11 @@ def check_unet(unet: nn.Module, image: ImageSpec, timesteps: int, *, trained: bo
         except Exception as error:  # any user code
             raise ExportError(
                 f"the diffusion network fails on x {list(x.shape)} and t [4]: {type(error).__name__}: {_line(error)}; "
-                f"it must take images of {image.channels} x {image.height} x {image.width} and float timesteps"
+                f"it must take images of {image.channels} x {image.height} x {image.width} and float timesteps",
+                code="E-network-fails",
             ) from error
     learned = _check_output(output, x)
-    _check_alone("diffusion network", lambda: unet(x[:1], t[:1]), output)
+    _check_alone("diffusion network", lambda: unet(x[:1], t[:1]), lambda: unet(x, t), output)
     if not trained:
         return learned
     eps = output[:, : image.channels]
@@ -88,12 +95,14 @@ def check_unet(unet: nn.Module, image: ImageSpec, timesteps: int, *, trained: bo
     if not correlation >= WRONG_CORRELATION:
         raise ExportError(
             "the diffusion network does not predict epsilon: on pure noise at the last timestep its output should be "
-            f"nearly that noise, but the correlation is {correlation:.2f}; {hint}"
+            f"nearly that noise, but the correlation is {correlation:.2f}; {hint}",
+            code="E-network-epsilon",
         )
     if not SCALE_RANGE[0] <= scale <= SCALE_RANGE[1]:
         raise ExportError(
             "the diffusion network does not predict epsilon: on pure noise at the last timestep its output should have "
-            f"unit scale, but its standard deviation is {scale:.3g}; {hint}"
+            f"unit scale, but its standard deviation is {scale:.3g}; {hint}",
+            code="E-network-epsilon",
         )
     if correlation < DOUBTFUL_CORRELATION:
         _log.warning("the diffusion network's output correlates with pure noise by only %.2f; %s", correlation, hint)
@@ -114,43 +123,70 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
         except Exception as error:  # any user code
             raise ExportError(
                 f"the classifier fails on images {list(images.shape)}: {type(error).__name__}: {_line(error)}; "
-                "its preprocessing (resizing included) must be part of the module"
+                "its preprocessing (resizing included) must be part of the module",
+                code="E-network-fails",
             ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ExportError(
             f"the classifier gives {got} for {len(images)} images, expected the tensor of logits [{len(images)}, "
-            "classes]; wrap it in a module that returns only them"
+            "classes]; wrap it in a module that returns only them",
+            code="E-network-output",
         )
     if not bool(torch.isfinite(logits).all()):
         raise ExportError(
-            "the classifier gives NaN or infinite logits for ordinary images in [0, 1]; check its weights"
+            "the classifier gives NaN or infinite logits for ordinary images in [0, 1]; check its weights",
+            code="E-network-finite",
         )
     if logits.shape[1] < 2:
-        raise ExportError("the classifier has one output; purified classification needs at least 2 classes")
+        raise ExportError(
+            "the classifier has one output; purified classification needs at least 2 classes", code="E-network-output"
+        )
     if classes is not None and classes != logits.shape[1]:
-        raise ExportError(f"{classes} class names were given, but the classifier has {logits.shape[1]} outputs")
+        raise ExportError(
+            f"{classes} class names were given, but the classifier has {logits.shape[1]} outputs", code="E-classes"
+        )
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1.0).abs() < 1e-4).all()):
         raise ExportError(
             "the classifier gives probabilities (every row sums to 1), expected logits: leave out its softmax, or "
-            "return the logarithm"
+            "return the logarithm",
+            code="E-network-probabilities",
         )
-    _check_alone("classifier", lambda: classifier(images[:1]), logits)
+    _check_alone("classifier", lambda: classifier(images[:1]), lambda: classifier(images), logits)
     return int(logits.shape[1])
 
 
-def _check_alone(what: str, alone: Callable[[], Any], together: Tensor) -> None:
-    """Images share calls with whoever comes at the same time; none may change the answer of another."""
+def _check_alone(what: str, alone: Callable[[], Any], again: Callable[[], Any], together: Tensor) -> None:
+    """Images share calls with whoever comes at the same time; none may change the answer of another.
+
+    Args:
+        alone: runs the first image by itself.
+        again: runs the whole batch once more: a network that draws random numbers answers differently.
+        together: what the batch gave.
+    """
     with torch.no_grad():
         try:
-            single = alone()
+            single, second = alone(), again()
         except Exception as error:  # any user code
-            raise ExportError(f"the {what} fails on a batch of 1: {type(error).__name__}: {_line(error)}") from error
-    difference = float((torch.as_tensor(single).flatten() - together[0].flatten()).abs().max())
-    if not difference <= ALONE_TOLERANCE * max(1.0, float(together.abs().max())):
+            raise ExportError(
+                f"the {what} fails on a batch of 1: {type(error).__name__}: {_line(error)}", code="E-network-fails"
+            ) from error
+    scale = ALONE_TOLERANCE * max(1.0, float(together.abs().max()))
+    drawn = float((torch.as_tensor(second) - together).abs().max())
+    if not drawn <= scale:
         raise ExportError(
-            f"the {what} answers differently for an image alone and among others (off by {difference:.3g}): it mixes "
-            "the images of a batch; let each be normalised by itself, and give a BatchNorm its running statistics"
+            f"the {what} answers differently when it is shown the same batch twice (off by {drawn:.3g}): it draws "
+            "random numbers (dropout that stays on, a noise layer) or changes with every call; make a module of it "
+            "that does not, because engines ignore seeds",
+            code="E-network-random",
+        )
+    difference = float((torch.as_tensor(single).flatten() - together[0].flatten()).abs().max())
+    if not difference <= scale:
+        raise ExportError(
+            f"the {what} answers differently for an image alone and among others (off by {difference:.3g}), though the "
+            "same batch gives the same answer twice: it mixes the images of a batch; let each be normalised by itself, "
+            "and give a BatchNorm its running statistics",
+            code="E-network-batch",
         )
 
 
@@ -159,17 +195,24 @@ def _check_output(output: Any, x: Tensor) -> bool:
     if not isinstance(output, Tensor):
         raise ExportError(
             f"the diffusion network returns a {type(output).__name__}, expected the tensor epsilon; "
-            "wrap it in a module that returns its first element or `.sample`"
+            "wrap it in a module that returns its first element or `.sample`",
+            code="E-network-output",
         )
     expected = f"epsilon [4, {channels}, {size[0]}, {size[1]}], or {2 * channels} channels with a learned variance"
     if output.ndim != 4 or len(output) != len(x) or list(output.shape[2:]) != size:
         raise ExportError(
-            f"the diffusion network gives {list(output.shape)} for x {list(x.shape)}, expected {expected}"
+            f"the diffusion network gives {list(output.shape)} for x {list(x.shape)}, expected {expected}",
+            code="E-network-output",
         )
     if output.shape[1] not in (channels, 2 * channels):
-        raise ExportError(f"the diffusion network gives {output.shape[1]} channels, expected {expected}")
+        raise ExportError(
+            f"the diffusion network gives {output.shape[1]} channels, expected {expected}", code="E-network-output"
+        )
     if not bool(torch.isfinite(output).all()):
-        raise ExportError("the diffusion network gives NaN or infinite values on unit noise; check its weights")
+        raise ExportError(
+            "the diffusion network gives NaN or infinite values on unit noise; check its weights",
+            code="E-network-finite",
+        )
     return bool(output.shape[1] == 2 * channels)
 
 

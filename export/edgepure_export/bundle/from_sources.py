@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +14,15 @@ from edgepure.errors import ConfigError, ExportError
 from edgepure.methods import published
 from edgepure.methods.presets import Preset
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec, schedule_from
+from edgepure.types import Progress
 
 from ..graphs.attention import MaskModule
-from ..graphs.taps import Taps, find_taps, named_taps
+from ..graphs.taps import Taps, candidate_blocks, find_taps, named_taps
 from ..networks.checkpoints import require_memory
 from ..sources.preprocessing import Preprocessed
-from ..sources.resolve import ClassifierSource, DiffusionSource, resolve_classifier, resolve_diffusion
-from .graph_files import ExportProgress
+from ..sources.resolve import resolve_classifier, resolve_diffusion
+from ..sources.scheme import ClassifierSource, DiffusionSource
+from .settings import ExportSettings
 from .writer import export_bundle
 
 _log = logging.getLogger(__name__)
@@ -40,12 +43,14 @@ class ExportedBundle:
         path: the bundle.
         classifier, diffusion: the resolved sources.
         taps: the tapped blocks; None without a mask graph.
+        candidates: without a mask graph that nobody switched off: blocks that could be named for one.
     """
 
     path: Path
     classifier: ClassifierSource
     diffusion: DiffusionSource
     taps: Taps | None
+    candidates: tuple[str, ...] = ()
 
 
 def export_from_sources(
@@ -57,65 +62,67 @@ def export_from_sources(
     statistics: Mapping[str, float] | None = None,
     presets: Mapping[str, Preset | Mapping[str, Any]] | None = None,
     blocks: Blocks = "auto",
-    mask_input: Literal["own", "official"] | None = None,
     image: tuple[int, int, int] | None = None,
-    schedule: NoiseSchedule | ScheduleSpec | Mapping[str, Any] | None = None,
     classifier_weights: str | PathLike[str] | None = None,
     diffusion_weights: str | PathLike[str] | None = None,
-    classes: Sequence[str] | None = None,
     sample_images: Any = None,
-    check_epsilon: bool = True,
-    on_progress: ExportProgress | None = None,
+    settings: ExportSettings | None = None,
+    on_progress: Progress | None = None,
     on_sources: Callable[[ClassifierSource, DiffusionSource], Any] | None = None,
-    **options: Any,
+    **changes: Any,
 ) -> ExportedBundle:
     """Resolve two sources and export them.
 
     Args:
-        classifier, diffusion: see `sources`, for example ``timm:resnet50`` and
+        classifier, diffusion: see `edgepure_export.sources`, for example ``timm:resnet50`` and
             ``guided-diffusion:256x256_diffusion_uncond.pt``.
         out: the directory to make.
         preset: names from `edgepure.methods.published`; the first one becomes the default.
         statistics: mu and tau, or xi_min and xi_max, for presets with SSNI.
         presets: presets of your own, by name, after the published ones.
         blocks: see `Blocks`.
-        mask_input: what the tapped classifier sees; None: what the published presets say, else ``own``.
         image: channels, height and width; None: those that the diffusion model was trained on.
-        schedule: whose index the timesteps are; None: linear VP with T = 1000, which published presets refer to.
         classifier_weights, diffusion_weights: the same as ``?weights=`` in the source.
-        classes: names of the classes; None: what the source knows.
         sample_images: as `export_bundle`, or a function of (channels, height, width) that gives them.
-        check_epsilon: refuse a network that does not predict noise; off by itself for ``?weights=random``.
+        settings, changes: as `export_bundle`. ``schedule``: whose index the timesteps are; None: linear VP with
+            T = 1000, which published presets refer to. ``check_epsilon`` is off by itself for ``?weights=random``.
+        on_progress: called with (share done, what is being done).
         on_sources: called with both sources before the export begins.
-        options: the others of `export_bundle`.
 
     Raises:
         ExportError, ConfigError, EdgepureError: as `export_bundle` and `resolve_classifier`; nothing is left behind.
     """
+    said = (settings or ExportSettings()).changed(changes)
+    schedule = said.schedule
     names = [preset] if isinstance(preset, str) else list(preset or ())
     chosen: dict[str, Preset | Mapping[str, Any]] = {**published.choose(names, statistics), **(presets or {})}
     if len(chosen) < len(names) + len(presets or {}):
-        raise ConfigError("a preset of your own has the name of a published one; give it another name")
-    wanted_input = mask_input or published.mask_input(names)
-    report: ExportProgress = on_progress or (lambda stage, share: None)
-    report("loading the networks", 0.0)
+        raise ConfigError(
+            "a preset of your own has the name of a published one; give it another name", code="E-preset-name"
+        )
+    wanted_input = said.mask_input or published.mask_input(names)
+    if on_progress is not None:
+        on_progress(0.0, "loading the networks")
     runtime = None if schedule is None else schedule_from(_plain(schedule))
     unet = resolve_diffusion(diffusion, diffusion_weights, runtime)
     shape = image or unet.image
     if shape is None:
-        raise ExportError(f"{diffusion} does not tell its image size; give it (--image CxHxW)")
+        raise ExportError(
+            f"{diffusion} does not tell its image size; give it (--image CxHxW)", code="E-image-size-unknown"
+        )
     source = resolve_classifier(classifier, classifier_weights, (shape[1], shape[2]))
     if on_sources is not None:
         on_sources(source, unet)
     for what, found in (("classifier", source), ("diffusion model", unet)):
         if found.untrained:
             _log.warning("the %s has random weights: good for measuring, not for classifying", what)
-    taps = choose_taps(source, blocks, chosen)
+    taps = choose_taps(source, blocks, chosen, shape)
     normalises = isinstance(source.model, Preprocessed) and source.model.normalises
     if wanted_input == "official" and taps is not None and normalises:
         raise ExportError(
             "mask input 'official' normalises the image itself, and so does this classifier's preprocessing; add "
-            "variant=official to the classifier, or choose mask input 'own' (--mask-input own)"
+            "variant=official to the classifier, or choose mask input 'own' (--mask-input own)",
+            code="E-mask-input",
         )
     weights = sum(p.numel() * p.element_size() for m in (source.model, unet.model) for p in m.parameters())
     require_memory(int(MEMORY_FACTOR * weights), "the graphs of these networks and their parity check")
@@ -124,26 +131,32 @@ def export_from_sources(
         unet.model,
         out,
         image_size=(shape[1], shape[2]),
-        channels=shape[0],
-        schedule=_plain(schedule) if schedule is not None else unet.schedule,
         blocks=taps,
-        classes=classes or source.classes,
         presets=chosen or None,
         sample_images=sample_images(shape) if callable(sample_images) else sample_images,
-        mask_input=wanted_input,
-        check_epsilon=check_epsilon and not unet.untrained,
-        classifier_source=source.origin,
-        diffusion_source=unet.origin,
+        settings=replace(
+            said,
+            channels=shape[0],
+            schedule=_plain(schedule) if schedule is not None else unet.schedule,
+            classes=said.classes or source.classes,
+            mask_input=wanted_input,
+            check_epsilon=said.check_epsilon and not unet.untrained,
+            classifier_source=said.classifier_source or source.origin,
+            diffusion_source=said.diffusion_source or unet.origin,
+        ),
         on_progress=on_progress,
-        **options,
     )
-    return ExportedBundle(path, source, unet, taps)
+    offered = tuple(candidate_blocks(source.model)) if taps is None and blocks == "auto" else ()
+    return ExportedBundle(path, source, unet, taps, offered)
 
 
 def choose_taps(
-    source: ClassifierSource, blocks: Blocks, presets: Mapping[str, Preset | Mapping[str, Any]]
+    source: ClassifierSource,
+    blocks: Blocks,
+    presets: Mapping[str, Preset | Mapping[str, Any]],
+    image: tuple[int, int, int] | None = None,
 ) -> Taps | None:
-    """The blocks to tap.
+    """The blocks to tap; those of a family only if they give maps for images of this size.
 
     Raises:
         ExportError: a preset needs a mask, and the classifier's family is unknown or the blocks were switched off.
@@ -151,19 +164,33 @@ def choose_taps(
     masked = [name for name, p in presets.items() if (p if isinstance(p, Preset) else Preset.parse(dict(p))).mask]
     if blocks == "none":
         if masked:
-            raise ExportError(f"preset {masked[0]!r} needs an attention mask, so blocks cannot be 'none'")
+            raise ExportError(
+                f"preset {masked[0]!r} needs an attention mask, so blocks cannot be 'none'", code="E-taps-needed"
+            )
         return None
     if blocks != "auto":
         named = (blocks,) if isinstance(blocks, str) else tuple(blocks)
         modules = dict(source.model.named_modules())
         # A library's names are those of its own network, which sits inside the preprocessing.
-        inner = [n if n in modules or f"network.{n}" not in modules else f"network.{n}" for n in named]
+        plain = [n.partition("@")[0] for n in named]
+        inner = [
+            n if p in modules or f"network.{p}" not in modules else f"network.{n}"
+            for n, p in zip(named, plain, strict=True)
+        ]
         return named_taps(source.model, inner)
     try:
-        return find_taps(source.model)
+        taps = find_taps(source.model)
+        if image is not None:
+            with suppress(
+                RuntimeError, ValueError
+            ):  # images that it does not take: `check_classifier` has the sentence
+                preview_taps(source, taps, image)
+        return taps
     except ExportError as error:
         if masked:
-            raise ExportError(f"preset {masked[0]!r} needs an attention mask: {error} (--blocks)") from None
+            raise ExportError(
+                f"preset {masked[0]!r} needs an attention mask: {error} (--blocks)", code="E-taps-needed"
+            ) from None
         return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgepure.bundle.manifest import GraphEntry, GraphName, TensorEntry, graph_signature
 from edgepure.errors import ExportError
 from edgepure.images.spec import ImageSpec
+from edgepure.types import Progress
 
 from ..graphs.attention import MaskModule
 from ..graphs.step import LearnedStepModule, StepModule, UnetModule
@@ -20,9 +21,6 @@ from ..graphs.to_onnx import Graph, check_file, export_graph
 from ..graphs.weights_pool import WeightsPool
 from . import after_export as parity
 from .cases import Cases
-
-#: Called with (what is being done, share of the work that is done).
-ExportProgress = Callable[[str, float], None]
 
 
 class ClassifierModule(nn.Module):
@@ -72,13 +70,13 @@ def export_parts(
     image: ImageSpec,
     classes: int,
     opset: int,
-    report: ExportProgress,
+    report: Progress,
 ) -> dict[GraphName, Graph]:
     """Write ``<name>.onnx`` of every part, and the weights that they share."""
     graphs: dict[GraphName, Graph] = {}
     with WeightsPool(folder) as pool:
         for done, part in enumerate(parts):
-            report(f"exporting {part.name}", 0.02 + 0.68 * done / len(parts))
+            report(0.02 + 0.68 * done / len(parts), f"exporting {part.name}")
             graph = export_graph(part.name, part.module, part.select(cases.of(part.name)[0]), part.outputs, opset=opset)
             graphs[part.name] = _in_order(graph, image, classes)
             pool.save(graph.model, f"{part.name}.onnx")
@@ -91,13 +89,13 @@ def compare_parts(
     folder: Path,
     tolerance: float | Mapping[str, float],
     threads: int | None,
-    report: ExportProgress,
+    report: Progress,
 ) -> tuple[dict[str, parity.GraphParity], dict[str, NDArray[Any]]]:
     """Parity of each graph (ExportError above the tolerance), and the self-test vectors of its first case."""
     results: dict[str, parity.GraphParity] = {}
     vectors: dict[str, NDArray[Any]] = {}
     for done, part in enumerate(parts):
-        report(f"comparing {part.name} with PyTorch", 0.7 + 0.2 * done / len(parts))
+        report(0.7 + 0.2 * done / len(parts), f"comparing {part.name} with PyTorch")
         path = folder / f"{part.name}.onnx"
         check_file(path)
         mine = [part.select(case) for case in cases.of(part.name)]
@@ -123,13 +121,15 @@ def _in_order(graph: Graph, image: ImageSpec, classes: int) -> Graph:
     inputs, outputs = graph_signature(graph.name, image, classes)  # type: ignore[arg-type]
     by_name = {str(value.name): value for value in graph.model.graph.inputs}
     if set(by_name) != {entry.name for entry in inputs}:
-        raise ExportError(f"{graph.name}: the graph has the inputs {sorted(by_name)}")
+        raise ExportError(f"{graph.name}: the graph has the inputs {sorted(by_name)}", code="E-graph-signature")
     graph.model.graph.inputs[:] = [by_name[entry.name] for entry in inputs]
     specs = {spec.name: spec for spec in graph.inputs}
     ordered = Graph(graph.name, graph.model, tuple(specs[e.name] for e in inputs), graph.outputs, graph.opset)
     for found, expected in ((_tensors(ordered.inputs), inputs), (_tensors(ordered.outputs), outputs)):
         if found != expected:
-            raise ExportError(f"{graph.name}: the graph has {found}, the bundle format asks for {expected}")
+            raise ExportError(
+                f"{graph.name}: the graph has {found}, the bundle format asks for {expected}", code="E-graph-signature"
+            )
     return ordered
 
 

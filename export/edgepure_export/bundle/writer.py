@@ -17,7 +17,6 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import nn
 
 from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
-from edgepure.bundle.calibration import Calibration
 from edgepure.bundle.manifest import SELFTEST_FILE, AttentionEntry, Manifest, PresetName, Provenance
 from edgepure.errors import ConfigError, ExportError
 from edgepure.files.atomic import atomic_directory, write_npz
@@ -26,17 +25,19 @@ from edgepure.methods import HeterogeneousSpec, UniformSpec
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import MaskSpec, Preset
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec, schedule_from
+from edgepure.types import Progress
 from edgepure.validation import first_fault
 
 from ..graphs.attention import BlockTransform, MaskModule
 from ..graphs.taps import Taps
-from ..graphs.to_onnx import OPSET, evaluating
+from ..graphs.to_onnx import evaluating
 from ..twin.reference import TorchReference
 from . import after_export as parity
 from .cases import Cases
 from .checks import check_classifier, check_module, check_placement, check_unet
-from .graph_files import ExportProgress, bundle_parts, compare_parts, export_parts, graph_entry
+from .graph_files import bundle_parts, compare_parts, export_parts, graph_entry
 from .recordings import record_pipelines
+from .settings import ExportSettings
 
 #: How many images the recorded purifications have.
 SELFTEST_BATCH = 2
@@ -48,28 +49,12 @@ def export_bundle(
     out: str | PathLike[str],
     *,
     image_size: int | tuple[int, int],
-    channels: int = 3,
-    schedule: NoiseSchedule | ScheduleSpec | Mapping[str, Any] | None = None,
     blocks: Sequence[str] | Taps | None = None,
-    classes: Sequence[str] | None = None,
     presets: Mapping[str, Preset | Mapping[str, Any]] | None = None,
-    default_preset: str | None = None,
     sample_images: Any = None,
-    norm_p: float = 2.0,
-    mask_input: Literal["own", "official"] = "own",
-    block_transforms: Mapping[str, BlockTransform] | None = None,
-    learned_variance: bool | None = None,
-    tolerance: float | Mapping[str, float] = parity.DEFAULT_TOLERANCE,
-    check_epsilon: bool = True,
-    selftest_calls: int = 100,
-    calibration: Calibration | None = None,
-    name: str | None = None,
-    classifier_source: str | None = None,
-    diffusion_source: str | None = None,
-    opset: int = OPSET,
-    threads: int | None = None,
-    overwrite: bool = False,
-    on_progress: ExportProgress | None = None,
+    settings: ExportSettings | None = None,
+    on_progress: Progress | None = None,
+    **changes: Any,
 ) -> Path:
     """Export a classifier and a diffusion model to a bundle.
 
@@ -79,26 +64,12 @@ def export_bundle(
             learned-range variance. `edgepure_export.networks.parametrisation` converts other networks.
         out: the directory to make.
         image_size: height and width, or one number for both.
-        channels: 1 for gray, 3 for RGB.
-        schedule: noise schedule of the diffusion model; None: linear VP with T = 1000.
         blocks: modules of the classifier to tap for the attention mask; None: no mask graph.
-        classes: names of the classes; None: their numbers.
         presets: by name, `Preset` or plain data; None: a DDIM of 10 calls, and a heterogeneous one if there are blocks.
-        default_preset: None: the first one.
         sample_images: [B, C, H, W] in [0, 1], for parity and self-test; None: smooth random ones.
-        norm_p, mask_input, block_transforms: see `MaskModule`.
-        learned_variance: None: as the network's output channels say. False: use only its epsilon.
-        tolerance: of the parity check (`edgepure_export.bundle.after_export.DEFAULT_TOLERANCE`), one number or one per
-        graph. check_epsilon: refuse a network that does not predict noise as noise; False for untrained networks.
-        selftest_calls: presets with more UNet calls than this get no recorded purification, because PyTorch has to run
-            all of them.
-        calibration: of an earlier export of the same networks.
-        name: of the bundle; None: the directory's name.
-        classifier_source, diffusion_source: where the networks come from, for the provenance.
-        opset: see `export_graph`.
-        threads: CPU threads of the parity check; None: one per core.
-        overwrite: replace a bundle that is already there.
-        on_progress: called with (what is being done, share done).
+        settings: everything else, see `ExportSettings`; None: their defaults.
+        on_progress: called with (share done, what is being done).
+        changes: settings by name, in place of those of ``settings``: ``channels=1``, ``overwrite=True``.
 
     Returns:
         The directory of the finished bundle.
@@ -109,54 +80,60 @@ def export_bundle(
             written. In every case, Ctrl-C included, nothing is left behind.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    image = _checked(ImageSpec, {"channels": channels, "height": height, "width": width}, "image size")
+    chosen = (settings or ExportSettings()).changed(changes)
+    image = _checked(ImageSpec, {"channels": chosen.channels, "height": height, "width": width}, "image size")
+    schedule, classes, default_preset = chosen.schedule, chosen.classes, chosen.default_preset
+    mask_input = chosen.mask_input or "own"
     if isinstance(schedule, Mapping):
         schedule = _checked(ScheduleSpec, schedule, "schedule")
     noise = schedule_from(schedule)
     parsed = _presets(presets, noise, has_blocks=blocks is not None)
     if default_preset is not None and default_preset not in parsed:
-        raise ExportError(f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)})")
-    report = on_progress or (lambda stage, share: None)
+        raise ExportError(
+            f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)})", code="E-preset"
+        )
+    report: Progress = on_progress or (lambda share, words: None)
     check_module("classifier", classifier)
     check_module("diffusion network", unet)
     target = Path(out)
-    with atomic_directory(target, overwrite) as folder, evaluating(classifier, unet):
-        report("checking the networks", 0.0)
+    with atomic_directory(target, chosen.overwrite) as folder, evaluating(classifier, unet):
+        report(0.0, "checking the networks")
         check_placement("classifier", classifier)
         check_placement("diffusion network", unet)
         cases = Cases(image, noise, parsed, sample_images)
         count = check_classifier(classifier, cases.images(2), None if classes is None else len(classes))
-        predicts_variance = check_unet(unet, image, len(noise), trained=check_epsilon)
-        learned = predicts_variance if learned_variance is None else learned_variance
+        predicts_variance = check_unet(unet, image, len(noise), trained=chosen.check_epsilon)
+        learned = predicts_variance if chosen.learned_variance is None else chosen.learned_variance
         if learned and not predicts_variance:
             raise ExportError(
-                f"learned_variance needs a network with {2 * channels} output channels, this has {channels}"
+                f"learned_variance needs a network with {2 * image.channels} output channels, not {image.channels}",
+                code="E-learned-variance",
             )
         _check_presets(parsed, noise, image, learned)
-        with _tapped(classifier, blocks, image, norm_p, mask_input, block_transforms) as mask_module:
+        with _tapped(classifier, blocks, image, chosen.norm_p, mask_input, chosen.block_transforms) as mask_module:
             parts = bundle_parts(classifier, unet, mask_module, learned)
-            graphs = export_parts(parts, cases, folder, image, count, opset, report)
-            results, vectors = compare_parts(parts, cases, folder, tolerance, threads, report)
+            graphs = export_parts(parts, cases, folder, image, count, chosen.opset, report)
+            results, vectors = compare_parts(parts, cases, folder, chosen.tolerance, chosen.threads, report)
             reference = TorchReference(
                 unet, schedule=noise, classifier=classifier, mask_module=mask_module, checkpointing=False
             )
             attention = None
             if mask_module is not None:
-                attention = AttentionEntry(blocks=mask_module.blocks, norm_p=norm_p, input=mask_input)
+                attention = AttentionEntry(blocks=mask_module.blocks, norm_p=chosen.norm_p, input=mask_input)
             vectors.update(
                 record_pipelines(
                     reference,
                     parsed,
                     cases.images(SELFTEST_BATCH),
-                    selftest_calls,
-                    lambda key, done: report(f"recording {key}", 0.9 + 0.09 * done / len(parsed)),
+                    chosen.selftest_calls,
+                    lambda key, done: report(0.9 + 0.09 * done / len(parsed), f"recording {key}"),
                 )
             )
-        report("writing", 0.99)
+        report(0.99, "writing")
         write_npz(folder / SELFTEST_FILE, vectors)
         manifest = Manifest.from_data(
             {
-                "name": name or target.resolve().name,
+                "name": chosen.name or target.resolve().name,
                 "image": image,
                 "classes": tuple(classes) if classes is not None else tuple(str(i) for i in range(count)),
                 "schedule": noise.spec,
@@ -165,14 +142,14 @@ def export_bundle(
                 "learned_variance": learned,
                 "presets": parsed,
                 "default_preset": default_preset or next(iter(parsed)),
-                "calibration": calibration,
-                "provenance": _provenance(classifier, unet, classifier_source, diffusion_source, results),
+                "calibration": chosen.calibration,
+                "provenance": _provenance(classifier, unet, chosen.classifier_source, chosen.diffusion_source, results),
                 "files": hash_files(folder),
             }
         )
         write_manifest(folder, manifest)
         Bundle.open(folder).selftest()  # whatever a reader would refuse is refused now
-    report("done", 1.0)
+    report(1.0, "done")
     return target
 
 
@@ -183,7 +160,9 @@ def _checked(kind: type[M], data: Mapping[str, Any], what: str) -> M:
     try:
         return kind.model_validate(dict(data))
     except ValidationError as error:
-        raise ConfigError(f"{what}: {first_fault(error, data, kind.model_json_schema())}") from None
+        raise ConfigError(
+            f"{what}: {first_fault(error, data, kind.model_json_schema())}", code="E-export-settings"
+        ) from None
 
 
 @contextmanager
@@ -225,12 +204,14 @@ def _presets(
             )
         return chosen
     if not presets:
-        raise ExportError("`presets` is empty; give at least one, or None for the defaults")
+        raise ExportError("`presets` is empty; give at least one, or None for the defaults", code="E-preset")
     for name in presets:
         try:
             TypeAdapter(PresetName).validate_python(name)
         except ValidationError:
-            raise ConfigError(f"preset name {name!r}: use letters, digits, '.', '_' and '-', at most 100") from None
+            raise ConfigError(
+                f"preset name {name!r}: use letters, digits, '.', '_' and '-', at most 100", code="E-preset"
+            ) from None
     return {key: preset if isinstance(preset, Preset) else _parse(key, preset) for key, preset in presets.items()}
 
 
@@ -238,7 +219,7 @@ def _parse(name: str, data: Mapping[str, Any]) -> Preset:
     try:
         return Preset.parse(dict(data))
     except ConfigError as error:
-        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}") from None
+        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}", code="E-preset") from None
 
 
 def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image: ImageSpec, learned: bool) -> None:
@@ -248,7 +229,8 @@ def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image
         if planner.plan(preset).learned_variance and not learned:
             raise ExportError(
                 f"preset {key!r} uses the network's learned variance, but this export has none; "
-                "choose variance 'fixed_small'"
+                "choose variance 'fixed_small'",
+                code="E-learned-variance",
             )
         planner.probe(preset)
 

@@ -27,52 +27,101 @@ def _given(metavar: str, help_text: str, *names: str) -> Any:
 
 
 def export(
-    classifier: Annotated[str, _given(
-        "SOURCE", "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
-        "python:package.module:function and python:file.py:function, whose code is run. Options follow a question "
-        "mark: timm:resnet50?weights=FILE&resize=crop.")],
-    diffusion: Annotated[str, _given(
-        "SOURCE", "guided-diffusion:FILE, score-sde:FILE, edm:FILE, diffusers:DIR-or-NAME, or python:..., "
-        "(x, t) -> epsilon.")],
+    classifier: Annotated[
+        str,
+        _given(
+            "SOURCE",
+            "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
+            "python:package.module:function and python:file.py:function, whose code is run. Options follow a question "
+            "mark: timm:resnet50?weights=FILE&resize=crop.",
+        ),
+    ],
+    diffusion: Annotated[
+        str,
+        _given(
+            "SOURCE",
+            "guided-diffusion:FILE, score-sde:FILE, edm:FILE, diffusers:DIR-or-NAME, or python:..., (x, t) -> epsilon.",
+        ),
+    ],
     out: Annotated[Path, _given("DIR", "The bundle to write.", "--out", "-o")],
-    image: Annotated[str | None, _given(
-        "CxHxW", "Image size, for example 3x32x32. Default: what the diffusion model was trained on, where its source "
-        "knows it.")] = None,
-    blocks: Annotated[str | None, _given(
-        "A,B,...|none", "Blocks of the classifier whose activations make the attention mask; none: no mask graph. "
-        "Default: those of its family, where that is known.")] = None,
-    mask_input: Annotated[str | None, _given(
-        "own|official", "What the tapped classifier sees; official: the normalisation oddity of the authors' code. "
-        "Default: what the published presets say, else own.")] = None,
-    preset: Annotated[list[str] | None, _given(
-        "NAME", "A preset with published settings (`edgepure presets` lists them). May be given several times; the "
-        "first one becomes the default.")] = None,
-    change: Annotated[list[str] | None, _given(
-        "KEY=VALUE", "Change a parameter of --preset, or give the statistics that it needs: ssni.mu=40.",
-        "--set")] = None,
-    presets: Annotated[Path | None, _given(
-        "FILE.json", "Presets of your own by name. Default without any preset: uniform noise with 10 DDIM calls and, "
-        "with a mask graph, the heterogeneous method.")] = None,
+    image: Annotated[
+        str | None,
+        _given(
+            "CxHxW",
+            "Image size, for example 3x32x32. Default: what the diffusion model was trained on, where its source "
+            "knows it.",
+        ),
+    ] = None,
+    blocks: Annotated[
+        str | None,
+        _given(
+            "A,B,...|none",
+            "Blocks of the classifier whose activations make the attention mask; none: no mask graph. "
+            "Default: those of its family, where that is known.",
+        ),
+    ] = None,
+    mask_input: Annotated[
+        str | None,
+        _given(
+            "own|official",
+            "What the tapped classifier sees; official: the normalisation oddity of the authors' code. "
+            "Default: what the published presets say, else own.",
+        ),
+    ] = None,
+    preset: Annotated[
+        list[str] | None,
+        _given(
+            "NAME",
+            "A preset with published settings (`edgepure presets` lists them). May be given several times; the "
+            "first one becomes the default.",
+        ),
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        _given(
+            "KEY=VALUE", "Change a parameter of --preset, or give the statistics that it needs: ssni.mu=40.", "--set"
+        ),
+    ] = None,
+    presets: Annotated[
+        Path | None,
+        _given(
+            "FILE.json",
+            "Presets of your own by name. Default without any preset: uniform noise with 10 DDIM calls and, "
+            "with a mask graph, the heterogeneous method.",
+        ),
+    ] = None,
     default_preset: Annotated[str | None, _given("NAME", "Default: the first preset.")] = None,
     classifier_weights: Annotated[Path | None, _given("FILE", "Weights of the classifier (.safetensors, .pt).")] = None,
     diffusion_weights: Annotated[Path | None, _given("FILE", "Weights of the UNet, likewise.")] = None,
-    classes: Annotated[str | None, _given(
-        "A,B,...|FILE", "Class names, or a text file with one in a line. Default: numbers.")] = None,
-    schedule: Annotated[str | None, _given(
-        "KIND|FILE.json", "Noise schedule of the training: linear, scaled_linear, cosine, vp_sde, or a JSON file. "
-        "Default: linear.")] = None,
-    sample_images: Annotated[Path | None, _given(
-        "FILE.npy|DIR", "Real images for the parity check and the self-test. Default: random ones only.",
-        "--images")] = None,
-    any_network: Annotated[bool, typer.Option(
-        "--any-network", help="Export even if the UNet does not predict noise as noise (untrained networks, to measure "
-        "speed).")] = False,
+    classes: Annotated[
+        str | None, _given("A,B,...|FILE", "Class names, or a text file with one in a line. Default: numbers.")
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        _given(
+            "KIND|FILE.json",
+            "Noise schedule of the training: linear, scaled_linear, cosine, vp_sde, or a JSON file. Default: linear.",
+        ),
+    ] = None,
+    sample_images: Annotated[
+        Path | None,
+        _given(
+            "FILE.npy|DIR", "Real images for the parity check and the self-test. Default: random ones only.", "--images"
+        ),
+    ] = None,
+    any_network: Annotated[
+        bool,
+        typer.Option(
+            "--any-network",
+            help="Export even if the UNet does not predict noise as noise (untrained networks, to measure speed).",
+        ),
+    ] = False,
     threads: ThreadsOption = None,
     name: Annotated[str | None, _given("TEXT", "Name of the bundle. Default: that of its folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Export a classifier and a diffusion model to a bundle. Needs PyTorch: pip install edgepure[export,models].
 
     Parity with PyTorch is measured graph by graph; above its tolerance the export fails and nothing is written.
@@ -103,7 +152,7 @@ def export(
     with Progress("importing PyTorch") as bar, redirect_stdout(sys.stderr):
         with needs("export needs PyTorch and ONNX", "export", ExportError):
             exporter = import_module("edgepure_export.bundle.from_sources")
-        exporter.export_from_sources(
+        done = exporter.export_from_sources(
             classifier,
             diffusion,
             out,
@@ -121,7 +170,7 @@ def export(
             name=name,
             threads=threads,
             overwrite=overwrite,
-            on_progress=lambda stage, share: bar.update(share, stage),
+            on_progress=bar.update,
         )
     from edgepure.bundle.bundle import Bundle
 
@@ -132,13 +181,25 @@ def export(
     if as_json:
         emit_json(
             {
-                "bundle": str(out), "name": manifest.name, "bytes": total, "parity": parity, "blocks": tapped,
-                "presets": sorted(manifest.presets), "default_preset": manifest.default_preset,
+                "bundle": str(out),
+                "name": manifest.name,
+                "bytes": total,
+                "parity": parity,
+                "blocks": tapped,
+                "presets": sorted(manifest.presets),
+                "default_preset": manifest.default_preset,
             }
-        )  # fmt: skip
+        )
         return
     say(f"{out}: {len(manifest.files)} files, {size(total)}, presets {', '.join(sorted(manifest.presets))}")
-    say(f"attention mask from the blocks {', '.join(tapped)}" if tapped else "no attention mask")
+    if tapped:
+        say(f"attention mask from the blocks {', '.join(tapped)}")
+    else:
+        named = [name for name in done.candidates if name != "network"][:12]
+        say(
+            "no attention mask, so methods that need one (heterogeneous) are not in this bundle"
+            + (f": name blocks with --blocks, of {', '.join(named)}" if named else "")
+        )
     table(("graph", "largest difference to PyTorch"), ((k, f"{v:.1e}") for k, v in parity.items()))
     say(f"\nnext: edgepure verify {out}")
 
@@ -149,7 +210,7 @@ def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset
     from edgepure.methods.published import STATISTICS, choose, get
 
     if changes and not names:
-        raise ConfigError("--set changes a preset with published settings; name one with --preset")
+        raise ConfigError("--set changes a preset with published settings; name one with --preset", code="E-preset")
     known = {f"ssni.{name}" for group in STATISTICS.values() for name in group}
     statistics, others = {}, []
     for change in changes:
@@ -160,12 +221,14 @@ def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset
         try:
             statistics[key.removeprefix("ssni.")] = float(text)
         except ValueError:
-            raise ConfigError(f"--set {change!r}: expected a number") from None
+            raise ConfigError(f"--set {change!r}: expected a number", code="E-preset") from None
     presets = choose(names, statistics)
     if not others:
         return presets
     if len(names) != 1:
-        raise ConfigError(f"--set {others[0]!r} and {len(names)} presets: which one is meant? Give one")
+        raise ConfigError(
+            f"--set {others[0]!r} and {len(names)} presets: which one is meant? Give one", code="E-preset"
+        )
     name = names[0]
     return {name: parse_preset(apply_changes(get(name).data(statistics), others), f"preset {name!r}")}
 
@@ -174,7 +237,7 @@ def _mask_input(given: str | None, names: list[str]) -> str:
     from edgepure.methods.published import mask_input
 
     if given not in (None, "own", "official"):
-        raise ConfigError(f"--mask-input {given!r} is unknown; choose own or official")
+        raise ConfigError(f"--mask-input {given!r} is unknown; choose own or official", code="E-mask-input")
     return given or mask_input(names)
 
 
@@ -183,7 +246,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
         return None
     names = tuple(part.strip() for part in text.split(","))
     if not all(names):
-        raise ConfigError(f"{text!r}: expected names separated by commas")
+        raise ConfigError(f"{text!r}: expected names separated by commas", code="E-option")
     return names
 
 
@@ -194,7 +257,7 @@ def _class_names(text: str | None) -> tuple[str, ...] | None:
     try:
         lines = Path(text).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"class names {text} cannot be read: {error}") from None
+        raise ConfigError(f"class names {text} cannot be read: {error}", code="E-classes") from None
     return tuple(line.strip() for line in lines if line.strip())
 
 
@@ -205,14 +268,14 @@ def _read_presets(path: Path | None) -> dict[str, Preset] | None:
         return None
     data = read_json(path, "presets")
     if not isinstance(data, dict) or not data:
-        raise ConfigError(f"presets file {path}: expected an object with a preset under each name")
+        raise ConfigError(f"presets file {path}: expected an object with a preset under each name", code="E-preset")
     return {name: parse_preset(preset, f"presets file {path}, preset {name!r}") for name, preset in data.items()}
 
 
 def _read_images(path: Path | None, shape: tuple[int, int, int]) -> Any:
     if path is None:
         return None
-    from edgepure.cli.batches import find_sources
+    from edgepure.cli.sources import find_sources
     from edgepure.images.load import load_images
     from edgepure.images.spec import ImageSpec
 

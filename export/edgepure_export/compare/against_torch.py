@@ -18,14 +18,11 @@ from edgepure.parity.verification import Verification
 from edgepure.parity.verify import verify
 from edgepure.types import Progress
 
-from ..sources.resolve import resolve_classifier, resolve_diffusion
+from ..sources.resolve import may_be_followed, resolve_classifier, resolve_diffusion
 from .failing_graphs import find_layers
 from .torch_executor import torch_executor
 
 _SHA256 = re.compile(r" \(sha256 ([0-9a-f]{64})\)$")
-#: Schemes that a bundle may name and that are then followed. ``python`` is not among them: a bundle may come from a
-#: stranger, and whoever verifies it has not asked to run that stranger's code.
-_NEVER_FOLLOWED = "python"
 
 
 def verify_against_torch(
@@ -46,7 +43,7 @@ def verify_against_torch(
     Args:
         classifier, diffusion: the networks as they were given to `export_bundle`, or sources (see `sources`); None: the
             source that the bundle's provenance names. Sources with the scheme ``python`` have to be given, because
-            they run code.
+            they run code: a bundle may come from a stranger. So do those of other packages.
         bundle, provider, precision, threads, pipelines, images, presets, on_progress: as `edgepure.verify`.
 
     Raises:
@@ -65,13 +62,22 @@ def verify_against_torch(
     try:
         with torch_executor(manifest, *networks) as executor:
             found = verify(
-                opened, provider, precision=precision, threads=threads, pipelines=pipelines, reference=executor,
-                images=images, presets=presets, on_progress=on_progress,
-            )  # fmt: skip
+                opened,
+                provider,
+                precision=precision,
+                threads=threads,
+                pipelines=pipelines,
+                reference=executor,
+                images=images,
+                presets=presets,
+                on_progress=on_progress,
+            )
             modules = {name: (part.module, part.inputs) for name, part in executor.parts.items()}
             findings = find_layers(opened, found, modules=modules, threads=threads)
     except ExportError as error:
-        raise ConfigError(f"the networks do not fit the bundle {manifest.name!r}: {error}") from None
+        raise ConfigError(
+            f"the networks do not fit the bundle {manifest.name!r}: {error}", code="E-against-torch"
+        ) from None
     return replace(found, findings=findings, notes=(*found.notes, *notes))
 
 
@@ -84,9 +90,13 @@ def _network(
     recorded = getattr(manifest.provenance, what)
     text = given if given is not None else _SHA256.sub("", recorded)
     option = f"give the source with --{what} (or {what}=)"
-    if given is None and (":" not in text or text.partition(":")[0] == _NEVER_FOLLOWED):
-        reason = "which would run code" if text.startswith(_NEVER_FOLLOWED) else "which is no source to load from"
-        raise ConfigError(f"the bundle's provenance says of its {what} only {recorded!r}, {reason}; {option}")
+    if given is None and not may_be_followed(text.partition(":")[0]):
+        reason = (
+            "which would run code" if text.startswith("python:") else "which is no source that is followed by itself"
+        )
+        raise ConfigError(
+            f"the bundle's provenance says of its {what} only {recorded!r}, {reason}; {option}", code="E-against-torch"
+        )
     try:
         if what == "classifier":
             source = resolve_classifier(text, None, (manifest.image.height, manifest.image.width))
@@ -94,7 +104,7 @@ def _network(
             source = resolve_diffusion(text, None, manifest.schedule.build())  # type: ignore[assignment]
     except ExportError as error:
         where = "" if given is not None else f" (from the bundle's provenance); {option}"
-        raise ConfigError(f"{error}{where}") from None
+        raise ConfigError(f"{error}{where}", code="E-against-torch") from None
     was, is_now = _SHA256.search(recorded), _SHA256.search(source.origin)
     if was is not None and is_now is not None and was[1] != is_now[1]:
         return source.model, (

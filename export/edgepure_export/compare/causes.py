@@ -6,9 +6,15 @@ from edgepure.engines.kinds import kind_of
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _NORMALISATION = {
-    "InstanceNormalization", "GroupNormalization", "LayerNormalization", "BatchNormalization", "ReduceMean", "Pow",
-    "Sqrt", "Reciprocal",
-}  # fmt: skip
+    "InstanceNormalization",
+    "GroupNormalization",
+    "LayerNormalization",
+    "BatchNormalization",
+    "ReduceMean",
+    "Pow",
+    "Sqrt",
+    "Reciprocal",
+}
 _EMBEDDING = {"Sin", "Cos"}
 
 _KEEP = "keep the layer {module} in fp32 (`edgepure quantize --keep {module}`)"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.parity.checks import Check
+from edgepure.parity.checks import OutputCheck
 from edgepure.parity.findings import LayerFinding
 from edgepure.parity.verification import Verification
 
@@ -63,5 +63,5 @@ def find_layers(
 
 def failing(found: Verification) -> list[str]:
     """Names of the graphs with a failing output that could be compared."""
-    checks = [part for part in found.levels[0].parts if isinstance(part, Check)]
+    checks = [part for part in found.levels[0].parts if isinstance(part, OutputCheck)]
     return list(dict.fromkeys(c.subject.removeprefix("graph ") for c in checks if not c and not c.problem))

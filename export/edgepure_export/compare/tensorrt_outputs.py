@@ -42,7 +42,7 @@ def tensorrt_outputs(
             return {name: np.array(values[name]) for name in tensors}  # a runner uses its arrays again
     except Exception as error:  # Polygraphy and TensorRT raise classes of their own
         what = f"{provider} cannot show the intermediate tensors of {path.name}"
-        raise ProviderError(f"{what}: {_first_line(error)}") from error
+        raise ProviderError(f"{what}: {_first_line(error)}", code="E-provider-build") from error
 
 
 def build_marked(path: Path, tensors: Sequence[str], feeds: Mapping[str, NDArray[np.float32]], provider: str) -> bytes:
@@ -55,7 +55,9 @@ def build_marked(path: Path, tensors: Sequence[str], feeds: Mapping[str, NDArray
     try:
         return bytes(polygraphy.EngineBytesFromNetwork(*_marked(polygraphy, path, tensors, feeds))())
     except Exception as error:  # as above
-        raise ProviderError(f"{provider} cannot build {path.name} with marked tensors: {_first_line(error)}") from error
+        raise ProviderError(
+            f"{provider} cannot build {path.name} with marked tensors: {_first_line(error)}", code="E-provider-build"
+        ) from error
 
 
 def _marked(
@@ -75,17 +77,23 @@ def _marked(
 def _import(provider: str) -> Any:
     """Polygraphy's module for this TensorRT."""
     if provider not in TENSORRT:
-        raise ConfigError(f"{provider!r} is not a TensorRT provider; choose one of {', '.join(TENSORRT)}")
+        raise ConfigError(
+            f"{provider!r} is not a TensorRT provider; choose one of {', '.join(TENSORRT)}", code="E-provider-unknown"
+        )
     wanted = str(int(TENSORRT[provider].builds_anywhere))  # TensorRT for RTX
     if "polygraphy" in sys.modules and os.environ.get(_RTX, "0") != wanted:
-        raise ProviderError(f"Polygraphy was imported for the other TensorRT; start a new process for {provider}")
+        raise ProviderError(
+            f"Polygraphy was imported for the other TensorRT; start a new process for {provider}",
+            code="E-provider-package",
+        )
     os.environ[_RTX] = wanted
     try:
         import polygraphy.backend.trt as module
     except ImportError as error:
         raise ProviderError(
             f"looking inside a TensorRT engine needs Polygraphy, and {error.name or error} cannot be imported; install "
-            "it with `pip install edgepure[tensorrt]`"
+            "it with `pip install edgepure[tensorrt]`",
+            code="E-provider-package",
         ) from None
     return module
 

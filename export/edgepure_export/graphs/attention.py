@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from edgepure.errors import ExportError
 
 from .mask_cut import MaskGradient, cut_map
-from .taps import Taps, channels_first, named_taps
+from .taps import Taps, named_taps
 
 #: Codes of the rules in the graph input ``rule``.
 RULES = {"minmax": 0.0, "softmax": 1.0}
@@ -42,9 +42,11 @@ class AttentionHead(nn.Module):
     def __init__(self, size_hw: tuple[int, int], norm_p: float = 2.0, temperature: float = 0.05) -> None:
         super().__init__()
         if norm_p < 1:
-            raise ExportError(f"norm_p {norm_p} of the attention mask must be at least 1; the paper uses 2")
+            raise ExportError(
+                f"norm_p {norm_p} of the attention mask must be at least 1; the paper uses 2", code="E-mask"
+            )
         if temperature <= 0:
-            raise ExportError(f"temperature {temperature} of the soft mask must be positive")
+            raise ExportError(f"temperature {temperature} of the soft mask must be positive", code="E-mask")
         self.size_hw = (int(size_hw[0]), int(size_hw[1]))
         self.norm_p = float(norm_p)
         self.temperature = float(temperature)
@@ -131,8 +133,8 @@ class MaskModule(nn.Module):
 
     Args:
         classifier: images [B, C, H, W] in [0, 1] -> logits [B, N], preprocessing included.
-        blocks: names of the modules whose outputs are tapped, as in ``classifier.named_modules()``, or `Taps`. The
-            tokens [B, n, C] of known vision transformers become maps by themselves, and so does [B, h, w, C].
+        blocks: names of the modules whose outputs are tapped, as in ``classifier.named_modules()``, or `Taps`. How an
+            output becomes a map is known for many families; behind a name it can be said (``blocks.3@nhwc``).
         size_hw: height and width of the image.
         norm_p: see `AttentionHead`.
         input: what the tapped classifier sees. ``own``: the image. ``official``: ``((2 * image - 1) - mean) / std``
@@ -157,23 +159,30 @@ class MaskModule(nn.Module):
     ) -> None:
         super().__init__()
         names = blocks.names if isinstance(blocks, Taps) else tuple(blocks)
+        plain = tuple(name.partition("@")[0] for name in names)
         if not names:
-            raise ExportError("the attention mask needs at least one block of the classifier to tap; `blocks` is empty")
+            raise ExportError(
+                "the attention mask needs at least one block of the classifier to tap; `blocks` is empty",
+                code="E-taps-name",
+            )
         if input not in ("own", "official"):
-            raise ExportError(f"mask input {input!r} is unknown; choose 'own' or 'official'")
+            raise ExportError(f"mask input {input!r} is unknown; choose 'own' or 'official'", code="E-mask-input")
         self.classifier = classifier
         self.head = AttentionHead(size_hw, norm_p, temperature)
-        self.blocks = names
+        self.blocks = plain
         self.input = input
         self._transforms = dict(transforms or {})
         self._taps: dict[str, Any] = {}
         modules = dict(classifier.named_modules())
         for block in self.blocks:
             if block not in modules:
-                raise ExportError(_no_such_block(block, [name for name in modules if name]))
-        self._to_map = (blocks if isinstance(blocks, Taps) else named_taps(classifier, names)).to_map
+                raise ExportError(_no_such_block(block, [name for name in modules if name]), code="E-taps-name")
+        self._layouts = blocks if isinstance(blocks, Taps) else named_taps(classifier, names)
+        self._shapes: dict[str, tuple[int, ...]] = {}
         # Registered once: hooks that are added on every call leak, and slow each call down further.
         self._hooks = [modules[block].register_forward_hook(self._tap(block)) for block in self.blocks]
+        for name in dict.fromkeys(w for layout in self._layouts.layouts for w in layout.watched):
+            self._hooks.append(self._watch(modules, name))
 
     def forward(
         self,
@@ -200,7 +209,8 @@ class MaskModule(nn.Module):
         """What the authors' code shows the tapped classifier: [-1, 1] normalised as if it were [0, 1]."""
         if image.shape[1] != len(IMAGENET_MEAN):
             raise ExportError(
-                f"mask input 'official' normalises 3 colour channels, but the images have {image.shape[1]}; use 'own'"
+                f"mask input 'official' normalises 3 colour channels, but the images have {image.shape[1]}; use 'own'",
+                code="E-mask-input",
             )
         mean, std = (image.new_tensor(v)[None, :, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
         return ((2.0 * image - 1.0) - mean) / std
@@ -210,7 +220,10 @@ class MaskModule(nn.Module):
         maps = []
         for block in self.blocks:
             if block not in self._taps:
-                raise ExportError(f"block {block!r} of the classifier did not run in its forward pass; tap another one")
+                raise ExportError(
+                    f"block {block!r} of the classifier did not run in its forward pass; tap another one",
+                    code="E-taps-name",
+                )
             maps.append(self._map(block, self._taps[block]))
         self._taps.clear()
         return maps
@@ -231,21 +244,47 @@ class MaskModule(nn.Module):
 
         return hook
 
+    def shape(self, module: str) -> tuple[int, ...] | None:
+        """Shape of a watched module's output in the present pass (`layouts.Seen`)."""
+        return self._shapes.get(module)
+
+    def _watch(self, modules: Mapping[str, nn.Module], name: str) -> Any:
+        """Keep the shape of a module's output, or (``input of NAME``) of what it gets."""
+        watched = name.removeprefix("input of ")
+        if watched not in modules:
+            raise ExportError(
+                f"the classifier has no module {watched!r}, which shows where its tokens lie", code="E-layout"
+            )
+
+        def output(module: nn.Module, args: Any, found: Any) -> None:
+            if isinstance(found, Tensor):
+                self._shapes[name] = tuple(found.shape)
+
+        def given(module: nn.Module, args: Any) -> None:
+            if args and isinstance(args[0], Tensor):
+                self._shapes[name] = tuple(args[0].shape)
+
+        if watched != name:
+            return modules[watched].register_forward_pre_hook(given)
+        return modules[watched].register_forward_hook(output)
+
     def _map(self, block: str, output: Any) -> Tensor:
+        number = self.blocks.index(block)
         if block in self._transforms:
             output = self._transforms[block](output)
         else:
-            if isinstance(output, (tuple, list)) and output:
-                output = output[0]
+            output = self._layouts.part(number, output)
             if isinstance(output, Tensor):
-                output = self._to_map(output)
-                if output.ndim == 4:
-                    output = channels_first(output, self.head.size_hw)
+                try:
+                    output = self._layouts.layouts[number](output, self)
+                except ExportError as error:
+                    raise ExportError(f"block {block!r} of the classifier: {error}", code=error.code) from None
         if not isinstance(output, Tensor) or output.ndim != 4:
             got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ExportError(
                 f"block {block!r} of the classifier gives {got}, but the attention mask needs maps [B, C, h, w]; "
-                "tap another block, or pass `transforms` with a function that makes such a map"
+                "tap another block, or pass `transforms` with a function that makes such a map",
+                code="E-layout",
             )
         return output
 

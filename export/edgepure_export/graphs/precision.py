@@ -27,10 +27,29 @@ NOT_IN_BF16 = frozenset({"ConvTranspose"})
 #: What follows its inputs: elementwise operators that keep the size of numbers in bounds, and moves of data.
 LIGHT = frozenset(
     {
-        "Add", "Sub", "Mul", "Sigmoid", "Tanh", "Relu", "LeakyRelu", "Concat", "Split", "Slice", "Reshape", "Transpose",
-        "Unsqueeze", "Squeeze", "Flatten", "Identity", "Pad", "Resize", "Expand", "Gather", "MaxPool",
+        "Add",
+        "Sub",
+        "Mul",
+        "Sigmoid",
+        "Tanh",
+        "Relu",
+        "LeakyRelu",
+        "Concat",
+        "Split",
+        "Slice",
+        "Reshape",
+        "Transpose",
+        "Unsqueeze",
+        "Squeeze",
+        "Flatten",
+        "Identity",
+        "Pad",
+        "Resize",
+        "Expand",
+        "Gather",
+        "MaxPool",
     }
-)  # fmt: skip
+)
 _FLOAT = ir.DataType.FLOAT
 
 
@@ -52,13 +71,15 @@ def load_graph(path: Path) -> ir.Model:
     try:
         model = ir.load(path)
     except Exception as error:  # protobuf raises classes of its own
-        raise ExportError(f"{path} is not a readable ONNX graph: {error}") from error
+        raise ExportError(f"{path} is not a readable ONNX graph: {error}", code="E-graph-file") from error
     if any(value.dtype is None for node in model.graph for value in node.outputs):
         model = ShapeInferencePass()(model).model
     for node in model.graph:
         for value in node.outputs:
             if value.name and value.dtype is None:
-                raise ExportError(f"{path.name}: the type of {value.name!r} is unknown; export the graph again")
+                raise ExportError(
+                    f"{path.name}: the type of {value.name!r} is unknown; export the graph again", code="E-graph-file"
+                )
     return model
 
 
@@ -78,7 +99,8 @@ def matching(names: Iterable[str], keep: Collection[str]) -> set[str]:
             layers = sorted({n.rpartition("/")[0] or n for n in every})
             close = difflib.get_close_matches(wanted, layers, 3) or layers[:3]
             raise ConfigError(
-                f"no layer {wanted!r} in this network; there are {len(layers)}, for example {', '.join(close)}"
+                f"no layer {wanted!r} in this network; there are {len(layers)}, for example {', '.join(close)}",
+                code="E-layer-name",
             )
         found |= mine
     return found
@@ -101,7 +123,10 @@ def to_half(model: ir.Model, precision: str, keep: Collection[str] = ()) -> Half
         ExportError: a weight is too large for fp16, or the graph has subgraphs.
     """
     if any(True for _ in model.graph.subgraphs()):
-        raise ExportError(f"graph {model.graph.name!r} has control flow (If, Loop), which cannot be converted")
+        raise ExportError(
+            f"graph {model.graph.name!r} has control flow (If, Loop), which cannot be converted",
+            code="E-graph-operator",
+        )
     return _Conversion(model, HALF_TYPES[precision], frozenset(keep)).run()
 
 
@@ -178,7 +203,8 @@ class _Conversion:
             if self.dtype == ir.DataType.FLOAT16 and array.size and np.abs(array).max() > np.finfo(np.float16).max:
                 raise ExportError(
                     f"the weight {value.name!r} has values up to {np.abs(array).max():.3g}, beyond fp16's 65504; "
-                    "choose bf16, or keep its layer in fp32"
+                    "choose bf16, or keep its layer in fp32",
+                    code="E-precision-range",
                 )
             name = f"{value.name}_{self.dtype.name.lower()}"
             self.constants[value] = new_constant(self.graph, name, array.astype(self.dtype.numpy()))

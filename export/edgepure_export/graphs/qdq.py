@@ -27,8 +27,9 @@ Range = tuple[float, float]
 
 _QUANTIZABLE = frozenset({"Conv", "Gemm", "MatMul"})
 _MAX = {ir.DataType.INT8: 127.0, ir.DataType.UINT8: 255.0, ir.DataType.FLOAT8E4M3FN: 448.0}
-#: A scale below this is raised to it: the smallest normal number of fp16, which scales may become.
-_SMALLEST_SCALE = 2.0**-14
+#: A scale below this is raised to it. Of fp16 scales: the smallest normal number. Of fp32 scales: small enough for any
+#: layer, and large enough that neither 1 / scale nor the product of two scales leaves fp32.
+_SMALLEST_FP16, _SMALLEST_FP32 = 2.0**-14, 2.0**-60
 
 
 def schemes_of(precision: str, provider: str) -> tuple[Scheme, ...]:
@@ -80,7 +81,9 @@ def taps(model: ir.Model, scheme: Scheme) -> dict[Tap, ir.Value]:
     return found
 
 
-def insert_qdq(model: ir.Model, ranges: Mapping[Tap, Range], scheme: Scheme, keep: Collection[str] = ()) -> QdqReport:
+def insert_qdq(
+    model: ir.Model, ranges: Mapping[Tap, Range], scheme: Scheme, keep: Collection[str] = (), fp16_scales: bool = False
+) -> QdqReport:
     """Quantize a graph in place.
 
     Args:
@@ -88,11 +91,12 @@ def insert_qdq(model: ir.Model, ranges: Mapping[Tap, Range], scheme: Scheme, kee
         ranges: of every tensor that `taps` names.
         scheme: see `Scheme`.
         keep: names of nodes that stay in fp32.
+        fp16_scales: `precision.to_half` makes fp16 of the scales later, with what is not quantized.
 
     Raises:
         ExportError: a range is missing or not finite.
     """
-    work = _Quantizer(model.graph, ranges, scheme)
+    work = _Quantizer(model.graph, ranges, scheme, _SMALLEST_FP16 if fp16_scales else _SMALLEST_FP32)
     operators: dict[str, int] = {}
     kept = []
     for node in list(model.graph):
@@ -114,8 +118,8 @@ def count_qdq(model: ir.Model) -> tuple[int, int]:
 
 
 class _Quantizer:
-    def __init__(self, graph: ir.Graph, ranges: Mapping[Tap, Range], scheme: Scheme) -> None:
-        self.graph, self.ranges, self.scheme = graph, ranges, scheme
+    def __init__(self, graph: ir.Graph, ranges: Mapping[Tap, Range], scheme: Scheme, smallest: float) -> None:
+        self.graph, self.ranges, self.scheme, self.smallest = graph, ranges, scheme, smallest
         #: Activation -> (its quantized value, scale value, zero point value, scale).
         self.activations: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value, float]] = {}
 
@@ -125,7 +129,8 @@ class _Quantizer:
         node.replace_input_with(0, self._dequantize(q, scale, zero, f"{name}/input", node))
         axis = _channel_axis(node)
         bias = node.inputs[2] if len(node.inputs) > 2 else None
-        scales = self._weight(node, axis, number if self.scheme.int32_bias and bias is not None else None)
+        # ONNX Runtime makes an int32 of a float bias, too, in units of input scale x weight scale
+        scales = self._weight(node, axis, number if bias is not None else None)
         if self.scheme.int32_bias and bias is not None:
             self._bias(node, bias, number * scales)
         if node.op_type in self.scheme.outputs:
@@ -141,7 +146,7 @@ class _Quantizer:
         self, value: ir.Value, tap: Tap, before: ir.Node | None
     ) -> tuple[ir.Value, ir.Value, ir.Value, float]:
         kind = ir.DataType[self.scheme.activations]
-        number, point = _parameters(self._range(tap), kind)
+        number, point = _parameters(self._range(tap), kind, self.smallest)
         scale = new_constant(self.graph, f"{value.name}_scale", np.array(number, np.float32))
         zero = new_constant(self.graph, f"{value.name}_zero", np.array(point).astype(kind.numpy()))
         out = ir.Value(name=f"{value.name}_{kind.name.lower()}", shape=value.shape, type=ir.TensorType(kind))
@@ -171,7 +176,9 @@ class _Quantizer:
         weight, name = _input(node, 1), str(node.name)
         kind, array = ir.DataType[self.scheme.weights], _array(weight)
         other = tuple(i for i in range(array.ndim) if i != axis)
-        scales = np.maximum(np.abs(array).max(axis=other) / _MAX[kind], _SMALLEST_SCALE)
+        largest = np.abs(array).max(axis=other)
+        largest[largest == 0] = largest.max() or 1.0  # any scale does for zeros; a tiny one overflows in some kernels
+        scales = np.maximum(largest / _MAX[kind], self.smallest)
         if bias_unit is not None:  # the bias has to fit into int32 in units of input scale x weight scale
             scales = np.maximum(scales, np.abs(_array(_input(node, 2))) / (bias_unit * 2.0**30))
         scales = scales.astype(np.float32).astype(np.float64)
@@ -216,20 +223,23 @@ class _Quantizer:
 
     def _range(self, tap: Tap) -> Range:
         if tap not in self.ranges:
-            raise ExportError(f"no range was measured for the {tap[1]} of {tap[0]}")
+            raise ExportError(f"no range was measured for the {tap[1]} of {tap[0]}", code="E-quantize-range")
         low, high = self.ranges[tap]
         if not (np.isfinite(low) and np.isfinite(high) and low <= high):
-            raise ExportError(f"the {tap[1]} of {tap[0]} ranges from {low} to {high}, which cannot be quantized")
+            raise ExportError(
+                f"the {tap[1]} of {tap[0]} ranges from {low} to {high}, which cannot be quantized",
+                code="E-quantize-range",
+            )
         return low, high
 
 
-def _parameters(bounds: Range, kind: ir.DataType) -> tuple[float, float]:
+def _parameters(bounds: Range, kind: ir.DataType, smallest: float = _SMALLEST_FP32) -> tuple[float, float]:
     """Scale and zero point of an activation. Zero is exact in all types: padding adds zeros."""
     low, high = min(bounds[0], 0.0), max(bounds[1], 0.0)
     if kind == ir.DataType.UINT8:
-        scale = float(np.float32(max((high - low) / 255.0, _SMALLEST_SCALE)))
+        scale = float(np.float32(max((high - low) / 255.0, smallest)))
         return scale, float(np.clip(np.rint(-low / scale), 0, 255))
-    return float(np.float32(max(max(-low, high) / _MAX[kind], _SMALLEST_SCALE))), 0.0
+    return float(np.float32(max(max(-low, high) / _MAX[kind], smallest))), 0.0
 
 
 def fake_quantized(values: NDArray[np.float32], bounds: Range, kind: ir.DataType) -> NDArray[np.float32]:

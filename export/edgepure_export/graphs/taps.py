@@ -6,10 +6,10 @@ the activation before the last convolution of each group and the final one. Othe
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from edgepure.errors import ExportError
 
 from ..networks.wideresnet import DMWideResNet, WideResNet
+from .layouts import Layout, Maps, Tokens, compared_layout, told_by_the_pass, written_layout
 
 #: Taps in a transformer, which has no stages: after a quarter, a half, three quarters and all of its blocks.
 _TRANSFORMER_TAPS = 4
+#: Where timm's networks have the convolution that cuts an image into patches.
+_EMBEDDINGS = ("patch_embed.proj", "patch_embed", "stem.proj")
 
 
 @dataclass(frozen=True)
@@ -28,22 +31,27 @@ class Taps:
 
     Attributes:
         names: modules whose *output* is tapped, in the order of the forward pass.
-        prefix_tokens: None if the outputs are maps [B, C, h, w], or of a family that is not known; otherwise they are
-            tokens [B, n, C], of which the first ``prefix_tokens`` (class token, registers) are no image patches.
+        layouts: how each output becomes a map [B, C, h, w].
         family: what the classifier was recognised as.
+        parts: of outputs that are tuples, which element; None: the first, or the output itself.
     """
 
     names: tuple[str, ...]
-    prefix_tokens: int | None
+    layouts: tuple[Layout, ...]
     family: str
+    parts: tuple[int | None, ...] = ()
 
-    def to_map(self, activation: Tensor) -> Tensor:
-        """A tapped activation as a map [B, C, h, w]; as it is if it cannot be told what it is."""
-        if activation.ndim != 3:
-            return activation
-        if self.prefix_tokens is None and math.isqrt(activation.shape[1]) ** 2 != activation.shape[1]:
-            return activation
-        return token_map_to_grid(activation, self.prefix_tokens or 0)
+    @property
+    def prefix_tokens(self) -> int | None:
+        """Tokens before the patches (class token, registers); None if the outputs are no tokens."""
+        return next((layout.prefix for layout in self.layouts if isinstance(layout, Tokens)), None)
+
+    def part(self, number: int, output: Any) -> Any:
+        """The element of a tapped output that has the layout."""
+        index = self.parts[number] if self.parts else None
+        if isinstance(output, (tuple, list)) and output:
+            return output[index or 0]
+        return output
 
 
 def default_taps(module: nn.Module) -> list[str]:
@@ -60,42 +68,70 @@ def find_taps(module: nn.Module) -> Taps:
     Raises:
         ExportError: unknown family; lists modules that could be named by hand.
     """
-    names = dict(module.named_modules())
-    for prefix, candidate in names.items():
+    for prefix, candidate in dict(module.named_modules()).items():
         for family, find in _FAMILIES:
             found = find(candidate)
+            if found is not None and hasattr(candidate, "forward_intermediates"):
+                compared = _compared(candidate, found.names, getattr(module, "input_size", None))
+                maps = all(isinstance(x, Maps) for x in found.layouts)
+                found = compared or (found if maps and _convolutions_only(candidate, found.names) else None)
+            elif found is not None and find is _stages_timm and not _convolutions_only(candidate, found.names):
+                found = replace(found, layouts=tuple(told_by_the_pass(candidate, n) for n in found.names))
             if found is not None:
-                full = tuple(f"{prefix}.{n}" if prefix else n for n in found.names)
-                return replace(found, names=full, family=family)
+                return replace(_inside(found, prefix), family=family)
     candidates = [n for n in candidate_blocks(module) if n]
     listed = ", ".join(candidates[:20]) + (" ..." if len(candidates) > 20 else "")
     raise ExportError(
         f"no known blocks in a {type(module).__name__}: name the modules whose outputs show where it looks "
-        f"(maps [B, C, h, w] or tokens [B, n, C]), usually the last block of each stage; it has {listed or 'no blocks'}"
+        "(maps [B, C, h, w] or tokens [B, n, C]), usually the last block of each stage; "
+        f"it has {listed or 'no blocks'}",
+        code="E-taps-family",
     )
 
 
 def named_taps(module: nn.Module, names: Sequence[str], prefix_tokens: int | None = None) -> Taps:
-    """Taps that a user named. If the family is known, its token layout is taken over.
+    """Taps that a user named, each perhaps with its layout behind it (``blocks.3@nhwc``, see `layouts.written_layout`).
+
+    Without one the layout is that of the network's family, else what the pass itself shows (`layouts.Told`).
 
     Raises:
         ExportError: a name that is no module; says the nearest ones.
     """
     modules = dict(module.named_modules())
-    for name in names:
+    written = {name.partition("@")[0]: name.partition("@")[2] for name in names}
+    for name in written:
         if name not in modules or not name:
             last = name.rsplit(".", 1)[-1]
             near = [n for n in modules if n and (last in n.split(".") or n.startswith(name.split(".", 1)[0]))]
             listed = ", ".join((near or candidate_blocks(module))[:20])
-            raise ExportError(f"the classifier has no module named {name!r}; it has {listed}")
+            raise ExportError(f"the classifier has no module named {name!r}; it has {listed}", code="E-taps-name")
     if not names:
-        raise ExportError("no blocks named; leave the option out to use the default ones")
-    if prefix_tokens is None:
-        try:
-            prefix_tokens = find_taps(module).prefix_tokens
-        except ExportError:
-            prefix_tokens = None
-    return Taps(tuple(names), prefix_tokens, "named by hand")
+        raise ExportError("no blocks named; leave the option out to use the default ones", code="E-taps-name")
+    known = {name: written_layout(text) for name, text in written.items() if text}
+    parts: dict[str, int | None] = {}
+    try:
+        family = find_taps(module)
+    except ExportError:
+        family = None
+    for prefix, candidate in modules.items():
+        if hasattr(candidate, "forward_intermediates"):
+            start, size = f"{prefix}." if prefix else "", getattr(module, "input_size", None)
+            inner = [n.removeprefix(start) for n in written if n not in known and n.startswith(start)]
+            together = _compared(candidate, inner, size) if inner else None
+            for found in [together] if together else [_compared(candidate, [n], size) for n in inner]:
+                if found is not None:
+                    full = _inside(found, prefix)
+                    known.update(zip(full.names, full.layouts, strict=True))
+                    parts.update(zip(full.names, full.parts, strict=True))
+            break
+    if family is not None:
+        for name in written:
+            if name not in known and (layout := _of_family(modules, family, name)) is not None:
+                known[name] = layout
+    layouts = tuple(known.get(name) or told_by_the_pass(module, name) for name in written)
+    if prefix_tokens is not None:
+        layouts = tuple(replace(x, prefix=prefix_tokens) if isinstance(x, Tokens) else x for x in layouts)
+    return Taps(tuple(written), layouts, "named by hand", tuple(parts.get(name) for name in written))
 
 
 def candidate_blocks(module: nn.Module) -> list[str]:
@@ -107,37 +143,78 @@ def candidate_blocks(module: nn.Module) -> list[str]:
     ]
 
 
-def token_map_to_grid(act: Tensor, prefix_tokens: int = 1, grid_hw: tuple[int, int] | None = None) -> Tensor:
-    """Tokens [B, prefix_tokens + h*w, C] -> map [B, C, h, w], row by row.
+def _of_family(modules: dict[str, nn.Module], family: Taps, name: str) -> Layout | None:
+    """The layout of a tapped module of the same class; None if the family taps no such module."""
+    for known, layout in zip(family.names, family.layouts, strict=True):
+        if type(modules[known]) is type(modules[name]) and not isinstance(modules[name], (nn.Sequential, nn.ReLU)):
+            return layout
+    return Maps() if all(isinstance(x, Maps) and not x.last for x in family.layouts) else None
 
-    Args:
-        grid_hw: h and w; None: a square.
 
-    Raises:
-        ExportError: the number of patches does not fit.
+def _compared(network: nn.Module, names: Sequence[str], size: tuple[int, int] | None = None) -> Taps | None:
+    """The layouts of blocks of a network of timm, from its own spatial maps of a random image.
+
+    None if the blocks' outputs are none of them, whatever way they are read: then nobody says where they lie.
     """
-    if act.ndim != 3:
-        raise ExportError(f"expected tokens [B, n, C], got a tensor of shape {list(act.shape)}")
-    patches = int(act.shape[1]) - prefix_tokens
-    side = math.isqrt(max(patches, 0))
-    h, w = grid_hw or (side, side)
-    if patches < 1 or h * w != patches:
-        raise ExportError(
-            f"{patches} patch tokens (after {prefix_tokens} others) do not make a {h} x {w} grid; pass the grid's size "
-            "or the right number of prefix tokens"
-        )
-    return torch.unflatten(act[:, prefix_tokens:].transpose(1, 2), 2, (h, w))
+    from .to_onnx import evaluating
+
+    modules = dict(network.named_modules())
+    embedding = next((n for n in _EMBEDDINGS if isinstance(modules.get(n), nn.Conv2d)), None)
+    outputs: dict[str, Any] = {}
+    watched = [*names, *([embedding] if embedding else [])]
+    hooks = [modules[n].register_forward_hook(lambda m, a, out, n=n: outputs.__setitem__(n, out)) for n in watched]
+    try:
+        with evaluating(network):
+            for shape in _input_shapes(network, size):
+                outputs.clear()
+                try:
+                    image = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
+                    maps = network.forward_intermediates(  # type: ignore[operator]
+                        image, output_fmt="NCHW", intermediates_only=True, norm=False
+                    )
+                    outputs.clear()
+                    network(image)
+                except Exception:  # it takes images of another size, or has no spatial maps
+                    continue
+                maps = [m for m in maps if isinstance(m, Tensor) and m.ndim == 4]
+                patches = (embedding, outputs[embedding]) if embedding in outputs else None
+                found = [compared_layout(network, n, outputs.get(n), maps, patches) for n in names]
+                if all(found):
+                    return Taps(tuple(names), tuple(f[0] for f in found if f), "", tuple(f[1] for f in found if f))
+                return None
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return None
 
 
-def channels_first(activation: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """A map [B, C, h, w], also from [B, h, w, C] as Swin transformers have it.
+def _convolutions_only(network: nn.Module, names: Sequence[str]) -> bool:
+    """Whether nothing in these modules works with the channels last."""
+    parts = [m for name in names for m in network.get_submodule(name).modules()]
+    convolves = any(isinstance(m, nn.Conv2d) for m in parts)
+    return convolves and not any(isinstance(m, (nn.Linear, nn.LayerNorm)) for m in parts)
 
-    The layout is told by the image's shape, which only the height and width of a map share.
-    """
-    (_, first, second, third), (height, width) = activation.shape, size_hw
-    if first * width == second * height and second * width != third * height:
-        return activation.permute(0, 3, 1, 2)
-    return activation
+
+def _input_shapes(network: nn.Module, size: tuple[int, int] | None) -> list[tuple[int, int, int]]:
+    """Channels, height and width of images that a network of timm may be made for, the surest first."""
+    patches: Any = getattr(network, "patch_embed", None)
+    config: Any = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None) or {}
+    tokens, info = getattr(network, "tokens_spatial_shape", None), getattr(network, "feature_info", None)
+    sizes: list[Any] = [size, getattr(patches, "img_size", None), getattr(network, "img_size", None)]
+    if tokens is not None and isinstance(info, list) and info:
+        sizes.append(tuple(int(n) * int(info[0]["reduction"]) for n in tokens))
+    sizes += [tuple(config["input_size"])[1:] if config.get("input_size") else None, 224, 256, 64]
+    channels = next((m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)), 3)
+    pairs = [(s, s) if isinstance(s, int) else tuple(s) for s in sizes if s is not None]
+    return list(dict.fromkeys((channels, int(p[0]), int(p[1])) for p in pairs if len(p) == 2))
+
+
+def _inside(taps: Taps, prefix: str) -> Taps:
+    """The taps of a module under its place in a larger one."""
+    if not prefix:
+        return taps
+    layouts = tuple(x.inside(prefix) for x in taps.layouts)
+    return replace(taps, names=tuple(f"{prefix}.{n}" for n in taps.names), layouts=layouts)
 
 
 def _wideresnet(module: nn.Module) -> Taps | None:
@@ -171,7 +248,7 @@ def _swin_torchvision(module: nn.Module) -> Taps | None:
     if type(module).__name__ != "SwinTransformer" or not isinstance(features, nn.Sequential):
         return None
     # Even entries are the patch embedding and the merging of patches.
-    return _maps([f"features.{i}" for i in range(1, len(features), 2)])
+    return _maps([f"features.{i}" for i in range(1, len(features), 2)], last=True)
 
 
 def _stages_timm(module: nn.Module) -> Taps | None:
@@ -181,7 +258,7 @@ def _stages_timm(module: nn.Module) -> Taps | None:
         return None
     inside = {name for name, _ in module.named_modules()}
     names = [str(stage["module"]) for stage in info if isinstance(stage, dict) and stage.get("module") in inside]
-    return Taps(tuple(dict.fromkeys(names))[-4:], 0, "") if names else None
+    return _maps(tuple(dict.fromkeys(names))[-4:]) if names else None
 
 
 def _convnext_timm(module: nn.Module) -> Taps | None:
@@ -204,7 +281,7 @@ def _vit_torchvision(module: nn.Module) -> Taps | None:
     if not isinstance(layers, nn.Sequential) or not hasattr(module, "class_token"):
         return None
     names = [f"encoder.layers.{name}" for name, _ in layers.named_children()]
-    return _tokens(names, prefix_tokens=1)
+    return _tokens(module, names, 1, "conv_proj")
 
 
 def _vit_timm(module: nn.Module) -> Taps | None:
@@ -212,7 +289,7 @@ def _vit_timm(module: nn.Module) -> Taps | None:
     prefix = getattr(module, "num_prefix_tokens", None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not isinstance(prefix, int):
         return None
-    return _tokens([f"blocks.{i}" for i in range(len(blocks))], prefix)
+    return _tokens(module, [f"blocks.{i}" for i in range(len(blocks))], prefix, *_EMBEDDINGS)
 
 
 def _vit_transformers(module: nn.Module) -> Taps | None:
@@ -228,19 +305,25 @@ def _vit_transformers(module: nn.Module) -> Taps | None:
             others = 1 if isinstance(getattr(embeddings, "distillation_token", None), Tensor) else 0
             registers = getattr(embeddings, "register_tokens", None)
             others += int(registers.shape[1]) if isinstance(registers, Tensor) else 0
-            return _tokens([f"{path}.{i}" for i in range(len(layers))], 1 + others)
+            names = [f"{path}.{i}" for i in range(len(layers))]
+            places = ("embeddings.patch_embeddings.projection", "embeddings.patch_embeddings")
+            return _tokens(module, names, 1 + others, *places)
     return None
 
 
-def _maps(names: Sequence[str]) -> Taps:
-    return Taps(tuple(names), None, "")
+def _maps(names: Sequence[str], last: bool = False) -> Taps:
+    return Taps(tuple(names), (Maps(last),) * len(names), "")
 
 
-def _tokens(blocks: Sequence[str], prefix_tokens: int) -> Taps:
-    """Evenly spaced blocks, the last one included."""
+def _tokens(module: nn.Module, blocks: Sequence[str], prefix_tokens: int, *embeddings: str) -> Taps:
+    """Evenly spaced blocks, the last one included; their grid is that of the first of ``embeddings`` that is there."""
     count = min(_TRANSFORMER_TAPS, len(blocks))
-    chosen = [blocks[(i + 1) * len(blocks) // count - 1] for i in range(count)]
-    return Taps(tuple(chosen), prefix_tokens, "")
+    chosen = tuple(blocks[(i + 1) * len(blocks) // count - 1] for i in range(count))
+    inside = dict(module.named_modules())
+    embedding = next((n for n in embeddings if isinstance(inside.get(n), (nn.Conv2d, nn.Sequential))), None)
+    if embedding is None:
+        return Taps(chosen, tuple(told_by_the_pass(module, n) for n in chosen), "")
+    return Taps(chosen, (Tokens(prefix_tokens, embedding),) * count, "")
 
 
 #: Asked in this order, for the classifier itself and then for each module inside it.

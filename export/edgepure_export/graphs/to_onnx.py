@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from edgepure.errors import ExportError
 
 from . import translations
+from .portable import make_portable
 
 #: The portable opset: TensorRT 10.3 to 11 and ONNX Runtime from 1.17 on.
 OPSET = 20
@@ -33,8 +34,14 @@ IR_VERSION = 9
 BATCH = "batch"
 
 RANDOM_OPERATORS = {
-    "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
-}  # fmt: skip
+    "Bernoulli",
+    "Dropout",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,10 @@ def export_graph(
     """
     for key, tensor in inputs.items():
         if tensor.shape[0] < 2:
-            raise ExportError(f"{name}: example input {key!r} has batch {tensor.shape[0]}; trace with 2 or more")
+            raise ExportError(
+                f"{name}: example input {key!r} has batch {tensor.shape[0]}; trace with 2 or more",
+                code="E-graph-signature",
+            )
     # The exporter merges inputs that are the same tensor object into one.
     examples = tuple(tensor.detach().clone() for tensor in inputs.values())
     with evaluating(module), _quiet():
@@ -94,10 +104,13 @@ def export_graph(
         except ExportError:
             raise
         except Exception as error:  # the exporter wraps causes of every kind
-            raise ExportError(f"the {name} network cannot be traced to ONNX: {_cause(error)}") from error
+            raise ExportError(
+                f"the {name} network cannot be traced to ONNX: {_cause(error)}", code="E-graph-trace"
+            ) from error
     assert program is not None
     model = program.model
     _check_operators(name, model)
+    make_portable(model)
     _keep_padding(model)
     _name_nodes(name, model)
     _strip(name, model)
@@ -111,7 +124,8 @@ def export_graph(
     if [spec.name for spec in graph.inputs] != list(inputs):
         found = [spec.name for spec in graph.inputs]
         raise ExportError(
-            f"{name}: the graph has the inputs {found} instead of {list(inputs)}; every input must be used"
+            f"{name}: the graph has the inputs {found} instead of {list(inputs)}; every input must be used",
+            code="E-graph-signature",
         )
     return graph
 
@@ -121,21 +135,30 @@ def check_file(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # checker and shape inference raise classes of their own
-        raise ExportError(f"{path.name} is not a valid ONNX graph: {_first_line(error)}") from error
+        raise ExportError(
+            f"{path.name} is not a valid ONNX graph: {_first_line(error)}", code="E-graph-file"
+        ) from error
 
 
 def _check_operators(name: str, model: ir.Model) -> None:
     if model.functions:
-        raise ExportError(f"{name}: the graph has local functions, which engines may not inline; simplify the module")
+        raise ExportError(
+            f"{name}: the graph has local functions, which engines may not inline; simplify the module",
+            code="E-graph-operator",
+        )
     nodes = list(_nodes(model))
     domains = sorted({node.domain for node in nodes} - {"", "ai.onnx"})
     if domains:
-        raise ExportError(f"{name}: the graph needs custom operator domains {domains}; only standard ONNX is portable")
+        raise ExportError(
+            f"{name}: the graph needs custom operator domains {domains}; only standard ONNX is portable",
+            code="E-graph-operator",
+        )
     random = sorted({node.op_type for node in nodes} & RANDOM_OPERATORS)
     if random:
         raise ExportError(
             f"{name}: the graph draws random numbers ({', '.join(random)}), but engines ignore their seeds; "
-            "make the noise an input of the module, and leave out dropout"
+            "make the noise an input of the module, and leave out dropout",
+            code="E-graph-operator",
         )
 
 
@@ -170,12 +193,16 @@ def _spec(name: str, value: ir.Value) -> TensorSpec:
     if not isinstance(first, ir.SymbolicDim) or first.value != BATCH:
         raise ExportError(
             f"{name}: the batch axis of {value.name!r} became {first}, not dynamic; "
-            "the module must not use the batch size as a number (write reshape(-1, ...) or flatten(1))"
+            "the module must not use the batch size as a number (write reshape(-1, ...) or flatten(1))",
+            code="E-graph-signature",
         )
     if any(not isinstance(dim, int) for dim in dims[1:]):
-        raise ExportError(f"{name}: {value.name!r} has the shape {dims}; every axis but the batch must be fixed")
+        raise ExportError(
+            f"{name}: {value.name!r} has the shape {dims}; every axis but the batch must be fixed",
+            code="E-graph-signature",
+        )
     if value.dtype != ir.DataType.FLOAT:
-        raise ExportError(f"{name}: {value.name!r} is {value.dtype}, expected float32")
+        raise ExportError(f"{name}: {value.name!r} is {value.dtype}, expected float32", code="E-graph-signature")
     return TensorSpec(str(value.name), (BATCH, *[dim for dim in dims[1:] if isinstance(dim, int)]), "float32")
 
 

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from edgepure.rows.schedule import NoiseSchedule
 
-from .checkpoints import CheckpointError, load_weights, refuse_family, strip_prefixes
+from .checkpoints import CheckpointError
 from .edm_unets import DhariwalUNet, SongUNet, infer_config
 from .parametrisation import EpsilonModel, NoiseLevels
+from .weights import load_weights, refuse_family, strip_prefixes
 
 Kind = Literal["edm", "vp", "ve"]
 
@@ -49,7 +50,9 @@ class Preconditioning:
         name = str(config.get("precond", config.get("class_name", "edm")))
         name = _CLASSES.get(name.rsplit(".", 1)[-1], name).lower()
         if name not in get_args(Kind):
-            raise CheckpointError(f"EDM preconditioning {name!r} is not supported; expected edm, vp or ve")
+            raise CheckpointError(
+                f"EDM preconditioning {name!r} is not supported; expected edm, vp or ve", code="E-checkpoint-settings"
+            )
         given = {k: config[k] for k in ("sigma_data", "beta_d", "beta_min") if k in config}
         return cls(kind=name, steps=int(config.get("M", 1000)), **given)  # type: ignore[arg-type]
 
@@ -125,7 +128,9 @@ def from_state_dict(
     state = strip_prefixes(state)
     refuse_family(state, source, "edm")
     if "u" in state:
-        raise CheckpointError(f"{source} has the iDDPM preconditioning; expected edm, vp or ve")
+        raise CheckpointError(
+            f"{source} has the iDDPM preconditioning; expected edm, vp or ve", code="E-checkpoint-settings"
+        )
     kind, shape = infer_config(state, source)
     _refuse_contradiction(kind.__name__, {k: getattr(shape, k) for k in shape.__dataclass_fields__}, config, source)
     with torch.device("meta"):
@@ -137,7 +142,13 @@ def _refuse_contradiction(kind: str, found: Mapping[str, Any], config: Mapping[s
     """Raise CheckpointError where ``config`` says something else than the weights."""
     found = {**found, "model_type": kind}
     if config.get("label_dim"):
-        raise CheckpointError(f"the config of {source} has label_dim: purification needs an unconditional model")
+        raise CheckpointError(
+            f"the config of {source} has label_dim: purification needs an unconditional model",
+            code="E-checkpoint-conditional",
+        )
     for key, said in config.items():
         if key in found and (tuple(said) if isinstance(said, list) else said) != found[key]:
-            raise CheckpointError(f"the config of {source} says {key} = {said!r}, but the weights have {found[key]!r}")
+            raise CheckpointError(
+                f"the config of {source} says {key} = {said!r}, but the weights have {found[key]!r}",
+                code="E-checkpoint-settings",
+            )

@@ -277,16 +277,25 @@ def infer_config(
 ) -> tuple[type[SongUNet] | type[DhariwalUNet], EdmUNetConfig]:
     """Class and config from keys (without ``model.``) and shapes; they tell everything."""
     if any(k.startswith("map_label.") for k in state):
-        raise CheckpointError(f"{source} is class-conditional (map_label): purification needs an unconditional model")
+        raise CheckpointError(
+            f"{source} is class-conditional (map_label): purification needs an unconditional model",
+            code="E-checkpoint-conditional",
+        )
     if any("_aux_skip." in k or "_aux_up." in k for k in state):
-        raise CheckpointError(f"{source} has skip connections from the image pyramid, which are not supported")
+        raise CheckpointError(
+            f"{source} has skip connections from the image pyramid, which are not supported",
+            code="E-checkpoint-settings",
+        )
     sizes = sorted({int(m[1]) for k in state if (m := re.match(r"enc\.(\d+)x\1_", k))}, reverse=True)
     song = "out_conv.weight" not in state
     last = f"dec.{sizes[0]}x{sizes[0]}_aux_conv.weight" if song and sizes else "out_conv.weight"
     needed = ["map_layer0.weight", last, *(f"enc.{s}x{s}_block0.conv1.weight" for s in sizes)]
     stem = state.get(f"enc.{sizes[0]}x{sizes[0]}_conv.weight") if sizes else None
     if stem is None or any(k not in state for k in needed):
-        raise CheckpointError(f"{source} is not a complete EDM network; its first keys are {list(state)[:5]}")
+        raise CheckpointError(
+            f"{source} is not a complete EDM network; its first keys are {list(state)[:5]}",
+            code="E-checkpoint-incomplete",
+        )
     emb, noise = state["map_layer0.weight"].shape
     widths = [int(state[f"enc.{s}x{s}_block0.conv1.weight"].shape[0]) for s in sizes]
     fourier = state.get("map_noise.freqs")
@@ -295,7 +304,9 @@ def infer_config(
     filters = [v for k, v in state.items() if k.endswith("resample_filter")]
     taps = (1, 3, 3, 1) if filters and filters[0].shape[-1] == 4 else (1, 1)
     if any(v.shape[-1] != len(taps) or not torch.allclose(v[0, 0].float().cpu(), fir_kernel(taps)) for v in filters):
-        raise CheckpointError(f"{source} has resampling filters other than [1, 1] and [1, 3, 3, 1]")
+        raise CheckpointError(
+            f"{source} has resampling filters other than [1, 1] and [1, 3, 3, 1]", code="E-checkpoint-settings"
+        )
     blocks = [k for k in state if re.match(rf"enc\.{sizes[0]}x{sizes[0]}_block\d+\.conv1\.weight", k)]
     return (SongUNet if song else DhariwalUNet), EdmUNetConfig(
         img_resolution=sizes[0],

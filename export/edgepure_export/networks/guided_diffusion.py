@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec
 
-from .checkpoints import CheckpointError, load_weights, refuse_family
+from .checkpoints import CheckpointError
 from .layers import downsample2, sinusoid, upsample2
 from .parametrisation import EpsilonModel, to_epsilon
+from .weights import load_weights, refuse_family
 
 #: channel_mult where the flags leave it empty, per image size.
 DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
@@ -35,9 +36,16 @@ DEFAULT_CHANNEL_MULT: dict[int, tuple[float, ...]] = {
 _WITHOUT_EFFECT = {"dropout", "use_checkpoint", "use_fp16", "timestep_respacing", "use_kl", "rescale_learned_sigmas"}
 #: Flags that neither keys nor shapes tell.
 _UNTOLD = (
-    "image_size", "num_heads", "num_head_channels", "num_heads_upsample", "use_new_attention_order",
-    "predict_xstart", "noise_schedule", "diffusion_steps", "rescale_timesteps",
-)  # fmt: skip
+    "image_size",
+    "num_heads",
+    "num_head_channels",
+    "num_heads_upsample",
+    "use_new_attention_order",
+    "predict_xstart",
+    "noise_schedule",
+    "diffusion_steps",
+    "rescale_timesteps",
+)
 
 
 @dataclass(frozen=True)
@@ -67,12 +75,16 @@ class GuidedDiffusionConfig:
         """From the flags as the original scripts spell them; those that are left out have the scripts' defaults."""
         given = {k: v for k, v in flags.items() if k not in _WITHOUT_EFFECT}
         if given.pop("class_cond", False):
-            raise CheckpointError("class_cond is true: purification needs an unconditional diffusion model")
+            raise CheckpointError(
+                "class_cond is true: purification needs an unconditional diffusion model",
+                code="E-checkpoint-conditional",
+            )
         size = int(given.setdefault("image_size", 64))
         mult = given.pop("channel_mult", "") or DEFAULT_CHANNEL_MULT.get(size)
         if mult is None:
             raise CheckpointError(
-                f"image_size {size} has no usual channel_mult; add one to the flags, such as '1,2,2,2'"
+                f"image_size {size} has no usual channel_mult; add one to the flags, such as '1,2,2,2'",
+                code="E-checkpoint-settings",
             )
         given["channel_mult"] = tuple(float(m) if float(m) % 1 else int(float(m)) for m in _numbers(mult))
         resolutions = _numbers(given.pop("attention_resolutions", "16,8"))
@@ -81,7 +93,7 @@ class GuidedDiffusionConfig:
         given["attention_factors"] = tuple(sorted(factors))
         unknown = sorted(set(given) - set(cls.__dataclass_fields__))
         if unknown:
-            raise CheckpointError(f"unknown guided-diffusion flags: {', '.join(unknown)}")
+            raise CheckpointError(f"unknown guided-diffusion flags: {', '.join(unknown)}", code="E-checkpoint-settings")
         return cls(**given)
 
     def heads(self, channels: int, upsampling: bool) -> int:
@@ -97,13 +109,21 @@ class GuidedDiffusionConfig:
             return NoiseSchedule.linear(self.diffusion_steps, scale * 1e-4, scale * 0.02)
         if self.noise_schedule == "cosine":
             return ScheduleSpec(kind="cosine", timesteps=self.diffusion_steps).build()
-        raise CheckpointError(f"noise_schedule {self.noise_schedule!r} is not known; expected linear or cosine")
+        raise CheckpointError(
+            f"noise_schedule {self.noise_schedule!r} is not known; expected linear or cosine",
+            code="E-checkpoint-settings",
+        )
 
 
 _ADM_256 = GuidedDiffusionConfig(
-    image_size=256, num_channels=256, channel_mult=(1, 1, 2, 2, 4, 4), attention_factors=(8, 16, 32),
-    num_head_channels=64, resblock_updown=True, learn_sigma=True,
-)  # fmt: skip
+    image_size=256,
+    num_channels=256,
+    channel_mult=(1, 1, 2, 2, 4, 4),
+    attention_factors=(8, 16, 32),
+    num_head_channels=64,
+    resblock_updown=True,
+    learn_sigma=True,
+)
 _IDDPM = GuidedDiffusionConfig(
     image_size=64, num_res_blocks=3, learn_sigma=True, noise_schedule="cosine", diffusion_steps=4000
 )
@@ -114,10 +134,18 @@ PRESETS: dict[str, GuidedDiffusionConfig] = {
     "imagenet64-uncond": _IDDPM,  # imagenet64_uncond_100M_1500K.pt
     "cifar10-uncond": replace(_IDDPM, image_size=32, channel_mult=(1, 2, 2, 2), attention_factors=(2, 4)),
     "lsun-bedroom-100M": replace(
-        _IDDPM, image_size=256, num_res_blocks=2, channel_mult=(1, 1, 2, 2, 4, 4), attention_factors=(16,), num_heads=1,
-        use_scale_shift_norm=False, noise_schedule="linear", diffusion_steps=1000, rescale_timesteps=False,
+        _IDDPM,
+        image_size=256,
+        num_res_blocks=2,
+        channel_mult=(1, 1, 2, 2, 4, 4),
+        attention_factors=(16,),
+        num_heads=1,
+        use_scale_shift_norm=False,
+        noise_schedule="linear",
+        diffusion_steps=1000,
+        rescale_timesteps=False,
     ),  # lsun_uncond_100M_*.pt
-}  # fmt: skip
+}
 
 
 class GuidedDiffusionUNet(nn.Module):
@@ -229,7 +257,10 @@ class AttentionBlock(nn.Module):
     def __init__(self, channels: int, heads: int, new_order: bool) -> None:
         super().__init__()
         if heads < 1 or channels % heads:
-            raise CheckpointError(f"{channels} channels cannot be split into {heads} attention heads; check the flags")
+            raise CheckpointError(
+                f"{channels} channels cannot be split into {heads} attention heads; check the flags",
+                code="E-checkpoint-settings",
+            )
         self.heads, self.new_order = heads, new_order
         self.norm = nn.GroupNorm(32, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
@@ -274,14 +305,20 @@ def infer_structure(state: Mapping[str, Tensor], source: str = "the state dict")
     """
     refuse_family(state, source, "guided-diffusion")
     if "label_emb.weight" in state:
-        raise CheckpointError(f"{source} is class-conditional (label_emb): purification needs an unconditional model")
+        raise CheckpointError(
+            f"{source} is class-conditional (label_emb): purification needs an unconditional model",
+            code="E-checkpoint-conditional",
+        )
     stem, end = state.get("input_blocks.0.0.weight"), state.get("out.2.weight")
     parts: dict[int, set[str]] = {}
     for key in state:
         if m := re.match(r"output_blocks\.(\d+)\.(\d+\.\w+)\.", key):
             parts.setdefault(int(m[1]), set()).add(m[2])
     if stem is None or end is None or sorted(parts) != list(range(len(parts))) or not parts:
-        raise CheckpointError(f"{source} is not a complete guided-diffusion UNet; its first keys are {list(state)[:5]}")
+        raise CheckpointError(
+            f"{source} is not a complete guided-diffusion UNet; its first keys are {list(state)[:5]}",
+            code="E-checkpoint-incomplete",
+        )
 
     def ends_level(names: set[str]) -> bool:
         return sum(n.endswith(".in_layers") for n in names) == 2 or any(n.endswith(".conv") for n in names)
@@ -314,7 +351,8 @@ def infer_config(
     if unknown := sorted(set(given) - set(_UNTOLD)):
         raise CheckpointError(
             f"flags {', '.join(unknown)} need the other flags too: give all flags of the training script (num_channels "
-            f"among them), or only what the keys of {source} do not tell: {', '.join(_UNTOLD)}"
+            f"among them), or only what the keys of {source} do not tell: {', '.join(_UNTOLD)}",
+            code="E-checkpoint-settings",
         )
     structure = infer_structure(state, source)
     if "image_size" in given and ("num_heads" in given or "num_head_channels" in given):
@@ -324,7 +362,8 @@ def infer_config(
             return replace(preset, **given)
     raise CheckpointError(
         f"{source} is none of the published networks ({', '.join(PRESETS)}), and the keys do not tell everything: "
-        "give image_size and num_heads or num_head_channels, or all flags of its training script"
+        "give image_size and num_heads or num_head_channels, or all flags of its training script",
+        code="E-checkpoint-settings",
     )
 
 

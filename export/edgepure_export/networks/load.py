@@ -17,8 +17,9 @@ from torch import nn
 from edgepure.rows.schedule import NoiseSchedule
 
 from . import edm, guided_diffusion, ncsnpp, wideresnet
-from .checkpoints import CheckpointError, read_checkpoint, refuse_content_of_family, state_dict_from
+from .checkpoints import CheckpointError, read_checkpoint
 from .parametrisation import EpsilonModel
+from .weights import refuse_content_of_family, state_dict_from
 
 DiffusionFamily = Literal["guided-diffusion", "score-sde", "edm"]
 Settings = Mapping[str, Any] | str | os.PathLike[str] | None
@@ -68,10 +69,13 @@ def load_diffusion(
         CheckpointError: whatever is wrong with the file, the preset or the settings, in one sentence.
     """
     if family not in get_args(DiffusionFamily):
-        raise CheckpointError(f"unknown diffusion family {family!r}; expected {', '.join(get_args(DiffusionFamily))}")
+        raise CheckpointError(
+            f"unknown diffusion family {family!r}; expected {', '.join(get_args(DiffusionFamily))}",
+            code="E-checkpoint-settings",
+        )
     source = str(file)
     if preset is not None and settings is not None:
-        raise CheckpointError("give either a preset or settings, not both")
+        raise CheckpointError("give either a preset or settings, not both", code="E-checkpoint-settings")
     content = read_checkpoint(file)
     # Before the settings: those beside a file of another family make no sense here and would be blamed instead.
     refuse_content_of_family(content, source, family)
@@ -97,7 +101,9 @@ def load_diffusion(
         model = ncsnpp.epsilon_model(song, runtime)
         return _loaded(model, song.config.image_size, song.config.channels, f"score_sde network, {song.config}")
     if preset is not None:
-        raise CheckpointError("EDM checkpoints have no presets: their shape follows from the keys")
+        raise CheckpointError(
+            "EDM checkpoints have no presets: their shape follows from the keys", code="E-checkpoint-settings"
+        )
     if isinstance(content, Mapping) and isinstance(content.get("config"), Mapping) and "state_dict" in content:
         given, content = {**content["config"], **given}, content["state_dict"]
     network, precond = edm.from_state_dict(state_dict_from(content, source, key), source, given)
@@ -131,20 +137,30 @@ def read_settings(file: str | os.PathLike[str], settings: Settings) -> dict[str,
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"settings {path} cannot be read: {error.strerror}") from error
+        raise CheckpointError(
+            f"settings {path} cannot be read: {error.strerror}", code="E-checkpoint-settings"
+        ) from error
     except ValueError as error:
-        raise CheckpointError(f"settings {path} are not valid json: {error}") from error
+        raise CheckpointError(f"settings {path} are not valid json: {error}", code="E-checkpoint-settings") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"settings {path} hold {type(content).__name__}; expected an object with the flags")
+        raise CheckpointError(
+            f"settings {path} hold {type(content).__name__}; expected an object with the flags",
+            code="E-checkpoint-settings",
+        )
     inner: Any = content.get("flags", content.get("config", content))
     if not isinstance(inner, dict):
-        raise CheckpointError(f"settings {path}: expected an object with the flags, found {type(inner).__name__}")
+        raise CheckpointError(
+            f"settings {path}: expected an object with the flags, found {type(inner).__name__}",
+            code="E-checkpoint-settings",
+        )
     return inner
 
 
 def _preset(presets: Mapping[str, Any], name: str) -> Any:
     if name not in presets:
-        raise CheckpointError(f"unknown preset {name!r}; expected one of {', '.join(presets)}")
+        raise CheckpointError(
+            f"unknown preset {name!r}; expected one of {', '.join(presets)}", code="E-checkpoint-settings"
+        )
     return presets[name]
 
 

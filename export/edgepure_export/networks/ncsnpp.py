@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from edgepure.rows.schedule import NoiseSchedule
 
-from .checkpoints import CheckpointError, StateDict, load_weights, refuse_family, state_dict_from, strip_prefixes
+from .checkpoints import CheckpointError
 from .layers import blur, downsample2, sinusoid, upsample2
 from .parametrisation import EpsilonModel, to_epsilon
+from .weights import StateDict, load_weights, refuse_family, state_dict_from, strip_prefixes
 
 _BOX = (1.0, 1.0)
 _FIR = (1.0, 3.0, 3.0, 1.0)
@@ -52,15 +53,21 @@ class NCSNppConfig:
         """From a score_sde config as a tree (``data``, ``model``); what is not a VP DDPM++/NCSN++ is refused."""
         data, model = config.get("data", {}), config.get("model", {})
         for name, wanted in {
-            "name": ("ncsnpp",), "resblock_type": ("biggan",), "embedding_type": ("positional",),
-            "progressive": ("none",), "progressive_input": ("none", "residual"), "nonlinearity": ("swish",),
-            "conditional": (True,), "scale_by_sigma": (False,),
-        }.items():  # fmt: skip
+            "name": ("ncsnpp",),
+            "resblock_type": ("biggan",),
+            "embedding_type": ("positional",),
+            "progressive": ("none",),
+            "progressive_input": ("none", "residual"),
+            "nonlinearity": ("swish",),
+            "conditional": (True,),
+            "scale_by_sigma": (False,),
+        }.items():
             value = model.get(name, wanted[0])
             if (value.lower() if isinstance(value, str) else value) not in wanted:
                 raise CheckpointError(
                     f"score_sde config has model.{name} = {value!r}; supported are the VP configurations, with "
-                    + " or ".join(repr(w) for w in wanted)
+                    + " or ".join(repr(w) for w in wanted),
+                    code="E-checkpoint-settings",
                 )
         size, ch_mult = int(data.get("image_size", 32)), tuple(model.get("ch_mult", (1, 2, 2, 2)))
         resolutions = set(model.get("attn_resolutions", (16,)))
@@ -262,21 +269,33 @@ def infer_config(state: Mapping[str, Tensor], source: str = "the state dict", im
             names.setdefault(int(m[1]), set()).add(m[2])
     order = sorted(names)
     if order != list(range(len(order))) or len(order) < 8 or "NIN_0.W" not in set().union(*names.values()):
-        raise CheckpointError(f"{source} is not a complete DDPM++/NCSN++ network; its first keys are {list(state)[:5]}")
+        raise CheckpointError(
+            f"{source} is not a complete DDPM++/NCSN++ network; its first keys are {list(state)[:5]}",
+            code="E-checkpoint-incomplete",
+        )
     if "W" in names[0]:
-        raise CheckpointError(f"{source} is a VE network (Fourier embedding); supported are the VP configurations")
+        raise CheckpointError(
+            f"{source} is a VE network (Fourier embedding); supported are the VP configurations",
+            code="E-checkpoint-settings",
+        )
 
     def width(i: int, side: int) -> int:  # side 0: output channels, 1: input channels
         return int(state[f"all_modules.{i}.Conv_0.weight"].shape[side])
 
     blocks = [i for i in order if "Dense_0.weight" in names[i]]
     if any("Conv_2.weight" not in names[i] and width(i, 0) != width(i, 1) for i in blocks):
-        raise CheckpointError(f"{source} has residual blocks of the DDPM kind; supported are those of BigGAN")
+        raise CheckpointError(
+            f"{source} has residual blocks of the DDPM kind; supported are those of BigGAN",
+            code="E-checkpoint-settings",
+        )
     down = [n for n, i in enumerate(blocks) if width(i, 0) == width(i, 1) and "Conv_2.weight" in names[i]]
     per_level = down[0] if down else (len(blocks) - 3) // 2
     levels = len(blocks) // (2 * per_level + 3) if per_level else 0
     if not levels or levels * (2 * per_level + 3) != len(blocks):
-        raise CheckpointError(f"{source} has {len(blocks)} residual blocks, which make no DDPM++/NCSN++ network")
+        raise CheckpointError(
+            f"{source} has {len(blocks)} residual blocks, which make no DDPM++/NCSN++ network",
+            code="E-checkpoint-settings",
+        )
     nf = int(state["all_modules.0.weight"].shape[1])
     firsts = [blocks[n * (per_level + 1)] for n in range(levels)]
     inputs = [i for i in order if names[i] & {"Conv2d_0.weight"} or ("Conv_0.weight" in names[i] and i not in blocks)]
@@ -311,16 +330,23 @@ def state_from_checkpoint(
     ema = content.get("ema")
     shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
     if not isinstance(shadow, Sequence) or not all(isinstance(p, Tensor) for p in shadow):
-        raise CheckpointError(f"{source} is a score_sde training checkpoint without ema.shadow_params, which is needed")
+        raise CheckpointError(
+            f"{source} is a score_sde training checkpoint without ema.shadow_params, which is needed",
+            code="E-checkpoint-settings",
+        )
     if config is None and not model:
-        raise CheckpointError(f"{source} has an EMA list but no `model` to tell the network's shape; name a preset")
+        raise CheckpointError(
+            f"{source} has an EMA list but no `model` to tell the network's shape; name a preset",
+            code="E-checkpoint-entry",
+        )
     config = config or infer_config(model, source)
     with torch.device("meta"):
         parameters = dict(NCSNpp(config).named_parameters())
     if len(parameters) != len(shadow):
         raise CheckpointError(
             f"{source} has {len(shadow)} EMA tensors, but the network has {len(parameters)} parameters; name the "
-            f"preset or config of this checkpoint (presets: {', '.join(PRESETS)})"
+            f"preset or config of this checkpoint (presets: {', '.join(PRESETS)})",
+            code="E-checkpoint-entry",
         )
     state = dict(zip(parameters, shadow, strict=True))
     return {"sigmas": model.get("sigmas", _sigmas(config)), **state}, config

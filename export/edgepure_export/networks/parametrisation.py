@@ -200,10 +200,16 @@ def to_epsilon(
     """
     runtime = runtime or NoiseSchedule.linear()
     if prediction not in get_args(Prediction):
-        raise ExportError(f"unknown prediction {prediction!r}; expected one of {', '.join(get_args(Prediction))}")
+        raise ExportError(
+            f"unknown prediction {prediction!r}; expected one of {', '.join(get_args(Prediction))}",
+            code="E-parametrisation",
+        )
     if prediction in ("denoiser", "score"):
         if trained_with is not None or label_scale != 1.0:
-            raise ExportError(f"a {prediction} is told the noise level itself: leave out trained_with and label_scale")
+            raise ExportError(
+                f"a {prediction} is told the noise level itself: leave out trained_with and label_scale",
+                code="E-parametrisation",
+            )
         return EpsilonFromDenoiser(network, runtime) if prediction == "denoiser" else EpsilonFromScore(network, runtime)
     labels = None
     if trained_with is not None and not same_levels(trained_with, runtime):
@@ -255,5 +261,8 @@ def _as_tensor(output: Any) -> Tensor:
     if inner is None and isinstance(output, tuple) and output:
         inner = output[0]
     if not isinstance(inner, Tensor):
-        raise ExportError(f"the diffusion network returned {type(output).__name__}; expected a tensor [B, C, H, W]")
+        raise ExportError(
+            f"the diffusion network returned {type(output).__name__}; expected a tensor [B, C, H, W]",
+            code="E-parametrisation",
+        )
     return inner

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checkpoints import CheckpointError, load_weights, refuse_family
+from .checkpoints import CheckpointError
+from .weights import load_weights, refuse_family
 
 Activation = Literal["relu", "silu"]
 
@@ -53,7 +54,10 @@ class WideResNetConfig:
     @property
     def blocks(self) -> int:
         if self.depth < 10 or (self.depth - 4) % 6:
-            raise CheckpointError(f"a WideResNet has depth 6n + 4 (10, 16, 28, 34, 70, ...), not {self.depth}")
+            raise CheckpointError(
+                f"a WideResNet has depth 6n + 4 (10, 16, 28, 34, 70, ...), not {self.depth}",
+                code="E-checkpoint-settings",
+            )
         return (self.depth - 4) // 6
 
     @property
@@ -194,19 +198,21 @@ def infer_config(
     if not standard and "layer.0.block.0.conv_0.weight" not in state:
         raise CheckpointError(
             f"{source} is not a WideResNet of RobustBench: neither block1.layer.0.conv1.weight (Standard) nor "
-            "layer.0.block.0.conv_0.weight (DeepMind) is among its keys"
+            "layer.0.block.0.conv_0.weight (DeepMind) is among its keys",
+            code="E-checkpoint-incomplete",
         )
     prefix = r"block1\.layer" if standard else r"layer\.0\.block"
     blocks = 1 + max(int(m[1]) for k in state if (m := re.match(rf"{prefix}\.(\d+)\.", k)))
     first = state["block1.layer.0.conv1.weight" if standard else "layer.0.block.0.conv_0.weight"]
     head = "fc" if standard else "logits"
     if f"{head}.weight" not in state:
-        raise CheckpointError(f"{source} has no {head}.weight; the file is incomplete")
+        raise CheckpointError(f"{source} has no {head}.weight; the file is incomplete", code="E-checkpoint-incomplete")
     classes = int(state[f"{head}.weight"].shape[0])
     stored = not standard and "mean" in state and "std" in state
     if not standard and not stored and classes not in DM_NORMALISATION and (mean is None or std is None):
         raise CheckpointError(
-            f"{source} has {classes} classes and holds no mean and std; pass the mean and std that it was trained with"
+            f"{source} has {classes} classes and holds no mean and std; pass the mean and std that it was trained with",
+            code="E-checkpoint-settings",
         )
     usual = DM_NORMALISATION.get(classes, DM_NORMALISATION[10])
     config = WideResNetConfig(

@@ -1,4 +1,4 @@
-"""Where networks come from: names such as ``timm:resnet50`` to modules with their preprocessing."""
+"""Model sources: a text such as ``timm:resnet50`` becomes a network. One file a library or file format."""
 
 import lazy_loader
 

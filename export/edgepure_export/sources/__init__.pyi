@@ -1,2 +1,10 @@
 from .resolve import resolve_classifier as resolve_classifier
 from .resolve import resolve_diffusion as resolve_diffusion
+from .resolve import schemes as schemes
+from .scheme import ClassifierSource as ClassifierSource
+from .scheme import DiffusionSource as DiffusionSource
+from .scheme import SourceText as SourceText
+from .scheme import classifier_scheme as classifier_scheme
+from .scheme import diffusion_scheme as diffusion_scheme
+from .scheme import load_file as load_file
+from .scheme import origin_of as origin_of

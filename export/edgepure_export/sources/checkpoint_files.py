@@ -23,16 +23,20 @@ from ..networks import edm, edm_unets, guided_diffusion, ncsnpp
 from ..networks.load import DiffusionFamily, load_diffusion
 from ..networks.parametrisation import EpsilonModel
 from .random_weights import with_random_weights
-from .resolve import DiffusionSource, SourceText, describe_file, diffusion_scheme
+from .scheme import DiffusionSource, SourceText, diffusion_scheme, origin_of, weight_files
 
 #: EDM's unconditional networks of 32 x 32 images (its files carry no presets; these are for random weights).
 _EDM = {
     "cifar10-32x32-uncond-vp": edm_unets.EdmUNetConfig(img_resolution=32, augment_dim=9),
     "cifar10-32x32-uncond-ve": edm_unets.EdmUNetConfig(
-        img_resolution=32, augment_dim=9, channel_mult_noise=2, embedding_type="fourier", encoder_type="residual",
+        img_resolution=32,
+        augment_dim=9,
+        channel_mult_noise=2,
+        embedding_type="fourier",
+        encoder_type="residual",
         resample_filter=(1, 3, 3, 1),
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,12 @@ _FAMILIES: dict[DiffusionFamily, _Architectures] = {
     ),
     "score-sde": _Architectures(ncsnpp.PRESETS, ncsnpp.NCSNpp, ncsnpp.epsilon_model),
     "edm": _Architectures(
-        _EDM, edm_unets.SongUNet, lambda network, schedule: edm.EdmEpsilon(network, edm.Preconditioning(), schedule),
+        _EDM,
+        edm_unets.SongUNet,
+        lambda network, schedule: edm.EdmEpsilon(network, edm.Preconditioning(), schedule),
         ("in_channels", "img_resolution"),
     ),
-}  # fmt: skip
+}
 
 
 def _resolve(family: DiffusionFamily, source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
@@ -75,12 +81,14 @@ for _family in _FAMILIES:
 def _from_file(family: DiffusionFamily, source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
     source.allow("preset", "settings", "entry", "weights")
     if "weights" in source.options:
-        raise ExportError(f"{source.text!r}: the file itself holds the weights; leave the weights option out")
+        raise ExportError(
+            f"{source.text!r}: the file itself holds the weights; leave the weights option out", code="E-source-option"
+        )
     given = source.options.get
     loaded = load_diffusion(family, source.place, given("preset"), given("settings"), schedule, given("entry"))
     return DiffusionSource(
         loaded.model,
-        describe_file(source, source.place),
+        origin_of(source, *weight_files(source.place)),
         loaded.schedule.spec,
         loaded.network,
         (loaded.channels, loaded.image_size, loaded.image_size),
@@ -93,10 +101,17 @@ def _untrained(family: DiffusionFamily, source: SourceText, schedule: NoiseSched
     kind = _FAMILIES[family]
     config = kind.presets.get(source.place)
     if config is None:
-        raise ExportError(f"{source.text!r}: with random weights name one of {', '.join(kind.presets)}")
+        raise ExportError(
+            f"{source.text!r}: with random weights name one of {', '.join(kind.presets)}", code="E-source-missing"
+        )
     network = with_random_weights(lambda: kind.network(config))
     channels, size = (int(getattr(config, name)) for name in kind.image)
     return DiffusionSource(
-        kind.epsilon(network, schedule), source.text, schedule.spec, network, (channels, size, size),
-        untrained=True, description=f"{family} network {source.place}, random weights",
-    )  # fmt: skip
+        kind.epsilon(network, schedule),
+        origin_of(source),
+        schedule.spec,
+        network,
+        (channels, size, size),
+        untrained=True,
+        description=f"{family} network {source.place}, random weights",
+    )

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from edgepure.errors import ExportError
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec
 
-from ..networks.checkpoints import StateDict, load_weights, read_checkpoint, state_dict_from
+from ..networks.checkpoints import read_checkpoint
 from ..networks.parametrisation import Prediction, to_epsilon
-from .classifiers import library
+from ..networks.weights import StateDict, load_weights, state_dict_from
+from .folder_weights import find_weights
+from .library import config_in_use, library, read_config
 from .offline import downloading
 from .random_weights import with_random_weights
-from .resolve import DiffusionSource, SourceText, describe_file, diffusion_scheme
-from .transformers import config_in_use, read_config
+from .scheme import DiffusionSource, SourceText, diffusion_scheme, origin_of, weight_files
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
@@ -46,26 +47,34 @@ class _Sample(nn.Module):
 
 @diffusion_scheme("diffusers")
 def diffusers_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
-    """``diffusers:DIR-or-NAME``, for example ``diffusers:google/ddpm-cifar10-32``; option ``weights``."""
-    source.allow("weights")
+    """``diffusers:DIR-or-NAME``, for example ``diffusers:google/ddpm-cifar10-32``; options ``weights``, ``entry``."""
+    source.allow("weights", "entry")
     diffusers = library("diffusers", source)
     folder = Path(source.place)
     if not folder.is_dir():
         folder = _fetch(source)
-    model_dir = folder / "unet" if (folder / "unet").is_dir() else folder
+    model_dir = _model_folder(folder, source)
     if any((folder / part).exists() for part in ("vqvae", "vae", "text_encoder")):
-        raise ExportError(f"{source.text} works in a latent space or needs a prompt; expected a UNet2DModel of pixels")
+        raise ExportError(
+            f"{source.text} works in a latent space or needs a prompt; expected a UNet2DModel of pixels",
+            code="E-source-network",
+        )
     config = read_config(model_dir / "config.json", source)
-    scheduler_file = folder / "scheduler" / "scheduler_config.json"
-    if not scheduler_file.is_file():
-        scheduler_file = folder / "scheduler_config.json"
-    scheduler = read_config(scheduler_file, source)
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
-        raise ExportError(f"{source.text} is a {config['_class_name']}, expected an unconditional UNet2DModel")
+        raise ExportError(
+            f"{source.text} is a {config['_class_name']}, expected an unconditional UNet2DModel",
+            code="E-source-network",
+        )
     if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
-        raise ExportError(f"{source.text} is class-conditional: purification needs an unconditional model")
+        raise ExportError(
+            f"{source.text} is class-conditional: purification needs an unconditional model", code="E-source-network"
+        )
+    scheduler = _scheduler(folder, source, schedule)
     with config_in_use(source):
-        trained, prediction = read_scheduler(scheduler, source)
+        trained: NoiseSchedule = schedule
+        prediction: Prediction = "epsilon"
+        if scheduler is not None:
+            trained, prediction = read_scheduler(scheduler, source)
 
     def build() -> nn.Module:
         known = set(inspect.signature(diffusers.UNet2DModel.__init__).parameters)
@@ -73,15 +82,22 @@ def diffusers_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSo
             network: nn.Module = diffusers.UNet2DModel(**{k: _tuples(v) for k, v in config.items() if k in known})
         return network
 
-    origin = source.text
+    files: tuple[Path, ...] = ()
     if source.random:
         network = with_random_weights(build)
     else:
         network = build()
-        file = Path(source.options["weights"]) if "weights" in source.options else _weights_file(model_dir, source)
-        state = modern_names(state_dict_from(read_checkpoint(file), str(file)))
+        entry = source.options.get("entry")
+        if "weights" in source.options:
+            file = Path(source.options["weights"])
+            files = weight_files(file)
+        else:
+            variant = None if entry == model_dir.name else entry
+            found = find_weights(model_dir, WEIGHT_FILES, source, variant)
+            file, files, entry = found.file, found.files, None
+        state = modern_names(state_dict_from(read_checkpoint(file), str(file), entry))
         load_weights(network, state, str(file), "diffusers")
-        origin = describe_file(source, file)
+    origin = origin_of(source, *files)
     with config_in_use(source):
         size = config.get("sample_size")
         height, width = (size, size) if isinstance(size, int) else (size or (0, 0))
@@ -105,10 +121,16 @@ def read_scheduler(config: Mapping[str, Any], source: SourceText) -> tuple[Noise
     """
     said = config.get("prediction_type", "epsilon")
     if said not in _PREDICTIONS:
-        raise ExportError(f"{source.text}: prediction_type {said!r} is not known; expected {', '.join(_PREDICTIONS)}")
+        raise ExportError(
+            f"{source.text}: prediction_type {said!r} is not known; expected {', '.join(_PREDICTIONS)}",
+            code="E-source-schedule",
+        )
     prediction = cast(Prediction, _PREDICTIONS[said])
     if config.get("rescale_betas_zero_snr"):
-        raise ExportError(f"{source.text}: a schedule with zero terminal SNR has no epsilon at its last timestep")
+        raise ExportError(
+            f"{source.text}: a schedule with zero terminal SNR has no epsilon at its last timestep",
+            code="E-source-schedule",
+        )
     betas = config.get("trained_betas")
     kind = config.get("beta_schedule")
     T = int(config.get("num_train_timesteps", 1000))
@@ -125,7 +147,8 @@ def read_scheduler(config: Mapping[str, Any], source: SourceText) -> tuple[Noise
         return NoiseSchedule(values), prediction
     raise ExportError(
         f"{source.text}: a {config.get('_class_name', 'scheduler')} with beta_schedule {kind!r} is not a VP schedule; "
-        "expected linear, scaled_linear, squaredcos_cap_v2, sigmoid or trained_betas"
+        "expected linear, scaled_linear, squaredcos_cap_v2, sigmoid or trained_betas",
+        code="E-source-schedule",
     )
 
 
@@ -140,17 +163,45 @@ def modern_names(state: StateDict) -> StateDict:
     return renamed
 
 
-def _weights_file(folder: Path, source: SourceText) -> Path:
-    for name in WEIGHT_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise ExportError(f"{source.text}: the folder {folder} has no {' or '.join(WEIGHT_FILES)}: download it too")
+def _model_folder(folder: Path, source: SourceText) -> Path:
+    """Where the network lies: ``unet`` of a pipeline, or the folder itself; ``entry`` names another one (``unet_ema``).
+
+    Raises:
+        ExportError: raw and averaged networks side by side, and no ``entry``.
+    """
+    entry = source.options.get("entry")
+    if entry is not None and (folder / entry).is_dir() and Path(entry).name == entry:
+        return folder / entry
+    if not (folder / "unet").is_dir():
+        return folder
+    others = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != "unet" and p.name.startswith("unet"))
+    if others and entry is None and not source.random and "weights" not in source.options:
+        raise ExportError(
+            f"{source.text} holds several networks, unet, {', '.join(others)}; name one of them (?entry={others[0]})",
+            code="E-checkpoint-entry",
+        )
+    return folder / "unet"
+
+
+def _scheduler(folder: Path, source: SourceText, schedule: NoiseSchedule) -> dict[str, Any] | None:
+    """The scheduler's config; None where there is none, and the schedule was given."""
+    for place in (folder / "scheduler", folder, folder.parent / "scheduler"):
+        if (place / "scheduler_config.json").is_file():
+            return read_config(place / "scheduler_config.json", source)
+    if source.schedule_given:
+        return None
+    raise ExportError(
+        f"{source.text} has no scheduler_config.json, so nothing says which noise schedule it was trained with; "
+        "download the whole model, or give the schedule of the training (--schedule linear), if it predicts epsilon",
+        code="E-source-schedule",
+    )
 
 
 def _fetch(source: SourceText) -> Path:
     hub = library("huggingface_hub", source)
     configs = ["*config.json", "unet/config.json", "scheduler/*config.json", "model_index.json"]
-    weights = [] if "weights" in source.options else [f"{d}{WEIGHT_FILES[i]}" for d in ("", "unet/") for i in (0, 1)]
+    names = ["diffusion_pytorch_model*"]
+    weights = [] if "weights" in source.options else [f"{d}{name}" for d in ("", "unet/") for name in names]
     with downloading(source.text, f"download the model elsewhere and give {source.scheme}:FOLDER"):
         return Path(hub.snapshot_download(source.place, allow_patterns=[*configs, *weights]))
 

@@ -26,13 +26,25 @@ PATIENCE = 5.0
 
 #: Names of the exceptions that mean "no network", from libraries that need not be installed.
 _OFFLINE = {
-    "ConnectError", "ConnectionError", "ConnectTimeout", "LocalEntryNotFoundError", "MaxRetryError",
-    "OfflineModeIsEnabled", "ProxyError", "ReadTimeout", "URLError", "gaierror",
-}  # fmt: skip
+    "ConnectError",
+    "ConnectionError",
+    "ConnectTimeout",
+    "LocalEntryNotFoundError",
+    "MaxRetryError",
+    "OfflineModeIsEnabled",
+    "ProxyError",
+    "ReadTimeout",
+    "URLError",
+    "gaierror",
+}
 #: The hub knows no such name, or does not give it to this user.
 _UNKNOWN = {
-    "EntryNotFoundError", "GatedRepoError", "HFValidationError", "RepositoryNotFoundError", "RevisionNotFoundError",
-}  # fmt: skip
+    "EntryNotFoundError",
+    "GatedRepoError",
+    "HFValidationError",
+    "RepositoryNotFoundError",
+    "RevisionNotFoundError",
+}
 
 
 @contextmanager
@@ -48,7 +60,7 @@ def downloading(source: str, instead: str, url: str | None = None) -> Iterator[N
         ExportError: the network is not there, or the hub does not know the name.
     """
     if url is not None and not reachable(url):
-        raise ExportError(_no_network(source, instead))
+        raise ExportError(_no_network(source, instead), code="E-source-offline")
     loggers = [logging.getLogger(n) for n in ("huggingface_hub", "timm", "transformers", "diffusers", "urllib3")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -63,10 +75,11 @@ def downloading(source: str, instead: str, url: str | None = None) -> Iterator[N
         if names & _UNKNOWN and not names & _OFFLINE:
             raise ExportError(
                 f"{source}: the model hub has no such model, or does not give it to you without signing in; check the "
-                f"name, or {instead}"
+                f"name, or {instead}",
+                code="E-source-missing",
             ) from error
         if names & _OFFLINE or any(_is_network(e) for e in _chain(error)):
-            raise ExportError(_no_network(source, instead)) from error
+            raise ExportError(_no_network(source, instead), code="E-source-offline") from error
         raise
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -1,46 +1,58 @@
 """The preprocessing of a classifier as part of its graph: resize, crop and normalise, exactly as its library does.
 
-Resizing is two matrix products with constant weights. They are those of the library's own filter (bilinear or bicubic,
-antialiased), so every engine computes the same; ONNX's Resize has no antialias in TensorRT, and its variants differ.
+Resizing is two matrix products with constant weights. They are those of the library's own filter (antialiased as in
+Pillow), so every engine computes the same; ONNX's Resize has no antialias in TensorRT, and its variants differ.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgepure.errors import ExportError
 
-Filter = Literal["bilinear", "bicubic", "nearest"]
+Filter = Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"]
 
 #: How an image gets to the classifier's size; see `Transform.fitted`.
 RESIZES = ("library", "crop", "plain", "none")
+#: Filters that PyTorch does not have.
+_PILLOW = {name: Image.Resampling[name.upper()] for name in ("lanczos", "box", "hamming")}
 
 
 @dataclass(frozen=True)
 class Transform:
-    """What a library does with an image before its network.
+    """What a library does with an image before its network: resize, cut out the middle, exchange colours, normalise.
 
     Attributes:
-        size: height and width that the network gets.
-        crop_share: the part of each side that a centre crop keeps after resizing; 1: the whole image.
+        size: height and width that the network gets; None: those that the image comes with.
+        resized: before the middle is cut out: the length of the shorter side (the other one follows), or height and
+            width; None: ``size``, so that nothing is cut off.
+        covers: with height and width in ``resized``: keep the sides' ratio, and cover both.
+        untouched: nothing is resized, the middle is cut out of the image as it comes.
+        floors: the odd pixel of a crop; False: the place of the crop is rounded as torchvision does.
         filter: of the resizing.
         antialias: a wider filter when the image shrinks, as Pillow does.
         mean, std: per channel, for images in [0, 1]; None: no normalisation.
+        bgr: the network wants blue first; ``mean`` and ``std`` are in the network's order.
     """
 
-    size: tuple[int, int]
-    crop_share: float = 1.0
+    size: tuple[int, int] | None
+    resized: int | tuple[int, int] | None = None
     filter: Filter = "bilinear"
     antialias: bool = True
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    covers: bool = False
+    untouched: bool = False
+    floors: bool = False
+    bgr: bool = False
 
     def fitted(self, resize: str, size: int | None) -> Transform:
         """The same with another way to the size.
@@ -50,11 +62,51 @@ class Transform:
         antialias, as the purification papers' code does. ``none``: no resizing. ``size``: another input size.
         """
         size_hw = (size, size) if size is not None else self.size
-        if resize == "crop":
-            return replace(self, size=size_hw)
+        if self.size is None and size is None and resize != "none":  # the library itself keeps the whole image
+            return self if resize != "plain" else replace(self, filter="bilinear", antialias=False)
+        if resize == "none":
+            return replace(self, size=None, resized=None, covers=False, untouched=False)
         if resize == "plain":
-            return replace(self, size=size_hw, crop_share=1.0, filter="bilinear", antialias=False)
-        return replace(self, size=size_hw, crop_share=1.0)
+            return replace(
+                self, size=size_hw, resized=None, covers=False, untouched=False, filter="bilinear", antialias=False
+            )
+        if resize == "crop" or (self.untouched and size is None):
+            return self if size is None else replace(self, size=size_hw, resized=_in_proportion(self, size))
+        if self.resized is not None and self.size is not None and not self._cuts():
+            return self  # smaller than what the network gets: the library puts black around it
+        return replace(self, size=size_hw, resized=None, covers=False, untouched=False)
+
+    def steps(self, source: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Height and width of an image of this size after resizing, and after cutting out its middle."""
+        size = self.size or source
+        if self.untouched:
+            return source, size
+        if self.resized is None:
+            return size, size
+        h, w = source
+        if isinstance(self.resized, int):
+            short = self.resized
+            resized = (short, int(short * w / h)) if h <= w else (int(short * h / w), short)
+            return resized, self.size or resized
+        if not self.covers:
+            return self.resized, size
+        ratio = min(h / self.resized[0], w / self.resized[1])
+        return (round(h / ratio), round(w / ratio)), size
+
+    def _cuts(self) -> bool:
+        assert self.size is not None and self.resized is not None
+        before = (self.resized,) * 2 if isinstance(self.resized, int) else self.resized
+        return all(b >= s for b, s in zip(before, self.size, strict=True))
+
+
+def _in_proportion(transform: Transform, size: int) -> int | tuple[int, int] | None:
+    """The length before the crop, for another size after it."""
+    if transform.resized is None or transform.size is None:
+        return transform.resized
+    if isinstance(transform.resized, int):
+        return round(transform.resized * size / min(transform.size))
+    h, w = (round(r * size / s) for r, s in zip(transform.resized, transform.size, strict=True))
+    return h, w
 
 
 class Resize(nn.Module):
@@ -63,7 +115,8 @@ class Resize(nn.Module):
     Args:
         source: H and W.
         target: h and w, of the resized image before the crop.
-        crop: rows and columns kept in the middle; None: all.
+        crop: rows and columns kept in the middle, black around the image where it has fewer; None: all.
+        floors: see `Transform`.
     """
 
     rows: Tensor
@@ -76,13 +129,16 @@ class Resize(nn.Module):
         filter: Filter = "bilinear",
         antialias: bool = True,
         crop: tuple[int, int] | None = None,
+        floors: bool = False,
     ) -> None:
         super().__init__()
         kept = crop or target
-        matrices = [_centre(_matrix(n, m, filter, antialias), k) for n, m, k in zip(source, target, kept, strict=True)]
+        matrices = [
+            _centre(_matrix(n, m, filter, antialias), k, floors) for n, m, k in zip(source, target, kept, strict=True)
+        ]
         self.register_buffer("rows", matrices[0].contiguous(), persistent=False)
         self.register_buffer("columns", matrices[1].t().contiguous(), persistent=False)
-        self.overshoots = filter == "bicubic" and source != target
+        self.overshoots = filter in ("bicubic", "lanczos") and source != target
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.matmul(torch.matmul(self.rows, x), self.columns)
@@ -96,6 +152,9 @@ class Preprocessed(nn.Module):
         network: what gets the preprocessed image; logits as a tensor, or an object with ``logits``.
         transform: what happens before.
         source: H and W of the images; None: those of the transform.
+
+    Raises:
+        ExportError: neither the images nor the transform have a size.
     """
 
     mean: Tensor
@@ -106,23 +165,29 @@ class Preprocessed(nn.Module):
         self.network = network
         self.transform = transform
         source = source or transform.size
-        whole = transform.crop_share >= 1.0
-        # A library scales the shorter side to size / crop_pct and then cuts the middle out.
-        resized = transform.size if whole else _scaled(source, transform)
+        if source is None:
+            raise ExportError(
+                "this classifier takes images of any size; say which (image_size, --image CxHxW)",
+                code="E-preprocessing",
+            )
+        resized, kept = transform.steps(source)
+        self.input_size = kept
         self.resize: Resize | None = None
-        if resized != source or not whole:
-            if any(r < s for r, s in zip(resized, transform.size, strict=True)):
-                raise ExportError(f"an image of {source[0]} x {source[1]} is too narrow for a crop of {transform.size}")
-            self.resize = Resize(source, resized, transform.filter, transform.antialias, transform.size)
+        if not resized == kept == source:
+            self.resize = Resize(source, resized, transform.filter, transform.antialias, kept, transform.floors)
         self.normalises = transform.mean is not None and transform.std is not None
         for name, values in (("mean", transform.mean or (0.0,)), ("std", transform.std or (1.0,))):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def preprocess(self, image: Tensor) -> Tensor:
+        """What the network gets."""
         x = image if self.resize is None else self.resize(image)
-        if self.normalises:
-            x = (x - self.mean) / self.std
-        output = self.network(x)
+        if self.transform.bgr:
+            x = x.flip(1)
+        return (x - self.mean) / self.std if self.normalises else x
+
+    def forward(self, image: Tensor) -> Tensor:
+        output = self.network(self.preprocess(image))
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
         return logits
 
@@ -132,20 +197,22 @@ class Preprocessed(nn.Module):
 
 def describe(transform: Transform) -> str:
     """One line for people."""
-    h, w = transform.size
-    parts = [f"{transform.filter}{'' if transform.antialias else ' without antialias'} to {h} x {w}"]
-    if transform.crop_share < 1.0:
-        parts.append(f"middle {100 * transform.crop_share:.3g} %")
+    way = f"{transform.filter}{'' if transform.antialias else ' without antialias'}"
+    parts = []
+    if transform.untouched or (transform.size is None and transform.resized is None):
+        parts.append("not resized")
+    elif isinstance(transform.resized, int):
+        parts.append(f"{way}, shorter side to {transform.resized}")
+    elif transform.resized is not None or transform.size is not None:
+        h, w = transform.resized or transform.size or (0, 0)
+        parts.append(f"{way} to {h} x {w}")
+    if transform.size is not None and (transform.resized is not None or transform.untouched):
+        parts.append(f"middle {transform.size[0]} x {transform.size[1]}")
+    if transform.bgr:
+        parts.append("BGR")
     if transform.mean is not None and transform.std is not None:
         parts.append(f"mean {_list(transform.mean)}, std {_list(transform.std)}")
     return "; ".join(parts)
-
-
-def _scaled(source: tuple[int, int], transform: Transform) -> tuple[int, int]:
-    """Height and width before the crop: the shorter side becomes size / crop_share, the other one follows."""
-    shorter = math.floor(min(transform.size) / transform.crop_share + 1e-6)
-    factor = shorter / min(source)
-    return max(shorter, int(source[0] * factor)), max(shorter, int(source[1] * factor))
 
 
 def _matrix(source: int, target: int, filter: Filter, antialias: bool) -> Tensor:
@@ -153,15 +220,22 @@ def _matrix(source: int, target: int, filter: Filter, antialias: bool) -> Tensor
     if source == target:
         return torch.eye(source)
     # Resizing the rows of an identity matrix gives the weights of each output row.
-    image = torch.eye(source, dtype=torch.float64)[None, None]
+    if filter in _PILLOW:
+        image = Image.fromarray(np.eye(source, dtype=np.float32)).resize((source, target), _PILLOW[filter])
+        return torch.from_numpy(np.array(image))
+    eye = torch.eye(source, dtype=torch.float64)[None, None]
     if filter == "nearest":
-        return F.interpolate(image, size=(target, source), mode="nearest-exact")[0, 0].float()
-    matrix = F.interpolate(image, size=(target, source), mode=filter, align_corners=False, antialias=antialias)
+        return F.interpolate(eye, size=(target, source), mode="nearest-exact")[0, 0].float()
+    matrix = F.interpolate(eye, size=(target, source), mode=filter, align_corners=False, antialias=antialias)
     return matrix[0, 0].float()
 
 
-def _centre(matrix: Tensor, kept: int) -> Tensor:
-    start = round((matrix.shape[0] - kept) / 2.0)
+def _centre(matrix: Tensor, kept: int, floors: bool) -> Tensor:
+    """The middle rows; black around them where there are too few."""
+    spare = matrix.shape[0] - kept
+    if spare < 0:
+        return F.pad(matrix, (0, 0, -spare // 2, -spare - -spare // 2))
+    start = spare // 2 if floors else round(spare / 2.0)
     return matrix[start : start + kept]
 
 

@@ -16,6 +16,46 @@ from types import ModuleType
 from torch import nn
 
 from edgepure.errors import ExportError
+from edgepure.rows.schedule import NoiseSchedule
+
+from .scheme import (
+    ClassifierSource,
+    DiffusionSource,
+    SourceText,
+    classifier_scheme,
+    diffusion_scheme,
+    load_file,
+    origin_of,
+    weight_files,
+)
+
+
+@classifier_scheme("python")
+def python_classifier(source: SourceText, image_size: tuple[int, int] | None) -> ClassifierSource:
+    """``python:package.module:function``; options ``weights`` and ``entry``."""
+    return ClassifierSource(*_network(source))
+
+
+@diffusion_scheme("python")
+def python_diffusion(source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
+    """The same for an epsilon-model, ``(x, t) -> epsilon``."""
+    return DiffusionSource(*_network(source))
+
+
+def _network(source: SourceText) -> tuple[nn.Module, str]:
+    """The network and its origin."""
+    source.allow("weights", "entry")
+    if source.random:
+        raise ExportError(
+            f"{source.text!r}: your own code decides about random weights; leave ?weights=random out",
+            code="E-source-option",
+        )
+    network = load_module(source.place)
+    weights = source.options.get("weights")
+    if weights is not None:
+        load_file(network, weights, source.options.get("entry"))
+        return network, origin_of(source, *weight_files(weights))
+    return network, origin_of(source, network=network)
 
 
 def load_module(reference: str) -> nn.Module:
@@ -30,22 +70,33 @@ def load_module(reference: str) -> nn.Module:
     place, colon, name = reference.rpartition(":")
     if not colon or not place or not name:
         raise ExportError(
-            f"python:{reference}: expected python:package.module:function or python:path/to/file.py:function"
+            f"python:{reference}: expected python:package.module:function or python:path/to/file.py:function",
+            code="E-source",
         )
     module = _import_file(place) if place.endswith(".py") else _import_name(place)
     if not hasattr(module, name):
         offered = ", ".join(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
-        raise ExportError(f"python:{reference}: {place} has no {name!r}; it has {offered or 'nothing to call'}")
+        raise ExportError(
+            f"python:{reference}: {place} has no {name!r}; it has {offered or 'nothing to call'}",
+            code="E-source-missing",
+        )
     found = getattr(module, name)
     if not isinstance(found, nn.Module):
         if not callable(found):
-            raise ExportError(f"python:{reference} is a {type(found).__name__}, expected a network or a function")
+            raise ExportError(
+                f"python:{reference} is a {type(found).__name__}, expected a network or a function",
+                code="E-source-network",
+            )
         try:
             found = found()
         except Exception as error:  # whatever the user's own code raises
-            raise ExportError(f"python:{reference} failed: {type(error).__name__}: {error}") from error
+            raise ExportError(
+                f"python:{reference} failed: {type(error).__name__}: {error}", code="E-source-code"
+            ) from error
     if not isinstance(found, nn.Module):
-        raise ExportError(f"python:{reference} gave a {type(found).__name__}, expected a torch.nn.Module")
+        raise ExportError(
+            f"python:{reference} gave a {type(found).__name__}, expected a torch.nn.Module", code="E-source-network"
+        )
     return found
 
 
@@ -54,14 +105,16 @@ def _import_name(name: str) -> ModuleType:
         try:
             return importlib.import_module(name)
         except Exception as error:  # whatever the user's own code raises
-            raise ExportError(f"python:{name} cannot be imported: {type(error).__name__}: {error}") from error
+            raise ExportError(
+                f"python:{name} cannot be imported: {type(error).__name__}: {error}", code="E-source-code"
+            ) from error
 
 
 def _import_file(name: str) -> ModuleType:
     path = Path(name).resolve()
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise ExportError(f"python:{name}: there is no such file; check the path")
+        raise ExportError(f"python:{name}: there is no such file; check the path", code="E-source-missing")
     module = importlib.util.module_from_spec(spec)
     with _search_first(path.parent):
         sys.modules[path.stem], before = module, sys.modules.get(path.stem)  # dataclasses look their module up
@@ -72,7 +125,9 @@ def _import_file(name: str) -> ModuleType:
                 del sys.modules[path.stem]
             else:
                 sys.modules[path.stem] = before
-            raise ExportError(f"python:{name} cannot be imported: {type(error).__name__}: {error}") from error
+            raise ExportError(
+                f"python:{name} cannot be imported: {type(error).__name__}: {error}", code="E-source-code"
+            ) from error
     return module
 
 

@@ -1,150 +1,47 @@
 """Where networks come from: a text such as ``timm:resnet50`` becomes a PyTorch module, ready for export.
 
-A source is ``scheme:place`` or ``scheme:place?option=value&option=value``. Each scheme is a function, registered with
-`classifier_scheme` or `diffusion_scheme`; the command line and the Python interface go through the same two resolvers.
-The scheme ``python`` imports a module, so it runs that module's code: give it only code that you trust. No other scheme
-runs code from files.
+A source is ``scheme:place`` or ``scheme:place?option=value&option=value``; see `scheme` for what is behind one. The
+command line and the Python interface go through the same two resolvers. The scheme ``python`` imports a module, so it
+runs that module's code: give it only code that you trust. No other scheme of edgepure runs code from files.
 
 Weights are never random in silence: only ``?weights=random`` makes them so, and the bundle's provenance says it.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
-from torch import nn
+from edgepure.errors import ExportError, import_fault
+from edgepure.machine.packages import extensions
+from edgepure.rows.schedule import NoiseSchedule
 
-from edgepure.errors import ExportError
-from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec
+from .scheme import REGISTRY, ClassifierResolver, ClassifierSource, DiffusionResolver, DiffusionSource, SourceText
 
-from ..networks.checkpoints import load_weights, read_checkpoint, state_dict_from
-from .python import load_module
-
-#: Value of the option ``weights`` that asks for untrained networks of the true architecture.
-RANDOM = "random"
-
-
-@dataclass(frozen=True)
-class SourceText:
-    """A source as a user wrote it: ``scheme:place?option=value``."""
-
-    text: str
-    scheme: str
-    place: str
-    options: Mapping[str, str]
-
-    @property
-    def random(self) -> bool:
-        """True if the source asks for random weights."""
-        return self.options.get("weights") == RANDOM
-
-    def allow(self, *names: str) -> None:
-        """Refuse options that this scheme does not have."""
-        unknown = sorted(set(self.options) - set(names))
-        if unknown:
-            offered = ", ".join(names) or "none"
-            raise ExportError(f"{self.text!r} has the unknown option {unknown[0]!r}; {self.scheme}: has {offered}")
-
-    def choice(self, name: str, *values: str) -> str:
-        """The value of an option, one of ``values``; the first one if it is not given."""
-        value = self.options.get(name, values[0])
-        if value not in values:
-            raise ExportError(f"{self.text!r}: {name}={value} is unknown; choose {', '.join(values)}")
-        return value
-
-    def number(self, name: str) -> int | None:
-        """The value of an option as a positive whole number; None if it is not given."""
-        value = self.options.get(name)
-        if value is None:
-            return None
-        if not value.isdigit() or int(value) == 0:
-            raise ExportError(f"{self.text!r}: {name}={value} must be a positive whole number")
-        return int(value)
-
-
-@dataclass(frozen=True)
-class ClassifierSource:
-    """A classifier ``image [B, C, H, W] in [0, 1] -> logits [B, N]`` in eval mode.
-
-    Attributes:
-        model: the network, its preprocessing inside.
-        origin: the text that it was resolved from, for the bundle's provenance.
-        classes: names of the classes, where the source knows them.
-        network: the library's own module inside ``model``, into which weights are loaded; None: ``model`` itself.
-        untrained: the weights are random, as the source asked for.
-        preprocessing: what happens to an image before the network, for people.
-    """
-
-    model: nn.Module
-    origin: str
-    classes: tuple[str, ...] | None = None
-    network: nn.Module | None = None
-    untrained: bool = False
-    preprocessing: str = "none"
-
-
-@dataclass(frozen=True)
-class DiffusionSource:
-    """An epsilon-model ``(x [B, C, H, W], t [B] float) -> epsilon [B, C, H, W]`` in eval mode.
-
-    Attributes:
-        model: the network; with ``2C`` output channels it predicts a variance too.
-        origin: the text that it was resolved from.
-        schedule: the noise schedule whose index ``t`` is, where the source knows it.
-        network: the family's own module inside ``model``.
-        image: channels, height and width of the images that it was trained on, where the source knows them.
-        untrained: the weights are random, as the source asked for.
-        description: one line for people.
-    """
-
-    model: nn.Module
-    origin: str
-    schedule: ScheduleSpec | None = None
-    network: nn.Module | None = None
-    image: tuple[int, int, int] | None = None
-    untrained: bool = False
-    description: str = ""
-
-
+#: Scheme -> the file of this folder that registers it.
+_OWN = {
+    "timm": "timm",
+    "torchvision": "torchvision",
+    "transformers": "transformers",
+    "robustbench-wrn": "robustbench",
+    "onnx": "onnx_file",
+    "guided-diffusion": "checkpoint_files",
+    "score-sde": "checkpoint_files",
+    "edm": "checkpoint_files",
+    "diffusers": "diffusers",
+    "python": "python",
+}
+#: Schemes of one kind of network only; the others make both, or say themselves what they make.
+_KINDS: Mapping[str, frozenset[str]] = {
+    "classifier": frozenset({"timm", "torchvision", "transformers", "robustbench-wrn", "onnx", "python"}),
+    "diffusion model": frozenset({"guided-diffusion", "score-sde", "edm", "diffusers", "python"}),
+}
+Kind = Literal["classifier", "diffusion model"]
 S = TypeVar("S", ClassifierSource, DiffusionSource)
-#: Makes a classifier from a source. The second argument is the image size of the diffusion model, (H, W), if known.
-ClassifierResolver = Callable[[SourceText, "tuple[int, int] | None"], ClassifierSource]
-#: Makes an epsilon-model whose timestep is the index of the given schedule.
-DiffusionResolver = Callable[[SourceText, NoiseSchedule], DiffusionSource]
-
-
-@dataclass
-class _Registry:
-    classifiers: dict[str, ClassifierResolver] = field(default_factory=dict)
-    diffusions: dict[str, DiffusionResolver] = field(default_factory=dict)
-
-
-_REGISTRY = _Registry()
-
-
-def classifier_scheme(scheme: str) -> Callable[[ClassifierResolver], ClassifierResolver]:
-    """Decorator: register a resolver of classifiers for ``scheme:...``."""
-
-    def register(resolver: ClassifierResolver) -> ClassifierResolver:
-        _REGISTRY.classifiers[scheme] = resolver
-        return resolver
-
-    return register
-
-
-def diffusion_scheme(scheme: str) -> Callable[[DiffusionResolver], DiffusionResolver]:
-    """Decorator: register a resolver of diffusion models for ``scheme:...``."""
-
-    def register(resolver: DiffusionResolver) -> DiffusionResolver:
-        _REGISTRY.diffusions[scheme] = resolver
-        return resolver
-
-    return register
 
 
 def resolve_classifier(
@@ -160,9 +57,9 @@ def resolve_classifier(
     Raises:
         ExportError: unknown scheme or option, nothing behind the source, no network, or weights that do not fit.
     """
-    _known_schemes()
-    parsed = parse_source(source, "classifier", tuple(_REGISTRY.classifiers), weights)
-    return _finished(_REGISTRY.classifiers[parsed.scheme](parsed, image_size))
+    parsed = parse_source(source, "classifier", weights)
+    resolver: ClassifierResolver = _resolver(parsed, "classifier", REGISTRY.classifiers)
+    return _in_eval_mode(resolver(parsed, image_size))
 
 
 def resolve_diffusion(
@@ -175,20 +72,37 @@ def resolve_diffusion(
         schedule: the schedule whose index the runtime sends as ``t``; None: linear VP with T = 1000. A network that was
             trained with another one is called at its own index of the same noise level.
     """
-    _known_schemes()
-    parsed = parse_source(source, "diffusion model", tuple(_REGISTRY.diffusions), weights)
-    return _finished(_REGISTRY.diffusions[parsed.scheme](parsed, schedule or NoiseSchedule.linear()))
+    parsed = replace(parse_source(source, "diffusion model", weights), schedule_given=schedule is not None)
+    resolver: DiffusionResolver = _resolver(parsed, "diffusion model", REGISTRY.diffusions)
+    return _in_eval_mode(resolver(parsed, schedule or NoiseSchedule.linear()))
 
 
-def parse_source(
-    text: str, what: str, schemes: tuple[str, ...], weights: str | PathLike[str] | None = None
-) -> SourceText:
+def schemes(kind: Kind) -> tuple[str, ...]:
+    """Every scheme that may make this kind of network, those of other packages and of this process among them."""
+    registered = REGISTRY.classifiers if kind == "classifier" else REGISTRY.diffusions
+    foreign = [name for name in extensions("edgepure.sources") if name not in _OWN]
+    return tuple(sorted({*_KINDS[kind], *foreign, *registered}))
+
+
+def may_be_followed(scheme: str) -> bool:
+    """Whether a source that a stranger's bundle names may be resolved: ``python`` runs code, and so may the sources of
+    other packages."""
+    return scheme in _OWN and scheme != "python"
+
+
+def parse_source(text: str, kind: Kind, weights: str | PathLike[str] | None = None) -> SourceText:
     """Take a source apart. ``weights`` stands for the option of that name."""
-    scheme, colon, rest = text.partition(":")
-    if not colon or not rest or scheme not in schemes:
+    if not isinstance(text, str):
         raise ExportError(
-            f"{what} {text!r}: expected scheme:name with one of the schemes {', '.join(sorted(schemes))}; for example "
-            "python:package.module:function"
+            f"a {kind} is named by a text such as timm:resnet50, got a {type(text).__name__}", code="E-source"
+        )
+    scheme, colon, rest = text.partition(":")
+    known = schemes(kind)
+    if not colon or not rest or scheme not in known:
+        raise ExportError(
+            f"{kind} {text!r}: expected scheme:name with one of the schemes {', '.join(known)}; for example "
+            "python:package.module:function",
+            code="E-source",
         )
     place, mark, query = rest, "", ""
     if not Path(rest).exists():  # a file name may contain a question mark
@@ -197,67 +111,40 @@ def parse_source(
     for part in query.split("&") if mark else ():
         name, equals, value = part.partition("=")
         if not equals or not name or not value or name in options:
-            raise ExportError(f"{what} {text!r}: expected ?option=value&option=value after the name, got {part!r}")
+            raise ExportError(
+                f"{kind} {text!r}: expected ?option=value&option=value after the name, got {part!r}", code="E-source"
+            )
         options[name] = value
     if weights is not None:
         if "weights" in options:
-            raise ExportError(f"{what} {text!r} names its weights, and so does the weights option; give them once")
+            raise ExportError(
+                f"{kind} {text!r} names its weights, and so does the weights option; give them once",
+                code="E-source-option",
+            )
         options["weights"] = fspath(weights)
     if not place:
-        raise ExportError(f"{what} {text!r}: there is no name after {scheme}:")
+        raise ExportError(f"{kind} {text!r}: there is no name after {scheme}:", code="E-source")
     return SourceText(text, scheme, place, options)
 
 
-def load_file(network: nn.Module, file: str | PathLike[str], entry: str | None = None) -> None:
-    """Put the weights of a ``.safetensors`` or ``.pt`` file (``weights_only``) into a network, exactly: every key.
-
-    Args:
-        entry: the entry of the file to take, where it holds several sets of weights.
-
-    Raises:
-        CheckpointError: unreadable file, code in a pickle, or keys and shapes that do not fit; they are listed.
-    """
-    load_weights(network, state_dict_from(read_checkpoint(file), fspath(file), entry), fspath(file))
-
-
-def describe_file(text: SourceText, file: str | PathLike[str]) -> str:
-    """A source in the provenance: its scheme, name and options, and the SHA-256 of its weights.
-
-    Of paths only the last part stays: the folders of the exporting machine are nobody's business.
-    """
-    options = "&".join(f"{k}={Path(v).name}" for k, v in text.options.items())
-    with Path(file).open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    place = Path(text.place).name if Path(text.place).exists() else text.place
-    return f"{text.scheme}:{place}{'?' if options else ''}{options} (sha256 {digest.hexdigest()})"
+def _resolver(source: SourceText, kind: Kind, registered: Mapping[str, Any]) -> Any:
+    """The function behind a scheme; its file is imported now, if it has not been."""
+    if source.scheme not in registered:
+        foreign = extensions("edgepure.sources").get(source.scheme)
+        try:
+            if source.scheme in _OWN:
+                import_module(f".{_OWN[source.scheme]}", __package__)
+            elif foreign is not None:
+                foreign.load()
+        except ImportError as error:
+            raise ExportError(
+                f"{source.text!r}: {import_fault(f'the source {source.scheme}', error)}", code="E-source"
+            ) from error
+    if source.scheme not in registered:
+        raise ExportError(f"{source.text!r}: the scheme {source.scheme} makes no {kind}", code="E-source")
+    return registered[source.scheme]
 
 
-@classifier_scheme("python")
-def _python_classifier(source: SourceText, image_size: tuple[int, int] | None) -> ClassifierSource:
-    return ClassifierSource(_python_network(source), source.text)
-
-
-@diffusion_scheme("python")
-def _python_diffusion(source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
-    return DiffusionSource(_python_network(source), source.text)
-
-
-def _python_network(source: SourceText) -> nn.Module:
-    source.allow("weights")
-    if source.random:
-        raise ExportError(f"{source.text!r}: your own code decides about random weights; leave ?weights=random out")
-    network = load_module(source.place)
-    if "weights" in source.options:
-        load_file(network, source.options["weights"])
-    return network
-
-
-def _known_schemes() -> None:
-    """The schemes register themselves when their modules are imported."""
-
-
-def _finished(source: S) -> S:
+def _in_eval_mode(source: S) -> S:
     source.model.eval()
     return source

@@ -49,17 +49,22 @@ class RecordedNoise:
 
     def row(self, index: int) -> Tensor:
         if index >= len(self.rows):
-            raise ConfigError(f"the plan has a row {index}, but noise was given for {len(self.rows)} rows")
+            raise ConfigError(
+                f"the plan has a row {index}, but noise was given for {len(self.rows)} rows", code="E-twin-noise"
+            )
         return self.rows[index]
 
     def out(self, index: int) -> Tensor:
         if self.outs is None or index >= len(self.outs):
-            raise ConfigError(f"row {index} of the plan needs a second noise (learned variance), which was not given")
+            raise ConfigError(
+                f"row {index} of the plan needs a second noise (learned variance), which was not given",
+                code="E-twin-noise",
+            )
         return self.outs[index]
 
     def closing(self) -> Tensor:
         if self.last is None:
-            raise ConfigError("the plan ends with a closing noise, which was not given")
+            raise ConfigError("the plan ends with a closing noise, which was not given", code="E-twin-noise")
         return self.last
 
 
@@ -134,9 +139,12 @@ class _FunctionNoise:
         return self._function(index)
 
     def out(self, index: int) -> Tensor:
-        raise ConfigError("a noise function gives the merged noise only; use RecordedNoise for learned variance")
+        raise ConfigError(
+            "a noise function gives the merged noise only; use RecordedNoise for learned variance", code="E-twin-noise"
+        )
 
     def closing(self) -> Tensor:
         raise ConfigError(
-            "a noise function gives the merged noise only; use RecordedNoise for a plan with closing noise"
+            "a noise function gives the merged noise only; use RecordedNoise for a plan with closing noise",
+            code="E-twin-noise",
         )

@@ -89,23 +89,28 @@ class OnnxModule(nn.Module):
         try:
             model = onnx.load(file, load_external_data=False)
         except FileNotFoundError:
-            raise BundleError(f"there is no graph at {file}; check the path") from None
+            raise BundleError(f"there is no graph at {file}; check the path", code="E-graph-file") from None
         except Exception as error:  # protobuf's own classes
-            raise BundleError(f"{file} is not a valid ONNX graph ({error}); export it again") from error
+            raise BundleError(
+                f"{file} is not a valid ONNX graph ({error}); export it again", code="E-graph-file"
+            ) from error
         return cls(model, file.parent, file.name, shared)
 
     def forward(self, *inputs: Tensor) -> Any:
         """Inputs in the graph's order (`input_names`) -> its output, or a tuple of them in order (`output_names`)."""
         if len(inputs) != len(self.input_names):
             names = ", ".join(self.input_names)
-            raise ConfigError(f"{self.name} takes {len(self.input_names)} inputs ({names}), got {len(inputs)}")
+            raise ConfigError(
+                f"{self.name} takes {len(self.input_names)} inputs ({names}), got {len(inputs)}", code="E-twin-input"
+            )
         values: dict[str, Tensor] = {key: getattr(self, name) for key, name in self._weights.items()}
         values.update(self._settings)
         for name, value in zip(self.input_names, inputs, strict=True):
             if value.is_floating_point() and value.dtype != self.precision.floating:
                 raise ConfigError(
                     f"{self.name}: input {name!r} is {value.dtype}, expected {self.precision.floating}; convert the "
-                    "input, or the module with .double() or .float()"
+                    "input, or the module with .double() or .float()",
+                    code="E-twin-input",
                 )
             values[name] = value
         for node, done in zip(self._nodes, self._releases, strict=True):
@@ -160,7 +165,9 @@ def _sorted(graph: onnx.GraphProto, name: str) -> Iterator[onnx.NodeProto]:
                 held.append(node)
         if len(held) == len(waiting):
             missing = sorted({i for node in held for i in node.input} - made)
-            raise BundleError(f"{name} is not a valid ONNX graph: nothing makes {missing[0]!r}; export it again")
+            raise BundleError(
+                f"{name} is not a valid ONNX graph: nothing makes {missing[0]!r}; export it again", code="E-graph-file"
+            )
         waiting = held
 
 
@@ -198,7 +205,8 @@ def _opset(model: onnx.ModelProto, name: str) -> int:
     if version not in OPSETS:
         raise BundleError(
             f"{name} has opset {version}; the PyTorch twin executes opset {OPSETS[0]} to {OPSETS[-1]}: export the "
-            "bundle again with one of them"
+            "bundle again with one of them",
+            code="E-twin-operator",
         )
     return int(version)
 
@@ -214,7 +222,8 @@ def _check_operators(model: onnx.ModelProto, name: str) -> None:
     if missing or model.functions or model.graph.sparse_initializer:
         what = f"the operators {', '.join(missing)}" if missing else "local functions or sparse weights"
         raise BundleError(
-            f"{name} uses {what}, which the PyTorch twin cannot differentiate; attack the source model in its place"
+            f"{name} uses {what}, which the PyTorch twin cannot differentiate; attack the source model in its place",
+            code="E-twin-operator",
         )
 
 
@@ -229,7 +238,9 @@ def _weight(tensor: onnx.TensorProto, folder: Path, shared: SharedWeights) -> Te
     try:
         value = _tensor(tensor, folder)
     except Exception as error:  # the reader raises classes of its own for missing and for unsafe files
-        raise BundleError(f"the weight {tensor.name!r} in {file.name} cannot be read: {error}") from error
+        raise BundleError(
+            f"the weight {tensor.name!r} in {file.name} cannot be read: {error}", code="E-graph-file"
+        ) from error
     if value.dtype in COMPUTED:
         shared[key] = _parameter(value)
         return shared[key]
@@ -240,7 +251,9 @@ def _tensor(tensor: onnx.TensorProto, folder: Path) -> Tensor:
     array: NDArray[Any] = numpy_helper.to_array(tensor, str(folder))
     if tensor.data_type not in DTYPES:
         kind = onnx.TensorProto.DataType.Name(tensor.data_type)
-        raise BundleError(f"the weight {tensor.name!r} is {kind}, which the PyTorch twin does not know")
+        raise BundleError(
+            f"the weight {tensor.name!r} is {kind}, which the PyTorch twin does not know", code="E-graph-file"
+        )
     dtype = DTYPES[tensor.data_type]
     if dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):  # NumPy has no such type: by their bits
         bits = np.array(array).view(np.int16 if dtype == torch.bfloat16 else np.uint8)

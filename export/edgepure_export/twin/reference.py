@@ -78,7 +78,9 @@ class TorchReference:
         if unet is not None:
             step, learned_step = StepModule(unet), LearnedStepModule(unet)
         if step is None:
-            raise ConfigError("the reference has nothing to execute rows with; give it a `unet` or a `step`")
+            raise ConfigError(
+                "the reference has nothing to execute rows with; give it a `unet` or a `step`", code="E-twin-missing"
+            )
         self.unet = unet
         self.step = step.eval()
         self.learned_step = learned_step.eval() if learned_step is not None else None
@@ -117,10 +119,16 @@ class TorchReference:
         """
         plans = [plan] * len(ref) if isinstance(plan, Plan) else list(plan)
         if len(plans) != len(ref):
-            raise ConfigError(f"{len(plans)} plans were given for {len(ref)} images; give one, or one per image")
+            raise ConfigError(
+                f"{len(plans)} plans were given for {len(ref)} images; give one, or one per image",
+                code="E-twin-missing",
+            )
         kinds = {p.learned_variance for p in plans if p.rows}
         if len(kinds) > 1:
-            raise ConfigError("plans with and without learned variance cannot share a batch; run them apart")
+            raise ConfigError(
+                "plans with and without learned variance cannot share a batch; run them apart",
+                code="E-learned-variance",
+            )
         learned = kinds == {True}
         given = as_batch_noise(noise)
         if mask is None:
@@ -169,7 +177,9 @@ class TorchReference:
     def mask(self, x01: Tensor, spec: MaskSpec, gradient: MaskGradient = "none") -> Tensor:
         """The attention mask [B, 1, H, W] of images in [0, 1]."""
         if self.mask_module is None:
-            raise ConfigError("the reference has no mask module; give it the classifier's blocks to tap")
+            raise ConfigError(
+                "the reference has no mask module; give it the classifier's blocks to tap", code="E-twin-missing"
+            )
         full = torch.ones(len(x01), dtype=x01.dtype, device=x01.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and gradient != "none"):
             _, mask, _ = self.mask_module(
@@ -190,7 +200,7 @@ class TorchReference:
     def logits(self, x01: Tensor) -> Tensor:
         """The plain classifier: [B, C, H, W] in [0, 1] -> [B, N]."""
         if self.classifier is None:
-            raise ConfigError("the reference has no classifier")
+            raise ConfigError("the reference has no classifier", code="E-twin-missing")
         result: Tensor = self.classifier(x01)
         return result
 
@@ -269,14 +279,16 @@ class TorchReference:
 
     def _planner(self, x01: Tensor) -> Planner:
         if self.schedule is None:
-            raise ConfigError("the reference has no noise schedule to compile presets with")
+            raise ConfigError("the reference has no noise schedule to compile presets with", code="E-twin-missing")
         elements = x01[0].numel()
         return self._planners.setdefault(elements, Planner(self.schedule, elements))
 
     def _row(self, x: Tensor, ref: Tensor, mask: Tensor, coeffs: Tensor, draws: Sequence[Tensor]) -> Tensor:
         module = self.learned_step if len(draws) == 2 else self.step
         if module is None:
-            raise ConfigError("the plan needs a learned variance, which this diffusion model does not have")
+            raise ConfigError(
+                "the plan needs a learned variance, which this diffusion model does not have", code="E-learned-variance"
+            )
         inputs = (x, ref, draws[0], mask, coeffs, *draws[1:])
         if self.checkpointing and torch.is_grad_enabled() and any(t.requires_grad for t in (x, ref, mask)):
             # Nothing in a row is random: its noise is an argument.

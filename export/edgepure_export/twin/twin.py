@@ -47,7 +47,9 @@ def load_twin(
         ConfigError: another dtype.
     """
     if dtype not in (torch.float32, torch.float64):
-        raise ConfigError(f"dtype {dtype} of the twin is not possible; choose torch.float32 or torch.float64")
+        raise ConfigError(
+            f"dtype {dtype} of the twin is not possible; choose torch.float32 or torch.float64", code="E-twin-dtype"
+        )
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     shared: SharedWeights = {}
     graphs = {

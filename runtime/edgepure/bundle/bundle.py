@@ -11,13 +11,13 @@ import glob
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
-from ..errors import BundleError
+from ..errors import BundleError, ConfigError
 from ..files.atomic import write_text
 from .external_data import external_tensors
 from .manifest import (
@@ -45,12 +45,14 @@ class Bundle:
         content_hash: SHA-256 of ``bundle.json`` as it is on the disk. The manifest holds the hashes of all files, so
             equal content hashes mean equal bundles.
         verified_hashes: measured SHA-256 of every listed file; empty if the hashes were not checked.
+        identities: of every listed file what the system knew of it when it was checked (`identity`).
     """
 
     path: Path
     manifest: Manifest = field(repr=False)
     content_hash: str
     verified_hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
+    identities: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, path: str | PathLike[str], verify: bool = True) -> Bundle:
@@ -61,9 +63,12 @@ class Bundle:
             verify: check the SHA-256 of every file. False skips only that; every other check is always made.
 
         Raises:
+            ConfigError: ``path`` is no path.
             BundleError: missing, damaged, of a newer format, with missing, changed or unlisted files, or with a path,
                 symlink or external tensor that leaves the directory.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"the path of the bundle is {path!r:.80}, expected a path", code="E-config-type")
         while True:
             before = _identity(path)
             try:
@@ -79,11 +84,12 @@ class Bundle:
             data = _read_manifest(root)
             manifest = Manifest.from_json(data, source=str(root / MANIFEST_FILE))
             _check_files(root, manifest)
+            identities = {name: identity(os.stat(root / name)) for name in manifest.files}
             hashes = {name: _check_hash(root, name, manifest) for name in sorted(manifest.files)} if verify else {}
             _check_external_data(root, manifest)
         except OSError as error:
             raise BundleError(f"the bundle {path} cannot be read: {error.strerror} ({error.filename})") from error
-        return cls(root, manifest, hashlib.sha256(data).hexdigest(), hashes)
+        return cls(root, manifest, hashlib.sha256(data).hexdigest(), hashes, identities)
 
     def graph_path(self, name: str, precision: str = "fp32") -> Path:
         """The ONNX file of a graph in a precision (see `Manifest.graphs_in`); its external data lies beside it.
@@ -98,6 +104,54 @@ class Bundle:
         raise BundleError(
             f"the bundle {self.path.name} has no graph {name!r}; it has {', '.join(sorted(self.manifest.graphs))}"
         )
+
+    def files_of(self, graph: str, precision: str = "fp32") -> list[str]:
+        """The files that the engine of a graph reads: the graph, and those that hold its weights.
+
+        Raises:
+            BundleError, ConfigError: as `graph_path`.
+        """
+        path = self.graph_path(graph, precision)
+        folder = PurePosixPath(path.relative_to(self.path).as_posix()).parent
+        found = {str(folder / tensor.location) for tensor in external_tensors(path, str(path))}
+        return [str(path.relative_to(self.path).as_posix()), *sorted(found)]
+
+    def unchanged(self, name: str, handle: int) -> bool:
+        """Whether an open file still is the listed file ``name``. It is only read if the system says that it changed,
+        as it does of another link to it, too."""
+        now = identity(os.fstat(handle))
+        if now == self.identities[name]:
+            return True
+        same = hash_file(handle) == self.manifest.files[name].sha256
+        if same:
+            self.identities[name] = now
+        return same
+
+    def hold(self, names: Iterable[str]) -> list[int]:
+        """Descriptors of files of the bundle, which are what was checked when it was opened.
+
+        Raises:
+            BundleError: a file was changed or exchanged since then.
+        """
+        handles: list[int] = []
+        try:
+            for name in names:
+                handles.append(os.open(self.path / name, os.O_RDONLY))
+                if not self.unchanged(name, handles[-1]):
+                    raise BundleError(
+                        f"{self.path / name} was changed after the bundle was loaded; load the bundle again",
+                        code="E-bundle-changed",
+                    )
+        except BaseException as error:
+            for handle in handles:
+                os.close(handle)
+            if isinstance(error, OSError):
+                raise BundleError(
+                    f"{self.path} was changed after it was loaded ({error.strerror}); load the bundle again",
+                    code="E-bundle-changed",
+                ) from None
+            raise
+        return handles
 
     @property
     def engines_path(self) -> Path:
@@ -172,6 +226,11 @@ def update_manifest(path: str | PathLike[str], change: Callable[[Manifest], Mani
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def identity(found: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written to, or when another takes its place."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _identity(path: str | PathLike[str]) -> tuple[int, int] | None:
@@ -319,12 +378,14 @@ def _walk(root: Path, top: PurePosixPath, everything: bool) -> Iterator[tuple[Pu
                     yield name, entry
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in lower-case hexadecimal."""
+def hash_file(path: Path | int) -> str:
+    """SHA-256 of a file or of an open one, in lower-case hexadecimal."""
     digest = hashlib.sha256()
     buffer = bytearray(_BUFFER_BYTES)
     view = memoryview(buffer)
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb", buffering=0, closefd=not isinstance(path, int)) as file:
+        if isinstance(path, int):
+            file.seek(0)
         while count := file.readinto(buffer):
             digest.update(view[:count])
     return digest.hexdigest()

@@ -18,6 +18,7 @@ from ..validation import Entry
 #: Clean score norms that are kept of one probe at most.
 MAX_SAMPLE = 1000
 
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Norm = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -56,6 +57,7 @@ class ProbeCalibration(Entry):
         (), max_length=MAX_SAMPLE, description="clean norms drawn at random, ascending; empty: not kept"
     )
     separation: Separation | None = None
+    precision: Precision | None = Field(None, description="of the step graph measured; null: that of the calibration")
 
     @model_validator(mode="after")
     def _ascending(self) -> ProbeCalibration:
@@ -125,7 +127,7 @@ class Calibration(Entry):
 
     created: date
     edgepure_version: str
-    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] = Field("fp32", description="of the step graph measured")
+    precision: Precision = Field("fp32", description="of the step graph measured")
     seed: int = Field(ge=0, description="of the noise of the probes")
     clean: DataRecord
     attacked: DataRecord | None = None
@@ -143,6 +145,13 @@ class Calibration(Entry):
             raise ValueError("`chosen` is not among the probes")
         return self
 
-    def find(self, probe: EpsSpec) -> ProbeCalibration | None:
-        """The measurement of a probe; None if it was not measured."""
-        return next((p for p in self.probes if p.probe.same_rows(probe)), None)
+    def find(self, probe: EpsSpec, precision: str | None = None) -> ProbeCalibration | None:
+        """The measurement of a probe in a precision (None: that of the calibration); None if it was not measured."""
+        wanted = precision or self.precision
+        found = (p for p in self.probes if (p.precision or self.precision) == wanted)
+        return next((p for p in found if p.probe.same_rows(probe)), None)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions in which the chosen probe was measured."""
+        return tuple(sorted({p.precision or self.precision for p in self.probes if p.probe.same_rows(self.chosen)}))

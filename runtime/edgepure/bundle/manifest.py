@@ -7,6 +7,7 @@ prints the JSON schema that is published as ``docs/bundle.schema.json``.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -16,6 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationErr
 
 from ..errors import BundleError, ConfigError
 from ..images.spec import ImageSpec
+from ..methods.planner import Planner
 from ..methods.presets import Preset
 from ..rows.plan import COLUMNS, LEARNED_COLUMNS
 from ..rows.schedule import ScheduleSpec
@@ -32,6 +34,8 @@ SELFTEST_FILE = "selftest.npz"
 ENGINES_FOLDER = "engines"
 #: A larger ``bundle.json`` is refused before it is parsed.
 MAX_MANIFEST_BYTES = 16 << 20
+#: So are more values: the largest manifests have some ten thousand, class names and score norms mostly.
+MAX_VALUES = 200_000
 
 GraphName = Literal["classifier", "mask", "step", "step_learned", "unet"]
 GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "unet")
@@ -216,6 +220,10 @@ class Manifest(Entry):
             f"one with `edgepure quantize BUNDLE --precision {precision} --data IMAGES`"
         )
 
+    def planner(self) -> Planner:
+        """Compiles presets and methods to the rows that this bundle runs."""
+        return Planner(self.schedule.build(), math.prod(self.image.shape))
+
     def _check_graph(self, graph: GraphName, entry: GraphEntry) -> None:
         if entry.file not in self.files:
             raise ValueError(f"graph {graph!r} is in the file {entry.file!r}, which `files` does not list")
@@ -256,6 +264,7 @@ class Manifest(Entry):
                 f"{source}: this bundle was made by a newer edgepure: its schema_version is {version} and this version "
                 f"reads up to {SCHEMA_VERSION}; upgrade edgepure, or export the bundle again with this one"
             )
+        _check_counts(data, source)
         if data.get("calibration") == {}:  # how edgepure 0.1 wrote that nothing was measured
             text = json.dumps({**data, "calibration": None})
         try:
@@ -317,8 +326,9 @@ def _parse_json(text: str | bytes, source: str) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} appears twice in one object")
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise ValueError(f"the key {twice[:100]!r} appears twice in one object")
         return result
 
     def finite(number: str) -> float:
@@ -339,6 +349,22 @@ def _parse_json(text: str | bytes, source: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BundleError(f"{source} holds a JSON {type(data).__name__}, expected an object; export the bundle again")
     return data
+
+
+def _check_counts(data: Mapping[str, Any], source: str) -> None:
+    """Refuse what has no end: pydantic collects every fault of a document before it says the first."""
+    left = MAX_VALUES
+    waiting: list[Any] = [data]
+    while waiting:
+        value = waiting.pop()
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        left -= len(children)
+        if left < 0:
+            raise BundleError(
+                f"{source} holds more than {MAX_VALUES} values; it is not the manifest of an edgepure bundle",
+                code="E-bundle-manifest",
+            )
+        waiting += children
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
+from ..files.npz import read_header
+from ..types import Float32
 from .manifest import GRAPH_NAMES, SELFTEST_FILE, Manifest
-
-Float32 = NDArray[np.float32]
 
 #: All arrays together may not be larger than this.
 MAX_SELFTEST_BYTES = 512 << 20
@@ -132,13 +132,7 @@ def _expected(manifest: Manifest) -> dict[str, _Wanted]:
 
 
 def _read_array(file: IO[bytes], key: str, expected: _Wanted, size: int) -> NDArray[Any]:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-    else:
-        raise _fault(f"{key!r} has the array format {version}, expected 1.0 or 2.0")
+    shape, fortran, dtype = read_header(file)
     wanted = np.dtype(np.int64 if expected.integer else np.float32)
     if dtype != wanted or fortran or not expected.fits(shape):
         needed = [] if expected.shape == (1,) else list(expected.shape)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ..bundle.bundle import Bundle
     from ..bundle.calibration import Calibration
     from ..bundle.manifest import GraphEntry, TensorEntry
+    from ..methods.presets import Preset
 
 
 def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -43,11 +44,8 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOpt
 
 def _costs(bundle: Bundle) -> dict[str, dict[str, int]]:
     """UNet calls of each preset: rows, votes, probes, and all of them for one decision."""
-    from ..methods.planner import Planner
-
     manifest = bundle.manifest
-    channels, height, width = manifest.image.shape
-    planner = Planner(manifest.schedule.build(), channels * height * width)
+    planner = manifest.planner()
     costs = {}
     for name, preset in manifest.presets.items():
         probe = planner.probe(preset)
@@ -98,19 +96,19 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
     )
     say("")
     table(
-        ("preset", "method", "UNet calls", "= rows", "x votes", "+ probes", "rule", "description"),
+        ("preset", "method", "UNet calls", "description"),
         (
             (
                 name + (" *" if name == manifest.default_preset else ""),
                 preset.method.method + (" + SSNI" if preset.ssni is not None else ""),
-                costs[name]["unet_calls"], costs[name]["rows"], costs[name]["votes"], costs[name]["probes"],
-                preset.votes.rule if preset.votes.count > 1 else "-", preset.description or "-",
+                _calls(costs[name]),
+                _described(preset),
             )
             for name, preset in sorted(manifest.presets.items())
         ),
-        right=("UNet calls", "= rows", "x votes", "+ probes"),
-    )  # fmt: skip
-    say("* the default; with SSNI an image may need fewer calls than these\n")
+        right=("UNet calls",),
+    )
+    say("* the default. UNet calls of a decision: rows x votes + probe; with SSNI an image may need fewer\n")
     if manifest.calibration is not None:
         table(("calibration", "value"), _calibration(manifest.calibration))
         say("")
@@ -119,6 +117,17 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
         ((name, entry.bytes, entry.sha256) for name, entry in sorted(manifest.files.items())),
         right=("bytes",),
     )
+
+
+def _described(preset: Preset) -> str:
+    rule = f"{preset.votes.rule} of {preset.votes.count}" if preset.votes.count > 1 else ""
+    return "; ".join(filter(None, (preset.description, rule))) or "-"
+
+
+def _calls(cost: dict[str, int]) -> str:
+    parts = f"{cost['rows']} x {cost['votes']}" if cost["votes"] > 1 else f"{cost['rows']}"
+    probes = f" + {cost['probes']}" if cost["probes"] else ""
+    return f"{cost['unet_calls']} = {parts}{probes}" if cost["votes"] > 1 or probes else parts
 
 
 def _graphs(bundle: Bundle) -> list[tuple[str, GraphEntry]]:

@@ -17,9 +17,15 @@ def check_options(flag_rate: float | None, probe: bool, reject: bool, metrics: P
     """Raise ConfigError where an option needs another one, before anything is opened."""
     for given, option in ((probe, "--probe"), (reject, "--reject"), (metrics is not None, "--metrics")):
         if given and flag_rate is None:
-            raise ConfigError(f"{option} needs --flag-rate, the false-positive rate of the monitor, for example 0.01")
+            raise ConfigError(
+                f"{option} needs --flag-rate, the false-positive rate of the monitor, for example 0.01",
+                code="E-monitor-option",
+            )
     if metrics is not None and metrics.suffix.lower() not in (".json", ".prom"):
-        raise ConfigError(f"--metrics {metrics}: choose a name that ends in .json, or in .prom for Prometheus")
+        raise ConfigError(
+            f"--metrics {metrics}: choose a name that ends in .json, or in .prom for Prometheus",
+            code="E-monitor-option",
+        )
     prepare_file(metrics, "--metrics")
 
 

@@ -29,7 +29,7 @@ def plan(
     preset: PresetOption = None,
     method: Annotated[
         str | None,
-        typer.Option(help="uniform, heterogeneous, repaint, gdmp, gnsp or an installed one; --set for its parameters.",
+        typer.Option(help="uniform, heterogeneous, repaint, gdmp, gnsp, smooth or an installed one; see --set.",
                      show_default=False),
     ] = None,
     change: SetOption = [],  # noqa: B006 - typer copies it
@@ -74,11 +74,13 @@ def plan(
         raise ConfigError("--score-norm is for presets with SSNI, and this one has none", code="E-plan-subject")
     rows = planner.plan(chosen, score_norm)
     cost = _cost(planner, chosen, rows)
+    sigma, why = _certificate(planner, chosen)
     if as_json:
-        emit_json({"preset": name, "decision": cost, **rows.to_dict()})
+        emit_json({"preset": name, "decision": cost, "certified_sigma": sigma, "no_certificate": why, **rows.to_dict()})
         return
     for line in _summary(name, chosen, rows, cost, score_norm):
         say(line)
+    say(why or f"certificates: sigma {sigma:.4g} on images in [0, 1]; `edgepure certify` counts the votes")
     _table(rows, wide=wide, show_all=show_all)
 
 
@@ -129,7 +131,7 @@ def _subject(
                 "--schedule and --image are for plans without a bundle; a bundle has its own", code="E-plan-subject"
             )
         manifest = Bundle.open(bundle, verify=False).manifest  # nothing is run, so weights need no hashing
-        planner = Planner(manifest.schedule.build(), _elements(manifest.image.shape))
+        planner = manifest.planner()
         if method is None:
             return *choose_preset(manifest.presets, manifest.default_preset, preset, changes), planner
     else:
@@ -149,6 +151,16 @@ def _elements(shape: tuple[int, int, int]) -> int:
     return shape[0] * shape[1] * shape[2]
 
 
+def _certificate(planner: Planner, preset: Preset) -> tuple[float | None, str | None]:
+    """The certified sigma, or the sentence why there is none."""
+    from ..errors import ConfigError
+
+    try:
+        return planner.certified_sigma(preset), None
+    except ConfigError as error:
+        return None, str(error)
+
+
 def _cost(planner: Planner, preset: Preset, plan: Plan) -> dict[str, int]:
     probe = planner.probe(preset)
     probes = probe.unet_calls if probe is not None else 0
@@ -159,7 +171,9 @@ def _cost(planner: Planner, preset: Preset, plan: Plan) -> dict[str, int]:
 def _summary(name: str, preset: Preset, plan: Plan, cost: dict[str, int], score_norm: float | None) -> Iterator[str]:
     probes = f" + {cost['probes']} probes" if cost["probes"] else ""
     votes = f"{cost['votes']} vote{'s' if cost['votes'] > 1 else ''}"
-    yield f"UNet calls for one decision: {cost['unet_calls']} = {cost['rows']} rows x {votes}{probes}"
+    most = "at most " if preset.votes.sequential is not None else ""
+    rows = f"{cost['rows']} row{'s' if cost['rows'] > 1 else ''}"
+    yield f"UNet calls for one decision: {most}{cost['unet_calls']} = {rows} x {votes}{probes}"
     levels = ", ".join(f"{key} {value:g}" for key, value in plan.levels.items())
     yield f"{name}: {plan.method}" + (f", {levels}" if levels else "")
     if preset.ssni is not None:

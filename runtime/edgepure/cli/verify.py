@@ -14,6 +14,7 @@ from ..machine.packages import extensions, needs
 from .options import BundleArgument, DebugOption, JsonOption, ResizeOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from ..parity.checks import OutputCheck
     from ..parity.levels import Level
     from ..parity.side_by_side import ImageSet
     from ..parity.verification import Verification, Verifications
@@ -92,9 +93,11 @@ def verify(
     from .progress import Progress
 
     if against not in (None, "torch"):
-        raise ConfigError(f"--against {against!r} is unknown; the only choice is torch")
+        raise ConfigError(f"--against {against!r} is unknown; the only choice is torch", code="E-verify-option")
     if against is None and (classifier or diffusion):
-        raise ConfigError("--classifier and --diffusion name what to compare with; add --against torch")
+        raise ConfigError(
+            "--classifier and --diffusion name what to compare with; add --against torch", code="E-verify-option"
+        )
     prepare_file(report, "--report")
     engines = [(p, q) for p in _listed(providers, "--providers") for q in _listed(precision, "--precision")]
     with Progress("checking the hashes") as bar:
@@ -188,24 +191,15 @@ def _print(found: Verification) -> None:
     say(f"{found.bundle}: {found.files} files, {size(found.bytes)}, all hashes match")
     say(f"{found.precision} on {found.provider}, compared with {found.reference}\n")
     table(
-        ("level", "what", "output", "max error", "mean error", "tolerance", "relative L2", "tolerance", "verdict"),
+        ("what", "output", "max error", "allowed", "used", "verdict"),
         (
-            (
-                level.title,
-                c.subject,
-                c.quantity,
-                f"{c.max_error:.2e}",
-                f"{c.mean_error:.2e}",
-                f"{c.tolerance:.2e}",
-                "-" if c.relative_l2 is None else f"{c.relative_l2:.1e}",
-                "-" if c.relative_tolerance is None else f"{c.relative_tolerance:.1e}",
-                verdict(bool(c)),
-            )
+            (c.subject, c.quantity, f"{c.max_error:.2e}", f"{c.tolerance:.2e}", _used(c), verdict(bool(c)))
             for level in found.levels
             for c in level.checks
         ),
-        right=("max error", "mean error", "tolerance", "relative L2"),
+        right=("max error", "allowed", "used"),
     )
+    say("used: the share of its tolerance, of the largest error or of the relative L2 norm, whichever is more")
     say("")
     for level in found.levels:
         for text in _stories(level):
@@ -217,14 +211,18 @@ def _print(found: Verification) -> None:
     say(f"\n{found}\n")
 
 
+def _used(check: OutputCheck) -> str:
+    return f"{100 * check.used:.2g} %" if check.used < float("inf") else "-"
+
+
 def _stories(level: Level) -> list[str]:
     """Trajectories and decisions in words; what the few recorded images decide in one sentence."""
-    from ..parity.decisions import Decisions
+    from ..parity.decisions import LabelFlips
     from ..parity.drift import Drift
     from ..parity.side_by_side import SELF_TEST
 
     stories = [str(part) for part in level.parts if isinstance(part, Drift)]
-    decisions = [part for part in level.parts if isinstance(part, Decisions)]
+    decisions = [part for part in level.parts if isinstance(part, LabelFlips)]
     few = [part for part in decisions if part.data == SELF_TEST and part]
     stories += [str(part) for part in decisions if part.data != SELF_TEST or not part]
     if few:
@@ -239,7 +237,7 @@ def _stories(level: Level) -> list[str]:
 def _listed(text: str, option: str) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     if not all(names):
-        raise ConfigError(f"{option} {text!r}: expected names separated by commas")
+        raise ConfigError(f"{option} {text!r}: expected names separated by commas", code="E-verify-option")
     return names
 
 

@@ -1,4 +1,17 @@
 from .data import DemoImages as DemoImages
 from .data import demo_bundle as demo_bundle
 from .data import demo_images as demo_images
+from .evaluate import MethodRun as MethodRun
+from .evaluate import ScoredRun as ScoredRun
+from .evaluate import attack_gallery as attack_gallery
+from .evaluate import evaluate as evaluate
+from .evaluate import evaluate_methods as evaluate_methods
+from .evaluate import method_gallery as method_gallery
+from .evaluate import one_of_each_class as one_of_each_class
+from .evaluate import plain_labels as plain_labels
+from .evaluate import plan_rows as plan_rows
+from .page import write as write
+from .report import ColumnProtocol as ColumnProtocol
+from .report import DemoReport as DemoReport
+from .report import Gallery as Gallery
 from .run import run_demo as run_demo

@@ -62,13 +62,16 @@ def demo_images() -> DemoImages:
                 protocol=json.loads(str(arrays["protocol"])),
             )
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise BundleError(f"the demo images {path} cannot be read ({error}); install edgepure again") from None
+        raise BundleError(
+            f"the demo images {path} cannot be read ({error}); install edgepure again", code="E-demo-data"
+        ) from None
 
 
 def _present(path: Path) -> Path:
     if not path.exists():
         raise BundleError(
             f"{path} is missing: this installation of edgepure has no demo data; install it again from a wheel, or in "
-            "a source checkout make the data with `python samples/digits/build_bundle.py`"
+            "a source checkout make the data with `python samples/digits/build_bundle.py`",
+            code="E-demo-data",
         )
     return path

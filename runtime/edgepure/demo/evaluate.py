@@ -44,13 +44,8 @@ def evaluate(
 
     ``seed`` makes the numbers repeatable; a service that answers strangers leaves the noise secret.
     """
-
-    def counted(done: int, of: int) -> None:
-        if on_progress is not None:
-            on_progress(done / of, "purifying")
-
     start = perf_counter()
-    results = purifier.run(images, preset, votes=votes, noise=seed, on_progress=counted)
+    results = purifier.run(images, preset, votes=votes, noise=seed, on_progress=on_progress)
     seconds = perf_counter() - start
     return ScoredRun(tuple(results), Score.of_results(results, [int(n) for n in labels]), seconds)
 

@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, ProviderError, import_fault
+from ..errors import BundleError, EdgepureError, ProviderError, import_fault
 from ..machine.nvidia import Driver
 from ..types import Float32
 from .base import TensorSpec
 from .host import HostEngine
 from .kinds import DEFAULT_PROVIDER, Kind, Opening, Probe, check_kernels, kind_of
 from .tiny import EXPECTED, FEED, TINY_GRAPH
+
+#: The log says nothing: it would print names from a stranger's graph as they are, and what it says is raised, too.
+_SILENT = 4
 
 
 def open_graph(opening: Opening) -> OnnxRuntimeEngine:
@@ -65,6 +68,30 @@ def require_provider(provider: str) -> str:
     return wanted
 
 
+def check_graph(path: Path) -> None:
+    """Raise BundleError for a graph that is not valid, by ONNX Runtime's word: nothing is optimised or computed. What
+    it only has no kernels for is none of that."""
+    try:
+        ort = import_onnxruntime()
+    except ProviderError:
+        return
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _SILENT
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.intra_op_num_threads = 1
+    settings.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        if type(error).__name__ != "NotImplemented" and _own(error):
+            raise BundleError(
+                f"{path.name} is not a valid ONNX graph: {_first_line(error)}; export the bundle again",
+                code="E-bundle-graph",
+            ) from None
+        if not _own(error):
+            raise
+
+
 class OnnxRuntimeEngine(HostEngine):
     """One ONNX graph in one session."""
 
@@ -94,7 +121,9 @@ class OnnxRuntimeEngine(HostEngine):
         check_kernels(provider, precision)
         on_cpu = kind_of(provider).device == "cpu"
         settings = ort.SessionOptions()
-        settings.log_severity_level = 3
+        settings.log_severity_level = _SILENT
+        # Processors without instructions for int8 products (VNNI) would let sums of two products saturate.
+        settings.add_session_config_entry("session.x64quantprecision", "1")
         if on_cpu and precision == "fp8":
             # The extended optimisations move float8 tensors through operators that have no float8 kernel.
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -147,15 +176,29 @@ class OnnxRuntimeEngine(HostEngine):
 
 
 def _checked(call: Callable[[], Any]) -> Callable[[], Any]:
-    """The call, with what ONNX Runtime raises in it as ProviderError."""
+    """The call, with what ONNX Runtime raises in it as one of our errors: on the CPU the graph is at fault."""
 
     def checked() -> Any:
         try:
             return call()
-        except Exception as error:  # ONNX Runtime raises many unrelated classes
-            raise ProviderError(f"ONNX Runtime failed: {_first_line(error)}", code="E-engine-run") from None
+        except Exception as error:
+            if not _own(error):
+                raise
+            said = _first_line(error)
+            if "allocate" in said or "bad_alloc" in said:
+                raise EdgepureError(
+                    f"not enough memory ({said}); use fewer slots or smaller batches", code="E-memory"
+                ) from None
+            raise BundleError(
+                f"ONNX Runtime cannot run the graph: {said}; export the bundle again", code="E-graph-run"
+            ) from None
 
     return checked
+
+
+def _own(error: Exception) -> bool:
+    """Whether ONNX Runtime raised it, and not a handler of a signal that came meanwhile."""
+    return type(error).__module__.startswith("onnxruntime") or type(error) in (RuntimeError, ValueError, MemoryError)
 
 
 def bind_arrays(session: Any, inputs: Mapping[str, Float32], outputs: Mapping[str, Float32]) -> Any:
@@ -211,7 +254,7 @@ def probe(
     if name not in ort.get_available_providers():
         return Probe(version, False, detail=f"not part of the installed onnxruntime {version}")
     options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options.log_severity_level = _SILENT
     options.intra_op_num_threads = 1
     try:
         prepare(ort)

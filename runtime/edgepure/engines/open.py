@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import BundleError, ProviderError
 from .base import Engine
 from .kinds import DEFAULT_PROVIDER, Opening, check_kernels, kind_of
+from .schema import check_operators
 
 if TYPE_CHECKING:
     from ..bundle.bundle import Bundle
@@ -39,6 +40,7 @@ def open_engine(
     path = bundle.graph_path(graph, precision)
     inside = {str(name): entry.precision for name, entry in bundle.manifest.graphs_in(precision).items()}[graph]
     check_kernels(provider, inside)
+    check_operators(path)
     engine = kind.open(Opening(kind, path, inside, threads, graph, precision, bundle))
     try:
         _check_signature(path.name, bundle.manifest.graphs[graph], engine)  # type: ignore[index]
@@ -70,6 +72,7 @@ def open_graph(
             code="E-provider-built",
         )
     check_kernels(provider, precision)
+    check_operators(path)
     return kind.open(Opening(kind, path, precision, threads))
 
 

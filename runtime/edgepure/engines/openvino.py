@@ -26,6 +26,7 @@ from ..types import Float32
 from .base import TensorSpec
 from .host import HostEngine
 from .kinds import Kind, Opening, Probe, check_kernels
+from .onnxruntime import check_graph
 from .tiny import EXPECTED, FEED, TINY_GRAPH
 
 #: A full batch is divided among streams that run side by side, with at least so many images each: less and the
@@ -37,7 +38,12 @@ _INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
 
 def open_graph(opening: Opening) -> OpenVinoEngine:
-    """The engine of OpenVINO's row."""
+    """The engine of OpenVINO's row.
+
+    OpenVINO ends the process over some graphs that are not valid. Where ONNX Runtime is installed, too, it looks first.
+    """
+    if importlib.util.find_spec("onnxruntime") is not None:
+        check_graph(opening.path)
     return OpenVinoEngine(opening.path, opening.threads, precision=opening.precision)
 
 
@@ -106,6 +112,9 @@ class OpenVinoEngine(HostEngine):
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
+        if precision == "int8" and not _int8_units():
+            # Its int8 kernels would let sums of two products saturate; without them it computes the same in fp32.
+            self._options["LP_TRANSFORMS_MODE"] = "OFF"
         self._compiled: dict[int | None, Any] = {}
         self._lock = Lock()
         self.inputs = {port.any_name: _spec(port) for port in self._model.inputs}
@@ -135,7 +144,11 @@ class OpenVinoEngine(HostEngine):
         for start in range(0, batch, size):
             request = compiled.create_infer_request()
             for name, array in arrays.items():
-                request.set_tensor(name, self._openvino.Tensor(array[start : start + size], shared_memory=shared))
+                tensor = self._openvino.Tensor(array[start : start + size], shared_memory=shared)
+                try:
+                    request.set_tensor(name, tensor)
+                except RuntimeError as error:  # an input that was folded away, or a shape that cannot be
+                    raise _graph_fault(error) from None
             requests.append(request)
         return requests
 
@@ -196,11 +209,19 @@ def _infer(requests: list[Any]) -> None:
         for request in requests:
             with suppress(RuntimeError):
                 request.wait()
-        if not isinstance(error, RuntimeError):
+        if type(error) is not RuntimeError:  # a handler of a signal that came meanwhile raises what it likes
             raise
-        raise ProviderError(
-            f"OpenVINO failed: {reason(error)}; `edgepure doctor` shows what works here", code="E-engine-run"
-        ) from None
+        raise _graph_fault(error) from None
+
+
+def _graph_fault(error: Exception) -> BundleError:
+    return BundleError(f"OpenVINO cannot run the graph: {reason(error)}; export the bundle again", code="E-graph-run")
+
+
+def _int8_units() -> bool:
+    """Whether the processor multiplies integers of 8 bits without saturation; True where that is not known."""
+    features = cpu_features()
+    return not features or bool(_INT8.intersection(features))
 
 
 def reason(error: Exception) -> str:
@@ -225,7 +246,7 @@ def probe(kind: Kind, driver: Driver) -> Probe:
         return Probe(version, False, detail=reason(error)[:200], installable=False)
     if not np.array_equal(result, EXPECTED):
         return Probe(version, False, detail=f"computed {result.tolist()} for 1 + 1", installable=False)
-    features = set(cpu_features())  # none where the system does not list them: then nothing is said of int8
-    units = [*(["bf16"] if "BF16" in capabilities else []), *(["int8"] if _INT8 & features else [])]
+    features = cpu_features()  # none where the system does not list them: then nothing is said of int8
+    units = [*(["bf16"] if "BF16" in capabilities else []), *(["int8"] if features and _int8_units() else [])]
     words = " and ".join(units) or ("neither bf16 nor int8" if features else "no bf16")
     return Probe(version, True, detail=f"{words} in hardware")

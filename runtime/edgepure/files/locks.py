@@ -6,12 +6,11 @@ Where the system or the file system has no locks, everything goes on without the
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import ConfigError, EdgepureError
+from ..errors import EdgepureError
 
 
 @contextmanager
@@ -75,29 +74,3 @@ def _lies_at(path: Path, handle: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(handle))
     except FileNotFoundError:
         return False
-
-
-@contextmanager
-def work_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Make a folder for partial results, and keep other runs out of it (``shared``: those that do not share it).
-
-    Raises:
-        ConfigError: it lies inside a bundle.
-        EdgepureError: another run is at work there.
-    """
-    from ..bundle.manifest import MANIFEST_FILE
-
-    place = folder.resolve()
-    if any((outer / MANIFEST_FILE).is_file() for outer in (place, *place.parents)):
-        raise ConfigError(
-            f"the folder {folder} lies inside a bundle, which may only hold its own files; name another one (--work)"
-        )
-    busy = f"another run is at work in the folder {folder}; wait until it has ended, or name another folder (--work)"
-    with locked(folder, shared=shared, busy=busy, make=lambda: folder.mkdir(parents=True, exist_ok=True)):
-        yield
-
-
-def remove_work_folder(folder: Path) -> None:
-    """Remove such a folder, unless another run is at work there: it is that one's now."""
-    with suppress(EdgepureError, FileNotFoundError), locked(folder, busy="it is in use"):
-        shutil.rmtree(folder, ignore_errors=True)

@@ -40,11 +40,18 @@ class Npz:
         #: Their names.
         self.names = tuple(self._members)
 
+    def header(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type of an array, which is not read. Raises ArrayError."""
+        with _in_words(), self._archive.open(self._members[name]) as file:
+            shape, _, dtype = read_header(file)
+            return shape, dtype
+
     def __getitem__(self, name: str) -> NDArray[Any]:
         info = self._members[name]
         with _in_words():
             with self._archive.open(info) as file:
-                count = _announced(file)
+                shape, _, dtype = read_header(file)
+                count = math.prod(shape) * dtype.itemsize
                 held = info.file_size - file.tell()
             if count != held:
                 raise ArrayError(f"the array {name!r} announces {count} bytes, but has {held}")
@@ -83,7 +90,7 @@ def map_npy(path: Path) -> NDArray[Any]:
     _check_regular(path)
     with _in_words():
         with open(path, "rb") as file:
-            _announced(file)
+            read_header(file)
         return np.lib.format.open_memmap(path, mode="r")
 
 
@@ -93,16 +100,20 @@ def read_all(path: Path) -> dict[str, NDArray[Any]]:
         return {name: arrays[name] for name in arrays.names}
 
 
-def _announced(file: IO[bytes]) -> int:
-    """The bytes of data after an array's header, as it says itself."""
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape of an ``.npy`` array, whether its first axis is the innermost (Fortran), and its type. The data come next.
+
+    Raises:
+        ArrayError: another version of the format, or no numbers.
+    """
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ArrayError(f"it has the array format {version}, expected 1.0 or 2.0")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    shape, fortran, dtype = read(file)
     if dtype.hasobject or dtype.itemsize == 0:
         raise ArrayError(f"it holds elements of the type {dtype}, expected numbers")
-    return math.prod(shape) * dtype.itemsize
+    return shape, fortran, dtype
 
 
 def _check_regular(path: Path) -> None:

@@ -11,6 +11,7 @@ from .presets import Preset as Preset
 from .presets import VoteSpec as VoteSpec
 from .registry import AnyMethod as AnyMethod
 from .repaint import RepaintSpec as RepaintSpec
+from .smooth import SmoothSpec as SmoothSpec
 from .spec import MethodSpec as MethodSpec
 from .ssni import SsniSpec as SsniSpec
 from .uniform import UniformSpec as UniformSpec

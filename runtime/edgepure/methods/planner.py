@@ -33,6 +33,27 @@ class Planner:
         method = adapted(preset.method, preset.ssni, score_norm, self.schedule)
         return UNTOUCHED if method is None else self._compiled(method)
 
+    def certified_sigma(self, preset: Preset) -> float:
+        """The sigma of a preset's certificates, on images in [0, 1]: the one noised copy that says all it sees.
+
+        Raises:
+            ConfigError: the preset has no certificate; the sentence says why. Codes ``E-certificate-plan``,
+                ``E-certificate-mask`` and ``E-certificate-ssni``.
+        """
+        plan = self.plan(preset)
+        if plan.needs_mask:
+            raise ConfigError(
+                "no certificate: the mask is computed from the input without noise (with one that does not depend on "
+                f"the input, sigma would be {plan.certified_sigma():.3g})",
+                code="E-certificate-mask",
+            )
+        if preset.ssni is not None:
+            raise ConfigError(
+                "no certificate: the score norm of the input sets its noise level, and probes see more of it",
+                code="E-certificate-ssni",
+            )
+        return plan.certified_sigma()
+
     def probe(self, preset: Preset) -> Plan | None:
         """The probe rows of an SSNI preset; None for the others."""
         return None if preset.ssni is None else self.rows(preset.ssni.probe)

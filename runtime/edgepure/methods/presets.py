@@ -37,12 +37,43 @@ class MaskSpec(Entry):
         return 0.0 if self.area is None else (int(pixels * self.area) + 0.5) / pixels
 
 
+class SequentialSpec(Entry):
+    """The votes of an image end when its answer is settled: it is the most probable one, except with probability
+    ``alpha``. At ``max`` votes without that, it abstains."""
+
+    alpha: float = Field(0.05, gt=0.0, lt=0.5)
+    max: int = Field(20, ge=2, le=1000)
+
+
 class VoteSpec(Entry):
     """``count`` independent purifications of an image decide together: ``majority`` of labels (ties go to the higher
-    mean probability) or the ``mean`` of the softmax outputs."""
+    mean probability) or the ``mean`` of the softmax outputs.
+
+    With ``sequential`` there are fewer of them where the answer is settled before; then ``count`` is the most, and the
+    rule is the majority.
+    """
 
     count: int = Field(1, ge=1, le=1000)
     rule: Literal["majority", "mean"] = "mean"
+    sequential: SequentialSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_sequential(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("sequential") is None:
+            return data
+        given = data["sequential"]
+        if isinstance(given, dict):
+            most = given.get("max", SequentialSpec.model_fields["max"].default)
+        else:
+            most = getattr(given, "max", 1)
+        return {"count": most, "rule": "majority", **data}
+
+    @model_validator(mode="after")
+    def _agrees(self) -> VoteSpec:
+        if self.sequential is not None and (self.count, self.rule) != (self.sequential.max, "majority"):
+            raise ValueError("with `sequential`, leave out `count` and `rule`: they are its max and the majority")
+        return self
 
 
 class Preset(Entry):

@@ -272,5 +272,25 @@ def _edge() -> Iterator[dict[str, Any]]:
             )
 
 
+def _smooth() -> Iterator[dict[str, Any]]:
+    """Presets with a certificate: the noises of Cohen et al. 2019, one call or several; votes stop when settled."""
+    source = "Carlini et al. 2023, arXiv 2206.10550, with the noises of Cohen et al. 2019"
+    several = "DensePure, arXiv 2211.00322 (fewer steps than its own); noises of Cohen et al. 2019"
+    for sigma, steps in ((0.12, 1), (0.25, 1), (0.5, 1), (1.0, 1), (0.25, 4), (0.5, 4)):
+        yield {
+            "name": f"smooth-{sigma}" + (f"-{steps}" if steps > 1 else ""),
+            "image": _SMALL,
+            "source": source if steps == 1 else several,
+            "settings": {
+                "method": {"method": "smooth", "sigma": sigma, "steps": steps},
+                "votes": {"sequential": {"alpha": 0.05, "max": 20}},
+                "description": "denoised smoothing: the answer has an L2 certificate (edgepure certify)",
+            },
+            "datasets": ("cifar10", "svhn", "imagenet"),
+            "classifiers": (),
+            "diffusion": "any",
+        }
+
+
 #: Keyword arguments of `edgepure.methods.published.PublishedPreset`.
-ENTRIES: tuple[dict[str, Any], ...] = (*_published(), *_ssni(), *_edge())
+ENTRIES: tuple[dict[str, Any], ...] = (*_published(), *_ssni(), *_edge(), *_smooth())

@@ -23,11 +23,12 @@ from .gdmp import GdmpSpec
 from .gnsp import GnspSpec
 from .heterogeneous import HeterogeneousSpec
 from .repaint import RepaintSpec
+from .smooth import SmoothSpec
 from .spec import MethodSpec
 from .uniform import UniformSpec
 
 GROUP = "edgepure.methods"
-BUILT_IN: tuple[type[MethodSpec], ...] = (UniformSpec, HeterogeneousSpec, RepaintSpec, GdmpSpec, GnspSpec)
+BUILT_IN: tuple[type[MethodSpec], ...] = (UniformSpec, HeterogeneousSpec, RepaintSpec, GdmpSpec, GnspSpec, SmoothSpec)
 
 
 @cache

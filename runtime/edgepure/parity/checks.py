@@ -10,7 +10,7 @@ from .tolerances import Tolerance
 
 
 @dataclass(frozen=True)
-class Check:
+class OutputCheck:
     """One comparison of one output.
 
     Attributes:
@@ -66,22 +66,24 @@ class Check:
         return {**asdict(self), "ok": bool(self)}
 
 
-def array_check(subject: str, quantity: str, found: Difference, tolerance: Tolerance) -> Check:
+def array_check(subject: str, quantity: str, found: Difference, tolerance: Tolerance) -> OutputCheck:
     """A check of an array against its tolerance."""
-    return Check(
+    return OutputCheck(
         subject, quantity, found.max_abs, found.mean_abs, tolerance.max_abs * max(1.0, found.scale),
         found.relative_l2, tolerance.relative_l2, found.cosine,
     )  # fmt: skip
 
 
-def mask_check(subject: str, found: MaskDifference, share: float, problem: str = "") -> Check:
+def mask_check(subject: str, found: MaskDifference, share: float, problem: str = "") -> OutputCheck:
     """A check of a mask: at most ``share`` of its pixels may differ."""
-    return Check(subject, "mask", found.share, found.share, share, iou=found.iou, pixels=found.pixels, problem=problem)
+    return OutputCheck(
+        subject, "mask", found.share, found.share, share, iou=found.iou, pixels=found.pixels, problem=problem
+    )
 
 
-def failed_check(subject: str, quantity: str, problem: str) -> Check:
+def failed_check(subject: str, quantity: str, problem: str) -> OutputCheck:
     """A check that could not be made, which is a failure."""
-    return Check(subject, quantity, float("nan"), float("nan"), 0.0, problem=problem)
+    return OutputCheck(subject, quantity, float("nan"), float("nan"), 0.0, problem=problem)
 
 
 def _share(value: float, bound: float) -> float:

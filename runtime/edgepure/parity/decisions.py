@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..intervals import clopper_pearson
-from .checks import Check
+from .checks import OutputCheck
 from .executors import PresetRun
 from .tolerances import DECISION_CONFIDENCE, FLIPS, TIE
 
 
 @dataclass(frozen=True, eq=False)
-class Decisions:
+class LabelFlips:
     """Labels of the deployment beside those of the reference: one purification of each image, with the same noise.
 
     Attributes:
@@ -83,10 +83,10 @@ class Decisions:
         return f"{self.preset}, {self.data}: {self.flips} of {self.images} labels flip{redraws}; {bound}{few}"
 
     @property
-    def check(self) -> Check:
+    def check(self) -> OutputCheck:
         """The verdict as one line of a table: the share of flips beyond redraws and ties that the data prove."""
         subject = f"decisions {self.preset} ({self.data})"
-        return Check(subject, "flips shown", self.interval[0], self.flips / self.images, self.allowed)
+        return OutputCheck(subject, "flips shown", self.interval[0], self.flips / self.images, self.allowed)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -111,7 +111,7 @@ def compare_decisions(
     precision: str,
     redraw: tuple[PresetRun, PresetRun] | None = None,
     labels: NDArray[np.int64] | None = None,
-) -> Decisions:
+) -> LabelFlips:
     """Labels and margins of two runs with the same noise. ``redraw``: two runs of one executor with different noise."""
     two = np.partition(reference.logits.astype(np.float64), -2, axis=1)[:, -2:]
     tied = two[:, 1] - two[:, 0] < TIE * np.maximum(1.0, np.abs(two).max(axis=1))
@@ -121,7 +121,7 @@ def compare_decisions(
         once, again = redraw
         redrawn = once.labels != again.labels
         redraw_shifts = _margins(again, once.labels) - _margins(once, once.labels)
-    return Decisions(
+    return LabelFlips(
         preset, data, reference.labels, deployed.labels, redrawn, tied, FLIPS[precision], shifts, redraw_shifts, labels
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from math import exp, log
 from typing import Any
 
 from ..rows.plan import Plan
-from .checks import Check, array_check
+from .checks import OutputCheck, array_check
 from .differences import Difference, difference
 from .executors import Trajectory
 from .tolerances import Tolerance, row_tolerance
@@ -35,7 +35,7 @@ class Drift:
     tolerances: tuple[Tolerance, ...]
 
     @property
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self) -> tuple[OutputCheck, ...]:
         """One for each row."""
         return tuple(
             array_check(f"rows {self.preset}", f"state after row {row}", state, tolerance)
@@ -43,7 +43,7 @@ class Drift:
         )
 
     @property
-    def worst(self) -> Check:
+    def worst(self) -> OutputCheck:
         """The row that uses most of its tolerance; the first one that fails, if any does."""
         checks = self.checks
         return next((c for c in checks if not c), max(checks, key=lambda c: c.used))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..methods.presets import Preset
-from ..purify.inflight import InFlight, Job
+from ..purify.inflight import run_images
 from ..purify.purifier import Purifier
 from ..rows.noise import SeededNoise
 from ..rows.plan import Plan
@@ -123,19 +123,13 @@ class EngineExecutor:
         states = np.zeros((len(images), len(rows), *images.shape[1:]), np.float32)
         purified = np.zeros_like(images)
 
-        def keep(job: Job, row: int, state: Float32) -> None:
+        def keep(image: int, row: int, state: Float32) -> None:
             if row in wanted:
-                states[job.tag, wanted[row]] = state
+                states[image, wanted[row]] = state
 
-        def done(job: Job, x: Float32) -> None:
-            purified[job.tag] = np.clip(0.5 * x + 0.5, 0.0, 1.0)
+        def done(image: int, x: Float32) -> None:
+            purified[image] = np.clip(0.5 * x + 0.5, 0.0, 1.0)
 
-        shape = self.purifier.image_shape
-        jobs = []
-        for i, (image, plan) in enumerate(zip(images, plans, strict=True)):
-            mask = None if masks is None else masks[i]
-            noise = source.for_image(plan, i, 0, mask, shape)
-            jobs.append(Job(plan, noise, 2.0 * image - 1.0, mask, tag=i, watch=keep))
-        learned = any(plan.learned_variance for plan in plans)
-        InFlight(self.purifier.stepper("step_learned" if learned else "step")).run(jobs, done)
+        graph = max((plan.graph for plan in plans), default="step")  # the learned one executes all
+        run_images(self.purifier.stepper(graph), images, plans, source, done, masks=masks, watch=keep)
         return Trajectory(tuple(rows), states, purified)

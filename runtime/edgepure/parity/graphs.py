@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ..types import Float32
-from .checks import Check, array_check, failed_check, mask_check
+from .checks import OutputCheck, array_check, failed_check, mask_check
 from .differences import Difference, difference, mask_difference, mask_flips
 from .executors import Executor
 from .tolerances import MASK_PIXELS, Tolerance, graph_tolerance
@@ -16,7 +16,7 @@ from .tolerances import MASK_PIXELS, Tolerance, graph_tolerance
 Case = tuple[Mapping[str, Float32], Mapping[str, Float32]]
 
 
-def graph_checks(name: str, precision: str, cases: Iterable[Case], executor: Executor) -> list[Check]:
+def graph_checks(name: str, precision: str, cases: Iterable[Case], executor: Executor) -> list[OutputCheck]:
     """One check for every output of a graph, over all cases."""
     found: dict[str, list[Float32]] = {}
     expected: dict[str, list[Float32]] = {}
@@ -49,7 +49,7 @@ def _graph_mask(
     expected: Sequence[Float32],
     attention: Sequence[Float32],
     tolerance: Tolerance,
-) -> Check:
+) -> OutputCheck:
     away = sum(
         mask_flips(mine, theirs, map_, tolerance.max_abs)
         for mine, theirs, map_ in zip(found, expected, attention, strict=True)

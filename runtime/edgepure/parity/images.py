@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..intervals import clopper_pearson
 from ..types import Float32
-from .checks import Check, array_check, failed_check, mask_check
+from .checks import OutputCheck, array_check, failed_check, mask_check
 from .differences import difference, mask_difference
 from .executors import EngineExecutor, PresetRun
 from .tolerances import DECISION_CONFIDENCE, LOGITS_OVER_IMAGE, MASK_PIXELS, PLANS, image_tolerance
@@ -67,7 +67,7 @@ def image_checks(
     reference: PresetRun,
     deployed: PresetRun,
     executor: EngineExecutor,
-) -> list[Check]:
+) -> list[OutputCheck]:
     """Purified image, its logits, the mask, and the plans that SSNI chose.
 
     A mask pixel at the cut may flip, and a score norm at the border of two noise levels may choose the other one; then
@@ -84,7 +84,7 @@ def image_checks(
     if others:
         differing.append("plan")
         proven = clopper_pearson(others, len(images), DECISION_CONFIDENCE)[0]
-        more.append(Check(subject, "plans", proven, others / len(images), PLANS[precision]))
+        more.append(OutputCheck(subject, "plans", proven, others / len(images), PLANS[precision]))
     if differing:
         again = executor.trajectory(images, reference.plans, reference.mask, seed, ())
         deployed = replace(deployed, purified=again.purified, logits=executor.purifier.logits(again.purified))

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .checks import Check
-from .decisions import Decisions
+from .checks import OutputCheck
+from .decisions import LabelFlips
 from .drift import Drift
 
 #: passed or failed: something was compared. not recorded: the bundle has no vectors for this level. not run: it was
 #: left out, or a level below failed in a way that makes it impossible.
 Status = Literal["passed", "failed", "not recorded", "not run"]
 #: What a level is made of.
-Comparison = Check | Drift | Decisions
+Comparison = OutputCheck | Drift | LabelFlips
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Level:
         return f"level {self.number}, {self.title}: {self.status} ({story})"
 
     @property
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self) -> tuple[OutputCheck, ...]:
         """The level as lines of a table: one for each trajectory and each set of decisions."""
         return tuple(_line(part) for part in self.parts)
 
@@ -68,7 +68,7 @@ class Level:
         }  # fmt: skip
 
 
-def _line(part: Comparison) -> Check:
+def _line(part: Comparison) -> OutputCheck:
     if isinstance(part, Drift):
         return part.worst
-    return part.check if isinstance(part, Decisions) else part
+    return part.check if isinstance(part, LabelFlips) else part

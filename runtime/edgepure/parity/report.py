@@ -27,8 +27,8 @@ from ..report.page import (
 )
 from ..report.pictures import Picture
 from ..report.plots import histogram, log_lines
-from .checks import Check
-from .decisions import Decisions
+from .checks import OutputCheck
+from .decisions import LabelFlips
 from .drift import Drift
 from .findings import LayerFinding
 from .images import Differing
@@ -81,9 +81,9 @@ def _sections(found: Verification) -> list[Section]:
 
 
 def _level(level: Level) -> Section:
-    checks = [part for part in level.parts if isinstance(part, Check)]
+    checks = [part for part in level.parts if isinstance(part, OutputCheck)]
     drifts = [part for part in level.parts if isinstance(part, Drift)]
-    decisions = [part for part in level.parts if isinstance(part, Decisions)]
+    decisions = [part for part in level.parts if isinstance(part, LabelFlips)]
     parts: list[Part] = [_table(checks)] if checks else []
     if drifts:
         parts.append(Figures([_drift(part) for part in drifts]))
@@ -94,7 +94,7 @@ def _level(level: Level) -> Section:
     return Section(f"Level {level.number}: {level.title}, {level.status}", [_WHAT[level.title]], parts)
 
 
-def _table(checks: Sequence[Check]) -> Table:
+def _table(checks: Sequence[OutputCheck]) -> Table:
     numbers = ["max error", "mean error", "relative L2", "cosine", "mask"]
     rows = [
         [
@@ -121,7 +121,7 @@ def _drift(drift: Drift) -> Figure:
     return Figure(log_lines(drift.rows, series, "after row"), str(drift))
 
 
-def _decisions(decisions: Sequence[Decisions]) -> list[Part]:
+def _decisions(decisions: Sequence[LabelFlips]) -> list[Part]:
     numbers = ["Images", "Agreement", "Flips", "Ties", "Beyond both", "Accuracy"]
     rows: list[list[str | Cell]] = []
     plots = []

@@ -13,7 +13,7 @@ from ..bundle.selftest import PipelineVectors
 from ..errors import NotFiniteError, ProviderError
 from ..purify.purifier import Purifier
 from ..types import Float32, Progress
-from .checks import Check, failed_check
+from .checks import OutputCheck, failed_check
 from .decisions import compare_decisions
 from .drift import compare_rows
 from .executors import EngineExecutor, Executor, PresetRun, Trajectory, rows_to_keep
@@ -46,7 +46,7 @@ class ImageSet:
     labels: NDArray[np.int64] | None = None
 
 
-class SideBySide:
+class FourLevels:
     """A purifier and its reference. ``reference`` None: the recorded vectors."""
 
     def __init__(self, purifier: Purifier, reference: Executor | None, presets: Sequence[str] | None) -> None:
@@ -202,8 +202,8 @@ class SideBySide:
         if len({(s.preset, s.data) for s in self.differing}) < MOST_PRESETS:
             self.differing += most_differing(preset, data, images, expected, deployed, self.manifest.classes)
 
-    def _level_1(self) -> list[Check]:
-        return [part for part in self.parts["graphs"] if isinstance(part, Check)]
+    def _level_1(self) -> list[OutputCheck]:
+        return [part for part in self.parts["graphs"] if isinstance(part, OutputCheck)]
 
     def _explain_absence(self, pipelines: bool) -> None:
         if not pipelines:

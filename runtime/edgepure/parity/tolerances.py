@@ -71,7 +71,9 @@ def graph_tolerance(graph: str, precision: str) -> Tolerance:
     try:
         return GRAPHS[precision][graph]
     except KeyError:
-        raise ConfigError(f"there is no tolerance for the graph {graph!r} in {precision!r}") from None
+        raise ConfigError(
+            f"there is no tolerance for the graph {graph!r} in {precision!r}", code="E-tolerance"
+        ) from None
 
 
 def row_tolerance(precision: str, row: int) -> Tolerance:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .checks import Check
+from .checks import OutputCheck
 from .findings import LayerFinding
 from .images import Differing
 from .levels import Level
@@ -42,7 +42,7 @@ class Verification:
     differing: tuple[Differing, ...] = field(default=(), repr=False)
 
     @property
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self) -> tuple[OutputCheck, ...]:
         """All levels as lines of a table."""
         return tuple(check for level in self.levels for check in level.checks)
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..purify.purifier import load
 from ..types import Progress
 from .executors import EngineExecutor, Executor
-from .side_by_side import ImageSet, SideBySide
+from .side_by_side import FourLevels, ImageSet
 from .verification import RECORDED, Verification, Verifications
 
 
@@ -31,7 +31,7 @@ def verify(
     presets: Sequence[str] | None = None,
     on_progress: Progress | None = None,
 ) -> Verification:
-    """Check the hash of every file of a bundle, then compare what it computes with a reference.
+    """OutputCheck the hash of every file of a bundle, then compare what it computes with a reference.
 
     Args:
         bundle: the directory, or a `Bundle`, whose directory is then checked again.
@@ -56,13 +56,14 @@ def verify(
     if images and reference is None:
         raise ConfigError(
             "there is nothing to compare the images with: the recorded vectors know only their own; compare with "
-            "another provider or precision, or with PyTorch"
+            "another provider or precision, or with PyTorch",
+            code="E-verify-reference",
         )
     path = bundle.path if isinstance(bundle, Bundle) else bundle
     with load(path, provider, precision=precision, threads=threads) as purifier:
         for name in presets or ():
             purifier.preset(name)
-        compared = SideBySide(purifier, reference, presets)
+        compared = FourLevels(purifier, reference, presets)
         levels = compared.levels(images, pipelines, on_progress)
         manifest = purifier.bundle.manifest
         return Verification(

@@ -8,4 +8,5 @@ from .purifier import load as load
 from .results import Failure as Failure
 from .results import Result as Result
 from .results import Results as Results
+from .scores import Score as Score
 from .service import Service as Service

@@ -2,45 +2,219 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..bundle.bundle import Bundle
 from ..engines.base import Engine, Stepper
-from ..errors import BundleError
-from .turns import Turns
+from ..engines.open import open_engine
+from ..errors import BundleError, ConfigError, EdgepureError
+from ..methods.presets import MaskSpec, Preset
+from ..types import Float32
 
-Float32 = NDArray[np.float32]
+#: Opens the engine of a graph: (bundle, graph, provider, precision, threads).
+Opens = Callable[[Bundle, str, str, str, "int | None"], Engine]
+
+
+def open_from_bundle(bundle: Bundle, graph: str, provider: str, precision: str, threads: int | None) -> Engine:
+    """The engine of a graph as the bundle has it. Raises as `open_engine` does."""
+    return open_engine(bundle, graph, provider, precision=precision, threads=threads)
+
+
+class Turns:
+    """Turns at engines: one thread of the process that opened them, for one run.
+
+    Threads wait for each other, and whoever had the last turn lets those who wait go first. What could only give wrong
+    results or hang is an error.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._running = False
+        self._process = os.getpid()
+        self._last = self._depth = 0
+        self._waiting: set[int] = set()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a child of the one that opened the engines."""
+        return os.getpid() != self._process
+
+    @property
+    def wanted(self) -> bool:
+        """Whether another thread waits for its turn."""
+        return bool(self._waiting - {threading.get_ident()})
+
+    def check_process(self) -> None:
+        """Raise EdgepureError if this process was forked from the one that opened the engines."""
+        if self.forked:
+            raise EdgepureError(
+                "this purifier was opened before the process was forked, and engines do not survive that; open the "
+                "bundle in every worker process (gunicorn: without --preload, or in post_fork)",
+                code="E-forked",
+            )
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Keep other threads out.
+
+        Raises:
+            EdgepureError: this process was forked from the one that opened the engines.
+        """
+        self.check_process()  # before the lock is taken: whoever held it does not exist in a forked process
+        me = threading.get_ident()
+        while not self._depth and self._last == me and self.wanted:
+            time.sleep(0.0005)  # locks of Python are not fair: whoever asks again at once would get it again
+        self._waiting.add(me)
+        try:
+            self._lock.acquire()
+        finally:
+            self._waiting.discard(me)
+        try:
+            self._last, self._depth = me, self._depth + 1
+            yield
+        finally:
+            self._depth -= 1
+            self._lock.release()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other threads out, and callbacks of this one too: the slots hold the images of one run.
+
+        Raises:
+            EdgepureError: a run of this thread is going on, or as `shared`.
+        """
+        with self.shared():
+            if self._running:
+                raise EdgepureError(
+                    "the purifier is at work in this thread, so a callback or signal handler cannot purify or close; "
+                    "do it afterwards, or with another purifier",
+                    code="E-in-use",
+                )
+            self._running = True
+            try:
+                yield
+            finally:
+                self._running = False
 
 
 class OpenGraphs:
-    """The engines and the banks of slots of a purifier. After `close` the next use opens them anew.
+    """The engines and the banks of slots of a bundle. After `close` the next use opens them anew.
 
     Attributes:
-        turns: who may use them at the moment.
+        bundle, provider, precision, slots: as `Purifier` was given them.
+        image_shape: ``(C, H, W)``.
+        classes: names, in the order of the logits.
+        planner: from presets to rows.
+        turns: who may use the engines at the moment.
     """
 
-    def __init__(self, opens: Callable[[str], Engine], slots: int) -> None:
-        """``opens``: gives the engine of a graph, anew. ``slots``: as for `Engine.stepper`."""
-        self._opens, self._slots = opens, slots
+    def __init__(
+        self, bundle: Bundle, provider: str, precision: str, threads: int | None, slots: int, opens: Opens
+    ) -> None:
+        self.bundle, self.provider, self.precision, self.slots = bundle, provider, precision, slots
+        self.image_shape = bundle.manifest.image.shape
+        self.classes = bundle.manifest.classes
+        self.planner = bundle.manifest.planner()
+        self.turns = Turns()
+        self._threads, self._opens = threads, opens
         self._engines: dict[str, Engine] = {}
         self._steppers: dict[str, Stepper] = {}
-        self.turns = Turns()
+        self._held: list[tuple[str, int]] = []
 
     def engine(self, graph: str) -> Engine:
         """The engine of one graph."""
         if graph not in self._engines:
-            self._engines[graph] = self._opens(graph)
+            names = self.bundle.files_of(graph, self.precision)
+            held = self.bundle.hold(names)  # what was checked is what is opened, and stays what it is
+            try:
+                engine = self._opens(self.bundle, graph, self.provider, self.precision, self._threads)
+                for handle in self.bundle.hold(names):  # nor was it exchanged meanwhile
+                    os.close(handle)
+            except BaseException:
+                for handle in held:
+                    os.close(handle)
+                raise
+            self._engines[graph] = engine
+            self._held += zip(names, held, strict=True)
         return self._engines[graph]
 
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph."""
         if graph not in self._steppers:
-            self._steppers[graph] = self.engine(graph).stepper(self._slots)
+            self._steppers[graph] = self.engine(graph).stepper(self.slots)
         return self._steppers[graph]
 
-    def run(
+    def step_graph(self, preset: Preset) -> str:
+        """The graph that executes the rows of a preset.
+
+        Raises:
+            ConfigError: the bundle does not have it, or the preset's parameters do not fit its schedule.
+        """
+        graph = self.planner.plan(preset).graph
+        if graph not in self.bundle.manifest.graphs:
+            raise ConfigError(
+                f"the preset needs the graph {graph!r}, which this bundle does not have; "
+                "choose variance 'fixed_small' or export a learned-variance network",
+                code="E-config-graph",
+            )
+        return graph
+
+    def logits(self, images: Float32) -> Float32:
+        """The plain classifier: ``[B, C, H, W]`` float32 in [0, 1] -> ``[B, N]`` float32.
+
+        Raises:
+            ImageError: the batch has another shape or dtype.
+        """
+        parts = [images[i : i + 64] for i in range(0, len(images), 64)] or [images]
+        classes = len(self.classes)
+        return np.concatenate(
+            [self._run("classifier", {"image": part}, {"logits": (len(part), classes)})["logits"] for part in parts]
+        )
+
+    def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
+        """Logits ``[B, N]``, mask ``[B, 1, H, W]`` (0 or 1) and fused attention map ``[B, 1, H, W]`` of images
+        ``[B, C, H, W]`` float32 in [0, 1].
+
+        Raises:
+            ConfigError: the bundle has no mask graph.
+            ImageError: the batch has another shape or dtype.
+        """
+        if "mask" not in self.bundle.manifest.graphs:
+            raise ConfigError(
+                "this bundle has no mask graph; export the classifier with blocks to tap", code="E-config-graph"
+            )
+        full = np.ones(len(images), np.float32)
+        threshold = mask.threshold if mask.threshold is not None else 0.0
+        feeds = {
+            "image": images,
+            "threshold": full * np.float32(threshold),
+            "area": full * np.float32(mask.area_input(self.image_shape[1] * self.image_shape[2])),
+            "rule": full * np.float32(mask.rule == "softmax"),
+        }
+        map_shape = (len(images), 1, *self.image_shape[1:])
+        shapes = {"logits": (len(images), len(self.classes)), "mask": map_shape, "attention": map_shape}
+        return self._run("mask", feeds, shapes)
+
+    def check_files(self) -> None:
+        """Raise BundleError if a file of an open engine was written to: engines map their weights, and would use them.
+
+        A bundle that takes the place of this one by a rename does no harm: the old files stay until they are closed.
+        """
+        for name, handle in self._held:
+            if not self.bundle.unchanged(name, handle):
+                raise BundleError(
+                    f"{self.bundle.path / name} was written to while it was in use; put a new bundle in its place by "
+                    "renaming it, and load that",
+                    code="E-bundle-changed",
+                )
+
+    def _run(
         self, graph: str, feeds: Mapping[str, Float32], shapes: Mapping[str, tuple[int, ...]]
     ) -> dict[str, Float32]:
         """One call of a graph; its outputs have these shapes.
@@ -50,12 +224,14 @@ class OpenGraphs:
             ImageError: an input has another shape or dtype than the graph takes.
         """
         with self.turns.shared():
+            self.check_files()
             found = self.engine(graph).run(feeds)
         for name, shape in shapes.items():
             if found[name].shape != shape:
                 raise BundleError(
                     f"the graph {graph} gives {name} of the shape {list(found[name].shape)}, expected {list(shape)}; "
-                    "export the bundle again"
+                    "export the bundle again",
+                    code="E-bundle-graph",
                 )
         return found
 
@@ -68,5 +244,8 @@ class OpenGraphs:
             parts = (*self._steppers.values(), *self._engines.values())
             self._steppers.clear()
             self._engines.clear()
+            held, self._held = self._held, []
+            for _, handle in held:
+                os.close(handle)
             for part in parts:
                 part.close()

@@ -7,7 +7,7 @@ images leave, waiting ones enter. Nobody waits for the slowest.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..engines.base import Stepper
 from ..errors import EdgepureError, NotFiniteError
-from ..rows.noise import RowNoise
+from ..rows.noise import NoiseSource, RowNoise
 from ..rows.plan import Plan
 from ..types import Float32
 
@@ -72,8 +72,9 @@ class InFlight:
         self,
         jobs: Iterable[Job | None],
         done: Done,
-        on_tick: Callable[[int], None] | None = None,
+        on_tick: Callable[[int], object] | None = None,
         failed: Failed | None = None,
+        dropped: Callable[[Job], bool] | None = None,
     ) -> None:
         """Execute jobs until none is left.
 
@@ -83,6 +84,8 @@ class InFlight:
             done: called for every finished job, in the order in which they finish.
             on_tick: called after each tick, when its finished jobs are done, with the number of rows that it executed.
             failed: called for a job with NaN or infinite values; the others go on. None: that is an error.
+            dropped: asked after each tick whether nobody wants a job any more: then its slot is free again, and neither
+                ``done`` nor ``failed`` hears of it.
 
         Raises:
             NotFiniteError: the model gave NaN or infinite values.
@@ -124,9 +127,10 @@ class InFlight:
                 job = active[slot]
                 if job.watch is not None:
                     job.watch(job, job._row - 1, stepper.state(slot))
-                if job._row < len(job.plan.rows):
+                unwanted = dropped is not None and dropped(job)
+                if job._row < len(job.plan.rows) and not unwanted:
                     continue
-                result = self._finish(job, stepper.state(slot), failed)
+                result = None if unwanted else self._finish(job, stepper.state(slot), failed)
                 last = len(active) - 1
                 if slot != last:
                     stepper.move(last, slot)
@@ -173,6 +177,49 @@ class InFlight:
                 "the plan uses the network's learned variance, but the step graph has none; "
                 "export the model with its 6 output channels, or choose variance 'fixed_small'"
             )
+
+
+def run_images(
+    stepper: Stepper,
+    images: Float32,
+    plans: Sequence[Plan],
+    source: NoiseSource,
+    done: Callable[[int, Float32], None],
+    *,
+    masks: Float32 | None = None,
+    ids: Sequence[int] | None = None,
+    probe: bool = False,
+    watch: Callable[[int, int, Float32], None] | None = None,
+) -> Counters:
+    """Execute one plan on each image, all in flight together.
+
+    Args:
+        stepper: the slots.
+        images: ``[B, C, H, W]`` float32 in [0, 1].
+        plans: one for each image.
+        source: image i is image ``ids[i]`` of its stream; None: 0, 1, 2, ...
+        done: called with (image, result ``[C, H, W]`` in model range), in the order in which they finish.
+        masks: ``[B, 1, H, W]`` float32, 1 inside; None: ones.
+        probe: the plans measure, so their noise is that of the probes.
+        watch: called with (image, row, state ``[C, H, W]`` in model range) after each row.
+
+    Raises:
+        NotFiniteError: the model gave NaN or infinite values.
+    """
+
+    def jobs() -> Iterator[Job]:
+        for i, (image, plan) in enumerate(zip(images, plans, strict=True)):
+            mask = None if masks is None else masks[i]
+            noise = source.for_image(plan, i if ids is None else ids[i], 0, mask, image.shape, probe=probe)
+            seen = None if watch is None else lambda job, row, state: watch(job.tag, row, state)
+            yield Job(plan, noise, 2.0 * image - 1.0, mask, tag=i, watch=seen)
+
+    def finished(job: Job, x: Float32) -> None:
+        done(job.tag, x)
+
+    inflight = InFlight(stepper)
+    inflight.run(jobs(), finished)
+    return inflight.counters
 
 
 def _load_row(stepper: Stepper, slot: int, job: Job) -> None:

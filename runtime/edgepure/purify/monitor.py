@@ -14,6 +14,7 @@ merely unusual (another camera, another subject) are flagged too.
 
 from __future__ import annotations
 
+import math
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from ..errors import ConfigError
 from ..intervals import clopper_pearson
 from ..methods import EpsSpec
 
+#: The chance that `is_unusual` is ever true of a service whose traffic is ordinary.
+FALSE_ALARMS = 0.05
 #: Upper bounds of the p-value histogram. On clean images every tenth holds a tenth of them, about.
 BUCKETS = tuple(k / 10 for k in range(1, 11))
 
@@ -60,10 +63,29 @@ class Reference:
 
 def reference_of(calibration: Calibration | None, probe: EpsSpec, precision: str) -> Reference | None:
     """The reference of a probe on graphs of a precision; None if it was not calibrated there."""
-    if calibration is None or calibration.precision != precision:
-        return None
-    measured = calibration.find(probe)
+    measured = None if calibration is None else calibration.find(probe, precision)
     return Reference(measured.sample) if measured is not None and measured.sample else None
+
+
+def is_unusual(flagged: int, images: int, flag_rate: float, reference: int) -> bool:
+    """Whether so many flagged images say that the traffic is not what was calibrated.
+
+    The calibration is a sample, too: with ``m`` reference norms, of which the ``k`` smallest and largest are flagged,
+    the share that is flagged of ordinary traffic is itself drawn from Beta(2k, m + 1 - 2k). The counts are weighed
+    against that (beta-binomial) with a share that may be anything, as a test martingale (Ville 1939; Ramdas et al.
+    2023): on ordinary traffic this ever becomes true with a chance of at most `FALSE_ALARMS`, however often it is asked
+    and however long the service runs. ``benchmarks/monitor_rates.py`` simulates it.
+    """
+    flags = 2 * math.floor(flag_rate * (reference + 1) / 2 + 1e-9)
+    if not images or not 0 < flags <= reference or flagged <= flag_rate * images:
+        return False
+    a, b = float(flags), float(reference + 1 - flags)
+    evidence = _log_beta(1.0 + flagged, 1.0 + images - flagged) - _log_beta(a + flagged, b + images - flagged)
+    return evidence + _log_beta(a, b) > -math.log(FALSE_ALARMS)  # the logarithm of Beta(1, 1) is 0
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
 class Monitor:
@@ -74,6 +96,7 @@ class Monitor:
     Args:
         calibration: the bundle's.
         flag_rate: false-positive rate, in (0, 1).
+        precision: of the graphs whose images are watched; None: that of the calibration.
         probe: measure images of presets without SSNI with the calibrated probe. It costs that probe's UNet calls for
             every image. False: such a preset is an error, because it has no score norm.
 
@@ -81,13 +104,21 @@ class Monitor:
         ConfigError: the rate is out of range, or so small that the reference could never reach it.
     """
 
-    def __init__(self, calibration: Calibration, flag_rate: float = 0.01, *, probe: bool = False) -> None:
-        if not 0.0 < flag_rate < 1.0:
-            raise ConfigError(f"flag rate {flag_rate} must be between 0 and 1, for example 0.01")
+    def __init__(
+        self, calibration: Calibration, flag_rate: float = 0.01, *, probe: bool = False, precision: str | None = None
+    ) -> None:
+        if isinstance(flag_rate, bool) or not isinstance(flag_rate, int | float) or not 0.0 < flag_rate < 1.0:
+            raise ConfigError(
+                f"flag rate {flag_rate!r:.40} must be a number between 0 and 1, for example 0.01",
+                code="E-config-flag-rate",
+            )
+        precision = precision or calibration.precision
         self.calibration = calibration
         self.flag_rate = flag_rate
         self.probe = calibration.chosen if probe else None
-        self.check(calibration.chosen, reference_of(calibration, calibration.chosen, calibration.precision))
+        reference = reference_of(calibration, calibration.chosen, precision)
+        self.check(calibration.chosen, reference)
+        self._kept = 0 if reference is None else len(reference)
         self._lock = threading.Lock()
         self._images = self._flagged = self._unet_calls = 0
         self._buckets = [0] * len(BUCKETS)
@@ -127,21 +158,21 @@ class Monitor:
     def to_dict(self) -> dict[str, Any]:
         """The counters as plain data for JSON.
 
-        ``flagged_interval`` is the 95 % Clopper-Pearson interval of the share that was flagged. Where it lies above
-        ``flag_rate`` the traffic is not what was calibrated.
+        ``flagged_interval`` is the 95 % Clopper-Pearson interval of the share that was flagged. ``unusual_traffic``
+        says that more is flagged than images like those of the calibration explain (`is_unusual`).
         """
         with self._lock:
-            low, high = clopper_pearson(self._flagged, self._images) if self._images else (0.0, 1.0)
-            return {
-                "flag_rate": self.flag_rate,
-                "images": self._images,
-                "flagged": self._flagged,
-                "flagged_interval": [low, high],
-                "unusual_traffic": low > self.flag_rate,
-                "unet_calls": self._unet_calls,
-                "p_value_counts": {f"{bound:g}": n for bound, n in zip(BUCKETS, self._buckets, strict=True)},
-                "calibrated": self.calibration.created.isoformat(),
-            }
+            images, flagged, calls, buckets = self._images, self._flagged, self._unet_calls, list(self._buckets)
+        return {
+            "flag_rate": self.flag_rate,
+            "images": images,
+            "flagged": flagged,
+            "flagged_interval": list(clopper_pearson(flagged, images) if images else (0.0, 1.0)),
+            "unusual_traffic": is_unusual(flagged, images, self.flag_rate, self._kept),
+            "unet_calls": calls,
+            "p_value_counts": {f"{bound:g}": n for bound, n in zip(BUCKETS, buckets, strict=True)},
+            "calibrated": self.calibration.created.isoformat(),
+        }
 
     def prometheus(self) -> str:
         """The counters in the Prometheus text exposition format, version 0.0.4."""

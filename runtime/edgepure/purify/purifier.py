@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, NoReturn
@@ -13,22 +13,23 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..engines.base import Engine, Stepper
 from ..engines.kinds import check_variant
-from ..engines.open import open_engine
 from ..errors import ConfigError, NotFiniteError
-from ..images.load import load_images
+from ..images.load import Order, Resize, check_options, load_images
 from ..methods import EpsSpec
-from ..methods.planner import Planner
 from ..methods.presets import MaskSpec, Preset, VoteSpec
 from ..rows.noise import NoiseSource, noise_source
 from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
-from .graphs import OpenGraphs
-from .inflight import Counters, InFlight, Job
+from ..types import Float32, Progress
+from .certify import Certificate, Certifier, CertifySettings
+from .graphs import OpenGraphs, Opens, open_from_bundle
+from .inflight import Counters, run_images
 from .monitor import Monitor
-from .request import Progress, Request, check_images
-from .results import Failure, Results
+from .request import Request, check_images
+from .results import Failure, Result, Results
 
-Float32 = NDArray[np.float32]
+#: More threads than any processor has cores only take memory; so do more slots.
+MOST_THREADS, MOST_SLOTS = 512, 4096
 
 
 def load(
@@ -59,6 +60,18 @@ def load(
     return Purifier(Bundle.open(path, verify=verify), provider, precision=precision, threads=threads, slots=slots)
 
 
+def check_counts(threads: object, slots: object) -> None:
+    """Raise ConfigError unless these are numbers of threads (or None) and of slots that a machine can have."""
+    for name, value, most, what in (
+        ("threads", threads, MOST_THREADS, "it is the number of CPU threads of one call, or None"),
+        ("slots", slots, MOST_SLOTS, "it is the number of images that share a UNet call"),
+    ):
+        if value is None and name == "threads":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise ConfigError(f"{name} is {value!r:.40}, expected 1 to {most}: {what}", code=f"E-config-{name}")
+
+
 class Purifier:
     """A bundle on an engine. Use `load` to make one, and ``with`` to give its memory back.
 
@@ -75,22 +88,26 @@ class Purifier:
         precision: str = "fp32",
         threads: int | None = None,
         slots: int = 8,
+        opens: Opens = open_from_bundle,
     ) -> None:
-        if slots < 1:
-            raise ConfigError(f"slots {slots} must be at least 1: it is the number of images that share a UNet call")
+        """The arguments are those of `load`. ``opens`` opens the engines: somebody else's, or of other graphs."""
+        check_counts(threads, slots)
+        for name, value, kind in (
+            ("bundle", bundle, Bundle),
+            ("provider", provider, str),
+            ("precision", precision, str),
+        ):
+            if not isinstance(value, kind):
+                raise ConfigError(f"{name} is {value!r:.80}, expected a {kind.__name__}", code="E-config-type")
         self.bundle = bundle
         self.provider = provider
         self.precision = precision
         check_variant(bundle.manifest, precision, provider)  # a variant that is not there is an error now
         self.slots = slots
-        manifest = bundle.manifest
-        self.image_shape = (manifest.image.channels, manifest.image.height, manifest.image.width)
-        self.classes = tuple(manifest.classes)
-        self.schedule: NoiseSchedule = manifest.schedule.build()
-        self.planner = Planner(self.schedule, int(np.prod(self.image_shape)))
-        self._threads = threads
-        self._graphs = OpenGraphs(self._open, slots)
-        self.turns = self._graphs.turns
+        self.graphs = OpenGraphs(bundle, provider, precision, threads, slots, opens)
+        self.image_shape, self.classes = self.graphs.image_shape, self.graphs.classes
+        self.planner, self.turns = self.graphs.planner, self.graphs.turns
+        self.schedule: NoiseSchedule = self.planner.schedule
         self.counters = Counters()
         self.engine("classifier")  # a provider that is not active is an error now, not at the first image
         if precision != "fp32":
@@ -113,13 +130,15 @@ class Purifier:
             preset = self.bundle.manifest.default_preset
         if isinstance(preset, str):
             if preset not in self.presets:
-                raise ConfigError(f"no preset {preset!r} in this bundle; it has {', '.join(sorted(self.presets))}")
+                known = ", ".join(sorted(self.presets))
+                raise ConfigError(f"no preset {preset!r} in this bundle; it has {known}", code="E-preset-unknown")
             chosen = self.presets[preset]
         else:
-            chosen = preset if isinstance(preset, Preset) else Preset.parse(dict(preset))
+            chosen = preset if isinstance(preset, Preset) else Preset.parse(preset)
         if votes is not None:
-            if votes < 1:
-                raise ConfigError(f"votes {votes} must be at least 1")
+            if isinstance(votes, bool) or not isinstance(votes, int | np.integer) or not 1 <= votes <= 1000:
+                raise ConfigError(f"votes is {votes!r:.40}, expected a number from 1 to 1000", code="E-config-votes")
+            votes = int(votes)
             chosen = chosen.model_copy(update={"votes": VoteSpec(count=votes, rule=chosen.votes.rule)})
         return chosen
 
@@ -143,12 +162,12 @@ class Purifier:
                 "this bundle is not calibrated, so there are no clean score norms to compare with; run `edgepure "
                 "calibrate` on it"
             )
-        if calibration.precision != self.precision:
+        if self.precision not in calibration.precisions:
             raise ConfigError(
-                f"this bundle was calibrated in {calibration.precision} and runs in {self.precision} here; run "
+                f"this bundle was calibrated in {', '.join(calibration.precisions)}, but runs in {self.precision}; run "
                 f"`edgepure calibrate` with --precision {self.precision}, or load it with that of the calibration"
             )
-        return Monitor(calibration, flag_rate, probe=probe)
+        return Monitor(calibration, flag_rate, probe=probe, precision=self.precision)
 
     # ---- what can be done ---------------------------------------------------------------------------------------
 
@@ -159,7 +178,8 @@ class Purifier:
         *,
         votes: int | None = None,
         noise: NoiseSource | int | None = None,
-        resize: bool = False,
+        resize: Resize = False,
+        order: Order = "rgb",
         on_error: str = "raise",
         on_progress: Progress | None = None,
         monitor: Monitor | None = None,
@@ -173,16 +193,18 @@ class Purifier:
             votes: independent purifications of each image; None: as the preset says.
             noise: None draws fresh secret noise (the default, and the only safe choice for untrusted requests); an
                 int is a seed; or a `NoiseSource`. Image i of this call is image i of the stream.
-            resize: resize images of another size instead of refusing them.
+            resize: what is done with images of another size: False refuses them; ``squash`` (True) stretches, ``crop``
+                takes the middle, ``pad`` puts black around.
+            order: of the colours in arrays: ``rgb``, or ``bgr`` as OpenCV has them.
             on_error: ``raise``, or ``collect``: do the good images and list the bad ones in ``results.failures``.
-            on_progress: called with (images done, images in all).
+            on_progress: called with the share of the images that is done, and words.
             monitor: flags results whose score norm is off-distribution, and counts them; see `monitor`.
 
         Raises:
             ImageError: an image has the wrong size, channels, dtype or range, or cannot be read.
             ConfigError: the preset is unknown or its parameters are out of range, or the monitor cannot watch it.
         """
-        loaded = load_images(images, self.bundle.manifest.image, resize=resize, on_error=on_error)
+        loaded = load_images(images, self.bundle.manifest.image, resize=resize, order=order, on_error=on_error)
         results = self.run(
             loaded.images,
             preset,
@@ -201,7 +223,8 @@ class Purifier:
         preset: str | Preset | Mapping[str, Any] | None = None,
         *,
         noise: NoiseSource | int | None = None,
-        resize: bool = False,
+        resize: Resize = False,
+        order: Order = "rgb",
         on_error: str = "raise",
         on_progress: Progress | None = None,
     ) -> Results:
@@ -210,8 +233,52 @@ class Purifier:
         The arguments and errors are those of `classify`; the purified image is classified as well.
         """
         return self.classify(
-            images, preset, votes=1, noise=noise, resize=resize, on_error=on_error, on_progress=on_progress
+            images, preset, votes=1, noise=noise, resize=resize, order=order, on_error=on_error, on_progress=on_progress
         )
+
+    def stream(
+        self,
+        frames: Iterable[Any],
+        preset: str | Preset | Mapping[str, Any] | None = None,
+        *,
+        votes: int | None = None,
+        noise: NoiseSource | int | None = None,
+        resize: Resize = False,
+        order: Order = "rgb",
+        monitor: Monitor | None = None,
+    ) -> Iterator[Result | Failure]:
+        """Purify and classify a source that need not end: a camera, a queue, a generator.
+
+        Results come in the order of the frames, each as soon as it is done. Frames are taken one at a time: nothing is
+        read ahead, so the latest frame is the one that is answered. For several sources at a time use a `Service`.
+
+        Args:
+            frames: images as `classify` takes them, one each. One that cannot be used gives a `Failure` in its place.
+            preset, votes, resize, order, monitor: as for `classify`.
+            noise: as for `classify`; frame i is image i of the stream. None: a fresh key for every frame.
+
+        Raises:
+            ConfigError: as `classify`, now and not at the first frame.
+        """
+        if not isinstance(frames, Iterable):
+            raise ConfigError(f"frames is {frames!r:.80}, expected a source of images", code="E-config-option")
+        chosen, source = self.preset(preset, votes), None if noise is None else noise_source(noise)
+        check_options(resize, order, "collect")
+        self.planner.plan(chosen)
+
+        def answers() -> Iterator[Result | Failure]:
+            for number, frame in enumerate(frames):
+                image = self.bundle.manifest.image
+                loaded = load_images([frame], image, resize=resize, order=order, on_error="collect")
+                if loaded.failures or len(loaded) != 1:
+                    reason = loaded.failures[0].reason if loaded.failures else f"it holds {len(loaded)} images"
+                    yield Failure(str(number), reason)
+                else:
+                    yield self.run(
+                        loaded.images, chosen, noise=source, names=[str(number)], ids=[number], monitor=monitor
+                    )[0]
+
+        return answers()
 
     def logits(self, images: Float32) -> Float32:
         """The plain classifier, without purification: ``[B, C, H, W]`` float32 in [0, 1] -> ``[B, N]`` float32.
@@ -219,13 +286,7 @@ class Purifier:
         Raises:
             ImageError: the batch has another shape or dtype.
         """
-        parts = [images[i : i + 64] for i in range(0, len(images), 64)] or [images]
-        return np.concatenate(
-            [
-                self._graphs.run("classifier", {"image": part}, {"logits": (len(part), len(self.classes))})["logits"]
-                for part in parts
-            ]
-        )
+        return self.graphs.logits(images)
 
     def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
         """Logits ``[B, N]``, mask ``[B, 1, H, W]`` (0 or 1) and fused attention map ``[B, 1, H, W]`` of images
@@ -235,19 +296,7 @@ class Purifier:
             ConfigError: the bundle has no mask graph.
             ImageError: the batch has another shape or dtype.
         """
-        if "mask" not in self.bundle.manifest.graphs:
-            raise ConfigError("this bundle has no mask graph; export the classifier with blocks to tap")
-        full = np.ones(len(images), np.float32)
-        threshold = mask.threshold if mask.threshold is not None else 0.0
-        feeds = {
-            "image": images,
-            "threshold": full * np.float32(threshold),
-            "area": full * np.float32(mask.area_input(self.image_shape[1] * self.image_shape[2])),
-            "rule": full * np.float32(mask.rule == "softmax"),
-        }
-        map_shape = (len(images), 1, *self.image_shape[1:])
-        shapes = {"logits": (len(images), len(self.classes)), "mask": map_shape, "attention": map_shape}
-        return self._graphs.run("mask", feeds, shapes)
+        return self.graphs.attention(images, mask)
 
     def score_norms(
         self,
@@ -271,22 +320,16 @@ class Purifier:
         if probe is None:
             raise ConfigError("the preset has no SSNI, so it has no probe to measure score norms with")
         check_images(images, self.image_shape)
-        source, norms = noise_source(noise), np.zeros(len(images))
+        if ids is not None and len(ids) != len(images):
+            raise ConfigError(f"{len(ids)} ids for {len(images)} images; give one for each", code="E-config-count")
+        norms = np.zeros(len(images))
 
-        def done(job: Job, x: Float32) -> None:
-            norms[job.tag] = np.linalg.norm(x.astype(np.float64))
+        def done(image: int, x: Float32) -> None:
+            norms[image] = np.linalg.norm(x.astype(np.float64))
 
-        jobs = (
-            Job(
-                probe,
-                source.for_image(probe, i if ids is None else ids[i], 0, None, self.image_shape, probe=True),
-                2.0 * image - 1.0,
-                tag=i,
-            )
-            for i, image in enumerate(images)
-        )
         with self.turns.alone():
-            InFlight(self.stepper("step")).run(jobs, done)
+            plans = [probe] * len(images)
+            run_images(self.stepper("step"), images, plans, noise_source(noise), done, ids=ids, probe=True)
         return norms
 
     def run(
@@ -314,13 +357,68 @@ class Purifier:
             NotFiniteError: the model gave NaN or infinite values.
         """
         chosen = self.preset(preset, votes)
+        check_images(images, self.image_shape)
         with self.turns.alone():
             sources = [noise_source(noise)] * len(images)
-            request = Request(self, images, chosen, sources, names, ids, on_progress, monitor)
+            request = Request(self.graphs, images, chosen, sources, names, ids, on_progress, monitor)
             try:
-                return request.results(on_rows)
+                results = request.results(on_rows)
             except NotFiniteError as error:
                 raise self.explained(error, chosen) from None
+            self.counters = request.counters
+            return results
+
+    def certify(
+        self,
+        images: Any,
+        preset: str | Preset | Mapping[str, Any] | None = None,
+        *,
+        n: int = 10_000,
+        n0: int = 100,
+        alpha: float = 0.001,
+        radius: float | None = None,
+        noise: NoiseSource | int | None = None,
+        resize: bool = False,
+        on_progress: Progress | None = None,
+        on_certificate: Callable[[int, Certificate], object] | None = None,
+    ) -> list[Certificate]:
+        """Certified L2 radii of the smoothed answer to images, on this engine and in this precision.
+
+        The smoothed answer is the one that most purifications of an image give. Images of 8 bits and a preset that sees
+        its input once (method ``smooth``) get noise on the grid of their levels: an exact certificate. See
+        docs/certificates.md for what is proven, and for what is not.
+
+        Args:
+            images: as for `classify`; image i of this call is image i of the noise stream.
+            preset: one whose certified sigma exists, see `Plan.certified_sigma`; its votes do not matter here.
+            n: answers that are counted for each image. With ``radius``: at most.
+            n0: answers that choose the class before.
+            alpha: an image's certificate is wrong with this probability at most.
+            radius: stop the counting of an image as soon as this radius is settled, either way.
+            noise: as for `classify`.
+            resize: resize images of another size; the certificate is about the resized ones.
+            on_progress: called with the share of images, and words.
+            on_certificate: called with (position, certificate) for every image that is done.
+
+        Raises:
+            ConfigError: the preset has no certificate, with the reason; or a number is out of range.
+            ImageError: an image cannot be used.
+            NotFiniteError: the model gave NaN or infinite values.
+        """
+        certifier = Certifier(self.graphs, self.preset(preset), CertifySettings(n, n0, alpha, radius))
+        loaded = load_images(images, self.bundle.manifest.image, resize=resize)
+        found: dict[int, Certificate] = {}
+
+        def done(index: int, certificate: Certificate) -> None:
+            found[index] = certificate
+            if on_certificate is not None:
+                on_certificate(index, certificate)
+            if on_progress is not None:
+                on_progress(len(found) / len(loaded), f"{len(found)} of {len(loaded)} images")
+
+        with self.turns.alone():
+            certifier.run(loaded.images, noise_source(noise), loaded.names, done)
+        return [found[index] for index in range(len(loaded))]
 
     def explained(self, error: NotFiniteError, preset: Preset) -> NotFiniteError:
         """The error with the preset's name, and with what to do about the variant."""
@@ -343,23 +441,20 @@ class Purifier:
 
     # ---- engines ------------------------------------------------------------------------------------------------
 
-    def _open(self, graph: str) -> Engine:
-        return open_engine(self.bundle, graph, self.provider, precision=self.precision, threads=self._threads)
-
     def engine(self, graph: str) -> Engine:
         """The engine of one graph, opened at first use."""
-        return self._graphs.engine(graph)
+        return self.graphs.engine(graph)
 
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph, opened at first use."""
-        return self._graphs.stepper(graph)
+        return self.graphs.stepper(graph)
 
     def close(self) -> None:
         """Give the memory of the engines back, when the calls of other threads are done. May be called again.
 
         The next call opens the engines anew. In a forked process nothing is done: the engines are the parent's.
         """
-        self._graphs.close()
+        self.graphs.close()
 
     def __enter__(self) -> Purifier:
         return self

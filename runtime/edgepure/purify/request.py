@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +15,21 @@ from ..errors import ConfigError, ImageError
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource
 from ..rows.plan import Plan
-from .inflight import InFlight, Job
+from ..types import Float32, Progress
+from .ballot import Ballot
+from .graphs import OpenGraphs
+from .inflight import Counters, InFlight, Job
 from .monitor import Monitor, reference_of
 from .results import Result, Results, decide
+from .submissions import Status, Submission
 
-if TYPE_CHECKING:
-    from .purifier import Purifier
 
-Float32 = NDArray[np.float32]
+class Tag(NamedTuple):
+    """Whose job it is: vote ``vote`` of an image of a request; -1 is the probe."""
 
-#: Called with (images finished, images in all).
-Progress = Callable[[int, int], None]
+    request: Request
+    image: int
+    vote: int
 
 
 @dataclass
@@ -41,57 +46,74 @@ class ImageState:
     unet_calls: int = 0
     started: float = 0.0
     seconds: float = 0.0
+    asked: int = 0
+    ballot: Ballot | None = None
     purified: dict[int, Float32] = field(default_factory=dict)
     logits: dict[int, Float32] = field(default_factory=dict)
 
 
 class Request:
-    """One call of `Purifier.run`. ``sources``: of each image the source of its noise, of which it is image ``ids``."""
+    """Images that are purified together: a call of `Purifier.run`, or submissions to a `Service` that waited together.
+
+    Args:
+        graphs: what computes.
+        images: ``[B, C, H, W]`` float32 in [0, 1].
+        preset: what is done with them.
+        sources: of each image the source of its noise, of which it is image ``ids``.
+        names, ids: of each image; None: 0, 1, 2, ...
+        on_progress: called after each image.
+        monitor: counts and flags.
+        submissions: who waits for the result of each image; empty: the caller, for all of them.
+    """
 
     def __init__(
         self,
-        purifier: Purifier,
+        graphs: OpenGraphs,
         images: Float32,
         preset: Preset,
         sources: Sequence[NoiseSource],
-        names: Sequence[str] | None,
-        ids: Sequence[int] | None,
-        on_progress: Progress | None,
+        names: Sequence[str] | None = None,
+        ids: Sequence[int] | None = None,
+        on_progress: Progress | None = None,
         monitor: Monitor | None = None,
+        submissions: Sequence[Submission] = (),
     ) -> None:
-        check_images(images, purifier.image_shape)
+        check_images(images, graphs.image_shape)
+        if monitor is not None and not isinstance(monitor, Monitor):
+            raise ConfigError(f"monitor is {monitor!r:.80}, expected a Monitor", code="E-config-type")
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(images):
                 raise ConfigError(f"{len(given)} {what} for {len(images)} images; give one for each")
-        self._purifier, self._images, self._preset, self._sources = purifier, images, preset, sources
+        self._graphs, self._images, self._preset, self._sources = graphs, images, preset, sources
         self._ids = ids if ids is not None else range(len(images))
         self._names = names if names is not None else [str(i) for i in self._ids]
         self._progress = on_progress
-        self._chunk = max(purifier.slots, 16)
-        self._left = len(images) * preset.votes.count
+        self.counters = Counters()
+        self._chunk = max(graphs.slots, 16)
+        sequential = preset.votes.sequential
+        self._first_votes = preset.votes.count if sequential is None else Ballot(sequential).fewest()
+        self._left = len(images) * self._first_votes  # votes that were asked for and are not purified
+        self._more: deque[Job] = deque()
         self._state: dict[int, ImageState] = {}
         self._to_classify: list[tuple[int, int]] = []
         self._results: dict[int, Result] = {}
-        self._monitor = monitor
+        self._monitor, self._submissions = monitor, submissions
         extra = monitor.probe if monitor is not None and preset.ssni is None else None
         spec = preset.ssni.probe if preset.ssni is not None else extra
-        self._probe = None if spec is None else purifier.planner.rows(spec)
+        self._probe = None if spec is None else graphs.planner.rows(spec)
         self._monitor_calls = 0 if extra is None else extra.unet_calls
-        calibration = purifier.bundle.manifest.calibration
-        self._reference = None if spec is None else reference_of(calibration, spec, purifier.precision)
+        calibration = graphs.bundle.manifest.calibration
+        self._reference = None if spec is None else reference_of(calibration, spec, graphs.precision)
         if monitor is not None:
             monitor.check(spec, self._reference)
 
     def results(self, on_rows: Callable[[int], None] | None = None) -> Results:
         """Run it alone, and wait for it."""
-        inflight = InFlight(self._purifier.stepper(step_graph(self._purifier, self._preset)))
+        self._graphs.check_files()
+        inflight = InFlight(self._graphs.stepper(self._graphs.step_graph(self._preset)))
         inflight.run(self.jobs(), self.done, on_rows)
-        self._purifier.counters = inflight.counters
+        self.counters = inflight.counters
         return Results(self._results[i] for i in range(len(self._images)))
-
-    def result(self, index: int) -> Result | None:
-        """The result of an image; None as long as it is not classified."""
-        return self._results.get(index)
 
     def jobs(self) -> Iterator[Job]:
         """Jobs in the order of the images; masks are computed for a chunk of images at a time."""
@@ -100,34 +122,48 @@ class Request:
             masks: Float32 | None = None
             plain: NDArray[np.int64] | None = None
             if self._preset.mask is not None:
-                seen = self._purifier.attention(chunk, self._preset.mask)
+                seen = self._graphs.attention(chunk, self._preset.mask)
                 masks, plain = seen["mask"], seen["logits"].argmax(axis=1)
             for offset, image in enumerate(chunk):
                 index = start + offset
+                if self._over(index):
+                    continue
                 state = ImageState(2.0 * image - 1.0, None if masks is None else masks[offset])
                 if plain is not None:
                     state.plain_label = int(plain[offset])
                 state.started = perf_counter()
                 self._state[index] = state
                 if self._probe is None:
-                    yield from self._votes(index, self._purifier.planner.plan(self._preset))
+                    yield from self._votes(index, self._graphs.planner.plan(self._preset))
                 else:
                     state.unet_calls = self._probe.unet_calls
                     noise = self._sources[index].for_image(
-                        self._probe, self._ids[index], 0, None, self._purifier.image_shape, probe=True
+                        self._probe, self._ids[index], 0, None, self._graphs.image_shape, probe=True
                     )
-                    yield Job(self._probe, noise, state.ref, None, tag=(index, -1))
+                    yield Job(self._probe, noise, state.ref, None, tag=Tag(self, index, -1))
 
     def _votes(self, index: int, plan: Plan) -> Iterator[Job]:
         state = self._state[index]
         state.plan = plan
-        for vote in range(self._preset.votes.count):
-            noise = self._sources[index].for_image(plan, self._ids[index], vote, state.mask, self._purifier.image_shape)
-            yield Job(plan, noise, state.ref, state.mask, tag=(index, vote))
+        if self._preset.votes.sequential is not None:
+            state.ballot = Ballot(self._preset.votes.sequential)
+        yield from self._ask(index, plan, self._first_votes)
+
+    def _ask(self, index: int, plan: Plan, count: int) -> Iterator[Job]:
+        """Jobs of so many further votes."""
+        state = self._state[index]
+        first, state.asked = state.asked, state.asked + count
+        for vote in range(first, first + count):
+            if self._over(index):
+                return
+            noise = self._sources[index].for_image(plan, self._ids[index], vote, state.mask, self._graphs.image_shape)
+            yield Job(plan, noise, state.ref, state.mask, tag=Tag(self, index, vote))
 
     def done(self, job: Job, x: Float32) -> Iterator[Job] | None:
         """Take the result of a job; after a probe, the jobs that follow from it."""
-        index, vote = job.tag
+        _, index, vote = job.tag
+        if self._over(index):
+            return None
         state = self._state[index]
         if vote < 0:
             state.score_norm = float(np.linalg.norm(x.astype(np.float64)))
@@ -135,30 +171,75 @@ class Request:
                 state.p_value = self._reference.p_value(state.score_norm)
                 if self._monitor is not None:
                     state.flagged = self._monitor.see(state.p_value, self._monitor_calls)
-            return self._votes(index, self._purifier.planner.plan(self._preset, state.score_norm))
+            return self._votes(index, self._graphs.planner.plan(self._preset, state.score_norm))
         state.unet_calls += job.plan.unet_calls
         state.purified[vote] = np.clip(0.5 * x + 0.5, 0.0, 1.0)
         self._to_classify.append((index, vote))
         self._left -= 1
         if len(self._to_classify) >= self._chunk or not self._left:
             self._classify()
-        return None
+        return self.more()
 
-    def flush(self) -> None:
-        """Classify what has been purified by now."""
-        if self._to_classify:
-            self._classify()
+    def more(self) -> Iterator[Job]:
+        """Further votes of images whose answer was not settled by those before."""
+        while self._more:
+            yield self._more.popleft()
+
+    # ---- for those who wait for single images ---------------------------------------------------------------------
+
+    def _over(self, index: int) -> bool:
+        """Whether an image failed, or nobody wants it any more: then nothing more is done for it."""
+        return bool(self._submissions) and self._submissions[index].over()
+
+    def dropped(self, index: int) -> bool:
+        """Whether the jobs of an image need not be finished; what was kept of it is given up."""
+        if not self._over(index):
+            return False
+        self._state.pop(index, None)
+        self._to_classify = [entry for entry in self._to_classify if entry[0] != index]
+        return True
+
+    def give_out(self) -> bool:
+        """Classify what is purified by now, and give the results out; whether every image has its own."""
+        try:
+            if self._to_classify:
+                self._classify()
+        except Exception as error:  # of the classifier's graph
+            self.fail(error)
+        for index, submission in enumerate(self._submissions):
+            if index in self._results:
+                submission.finish(self._results[index])
+        return all(submission.status is Status.DONE for submission in self._submissions)
+
+    def fail(self, error: BaseException, index: int | None = None) -> None:
+        """End an image with this error; None: all that have no result yet."""
+        for submission in self._submissions if index is None else [self._submissions[index]]:
+            submission.finish(error)
 
     def _classify(self) -> None:
         batch = np.stack([self._state[i].purified[v] for i, v in self._to_classify])
-        for (index, vote), row in zip(self._to_classify, self._purifier.logits(batch), strict=True):
+        for (index, vote), row in zip(self._to_classify, self._graphs.logits(batch), strict=True):
             state = self._state[index]
             state.logits[vote] = row
             if vote > 0:
                 del state.purified[vote]
-            if len(state.logits) == self._preset.votes.count:
-                self._finish(index, state)
+            if len(state.logits) == state.asked:
+                self._decide(index, state)
         self._to_classify.clear()
+
+    def _decide(self, index: int, state: ImageState) -> None:
+        """The result of an image, or more votes."""
+        ballot = state.ballot
+        if ballot is not None:
+            for vote in range(ballot.votes, state.asked):
+                ballot.cast(int(state.logits[vote].argmax()))
+            if ballot.open:
+                assert state.plan is not None
+                count = ballot.fewest()
+                self._left += count
+                self._more.extend(self._ask(index, state.plan, count))
+                return
+        self._finish(index, state)
 
     def _finish(self, index: int, state: ImageState) -> None:
         logits = np.stack([state.logits[v] for v in sorted(state.logits)])
@@ -167,7 +248,7 @@ class Request:
         self._results[index] = Result(
             name=self._names[index],
             label=label,
-            class_name=self._purifier.classes[label],
+            class_name=self._graphs.classes[label],
             probabilities=probabilities,
             vote_labels=vote_labels,
             plain_label=state.plain_label,
@@ -179,29 +260,21 @@ class Request:
             unet_calls=state.unet_calls,
             seconds=perf_counter() - state.started,
             image=state.purified[0],
+            abstained=state.ballot is not None and state.ballot.settled is None,
         )
         del self._state[index]
         if self._progress is not None:
-            self._progress(len(self._results), len(self._images))
-
-
-def step_graph(purifier: Purifier, preset: Preset) -> str:
-    """The graph that executes the rows of a preset.
-
-    Raises:
-        ConfigError: the bundle does not have it, or the preset's parameters do not fit its schedule.
-    """
-    graph = "step_learned" if purifier.planner.plan(preset).learned_variance else "step"
-    if graph not in purifier.bundle.manifest.graphs:
-        raise ConfigError(
-            f"the preset needs the graph {graph!r}, which this bundle does not have; "
-            "choose variance 'fixed_small' or export a learned-variance network"
-        )
-    return graph
+            done, count = len(self._results), len(self._images)
+            self._progress(done / count, f"{done} of {count} images")
 
 
 def check_images(images: Float32, shape: tuple[int, int, int]) -> None:
     """Raise ImageError unless ``images`` are a batch of float32 ``[B, C, H, W]`` without NaN."""
+    if not isinstance(images, np.ndarray):
+        raise ImageError(
+            f"the batch is a {type(images).__name__}, expected an array; `classify` takes other kinds of images",
+            code="E-image-type",
+        )
     if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape:
         raise ImageError(
             f"the batch is {images.dtype} {list(images.shape)}, expected float32 [B, {', '.join(map(str, shape))}] in "

@@ -28,6 +28,7 @@ class Result:
         p_value: of "this image looks like the clean ones of the calibration" (`edgepure.purify.monitor`); None without
             a score norm, or if its probe was not calibrated. Small means off-distribution: an alarm, not a proof.
         flagged: the monitor's answer; None without a monitor.
+        abstained: True if sequential votes did not settle the answer: then the label is only the one with most votes.
         mask: ``[H, W]`` bool, True where the strong noise went; None for methods without a mask.
         mask_area: share of pixels inside the mask; None likewise.
         unet_calls: UNet calls that this decision took, probes and votes included.
@@ -50,6 +51,7 @@ class Result:
     p_value: float | None = None
     flagged: bool | None = None
     mask: NDArray[np.bool_] | None = field(default=None, repr=False)
+    abstained: bool = False
 
     @property
     def mask_area(self) -> float | None:
@@ -71,6 +73,7 @@ class Result:
             "p_value": self.p_value,
             "flagged": self.flagged,
             "mask_area": self.mask_area,
+            "abstained": self.abstained,
             "unet_calls": self.unet_calls,
             "seconds": round(self.seconds, 6),
         }

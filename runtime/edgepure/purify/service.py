@@ -8,30 +8,37 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from ..errors import BusyError, ConfigError, EdgepureError, ImageError, NotFiniteError
-from ..images.load import load_images
+import numpy as np
+
+from ..errors import BusyError, ConfigError, EdgepureError, ImageError, NotFiniteError, OverdueError
+from ..images.load import Resize, load_images
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
 from ..types import Float32
 from .inflight import Counters, InFlight, Job
 from .monitor import Monitor
 from .purifier import Purifier
-from .request import step_graph
+from .request import Request
 from .results import Result
-from .submissions import Group, Ticket
+from .submissions import Submission
+
+#: Of five images that enter the slots while both classes wait, at least one is ordinary: urgent ones cannot starve it.
+_URGENT_IN_A_ROW = 4
 
 
 class Service:
     """Purifies and classifies single images for many threads or coroutines at a time, with one preset.
 
-    First come, first served: whoever has many images delays another by those that wait, at most. A result does not
-    depend on who else is served. While there is work the purifier is the service's; other calls of it wait.
+    First come, first served within a class, urgent ones first: whoever has many images delays another by those that
+    wait, at most. A result does not depend on who else is served. While there is work the purifier is the service's;
+    other calls of it wait.
 
     >>> with edgepure.load("digits") as purifier, edgepure.Service(purifier) as service:   # doctest: +SKIP
     ...     result = service.submit("seven.png").result(timeout=10)
@@ -65,18 +72,25 @@ class Service:
             ConfigError: the preset is unknown, or fits the bundle or the monitor not; or ``waiting`` is below 1.
             EdgepureError: the purifier is that of a process from which this one was forked.
         """
-        if waiting < 1:
-            raise ConfigError(f"waiting {waiting} must be at least 1: it is the number of images that may wait")
+        if not isinstance(purifier, Purifier):
+            raise ConfigError(f"purifier is {purifier!r:.80}, expected a Purifier", code="E-config-type")
+        if isinstance(waiting, bool) or not isinstance(waiting, int) or waiting < 1:
+            raise ConfigError(
+                f"waiting is {waiting!r:.40}, expected at least 1: it is the number of images that may wait",
+                code="E-config-waiting",
+            )
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
         self._preset = purifier.preset(preset, votes)
-        self._graph = step_graph(purifier, self._preset)
-        Group(purifier, self._preset, monitor, ())  # what is wrong is an error now
+        self._graph = purifier.graphs.step_graph(self._preset)
+        self._request([])  # what is wrong is an error now
         with purifier.turns.alone():
             purifier.stepper(self._graph)  # and so is an engine that does not start
         self.counters = Counters()
-        self._tickets: deque[Ticket] = deque()
-        self._inside: dict[Job, Group] = {}  # jobs in slots, and those that go there before any ticket
-        self._groups: list[Group] = []  # those with images that have no result yet
+        self._waiting: deque[Submission] = deque()
+        self._urgent: deque[Submission] = deque()
+        self._in_a_row = 0
+        self._pace = _Pace(purifier.planner.unet_calls(self._preset))
+        self._running: list[Request] = []  # those with images that have no result yet
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="edgepure-service", daemon=True)
@@ -85,39 +99,61 @@ class Service:
 
     # ---- for callers ------------------------------------------------------------------------------------------------
 
-    def submit(self, image: Any, *, noise: NoiseSource | int | None = None, resize: bool = False) -> Future[Result]:
+    def submit(
+        self,
+        image: Any,
+        *,
+        noise: NoiseSource | int | None = None,
+        resize: Resize = False,
+        deadline: float | None = None,
+        urgent: bool = False,
+    ) -> Future[Result]:
         """Give one image to be purified and classified, and get its result later.
 
-        The future can be cancelled as long as the image waits for a slot. Its callbacks run in the service's thread:
-        they should be quick. It raises NotFiniteError, or the engine's error, if the purification fails.
+        The future can be cancelled at any time: its place in the queue or in the slots is free again then. Its
+        callbacks run in the service's thread: they should be quick. It raises NotFiniteError, or the engine's error, if
+        the purification fails, and OverdueError if its deadline passes first.
 
         Args:
             image: one image as `Purifier.classify` takes it; it is read and checked in the calling thread.
             noise: None draws fresh secret noise. A seed is for tests and audits, never for a client to choose: with
                 noise that he knows, an attacker gets round the defence.
             resize: resize an image of another size instead of refusing it.
+            deadline: from when on nobody wants the result, by `time.monotonic`.
+            urgent: it goes before those that are not, four times of five.
 
         Raises:
             BusyError: as many images are waiting as may; try again later.
+            OverdueError: the deadline has passed, or cannot be met at the pace of the last images.
             ImageError: the image cannot be used, or there is more than one.
             EdgepureError: the service has been closed, or this process was forked.
         """
-        self._check_room()  # before anything is decoded: to refuse costs nothing
+        self._check_room(deadline, urgent)  # before anything is decoded: to refuse costs nothing
         loaded = load_images(image, self._purifier.bundle.manifest.image, resize=resize)
         if len(loaded) != 1:
             raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one")
-        ticket = Ticket(loaded.images[0], loaded.names[0], noise_source(noise), Future())
+        submission = Submission(loaded.images[0], loaded.names[0], noise_source(noise), deadline=deadline)
         with self._changed:
-            self._check_room()
-            self._tickets.append(ticket)
+            self._check_room(deadline, urgent)
+            (self._urgent if urgent else self._waiting).append(submission)
             self._changed.notify_all()
-        return ticket.future
+        return submission.future
 
     @property
     def waiting(self) -> int:
-        """Images that wait for a slot."""
+        """Images that wait for a slot.
+
+        Raises:
+            EdgepureError: this process was forked from that of the service.
+        """
+        self._purifier.turns.check_process()  # before the lock, which another thread may have held at the fork
         with self._changed:
-            return sum(not ticket.future.cancelled() for ticket in self._tickets)
+            return sum(not submission.future.cancelled() for submission in (*self._urgent, *self._waiting))
+
+    @property
+    def busy(self) -> bool:
+        """Whether an image is in the slots."""
+        return bool(self._running)
 
     def close(self, *, drain: bool = True) -> None:
         """Accept no more images, finish those that were accepted, and end the thread. May be called again.
@@ -129,10 +165,10 @@ class Service:
             return
         with self._changed:
             self._closed = True
-            dropped = [] if drain else list(self._tickets)
+            dropped = [] if drain else [*self._urgent, *self._waiting]
             self._changed.notify_all()
-        for ticket in dropped:
-            ticket.future.cancel()
+        for submission in dropped:
+            submission.future.cancel()
         if threading.current_thread() is not self._thread:
             self._thread.join()
         atexit.unregister(self.close)
@@ -145,13 +181,24 @@ class Service:
     ) -> None:
         self.close(drain=kind is None)
 
-    def _check_room(self) -> None:
+    def _check_room(self, deadline: float | None, urgent: bool) -> None:
         self._purifier.turns.check_process()
         with self._changed:
             if self._closed:
-                raise EdgepureError("this service has been closed and takes no more images")
-            if self.waiting >= self._limit:
+                raise EdgepureError("this service has been closed and takes no more images", code="E-service-closed")
+            ahead = self.waiting
+            if ahead >= self._limit:
                 raise BusyError(f"{self._limit} images are waiting, and no more may; try again later")
+            if deadline is None:
+                return
+            if urgent:
+                ahead = len(self._urgent) + len(self._urgent) // _URGENT_IN_A_ROW
+            left, needed = deadline - time.monotonic(), self._pace.seconds(ahead + len(self._running))
+            if left <= needed:
+                raise OverdueError(
+                    f"the image has {max(left, 0.0):.3g} seconds, and the {ahead} before it and itself take about "
+                    f"{needed:.3g}; ask again later, or give it more time"
+                )
 
     # ---- the thread -------------------------------------------------------------------------------------------------
 
@@ -161,82 +208,124 @@ class Service:
                 with self._purifier.turns.alone():
                     inflight = InFlight(self._purifier.stepper(self._graph))
                     inflight.counters = self.counters
-                    inflight.run(self._jobs(first), self._done, lambda rows: self._give_out(), self._not_finite)
+                    self._pace.start()
+                    inflight.run(self._jobs(first), self._done, self._ticked, self._not_finite, self._dropped)
             except BaseException as error:  # an engine's fault ends those that are inside; the others have their turn
-                first.fail(error)
-                for group in self._groups:
-                    group.fail(error)
-            self._inside.clear()
-            self._groups.clear()
+                first.finish(error)
+                for request in self._running:
+                    request.fail(error)
+            self._running.clear()
 
-    def _next(self, *, wait: bool) -> Ticket | None:
-        """The ticket whose turn it is. None: there is none; with ``wait``: there will be none."""
+    def _next(self, *, wait: bool) -> Submission | None:
+        """The submission whose turn it is. None: there is none; with ``wait``: there will be none."""
         with self._changed:
             while True:
-                while self._tickets:
-                    ticket = self._tickets.popleft()
-                    if ticket.future.set_running_or_notify_cancel():
-                        return ticket
+                while (submission := self._pop()) is not None:
+                    if submission.start():
+                        return submission
                 if not wait or self._closed:
                     return None
                 self._changed.wait()
 
-    def _group(self, first: Ticket | None) -> Group | None:
-        """``first`` and those behind it, as many as fit into the slots together; None: nobody waits."""
-        if first is None:
-            return None
-        tickets = [first]
-        while (len(tickets) + 1) * self._preset.votes.count <= self._purifier.slots:
+    def _pop(self) -> Submission | None:
+        """The next in line: an urgent one, but not more than a few in a row while others wait."""
+        if self._urgent and (self._in_a_row < _URGENT_IN_A_ROW or not self._waiting):
+            self._in_a_row += 1
+            return self._urgent.popleft()
+        self._in_a_row = 0
+        return self._waiting.popleft() if self._waiting else None
+
+    def _jobs(self, first: Submission) -> Iterator[Job | None]:
+        """Jobs of all submissions in their order, until none is left or somebody else wants the purifier."""
+        submission: Submission | None = first
+        while True:
+            for request in self._running:
+                yield from request.more()
+            if submission is not None:
+                yield from self._jobs_of(submission)
+            elif self._give_out():
+                yield None
+            else:
+                return
+            submission = None if self._purifier.turns.wanted else self._next(wait=False)
+
+    def _jobs_of(self, first: Submission) -> Iterator[Job]:
+        """Of a submission and of those behind it, as many as fit into the slots together: they share the calls of the
+        mask and of the classifier, too."""
+        together = [first]
+        while (len(together) + 1) * self._preset.votes.count <= self._purifier.slots:
             more = self._next(wait=False)
             if more is None:
                 break
-            tickets.append(more)
+            together.append(more)
         try:
-            group = Group(self._purifier, self._preset, self._monitor, tickets)
+            request = self._request(together)
         except BaseException as error:
-            for ticket in tickets:
-                ticket.fail(error)
+            for submission in together:
+                submission.finish(error)
             raise
-        self._groups.append(group)
-        return group
+        self._running.append(request)
+        try:
+            yield from request.jobs()
+        except Exception as error:  # of the mask's graph
+            request.fail(error)
 
-    def _jobs(self, first: Ticket) -> Iterator[Job | None]:
-        """Jobs of all tickets in their order, until none is left."""
-        group = self._group(first)
-        while group is not None or self._inside:
-            if group is None:
-                yield None
-            else:
-                yield from self._jobs_of(group)
-            group = self._group(self._next(wait=False))
+    def _request(self, together: list[Submission]) -> Request:
+        images = np.array([s.image for s in together], np.float32).reshape(-1, *self._purifier.image_shape)
+        return Request(
+            self._purifier.graphs,
+            images,
+            self._preset,
+            [s.source for s in together],
+            names=[s.name for s in together],
+            ids=[0] * len(together),
+            monitor=self._monitor,
+            submissions=together,
+        )
+
+    def _done(self, job: Job, x: Float32) -> Iterable[Job]:
+        request: Request = job.tag.request
+        try:
+            return list(request.done(job, x) or ())
+        except Exception as error:  # of the classifier's graph
+            request.fail(error)
+            return []
+
+    def _dropped(self, job: Job) -> bool:
+        request: Request = job.tag.request
+        return request.dropped(job.tag.image)
+
+    def _ticked(self, rows: int) -> None:
+        self._pace.ticked(rows)
         self._give_out()
 
-    def _jobs_of(self, group: Group) -> Iterator[Job]:
-        jobs = group.jobs()
-        while True:
-            try:
-                job = next(jobs, None)
-            except Exception as error:  # of the mask's graph
-                group.fail(error)
-                return
-            if job is None:
-                return
-            self._inside[job] = group
-            yield job
-
-    def _done(self, job: Job, x: Float32) -> list[Job]:
-        group = self._inside.pop(job)
-        try:
-            more = group.done(job, x)
-        except Exception as error:  # of the classifier's graph
-            group.fail(error)
-            return []
-        self._inside.update(dict.fromkeys(more, group))
-        return more
-
-    def _give_out(self) -> None:
-        """What the last tick finished is classified, and goes to those who wait for it."""
-        self._groups = [group for group in self._groups if not group.give_out()]
+    def _give_out(self) -> bool:
+        """What the last tick finished is classified, and goes to those who wait for it; whether any is left."""
+        self._running = [request for request in self._running if not request.give_out()]
+        return bool(self._running)
 
     def _not_finite(self, job: Job, error: NotFiniteError) -> None:
-        self._inside.pop(job).ticket(job).fail(self._purifier.explained(error, self._preset))
+        job.tag.request.fail(self._purifier.explained(error, self._preset), job.tag.image)
+
+
+class _Pace:
+    """How long an image takes at the pace of the last ticks: what a deadline is compared with at the door."""
+
+    def __init__(self, calls: int) -> None:
+        self._calls = calls  # UNet calls of one decision
+        self._row = 0.0  # seconds for one row of one image, in calls that others shared as they did of late
+        self._last = 0.0
+
+    def start(self) -> None:
+        """The slots are filled after a pause, which is nobody's time."""
+        self._last = time.perf_counter()
+
+    def ticked(self, rows: int) -> None:
+        """A call has executed so many rows."""
+        now = time.perf_counter()
+        seconds, self._last = (now - self._last) / rows, now
+        self._row = seconds if self._row == 0.0 else self._row + 0.1 * (seconds - self._row)
+
+    def seconds(self, ahead: int) -> float:
+        """Until an image with so many before it is done; 0 before anything was measured."""
+        return self._calls * self._row * (ahead + 1)

@@ -1,77 +1,90 @@
-"""Images on their way through a `Service`, and the groups in which they go."""
+"""One image on its way through a `Service`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from time import monotonic
+from typing import Any
 
-import numpy as np
-
-from ..methods.presets import Preset
+from ..errors import OverdueError
 from ..rows.noise import NoiseSource
 from ..types import Float32
-from .inflight import Job
-from .monitor import Monitor
-from .purifier import Purifier
-from .request import Request
 from .results import Result
 
 
+class Status(Enum):
+    """Where a submission is. It only goes forward."""
+
+    WAITING = "waiting for a slot"
+    RUNNING = "in the slots"
+    DONE = "has its result, its error, or was cancelled"
+
+
+class ResultFuture(Future[Result]):
+    """A future whose callbacks cannot end the thread that gives the results out, not by ``sys.exit()`` either."""
+
+    def add_done_callback(self, fn: Callable[[Future[Result]], object]) -> None:
+        def guarded(future: Future[Result]) -> None:
+            try:
+                fn(future)
+            except Exception:
+                raise  # concurrent.futures logs these
+            except BaseException:
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+        super().add_done_callback(guarded)
+
+
 @dataclass(eq=False)
-class Ticket:
-    """One image on its way: float32 ``[C, H, W]`` in [0, 1], and the future of its result."""
+class Submission:
+    """One image: float32 ``[C, H, W]`` in [0, 1], and the future of its result.
+
+    Its future stays pending while it is in the slots, so that it can be cancelled there too.
+
+    Attributes:
+        deadline: by `time.monotonic`, from when on nobody wants the result.
+    """
 
     image: Float32
     name: str
     source: NoiseSource
-    future: Future[Result]
+    future: Future[Result] = field(default_factory=ResultFuture)
+    status: Status = Status.WAITING
+    deadline: float | None = None
 
-    def fail(self, error: BaseException) -> None:
-        """Its result is this error, unless it has one."""
-        if not self.future.done():
-            self.future.set_exception(error)
+    def start(self) -> bool:
+        """It enters the slots now; false if nobody wants it any more."""
+        if self.over():
+            return False
+        self.status = Status.RUNNING
+        return True
 
+    def over(self) -> bool:
+        """Whether nobody waits for it: it has its result or its error, was cancelled, or is overdue."""
+        if self.status is Status.DONE:
+            return True
+        if self.future.cancelled():
+            self.status = Status.DONE
+            self.future.set_running_or_notify_cancel()  # wakes those who wait for it by other means
+            return True
+        if self.deadline is not None and monotonic() > self.deadline:
+            self.finish(OverdueError("the deadline of the image passed before it was purified"))
+            return True
+        return False
 
-class Group:
-    """Images that waited at the same moment: they share the calls of the mask and of the classifier, too.
-
-    Raises:
-        ConfigError: the preset does not fit the monitor.
-    """
-
-    def __init__(self, purifier: Purifier, preset: Preset, monitor: Monitor | None, tickets: Sequence[Ticket]) -> None:
-        self._tickets = tickets
-        images = np.array([ticket.image for ticket in tickets], np.float32).reshape(-1, *purifier.image_shape)
-        sources, names = [ticket.source for ticket in tickets], [ticket.name for ticket in tickets]
-        self._request = Request(purifier, images, preset, sources, names, [0] * len(tickets), None, monitor)
-
-    def jobs(self) -> Iterator[Job]:
-        """The jobs of its images in their order, those aside that have a result already: the error of a former job."""
-        return (job for job in self._request.jobs() if not self.ticket(job).future.done())
-
-    def ticket(self, job: Job) -> Ticket:
-        """Whose job it is."""
-        index: int = job.tag[0]
-        return self._tickets[index]
-
-    def done(self, job: Job, x: Float32) -> list[Job]:
-        """Take what a job gave; the jobs that follow from it."""
-        return [] if self.ticket(job).future.done() else list(self._request.done(job, x) or ())
-
-    def give_out(self) -> bool:
-        """Classify what is purified, and give the results out; whether every image has its own now."""
-        try:
-            self._request.flush()
-        except Exception as error:  # of the classifier's graph
-            self.fail(error)
-        for index, ticket in enumerate(self._tickets):
-            result = self._request.result(index)
-            if result is not None and not ticket.future.done():
-                ticket.future.set_result(result)
-        return all(ticket.future.done() for ticket in self._tickets)
-
-    def fail(self, error: BaseException) -> None:
-        """All that have no result yet end with this error."""
-        for ticket in self._tickets:
-            ticket.fail(error)
+    def finish(self, found: Result | BaseException) -> None:
+        """Give out its result, or the error instead, unless it has one already."""
+        if self.status is Status.DONE:
+            return
+        self.status = Status.DONE
+        give: Callable[[Any], None] = (
+            self.future.set_exception if isinstance(found, BaseException) else self.future.set_result
+        )
+        with suppress(InvalidStateError):  # cancelled at this moment
+            give(found)

@@ -1,3 +1,4 @@
+from .environment import environment as environment
 from .page import Card as Card
 from .page import Cards as Cards
 from .page import Cell as Cell

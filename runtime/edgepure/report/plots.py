@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .text import Markup
 
 WIDTH, HEIGHT = 520, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 10, 36
 #: What is not positive is drawn here on a logarithmic axis.
 _SMALLEST = 1e-12
 #: Width of a character and height of a line of the legend.
@@ -70,7 +70,8 @@ class Scale:
         low, high = log10(self.low), log10(self.high)
         if high - low <= 2.0:  # 1, 2, 5, 10, 20 ...
             found = [f * 10.0**p for p in range(floor(low), ceil(high) + 1) for f in (1.0, 2.0, 5.0)]
-            return [(v, self._label(v)) for v in found if self.low <= v * (1 + 1e-9) and v <= self.high * (1 + 1e-9)]
+            inside = [v for v in found if self.low <= v * (1 + 1e-9) and v <= self.high * (1 + 1e-9)]
+            return [(v, self._label(v)) for v in inside or (self.low, self.high)]
         powers = range(ceil(low - 1e-9), floor(high + 1e-9) + 1, ceil((high - low) / 6))
         return [(10.0**p, f"1e{p}") for p in powers]
 

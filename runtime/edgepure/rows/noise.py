@@ -2,8 +2,8 @@
 
 Three sources:
 
-- `SecretNoise`: a fresh key from the operating system's CSPRNG for every request. The default: noise that an attacker
-  can predict is no defence.
+- `SecretNoise`: a fresh key of 256 bits from the operating system's CSPRNG for every request. The default: noise that
+  an attacker can predict is no defence.
 - `SeededNoise`: the same counter-based stream with a key that the caller gives; for tests, audits and parity.
 - `Replay`: recorded noises, composed into the merged noise of each row.
 
@@ -15,23 +15,30 @@ The stream is Philox 4x32-10 (Salmon et al. 2011) with an elementwise Box-Muller
     u0..u3  = Philox4x32-10(counter, key)                     element % 4 picks one of the four outputs
     r = sqrt(-2 ln((u_even + 0.5) / 2^32)),  phi = 2 pi (u_odd + 0.5) / 2^32
     outputs = r0 cos(phi0), r0 sin(phi0), r1 cos(phi1), r1 sin(phi1)      (u0, u1 make r0, phi0; u2, u3 make r1, phi1)
+
+A purified image tells something of its noise, so whoever has one can try keys without a network call. 64 bits are few
+for that. Keys of more than 64 bits are therefore hashed (BLAKE2b) with image and vote to the seed, the words of image
+and vote, and the upper 15 bits of the row: 135 bits of secret for each purification, which say nothing of any other.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
+import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Protocol
+from hashlib import blake2b
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..types import Float32
 from .plan import Draw, Plan
 
-Float32 = NDArray[np.float32]
 UInt32 = NDArray[np.uint32]
 UInt64 = NDArray[np.uint64]
 
@@ -43,6 +50,10 @@ _SHIFT32 = np.uint64(32)
 #: Rows are generated in blocks of about this many bytes: enough rows of a small image to share the cost of NumPy's
 #: calls, and few enough that the working arrays stay in the cache.
 BLOCK_BYTES = 48 << 10
+#: Keys have at most so many bits.
+KEY_BITS = 256
+#: Row numbers have at most so many bits (`edgepure.rows.plan.MAX_ROWS`); those above are free for secrets.
+_ROW_BITS = 17
 
 
 class Stream(IntEnum):
@@ -52,6 +63,7 @@ class Stream(IntEnum):
     OUT = 1
     CLOSING = 2
     PROBE = 3
+    GRID = 4
 
 
 def philox4x32(counter: UInt64, key: tuple[int, int]) -> UInt64:
@@ -143,7 +155,8 @@ class StreamNoise:
     """
 
     def __init__(self, seed: int, plan: Plan, image: int, vote: int, shape: tuple[int, ...], probe: bool) -> None:
-        self._seed, self._image, self._vote, self._shape = seed, image, vote, shape
+        self._seed, self._image, self._vote, self._high = _place(seed, image, vote, probe)
+        self._shape = shape
         self._elements = int(np.prod(shape))
         self._per_block = max(1, BLOCK_BYTES // (self._elements * 4))
         self._rows = {Stream.PROBE if probe else Stream.ROW: plan.noisy_rows, Stream.OUT: plan.out_noisy_rows}
@@ -163,7 +176,8 @@ class StreamNoise:
         rows = needed[start : start + self._per_block]
         if not rows or rows[0] != index:
             return {index: np.zeros(self._shape, dtype=np.float32)}
-        block = normals(self._seed, self._image, stream, self._vote, rows, self._elements)
+        words = [self._high | row for row in rows]
+        block = normals(self._seed, self._image, stream, self._vote, words, self._elements)
         return dict(zip(rows, block.reshape(len(rows), *self._shape), strict=True))
 
     def row(self, index: int) -> Float32:
@@ -177,20 +191,39 @@ class StreamNoise:
         key low, key high, row, image, stream << 24 | vote. The element is the word that is missing."""
         stream = Stream.OUT if out else self._stream
         tag = (int(stream) << 24) | (self._vote & 0xFFFFFF)
-        return self._seed & 0xFFFFFFFF, self._seed >> 32, index & 0xFFFFFFFF, self._image & 0xFFFFFFFF, tag
+        return self._seed & 0xFFFFFFFF, self._seed >> 32, self._high | index, self._image & 0xFFFFFFFF, tag
 
     def closing(self) -> Float32:
-        flat = normals(self._seed, self._image, Stream.CLOSING, self._vote, (0,), self._elements)
+        flat = normals(self._seed, self._image, Stream.CLOSING, self._vote, (self._high,), self._elements)
         result: Float32 = flat[0].reshape(self._shape)
         return result
 
 
+def _place(seed: int, image: int, vote: int, probe: bool) -> tuple[int, int, int, int]:
+    """Seed, image word, vote word and upper bits of the row word of one purification; see the module's text."""
+    if seed < 2**64:
+        return seed, image, vote, 0
+    key = seed.to_bytes(KEY_BITS // 8, "little")
+    digest = blake2b(b"%d/%d/%d" % (image, vote, probe), key=key, digest_size=17).digest()
+    words = [int.from_bytes(digest[a:b], "little") for a, b in ((0, 8), (8, 12), (12, 15), (15, 17))]
+    return words[0], words[1], words[2], words[3] % (1 << (32 - _ROW_BITS)) << _ROW_BITS
+
+
 class SeededNoise:
-    """Counter-based noise with a known key: reproducible, so never for answering untrusted requests."""
+    """Counter-based noise with a known key: reproducible, so never for answering untrusted requests.
+
+    Args:
+        seed: 0 .. 2^256 - 1. The stream of a seed below 2^64 is that of the bundle format, the same for ever.
+
+    Raises:
+        ConfigError: it is no integer, or out of range.
+    """
 
     def __init__(self, seed: int) -> None:
-        if not 0 <= seed < 2**64:
-            raise ConfigError(f"the noise seed must lie in 0 .. 2^64 - 1, got {seed}", code="E-noise-seed")
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+            raise ConfigError(f"the noise seed is {seed!r}, expected an integer", code="E-noise-seed")
+        if not 0 <= seed < 2**KEY_BITS:
+            raise ConfigError(f"the noise seed must lie in 0 .. 2^{KEY_BITS} - 1, got {seed}", code="E-noise-seed")
         self._seed = int(seed)
 
     @property
@@ -207,14 +240,56 @@ class SeededNoise:
         *,
         probe: bool = False,
     ) -> RowNoise:
-        return StreamNoise(self._seed, plan, image, vote, shape, probe)
+        assert self.seed is not None
+        return StreamNoise(self.seed, plan, image, vote, shape, probe)
 
 
 class SecretNoise(SeededNoise):
-    """Counter-based noise with a key from the operating system's CSPRNG, drawn when the object is made."""
+    """Counter-based noise with a key from the operating system's CSPRNG.
+
+    A key serves one request: what is used again gets another key, and so do copies and what survives a fork, so that
+    no two requests ever share their noise. `seed` is the key of the last request, for an audit.
+    """
 
     def __init__(self) -> None:
-        super().__init__(secrets.randbits(64))
+        super().__init__(secrets.randbits(KEY_BITS))
+        self._process, self._used, self._lock = _process(), False, threading.Lock()
+
+    @property
+    def seed(self) -> int:
+        """The key, as secret as a password."""
+        if self._process != _process():  # the lock may have been held at the fork
+            self.__init__()  # type: ignore[misc]
+        return self._seed
+
+    def once(self) -> SeededNoise:
+        """The noise of one request."""
+        _ = self.seed
+        with self._lock:
+            if self._used:
+                self._seed = secrets.randbits(KEY_BITS)
+            self._used = True
+            return SeededNoise(self._seed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+
+_forks = 0
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+def _process() -> tuple[int, int]:
+    """This process and no other, its parent and children included, also where numbers of processes come back."""
+    return os.getpid(), _forks
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 #: Finds the recorded array ``[C, H, W]`` of one draw of one image.
@@ -285,9 +360,20 @@ class _ReplayNoise:
 
 
 def noise_source(noise: NoiseSource | int | None) -> NoiseSource:
-    """None: fresh secret noise. An int: that seed. A source: itself."""
+    """The noise of one request. None: fresh and secret. An int: that seed. A source: itself; secret ones give a key.
+
+    Raises:
+        ConfigError: it is something else.
+    """
     if noise is None:
-        return SecretNoise()
-    if isinstance(noise, (int, np.integer)):
+        noise = SecretNoise()
+    if isinstance(noise, SecretNoise):
+        return noise.once()
+    if isinstance(noise, int | np.integer) and not isinstance(noise, bool):
         return SeededNoise(int(noise))
-    return noise
+    if not hasattr(noise, "for_image"):
+        raise ConfigError(
+            f"noise is {noise!r:.80}, expected None (secret), an integer (a seed) or a source such as SeededNoise(7)",
+            code="E-noise-seed",
+        )
+    return cast(NoiseSource, noise)

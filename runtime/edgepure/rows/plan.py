@@ -26,12 +26,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from .views import information
 
 #: Columns of the coefficient tensor of the `step` graph, in order: the row with everything worked out that does not
 #: depend on a pixel. ``base`` is the factor outside the mask, ``mask`` what the inside adds to it::
@@ -167,6 +168,11 @@ class Plan:
     levels: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def graph(self) -> Literal["step", "step_learned"]:
+        """The graph of a bundle that executes the rows."""
+        return "step_learned" if self.learned_variance else "step"
+
+    @property
     def unet_calls(self) -> int:
         """Number of UNet calls for one image and one vote."""
         return len(self.rows)
@@ -205,6 +211,44 @@ class Plan:
         result = table.reshape(len(self.rows), len(names)).astype(np.float32)
         result.setflags(write=False)
         return result
+
+    @overload
+    def certified_sigma(self, mask: None = None) -> float: ...
+    @overload
+    def certified_sigma(self, mask: NDArray[Any]) -> NDArray[np.float64]: ...
+    def certified_sigma(self, mask: NDArray[Any] | None = None) -> float | NDArray[np.float64]:
+        """The noise of the one noised copy of the input, ``input + sigma * n``, that says as much as all that the plan
+        sees of it: a certificate's sigma, for images in [0, 1].
+
+        Args:
+            mask: ``[1, H, W]``, 1 inside; then the sigma of each pixel. It must not depend on the input: one that is
+                computed from the input itself sees it without noise. None: the smallest sigma, inside or outside.
+
+        Raises:
+            ConfigError: the input is used without noise; code ``E-certificate-plan``, and the reason.
+        """
+        inside, outside = (self._view(1.0), self._view(0.0)) if self.needs_mask else (self._view(1.0),) * 2
+        if mask is None:
+            return min(inside, outside)
+        return np.where(np.asarray(mask) > 0.5, inside, outside)
+
+    def _view(self, mask: float) -> float:
+        table = [dict(zip(self.columns, row, strict=True)) for row in self.coeffs.astype(np.float64).tolist()]
+        total = information(table, start=float(self.start == "ref"), closing_std=self.closing_std, mask=mask)
+        return 0.5 / math.sqrt(total) if total > 0.0 else math.inf
+
+    @cached_property
+    def sees_input_once(self) -> bool:
+        """True if the first row takes the input with noise, everywhere alike, and nothing after it takes the input."""
+        if not self.rows or self.needs_mask:
+            return False
+        names, table = self.columns, self.coeffs
+        own = [names.index(name) for name in ("ref_base", "ref_mask", "out_ref", "var_ref") if name in names]
+        first = dict(zip(names, table[0].tolist(), strict=True))
+        alone = (
+            first["x_base"] == first["x_mask"] == first["out_x"] == first["out_ref"] == first.get("var_ref", 0.0) == 0.0
+        )
+        return alone and first["ref_base"] != 0.0 and not table[1:, own].any()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: infinite clips become None."""

@@ -11,8 +11,9 @@ import edgepure
 from edgepure import Preset, SeededNoise
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.errors import ConfigError
-from edgepure_calibration.attacks import PGD, Defence, IdentityBackward, KnownNoise, NormPenalty, surrogate
+from edgepure_calibration.attacks import PGD, Defence, IdentityBackward, KnownNoise, NormPenalty
 from edgepure_calibration.attacks.defence_noise import OneRequest
+from edgepure_calibration.attacks.surrogate import surrogate
 from edgepure_export.twin.reference import TorchReference
 from edgepure_export.twin.twin import load_twin
 

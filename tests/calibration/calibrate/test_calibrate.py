@@ -17,9 +17,10 @@ from edgepure.demo import demo_images
 from edgepure.errors import ConfigError, EdgepureError, ImageError
 from edgepure.images.dataset import LabelledImages
 from edgepure.parity.verify import verify
-from edgepure_calibration.calibrate import Calibrated, Settings, calibrate
+from edgepure_calibration.calibrate import Calibrated, CalibrateSettings, calibrate
 from edgepure_calibration.calibrate.masks import covered
 from edgepure_calibration.calibrate.probes import candidates, describe, parse_levels
+from edgepure_calibration.provider import ProviderSettings
 
 #: Few and cheap probes: what is tested is not how good they are.
 QUICK: dict[str, Any] = {"levels": ((5.0,), (50.0,), (5.0, 20.0)), "full_probe": 4, "search": 40, "limit": 100}
@@ -55,8 +56,9 @@ def attacked_data(clean: LabelledImages) -> LabelledImages:
 
 
 def quick(bundle: Path, data: LabelledImages, **options: Any) -> Calibrated:
-    settings = Settings(**{**QUICK, **options.pop("settings", {})})
-    return calibrate(bundle, data, settings=settings, threads=1, **options)
+    settings = CalibrateSettings(**{**QUICK, **options.pop("settings", {})})
+    provider = ProviderSettings(options.pop("provider", "cpu"), threads=1, slots=16)
+    return calibrate(bundle, data, settings=settings, provider=provider, **options)
 
 
 # ---- what it writes --------------------------------------------------------------------------------------------------
@@ -152,9 +154,11 @@ def test_the_digits_are_separated_by_one_unet_call(tmp_path: Path) -> None:
     data = edgepure.demo_bundle().parent / "digits_images.npz"
     bundle = Path(shutil.copytree(edgepure.demo_bundle(), tmp_path / "digits"))
     found = calibrate(
-        bundle, f"{data}:clean", attacked=f"{data}:adversarial", threads=1,
-        settings=Settings(levels=((10.0,), (200.0,)), full_probe=0),
-    )  # fmt: skip
+        bundle,
+        f"{data}:clean",
+        attacked=f"{data}:adversarial",
+        settings=CalibrateSettings(levels=((10.0,), (200.0,)), full_probe=0),
+    )
     made = found.calibration
     chosen = made.find(made.chosen)
     assert chosen is not None and chosen.separation is not None
@@ -213,8 +217,8 @@ def test_an_interrupted_run_goes_on_and_ends_as_one_without_interruption(
 
 def test_a_damaged_work_file_is_begun_anew(own: Path, tmp_path: Path) -> None:
     quick(own, clean_data(), work=tmp_path / "work", apply=False)
-    (file,) = (tmp_path / "work").iterdir()
-    file.write_bytes(file.read_bytes()[:50])
+    for file in (tmp_path / "work").iterdir():
+        file.write_bytes(file.read_bytes()[:50])
     assert quick(own, clean_data(), work=tmp_path / "work").applied
 
 
@@ -246,15 +250,18 @@ def constant(data: LabelledImages) -> LabelledImages:
         (lambda d: (constant(d), None), ImageError, r"1 of 80 are one constant colour \(the first is image 3\)"),
         (lambda d: (labelled(np.repeat(d.images[:1], 80, 0), None), None), ImageError, "the same picture"),
         (lambda d: (labelled(d.images[:, :, :8], d.labels), None), ImageError, r"this bundle takes \[1, 16, 16\]"),
-        (lambda d: (d.pick(np.flatnonzero(np.tile(d.labels == 0, 1))).pick([*range(40)] * 2), None), ConfigError,
-         "one class"),
+        (
+            lambda d: (d.pick(np.flatnonzero(np.tile(d.labels == 0, 1))).pick([*range(40)] * 2), None),
+            ConfigError,
+            "one class",
+        ),
         (lambda d: (d, d), ConfigError, "are the clean ones"),
         (lambda d: (d, attacked_data(d).pick(range(10))), ImageError, "10 images are too few, at least 20"),
         (lambda d: (d, labelled(np.clip(d.images + 0.001, 0, 1), d.labels)), ConfigError, "no attacks on this bundle"),
         (lambda d: (d, labelled(np.clip(d.images + 0.001, 0, 1), None)), ConfigError, "80 of 80 as their clean"),
         (lambda d: (d, labelled(attacked_data(d).images[:30], None)), ConfigError, "nothing tells whether"),
     ],
-)  # fmt: skip
+)
 def test_unfit_images_are_refused_in_a_sentence(own: Path, make: Any, error: type[Exception], says: str) -> None:
     clean, attacked = make(clean_data())
     before = (own / "bundle.json").read_bytes()
@@ -310,7 +317,7 @@ def test_command_writes_the_bundle_and_a_report(own: Path, tmp_path: Path) -> No
     assert done.json["calibration"] == manifest.calibration.model_dump(mode="json")
     assert done.json["applied"] is True
     page = report.read_text(encoding="utf-8")
-    assert page.count('<svg class="plot"') == 4
+    assert page.count('<svg class="plot"') == 5
     assert manifest.calibration.reason[:20] in page
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]  # no partial results are left
     shown = run("inspect", own)

@@ -17,18 +17,35 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.errors import BundleError, ConfigError, ImageError, ProviderError
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.evaluate import Evaluation, Settings, attack_list, evaluate, run
+from edgepure_calibration.attacks import Attack, AttackTarget
+from edgepure_calibration.attacks.gradient import GradientAttack
+from edgepure_calibration.attacks.square import SquareAttack
+from edgepure_calibration.evaluate import Evaluated, EvaluateSettings, evaluate, run
 from edgepure_calibration.evaluate.card import CARD, CARD_JSON, card, write_card
 from edgepure_calibration.evaluate.noise_experiment import noise_policy
 from edgepure_calibration.evaluate.report import render
-from edgepure_calibration.evaluate.store import Store
+from edgepure_calibration.provider import ProviderSettings
+from edgepure_calibration.work import Work
 from edgepure_export.twin.reference import TorchReference
 from edgepure_export.twin.twin import load_twin
 
-SETTINGS = Settings(
-    attacks=("transfer", "pgd", "square"), eps=0.1, steps=3, eot=2, images=8, seeds=(0, 1), worst=3, votes=3, queries=4,
-    selection=2, batch=4, noise_seed=5,
-)  # fmt: skip
+SETTINGS = EvaluateSettings(
+    attacks=("transfer", "pgd", "square"),
+    eps=0.1,
+    steps=3,
+    eot=2,
+    images=8,
+    seeds=(0, 1),
+    worst=3,
+    votes=3,
+    queries=4,
+    selection=2,
+    batch=4,
+    noise_seed=5,
+)
+
+
+ONE = ProviderSettings(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +60,12 @@ def digits() -> LabelledImages:
 
 
 @pytest.fixture(scope="module")
-def small(twin: TorchReference, digits: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+def small(twin: TorchReference, digits: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
     work = tmp_path_factory.mktemp("work")
-    return evaluate(demo_bundle(), digits, ["uniform"], SETTINGS, twin=twin, threads=1, work=work)
+    return evaluate(demo_bundle(), digits, ["uniform"], SETTINGS, twin=twin, provider=ONE, work=work)
 
 
-def test_every_number_has_its_protocol(small: Evaluation, digits: LabelledImages) -> None:
+def test_every_number_has_its_protocol(small: Evaluated, digits: LabelledImages) -> None:
     (preset,) = small.presets
     assert [a.protocol.attack for a in preset.attacks] == ["transfer", "pgd", "square"]
     for attack in (preset.clean, *preset.attacks):
@@ -73,7 +90,7 @@ def test_every_number_has_its_protocol(small: Evaluation, digits: LabelledImages
         assert value.protocol.seeds == (0, 1) and "transfer, pgd, square" in str(value)
 
 
-def test_attacks_stay_in_their_ball_and_twin_and_engine_agree(small: Evaluation) -> None:
+def test_attacks_stay_in_their_ball_and_twin_and_engine_agree(small: Evaluated) -> None:
     for attack in small.presets[0].attacks:
         assert np.abs(attack.images - small.images).max() <= 0.1 + 1e-6
         assert attack.images.min() >= 0.0 and attack.images.max() <= 1.0
@@ -84,7 +101,7 @@ def test_attacks_stay_in_their_ball_and_twin_and_engine_agree(small: Evaluation)
 
 
 def test_memory_is_counted_only_for_attacks_that_differentiate_rows(
-    small: Evaluation, twin: TorchReference, digits: LabelledImages, monkeypatch: pytest.MonkeyPatch
+    small: Evaluated, twin: TorchReference, digits: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counting takes more memory than a transferred attack does, so there it would decide what fits."""
     assert small.facts["memory of an attack, derived"]["uniform"]["rows"] == 3
@@ -96,32 +113,35 @@ def test_memory_is_counted_only_for_attacks_that_differentiate_rows(
     few = replace(SETTINGS, attacks=("transfer",), images=2, seeds=(0,), steps=1)
     assert (
         "memory of an attack, derived"
-        not in evaluate(demo_bundle(), digits, ["uniform"], few, twin=twin, threads=1).facts
+        not in evaluate(demo_bundle(), digits, ["uniform"], few, twin=twin, provider=ONE).facts
     )
 
 
 def test_resuming_an_interrupted_run_gives_what_an_uninterrupted_one_gives(
-    small: Evaluation, twin: TorchReference, digits: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Evaluated, twin: TorchReference, digits: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, made = attack_list.attack, []
+    made: list[str] = []
+    honest = {kind: kind.run for kind in (GradientAttack, SquareAttack)}
 
-    def limited(left: int) -> Callable[..., Any]:
-        def attack(*args: Any) -> Any:
-            if len(made) == left:
-                raise KeyboardInterrupt
-            made.append(args[0].attack)
-            return honest(*args)
+    def limit(left: int) -> None:
+        for kind, real in honest.items():
 
-        return attack
+            def limited(self: Attack, *args: Any, real: Callable[..., Any] = real) -> Any:
+                if len(made) == left:
+                    raise KeyboardInterrupt
+                made.append(self.name)
+                return real(self, *args)
 
-    def again() -> Evaluation:
-        return evaluate(demo_bundle(), digits, ["uniform"], SETTINGS, twin=twin, threads=1, work=tmp_path)
+            monkeypatch.setattr(kind, "run", limited)
 
-    monkeypatch.setattr(attack_list, "attack", limited(5))
+    def again() -> Evaluated:
+        return evaluate(demo_bundle(), digits, ["uniform"], SETTINGS, twin=twin, provider=ONE, work=tmp_path)
+
+    limit(5)
     with pytest.raises(KeyboardInterrupt):
         again()
     before = len(made)
-    monkeypatch.setattr(attack_list, "attack", limited(99))
+    limit(99)
     resumed = again()
     assert before == 5 and len(made) == 12  # three attacks, two seeds, two batches: none was made twice
     for mine, theirs in zip(resumed.presets[0].attacks, small.presets[0].attacks, strict=True):
@@ -130,7 +150,7 @@ def test_resuming_an_interrupted_run_gives_what_an_uninterrupted_one_gives(
     for file in tmp_path.glob("*.npz"):  # a damaged checkpoint is made anew, not believed
         file.write_bytes(b"PK")
     made.clear()
-    monkeypatch.setattr(attack_list, "attack", limited(99))
+    limit(99)
     assert again().presets[0].to_dict() == small.presets[0].to_dict()
     assert len(made) == 12
 
@@ -138,7 +158,7 @@ def test_resuming_an_interrupted_run_gives_what_an_uninterrupted_one_gives(
 def test_other_settings_do_not_reuse_a_checkpoint(twin: TorchReference, digits: LabelledImages, tmp_path: Path) -> None:
     def attacked(**changes: Any) -> Any:
         settings = replace(SETTINGS, attacks=("pgd",), seeds=(0,), images=6, worst=1, votes=1, **changes)
-        return evaluate(demo_bundle(), digits, ["uniform"], settings, twin=twin, threads=1, work=tmp_path)
+        return evaluate(demo_bundle(), digits, ["uniform"], settings, twin=twin, provider=ONE, work=tmp_path)
 
     first = attacked().presets[0].attacks[0].images
     assert np.array_equal(first, attacked().presets[0].attacks[0].images)
@@ -147,11 +167,20 @@ def test_other_settings_do_not_reuse_a_checkpoint(twin: TorchReference, digits: 
 
 
 def test_restarts_and_the_l2_ball(twin: TorchReference, digits: LabelledImages) -> None:
-    settings = Settings(
-        attacks=("transfer", "pgd"), norm="l2", eps=1.5, steps=2, eot=1, restarts=2, images=4, worst=1, votes=1,
-        selection=1, noise_seed=1,
-    )  # fmt: skip
-    found = evaluate(demo_bundle(), digits, ["uniform"], settings, twin=twin, threads=1)
+    settings = EvaluateSettings(
+        attacks=("transfer", "pgd"),
+        norm="l2",
+        eps=1.5,
+        steps=2,
+        eot=1,
+        restarts=2,
+        images=4,
+        worst=1,
+        votes=1,
+        selection=1,
+        noise_seed=1,
+    )
+    found = evaluate(demo_bundle(), digits, ["uniform"], settings, twin=twin, provider=ONE)
     for attack in found.presets[0].attacks:
         change = (attack.images - found.images).reshape(4, -1)
         assert np.linalg.norm(change, axis=1).max() <= 1.5 + 1e-4
@@ -167,9 +196,13 @@ def test_mask_gradients_and_the_norm_penalty_are_there_where_they_apply(
     settings = replace(SETTINGS, attacks=attacks, steps=1, eot=1, seeds=(0,), images=2, worst=2, votes=2)
     names = ["heterogeneous", "uniform-ssni"]
     found = evaluate(
-        demo_bundle(), digits, names, replace(settings, mask_gradient="soft"), twin=twin, threads=1,
-        with_noise_policy=True,
-    )  # fmt: skip
+        demo_bundle(),
+        digits,
+        names,
+        replace(settings, mask_gradient="soft", noise_policy=True),
+        twin=twin,
+        provider=ONE,
+    )
     masked, adaptive = found.presets
     titles = [a.protocol.title for a in masked.attacks]
     assert "surrogate (surrogate gradient)" in titles
@@ -193,12 +226,12 @@ def test_mask_gradients_and_the_norm_penalty_are_there_where_they_apply(
 
 
 def test_known_noise_is_worse_than_secret_noise(twin: TorchReference, digits: LabelledImages) -> None:
-    settings = Settings(attacks=("transfer",), eps=0.1, steps=10, eot=2, worst=1, votes=1, noise_seed=3)
+    settings = EvaluateSettings(attacks=("transfer",), eps=0.1, steps=10, eot=2, worst=1, votes=1, noise_seed=3)
     with edgepure.load(demo_bundle(), threads=1) as purifier:
-        target = attack_list.Target("uniform", purifier.preset("uniform"), purifier, twin)
+        target = AttackTarget("uniform", purifier.preset("uniform"), purifier, twin)
         common = dict.fromkeys(("twin", "judge", "noise", "preset", "preset_sha256", "images", "data_sha256"), "x")
         common |= {"bundle_sha256": "b", "seeds": (0,)}
-        found = noise_policy(target, digits.take(12), settings, Store(None, {}), common, (1, 2))
+        found = noise_policy(target, digits.take(12), settings, Work(None, {}), common, (1, 2))
     by_policy = {r.policy: r.accuracies[0].right[0] for r in found}
     assert by_policy["known seed"] < by_policy["secret"]
 
@@ -212,7 +245,7 @@ def copy(tmp_path: Path) -> Path:
     return place
 
 
-def test_the_card_goes_into_the_bundle_and_says_what_was_not_tested(small: Evaluation, copy: Path) -> None:
+def test_the_card_goes_into_the_bundle_and_says_what_was_not_tested(small: Evaluated, copy: Path) -> None:
     write_card(copy, small)
     opened = Bundle.open(copy)
     assert {CARD, CARD_JSON} <= set(opened.manifest.files)
@@ -229,7 +262,7 @@ def test_the_card_goes_into_the_bundle_and_says_what_was_not_tested(small: Evalu
         assert purifier.presets
 
 
-def test_no_card_without_attacks_and_none_for_another_bundle(small: Evaluation, copy: Path) -> None:
+def test_no_card_without_attacks_and_none_for_another_bundle(small: Evaluated, copy: Path) -> None:
     before = Bundle.open(copy).content_hash
     nothing = replace(small, presets=tuple(replace(p, attacks=()) for p in small.presets))
     with pytest.raises(ConfigError, match="no attack"):
@@ -253,11 +286,11 @@ def test_unfit_data_are_refused(twin: TorchReference, digits: LabelledImages, tm
         (one_class, ConfigError, "one class"),
     ):
         with pytest.raises(error, match=word):
-            evaluate(demo_bundle(), data, settings=replace(SETTINGS, images=2), twin=twin, threads=1)
+            evaluate(demo_bundle(), data, settings=replace(SETTINGS, images=2), twin=twin, provider=ONE)
     with pytest.raises(ConfigError, match="65 images"):
-        evaluate(demo_bundle(), digits, settings=replace(SETTINGS, images=65), twin=twin, threads=1)
+        evaluate(demo_bundle(), digits, settings=replace(SETTINGS, images=65), twin=twin, provider=ONE)
     with pytest.raises(ConfigError, match="no preset 'x'"):
-        evaluate(demo_bundle(), digits, ["x"], SETTINGS, twin=twin, threads=1)
+        evaluate(demo_bundle(), digits, ["x"], SETTINGS, twin=twin, provider=ONE)
     with pytest.raises(ProviderError, match="give cpu"):
         evaluate(demo_bundle(), digits, settings=SETTINGS, device="nonsense")
     assert run.USUAL_IMAGES == 256

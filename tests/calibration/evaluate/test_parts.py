@@ -21,9 +21,9 @@ from edgepure.cli.app import app
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.attacks import PGD, Defence
+from edgepure_calibration.attacks import PGD, AttackTarget, Defence, known_attacks
+from edgepure_calibration.cli.evaluate import ATTACK_NAMES
 from edgepure_calibration.evaluate.ablation import resampling_ablation
-from edgepure_calibration.evaluate.attack_list import Target
 from edgepure_calibration.evaluate.memory import attack_memory, saved_bytes
 from edgepure_export.twin.twin import load_twin
 
@@ -66,7 +66,7 @@ def test_the_memory_estimate_covers_what_a_gradient_takes(purifier: edgepure.Pur
     digits = demo_images()
     preset = purifier.preset("uniform")
     twin = load_twin(demo_bundle(), checkpointing=False)
-    found = attack_memory(Target("uniform", preset, purifier, twin))
+    found = attack_memory(AttackTarget("uniform", preset, purifier, twin))
     image = torch.from_numpy(digits.clean[:1])
     weights = {p.untyped_storage().data_ptr() for n in twin.networks for p in (*n.parameters(), *n.buffers())}
     whole = saved_bytes(Defence(twin, preset, 1), image, weights)
@@ -74,7 +74,7 @@ def test_the_memory_estimate_covers_what_a_gradient_takes(purifier: edgepure.Pur
     assert 0.7 * whole < kept < 1.5 * whole
     assert found.per_copy > kept
     twin.checkpointing = True
-    again = attack_memory(Target("uniform", preset, purifier, twin))
+    again = attack_memory(AttackTarget("uniform", preset, purifier, twin))
     assert again.per_copy < found.per_copy
     copies = again.copies_in(24e9)
     assert again.total(copies) <= 24e9 < again.total(2 * copies)
@@ -95,13 +95,19 @@ def test_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
     assert not list(tmp_path.glob(".bundle.evaluate"))
     for wrong, word in (
-        (["--eps", "eight"], "8/255"), (["--seeds", "a"], "whole numbers"), (["--attack", "fgsm"], "low-frequency"),
+        (["--eps", "eight"], "8/255"),
+        (["--seeds", "a"], "whole numbers"),
+        (["--attack", "fgsm"], "low-frequency"),
         (["--report", str(tmp_path)], "give the name of a file"),
-    ):  # fmt: skip
+    ):
         refused = CliRunner().invoke(app, [*map(str, asked), *wrong])
         assert refused.exit_code == 2
         assert refused.stderr.count("error: ") == 1 and word in refused.stderr
     assert not list(tmp_path.glob(".bundle.evaluate"))
+
+
+def test_the_help_names_every_attack() -> None:
+    assert tuple(known_attacks()) == ATTACK_NAMES
 
 
 def test_without_pytorch_the_command_says_what_to_install(tmp_path: Path) -> None:

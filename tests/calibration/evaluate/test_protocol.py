@@ -7,18 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attack_protocols import PROTOCOL
 
 from edgepure.errors import ConfigError
 from edgepure.intervals import clopper_pearson
-from edgepure_calibration.evaluate import Accuracy, Footnotes, Protocol, Rule, Settings
-from edgepure_calibration.evaluate.draws import Draws, log
-
-PROTOCOL = Protocol(
-    attack="pgd", gradient="exact", bounded="linf ball", norm="linf", eps=0.05, steps=40, eot=5, step_size="0.003",
-    restarts=1, mask_gradient="none", norm_penalty=0.0, selection="last iterate", queries=None, surrogate=False,
-    target="the whole defence", twin="the twin", judge="cpu, fp32", noise="secret", preset="uniform", preset_sha256="p",
-    bundle_sha256="b", images="10 images", data_sha256="d" * 64, seeds=(0, 1),
-)  # fmt: skip
+from edgepure_calibration.attacks.square import log_probabilities
+from edgepure_calibration.evaluate import Accuracy, EvaluateSettings, Footnotes, Rule
+from edgepure_calibration.evaluate.draws import Draws
 
 
 def accuracy(**changes: Any) -> Accuracy:
@@ -78,7 +73,7 @@ def test_footnotes_cite_equal_protocols_once_and_say_what_all_share_once() -> No
 def test_the_three_rules_from_one_set_of_answers() -> None:
     answers = np.array([[0, 0, 1], [0, 1, 1], [0, 0, 0], [1, 0, 0]])  # 4 answers, 3 images
     probabilities = np.where(np.eye(2)[answers] > 0, 0.9, 0.1).astype(np.float32)
-    draws = Draws(log(probabilities), np.array([0, 0, 0]), 3.0)
+    draws = Draws(log_probabilities(probabilities), np.array([0, 0, 0]), 3.0)
     np.testing.assert_array_equal(draws.answers, answers)
     assert draws.right(Rule("single")).tolist() == [True, True, False]
     assert draws.right(Rule("worst", 3)).tolist() == [True, False, False]
@@ -92,7 +87,7 @@ def test_the_three_rules_from_one_set_of_answers() -> None:
 
 def test_the_resubmission_curve_is_the_mean_over_all_choices() -> None:
     answers = np.array([[0, 0], [0, 1], [1, 1], [0, 1]])  # image 0: 1 of 4 wrong; image 1: 3 of 4
-    draws = Draws(log(np.eye(2, dtype=np.float32)[answers]), np.array([0, 0]), 1.0)
+    draws = Draws(log_probabilities(np.eye(2, dtype=np.float32)[answers]), np.array([0, 0]), 1.0)
     chances = [(1 / 4 + 3 / 4) / 2, (1 / 2 + 1) / 2, (3 / 4 + 1) / 2, 1.0]
     assert draws.resubmission() == pytest.approx(chances)
 
@@ -101,7 +96,6 @@ def test_the_resubmission_curve_is_the_mean_over_all_choices() -> None:
     ("changes", "word"),
     [
         ({"attacks": ("fgsm",)}, "apgd-dlr"),
-        ({"attacks": ()}, "choose among"),
         ({"norm": "l1"}, "linf or l2"),
         ({"eps": 0.0}, "above 0"),
         ({"eps": 8.0}, "at most 1"),
@@ -118,4 +112,4 @@ def test_the_resubmission_curve_is_the_mean_over_all_choices() -> None:
 )
 def test_bad_settings_are_refused_in_one_sentence(changes: dict[str, Any], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
-        Settings(**changes)
+        EvaluateSettings(**changes)

@@ -8,19 +8,28 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgepure_calibration.attacks import AttackProtocol
 from edgepure_calibration.evaluate.draws import Draws, rules
-from edgepure_calibration.evaluate.protocol import Protocol
 from edgepure_calibration.evaluate.protocols import clean_protocol, union_protocol
 from edgepure_calibration.evaluate.union import union
 
 LABELS = np.zeros(6, np.int64)
 
 
-def protocols(seeds: tuple[int, ...]) -> list[Protocol]:
+def protocols(seeds: tuple[int, ...]) -> list[AttackProtocol]:
     clean = clean_protocol(
-        {"judge": "j", "noise": "n", "preset": "p", "preset_sha256": "s", "bundle_sha256": "b", "images": "six",
-         "data_sha256": "d", "seeds": seeds, "twin": "t"}
-    )  # fmt: skip
+        {
+            "judge": "j",
+            "noise": "n",
+            "preset": "p",
+            "preset_sha256": "s",
+            "bundle_sha256": "b",
+            "images": "six",
+            "data_sha256": "d",
+            "seeds": seeds,
+            "twin": "t",
+        }
+    )
     return [replace(clean, attack=name, target="the whole defence") for name in ("transfer", "pgd")]
 
 

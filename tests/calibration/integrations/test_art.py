@@ -49,9 +49,14 @@ def one_hot() -> NDArray[np.float32]:
 def classifier(twin: TorchReference, bundle: Bundle, preset: str = "uniform", **options: Any) -> PyTorchClassifier:
     defence = PurificationPreprocessor(twin, bundle.manifest.presets[preset], noise="fixed", seed=1, **options)
     return PyTorchClassifier(
-        model=twin.classifier, loss=nn.CrossEntropyLoss(reduction="sum"), input_shape=(1, 16, 16), nb_classes=10,
-        clip_values=(0.0, 1.0), preprocessing_defences=[defence], device_type="cpu",
-    )  # fmt: skip
+        model=twin.classifier,
+        loss=nn.CrossEntropyLoss(reduction="sum"),
+        input_shape=(1, 16, 16),
+        nb_classes=10,
+        clip_values=(0.0, 1.0),
+        preprocessing_defences=[defence],
+        device_type="cpu",
+    )
 
 
 @pytest.mark.parametrize("preset", ["uniform", "heterogeneous"])

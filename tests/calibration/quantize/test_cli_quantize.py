@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from edgepure.bundle.bundle import Bundle
 from edgepure.cli.app import app
 from edgepure.demo import demo_bundle
-from edgepure_calibration.quantize import run
+from edgepure_calibration.quantize import stages
 from edgepure_calibration.quantize.speed import Speed
 
 IMAGES = demo_bundle().parent / "digits_images.npz"
@@ -22,9 +22,23 @@ QUICK = ("--preset", "uniform", "--redraws", "3", "--max-flips", "0.03", "--thre
 def test_a_variant_report_and_json(own_digits: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     done = cli_process.run(
-        "quantize", own_digits, "--precision", "int8", "--for", "tensorrt", "--data", CLEAN, "--attacked", ATTACKED,
-        *QUICK, "--keep", "unet.conv_in", "--report", page, "--json",
-    )  # fmt: skip
+        "quantize",
+        own_digits,
+        "--precision",
+        "int8",
+        "--for",
+        "tensorrt",
+        "--data",
+        CLEAN,
+        "--attacked",
+        ATTACKED,
+        *QUICK,
+        "--keep",
+        "unet.conv_in",
+        "--report",
+        page,
+        "--json",
+    )
     assert done.code == 0, done.stderr
     found = done.json
     assert found["accepted"] and found["kept"] == ["unet.conv_in/Conv_0"] and found["report"] == str(page)
@@ -41,7 +55,7 @@ def test_a_variant_report_and_json(own_digits: Path, tmp_path: Path) -> None:
 
 def test_a_refusal_is_exit_code_6_and_changes_nothing(own_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = tuple(Speed(batch, 1.0, 1.25, 0.8) for batch in (1, 8))
-    monkeypatch.setattr(run, "compare_speed", lambda *args, **more: slow)
+    monkeypatch.setattr(stages, "compare_speed", lambda *args, **more: slow)
     before = Bundle.open(own_digits).content_hash
     done = CliRunner().invoke(app, ["quantize", str(own_digits), "--precision", "fp16", "--data", CLEAN, *QUICK])
     assert done.exit_code == 6

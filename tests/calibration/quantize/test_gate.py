@@ -14,7 +14,7 @@ from edgepure.engines import open_graph
 from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure.purify.purifier import Purifier
-from edgepure_calibration.quantize.candidate import Candidate, CandidatePurifier, build
+from edgepure_calibration.quantize.draft import Draft, DraftPurifier, build
 from edgepure_calibration.quantize.gate import Decisions
 from edgepure_calibration.quantize.sensitivity import measure_sensitivity, output_error
 from edgepure_calibration.quantize.verdict import Limits, PresetGate
@@ -30,12 +30,12 @@ def decisions(fp32: Purifier, clean: LabelledImages, attacked: LabelledImages) -
     return Decisions(fp32, {"clean": clean, "attacked": attacked}, presets, REDRAWS, 4, LIMITS)
 
 
-def judged(decisions: Decisions, digits: Bundle, candidate: Candidate, preset: str = "uniform") -> PresetGate:
-    with CandidatePurifier(digits, candidate, threads=1) as purifier:
+def judged(decisions: Decisions, digits: Bundle, candidate: Draft, preset: str = "uniform") -> PresetGate:
+    with DraftPurifier(digits, candidate, threads=1) as purifier:
         return decisions.compare(purifier, preset)
 
 
-def changed(digits: Bundle, folder: Path, factor: float) -> Candidate:
+def changed(digits: Bundle, folder: Path, factor: float) -> Draft:
     """The fp32 step graph with one weight tensor multiplied."""
     model = load_graph(digits.graph_path("step"))
     node = next(n for n in model.graph if n.name == "unet.middle1.conv1/Conv_0")
@@ -44,7 +44,7 @@ def changed(digits: Bundle, folder: Path, factor: float) -> Candidate:
     weight.const_value = ir.tensor(np.float32(factor) * weight.const_value.numpy(), name=weight.name)
     with WeightsPool(folder) as pool:
         files: Any = {"step": pool.save(model, "step.onnx")}
-    return Candidate("int8", "cpu", (), files, files, {})
+    return Draft("int8", "cpu", (), files, files, {})
 
 
 def test_the_same_network_passes_and_flips_nothing(decisions: Decisions, fp32: Purifier) -> None:
@@ -113,9 +113,17 @@ def test_sensitivity_finds_the_layer_with_the_useless_range(digits: Bundle, meas
     ranges = {**measured.ranges["int8", "cpu"], (bad, "input"): (-1e4, 1e4)}
     seen: list[str] = []
     found = measure_sensitivity(
-        digits, "step", "int8", "cpu", ranges, measured.samples, tmp_path / "layer", {"unet.time1/Gemm_0": 0.5}, 1,
+        digits,
+        "step",
+        "int8",
+        "cpu",
+        ranges,
+        measured.samples,
+        tmp_path / "layer",
+        {"unet.time1/Gemm_0": 0.5},
+        1,
         lambda name, error, share: seen.append(name),
-    )  # fmt: skip
+    )
     assert found["unet.time1/Gemm_0"] == 0.5 and "unet.time1/Gemm_0" not in seen  # known from before
     others = {name: error for name, error in found.items() if name != "unet.time1/Gemm_0"}
     assert max(others, key=lambda name: others[name]) == bad

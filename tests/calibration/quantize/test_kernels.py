@@ -11,7 +11,7 @@ import pytest
 from edgepure.bundle.bundle import Bundle
 from edgepure.purify.purifier import Purifier
 from edgepure_calibration.quantize import kernels
-from edgepure_calibration.quantize.candidate import CandidatePurifier, build
+from edgepure_calibration.quantize.draft import DraftPurifier, build
 from edgepure_calibration.quantize.kernels import KERNELS, fastest_kernel
 from edgepure_calibration.quantize.speed import Speed
 
@@ -21,12 +21,17 @@ from edgepure_calibration.quantize.speed import Speed
     [((1.3, 1.0), "matrix product"), ((0.9, 1.3), "matrix product"), ((1.04, 1.04), "direct"), ((0.5, 1.2), "direct")],
 )
 def test_the_matrix_product_has_to_be_clearly_faster_over_both_batches(
-    digits: Bundle, fp32: Purifier, measured: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    ratios: tuple[float, float], name: str,
-) -> None:  # fmt: skip
+    digits: Bundle,
+    fp32: Purifier,
+    measured: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ratios: tuple[float, float],
+    name: str,
+) -> None:
     compared = []
 
-    def compare(direct: CandidatePurifier, product: CandidatePurifier, *args: Any, **more: Any) -> Any:
+    def compare(direct: DraftPurifier, product: DraftPurifier, *args: Any, **more: Any) -> Any:
         feeds = {key: array[:4] for key, array in measured.samples.feeds.items()}
         compared.append([purifier.engine("step").run(feeds)["x_next"] for purifier in (direct, product)])
         return tuple(Speed(batch, 1.0, 1.0 / r, r) for batch, r in zip((1, 8), ratios, strict=True))
@@ -39,7 +44,8 @@ def test_the_matrix_product_has_to_be_clearly_faster_over_both_batches(
     np.testing.assert_array_equal(*compared[0])
     built = {
         key: build(digits, "int8", "cpu", tmp_path / "again", ranges, graphs=("step",), scheme=scheme)
-        .files["step"].read_bytes()
+        .files["step"]
+        .read_bytes()
         for key, scheme in KERNELS.items()
-    }  # fmt: skip
+    }
     assert built["direct"] != built["matrix product"], "two kernels were compared"

@@ -17,11 +17,13 @@ from edgepure.engines import open_graph
 from edgepure.engines.openvino import import_openvino
 from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.quantize import Limits, Request, quantize
-from edgepure_calibration.quantize.candidate import build
+from edgepure_calibration.provider import ProviderSettings
+from edgepure_calibration.quantize import Limits, QuantizeSettings, quantize
+from edgepure_calibration.quantize.draft import build
 from edgepure_calibration.quantize.sensitivity import output_error
 
 CONVOLUTION = "unet.conv_in/Conv_0"
+OPENVINO = ProviderSettings("openvino", threads=1, slots=8)
 
 
 def computed_in(path: Path) -> Counter[tuple[str, str]]:
@@ -90,10 +92,8 @@ def test_accepted_into_a_bundle_and_for_openvino_alone(
     own_digits: Path, clean: LabelledImages, attacked: LabelledImages
 ) -> None:
     limits = Limits(flips=0.03, speed=0.0)
-    request = Request(
-        "int8", "openvino", ("uniform",), provider="openvino", threads=1, redraws=3, limits=limits,
-    )  # fmt: skip
-    outcome = quantize(own_digits, request, clean, attacked)
+    settings = QuantizeSettings("int8", "openvino", ("uniform",), redraws=3, limits=limits)
+    outcome = quantize(own_digits, settings, clean, attacked, provider=OPENVINO)
     assert outcome, outcome.reasons
     assert outcome.evidence["measured_on"] == "the variant itself" and outcome.evidence["kernel"] is None
     assert [s["batch"] for s in outcome.evidence["speed"]] == [1, 8]
@@ -109,7 +109,7 @@ def test_accepted_into_a_bundle_and_for_openvino_alone(
 def test_what_openvino_has_no_kernels_for(own_digits: Path, clean: LabelledImages) -> None:
     before = (own_digits / "bundle.json").read_bytes()
     with pytest.raises(ConfigError, match="no fp8 kernels in openvino; fp8 can be made for cpu, cuda, tensorrt"):
-        quantize(own_digits, Request("fp8", "openvino", provider="openvino", threads=1), clean)
+        quantize(own_digits, QuantizeSettings("fp8", "openvino"), clean, provider=OPENVINO)
     with pytest.raises(ProviderError, match="fp8 variant cannot run on OpenVINO"):
-        quantize(own_digits, Request("fp8", "tensorrt", provider="openvino", threads=1), clean, on_progress=pytest.fail)
+        quantize(own_digits, QuantizeSettings("fp8", "tensorrt"), clean, provider=OPENVINO, on_progress=pytest.fail)
     assert (own_digits / "bundle.json").read_bytes() == before

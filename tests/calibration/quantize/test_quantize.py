@@ -14,17 +14,24 @@ import edgepure
 from edgepure.bundle.bundle import Bundle
 from edgepure.errors import ConfigError, ImageError
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.quantize import Limits, Request, quantize, run
+from edgepure_calibration.provider import ProviderSettings
+from edgepure_calibration.quantize import Limits, Outcome, QuantizeSettings, stages
+from edgepure_calibration.quantize import quantize as quantize_with
 from edgepure_calibration.quantize.kernels import KERNELS
 from edgepure_calibration.quantize.report import write_report
 from edgepure_calibration.quantize.speed import Speed
 
 #: Where the stages are called from.
-MODULE = run
+MODULE = stages
+ONE = ProviderSettings(threads=1, slots=8)
 
 
-def request(precision: str, target: str = "tensorrt", **more: Any) -> Request:
-    return Request(precision, target, ("uniform",), threads=1, redraws=3, **{"limits": Limits(flips=0.03), **more})  # type: ignore[arg-type]
+def settings(precision: Any, target: Any = "tensorrt", **more: Any) -> QuantizeSettings:
+    return QuantizeSettings(precision, target, ("uniform",), redraws=3, **{"limits": Limits(flips=0.03), **more})
+
+
+def quantize(*arguments: Any, **options: Any) -> Outcome:
+    return quantize_with(*arguments, provider=ONE, **options)
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, ratio: float) -> None:
@@ -35,12 +42,16 @@ def timed(monkeypatch: pytest.MonkeyPatch, ratio: float) -> None:
 
 @pytest.mark.parametrize(("precision", "target"), [("fp16", "tensorrt"), ("int8", "cpu"), ("fp8", "tensorrt")])
 def test_an_accepted_variant_is_in_the_bundle_with_its_evidence(
-    own_digits: Path, clean: LabelledImages, attacked: LabelledImages, monkeypatch: pytest.MonkeyPatch, precision: str,
+    own_digits: Path,
+    clean: LabelledImages,
+    attacked: LabelledImages,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
     target: str,
-) -> None:  # fmt: skip
+) -> None:
     timed(monkeypatch, 1.9)
     before = {p.name: p.read_bytes() for p in own_digits.iterdir() if p.is_file() and p.name != "bundle.json"}
-    outcome = quantize(own_digits, request(precision, target), clean, attacked)
+    outcome = quantize(own_digits, settings(precision, target), clean, attacked)
     assert outcome and outcome.accepted and not outcome.reasons
     bundle = Bundle.open(own_digits)  # every hash
     entries = bundle.manifest.variants[precision]  # type: ignore[index]
@@ -75,8 +86,8 @@ def test_a_second_variant_of_a_precision_replaces_the_first(
     own_digits: Path, clean: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed(monkeypatch, 1.9)
-    assert quantize(own_digits, request("fp16"), clean)
-    assert quantize(own_digits, request("fp16", keep=("unet.attention",)), clean)
+    assert quantize(own_digits, settings("fp16"), clean)
+    assert quantize(own_digits, settings("fp16", keep=("unet.attention",)), clean)
     manifest = Bundle.open(own_digits).manifest
     assert set(manifest.variants) == {"fp16"}
     evidence = json.loads((own_digits / "variants/fp16/evidence.json").read_text())
@@ -88,7 +99,7 @@ def test_what_is_not_faster_is_refused_and_nothing_changes(
 ) -> None:
     timed(monkeypatch, 0.97)
     before = Bundle.open(own_digits).content_hash
-    outcome = quantize(own_digits, request("fp16", "cpu"), clean)
+    outcome = quantize(own_digits, settings("fp16", "cpu"), clean)
     assert not outcome
     assert "not faster on this device (0.97 x" in outcome.reasons[0] and "--for" in outcome.reasons[0]
     assert Bundle.open(own_digits).content_hash == before
@@ -104,7 +115,7 @@ def test_a_variant_that_flips_decisions_keeps_ever_more_layers_and_is_refused_at
         MODULE, "measure_ranges", lambda *args, **more: {tap: (-2e4, 2e4) for tap in real(*args, **more)}
     )
     before = Bundle.open(own_digits).content_hash
-    outcome = quantize(own_digits, request("int8", "cpu"), clean)
+    outcome = quantize(own_digits, settings("int8", "cpu"), clean)
     attempts = outcome.evidence["attempts"]
     assert [len(a["kept"]) for a in attempts] == [0, 1, 2, 4, 8]  # 15 layers in all
     assert attempts[0]["error"] > attempts[-1]["error"]
@@ -124,30 +135,24 @@ def test_layers_that_spoil_it_are_kept_until_the_gate_holds(
         return {**real(*args, **more), (bad, "output"): (-1e5, 1e5)}
 
     monkeypatch.setattr(MODULE, "measure_ranges", measure)
-    outcome = quantize(own_digits, request("int8", "cpu"), clean)
+    outcome = quantize(own_digits, settings("int8", "cpu"), clean)
     assert outcome
     assert bad in outcome.evidence["kept"]
     assert next(iter(outcome.evidence["sensitivity"])) == bad
     assert len(outcome.evidence["attempts"]) > 1
 
 
-def test_a_work_folder_with_other_things_is_refused_and_left_alone(own_digits: Path, clean: LabelledImages) -> None:
-    with pytest.raises(ConfigError, match=r"holds something else .* removed at the end; name a new or an empty"):
-        quantize(own_digits, request("fp16"), clean, work=own_digits.parent)
-    assert Bundle.open(own_digits)
-
-
-@pytest.mark.parametrize("others", [{"key.json": '{"type": "secret"}', "notes": ""}, {"key.json": "no JSON"}])
-def test_nor_is_a_folder_whose_key_is_another_programs(
-    own_digits: Path, clean: LabelledImages, tmp_path: Path, others: dict[str, str]
+def test_a_named_work_folder_is_kept_with_all_that_others_have_in_it(
+    own_digits: Path, clean: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    timed(monkeypatch, 1.9)
     folder = tmp_path / "theirs"
-    folder.mkdir()
-    for name, text in others.items():
-        (folder / name).write_text(text)
-    with pytest.raises(ConfigError, match="holds something else"):
-        quantize(own_digits, request("fp16"), clean, work=folder)
-    assert {path.name: path.read_text() for path in folder.iterdir()} == others
+    (folder / "draft").mkdir(parents=True)
+    (folder / "draft" / "notes").write_text("mine")
+    assert quantize(own_digits, settings("fp16"), clean, work=folder)
+    assert (folder / "draft" / "notes").read_text() == "mine"
+    assert {path.suffix for path in folder.iterdir() if path.is_file()} == {".npz", ".json"}
+    assert not list(folder.glob(".*")), "what only that run needed is gone"
 
 
 def test_an_interrupted_run_goes_on_where_it_was(
@@ -156,19 +161,23 @@ def test_an_interrupted_run_goes_on_where_it_was(
     timed(monkeypatch, 1.9)
     before = Bundle.open(own_digits).content_hash
 
-    def stop(what: str, share: float) -> None:
-        if what.startswith("measuring the sensitivity") and share > 0.4:
+    seen: list[float] = []
+
+    def stop(share: float, what: str) -> None:
+        seen.append(share)
+        if what.startswith("measuring the sensitivity") and seen[-6] > seen[0] and len(set(seen[-6:])) > 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        quantize(own_digits, request("int8", "cpu"), clean, on_progress=stop)
+        quantize(own_digits, settings("int8", "cpu"), clean, on_progress=stop)
     assert Bundle.open(own_digits).content_hash == before
     (work,) = own_digits.parent.glob(".digits.quantize-*")
-    known = json.loads((work / "sensitivity.json").read_text())
+    kept = [json.loads(path.read_text()) for path in work.glob("*.json")]
+    (known,) = (found for found in kept if isinstance(found, dict) and "unet.conv_in/Conv_0" in found)
     assert 0 < len(known) < 15
     monkeypatch.setattr(MODULE, "record", None)  # nobody may record or measure ranges again
     monkeypatch.setattr(MODULE, "measure_ranges", None)
-    outcome = quantize(own_digits, request("int8", "cpu"), clean)
+    outcome = quantize(own_digits, settings("int8", "cpu"), clean)
     assert outcome
     assert {name: outcome.evidence["sensitivity"][name] for name in known} == known
     assert not work.exists()
@@ -179,15 +188,15 @@ def test_other_settings_do_not_go_on_with_old_results(
 ) -> None:
     timed(monkeypatch, 1.9)
 
-    def stop(what: str, share: float) -> None:
+    def stop(share: float, what: str) -> None:
         if what.startswith("measuring the sensitivity"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        quantize(own_digits, request("int8", "cpu"), clean, work=tmp_path / "work", on_progress=stop)
+        quantize(own_digits, settings("int8", "cpu"), clean, work=tmp_path / "work", on_progress=stop)
     monkeypatch.setattr(MODULE, "measure_ranges", lambda *a, **k: pytest.skip("measured anew"))
     with pytest.raises(pytest.skip.Exception, match="measured anew"):
-        quantize(own_digits, request("int8", "cpu", seed=8), clean, work=tmp_path / "work")
+        quantize(own_digits, settings("int8", "cpu", seed=8), clean, work=tmp_path / "work")
 
 
 @pytest.mark.parametrize(
@@ -202,11 +211,11 @@ def test_wrong_requests_are_refused_before_anything_is_measured(
     own_digits: Path, clean: LabelledImages, change: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        quantize(own_digits, replace(request("int8"), **change), clean)
+        quantize(own_digits, replace(settings("int8"), **change), clean)
     assert not list(own_digits.parent.glob(".*"))
 
 
 def test_constant_images_are_refused(own_digits: Path, clean: LabelledImages) -> None:
     grey = LabelledImages(np.full_like(clean.images, 0.5), clean.labels, clean.names)
     with pytest.raises(ImageError, match="constant colour"):
-        quantize(own_digits, request("int8"), grey)
+        quantize(own_digits, settings("int8"), grey)

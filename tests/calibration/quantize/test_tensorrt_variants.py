@@ -14,7 +14,7 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import VariantName
 from edgepure.engines.tensorrt.build import build_engines
 from edgepure.errors import ProviderError
-from edgepure_calibration.quantize.candidate import build
+from edgepure_calibration.quantize.draft import build
 from edgepure_calibration.quantize.quantize import write_variant
 from edgepure_export.graphs.precision import load_graph
 from edgepure_export.graphs.qdq import scheme_of, taps
@@ -36,8 +36,11 @@ def test_every_variant_of_the_digits_builds(tmp_path: Path, precision: VariantNa
     add_variant(folder, tmp_path / "work", precision, "tensorrt")
     built = {engine.graph: engine for engine in build_engines(folder, precision, batches=(2,), provider="tensorrt-rtx")}
     assert {name: engine.precision for name, engine in built.items()} == {
-        "classifier": "fp32", "mask": "fp32", "step": precision, "unet": precision,
-    }  # fmt: skip
+        "classifier": "fp32",
+        "mask": "fp32",
+        "step": precision,
+        "unet": precision,
+    }
     lowest = {"fp8": ("sm89", "sm120")}.get(precision, ("sm80", "sm86", "sm89", "sm120"))
     assert built["step"].key.targets == lowest
     assert all(engine.bytes > 100_000 and engine.path.is_file() for engine in built.values())

@@ -24,8 +24,19 @@ def npz(data: LabelledImages, attacked: LabelledImages, tmp_path: Path) -> Path:
 
 def tune(bundle: Path, *options: object) -> list[object]:
     return [
-        "tune", bundle, "--budget-calls", 4, "--no-whitebox", "--trials", 2, "--images", 16, "--threads", 1, *options
-    ]  # fmt: skip
+        "tune",
+        bundle,
+        "--budget-calls",
+        4,
+        "--no-whitebox",
+        "--trials",
+        2,
+        "--images",
+        16,
+        "--threads",
+        1,
+        *options,
+    ]
 
 
 def test_tunes_and_says_what_it_did(bundle: Path, npz: Path, tmp_path: Path) -> None:
@@ -36,7 +47,7 @@ def test_tunes_and_says_what_it_did(bundle: Path, npz: Path, tmp_path: Path) -> 
     assert "written into" in done.stdout
     assert "uniform (was there)" in done.stdout
     assert {"fast", "balanced", "robust"} <= set(Bundle.open(bundle).manifest.presets)
-    assert bundle.with_name("tiny.tuning.journal").is_file()
+    assert any(bundle.with_name(".tiny.tune").iterdir()), "more trials can go on from there"
     page = report.read_text(encoding="utf-8")
     assert page.count('<svg class="plot"') == 2
     assert "How it was measured" in page
@@ -70,7 +81,8 @@ def test_refusals(bundle: Path, npz: Path, data: LabelledImages, tmp_path: Path)
     run(*tune(bundle, "--data", npz, *attacks, "--method", "gnsp", "--budget-calls", 1)).fails(
         2, "the smallest possible is 2 UNet calls"
     )
-    run(*tune(bundle, "--data", npz, *attacks, "--study", npz)).fails(2, "is not a study")
+    run(*tune(bundle, "--data", npz, *attacks, "--work", bundle / "work")).fails(2, "lies inside a bundle")
+    assert not bundle.with_name(".tiny.tune").exists(), "a refused command leaves nothing"
     run(*tune(bundle, "--data", npz, *attacks, "--reference", "unifrom")).fails(2, "no preset 'unifrom'", "uniform")
 
 
@@ -79,8 +91,12 @@ def without(module: str, *arguments: object) -> subprocess.CompletedProcess[str]
     code = f"import sys; sys.modules[{module!r}] = None; from edgepure.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
-        env=environment(), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_without_pytorch_there_is_no_white_box(bundle: Path, npz: Path, tmp_path: Path) -> None:

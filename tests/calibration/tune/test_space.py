@@ -13,10 +13,9 @@ from edgepure.bundle.calibration import Calibration
 from edgepure.bundle.manifest import Manifest
 from edgepure.errors import ConfigError
 from edgepure.methods.planner import Planner
-from edgepure.methods.registry import methods
 from edgepure_calibration.tune.budget import CallBudget, TimeBudget
 from edgepure_calibration.tune.candidate import Candidate, calls_per_decision
-from edgepure_calibration.tune.space import SearchSpace, calibrated_ssni
+from edgepure_calibration.tune.space import SearchSpace, calibrated_ssni, searched
 
 SIGMOID = {"reweighting": "sigmoid", "mu": 30.0, "tau": 4.0, "probe": {"levels": [10], "label": "index"}}
 
@@ -55,7 +54,7 @@ def test_the_budget_is_used_and_all_methods_are_tried(manifest: Manifest) -> Non
     planner = Planner(manifest.schedule.build(), 256)
     found = suggestions(SearchSpace(manifest, CallBudget(10)), 200, 0)
     assert max(calls_per_decision(planner, c.preset) for c in found) == 10
-    assert {c.preset.method.method for c in found} == set(methods())
+    assert {c.preset.method.method for c in found} == set(searched())
     assert {c.preset.votes.count for c in found} >= {1, 2, 3, 5}
     assert {c.preset.votes.rule for c in found} == {"majority", "mean"}
     assert any(c.preset.mask is not None and c.preset.mask.threshold is not None for c in found)
@@ -99,13 +98,17 @@ def test_a_calibration_comes_before_the_presets(manifest: Manifest) -> None:
     norms = {"images": 50, "mean": 40.0, "std": 3.0, "min": 30.0, "max": 50.0, "quantiles": {"0.5": 40.0}}
     calibration = Calibration.model_validate(
         {
-            "created": "2026-01-01", "edgepure_version": "0", "seed": 0, "reason": "the cheapest",
+            "created": "2026-01-01",
+            "edgepure_version": "0",
+            "seed": 0,
+            "reason": "the cheapest",
             "clean": {"sha256": "0" * 64, "images": 50},
             "probes": [{"probe": {"levels": [20]}, "clean": norms}, {"probe": {"probes": 3}, "clean": norms}],
-            "chosen": {"levels": [20]}, "linear": {"xi_min": 30.0, "xi_max": 50.0},
+            "chosen": {"levels": [20]},
+            "linear": {"xi_min": 30.0, "xi_max": 50.0},
             "sigmoid": {"mu": 41.0, "tau": 2.0, "bias": 0.1},
         }
-    )  # fmt: skip
+    )
     found = calibrated_ssni(with_ssni(manifest).model_copy(update={"calibration": calibration}))
     assert list(found) == ["probe at t 20", "probe at 3 levels"]
     assert (found["probe at t 20"].mu, found["probe at t 20"].tau, found["probe at t 20"].bias) == (41.0, 2.0, 0.0)

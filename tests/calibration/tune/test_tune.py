@@ -16,17 +16,24 @@ from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages
 from edgepure.parity.verify import verify
 from edgepure_calibration.bundle_presets import put_presets
+from edgepure_calibration.provider import ProviderSettings
 from edgepure_calibration.tune import TuneSettings, Tuning, tune
+from edgepure_calibration.tune.deployed import DeployedGraphs
 from edgepure_calibration.tune.evidence import EVIDENCE_FILE, earlier_points
-from edgepure_calibration.tune.meter import Meter
 from edgepure_calibration.tune.space import PRESET_NAMES
 
-SETTINGS = TuneSettings(trials=6, images=16, final_images=20, finalists=3, seed=1, most_votes=3)
+#: What belongs to the settings.
+ASKED = ("calls", "ms", "methods", "precisions", "references", "whitebox")
+SETTINGS = TuneSettings(
+    calls=5, whitebox=False, trials=6, images=16, final_images=20, finalists=3, seed=1, most_votes=3
+)
 
 
 def run(bundle: Path, data: LabelledImages, attacked: LabelledImages, **options: Any) -> Tuning:
-    given: dict[str, Any] = {"calls": 5, "settings": SETTINGS, "whitebox": False, "threads": 1, **options}
-    return tune(bundle, data, attacked=attacked, **given)
+    asked: dict[str, Any] = {name: options.pop(name) for name in ASKED if name in options}
+    settings = replace(options.pop("settings", SETTINGS), **asked)
+    provider = ProviderSettings(options.pop("provider", "cpu"), threads=1)
+    return tune(bundle, data, settings, attacked=attacked, provider=provider, **options)
 
 
 def test_presets_and_their_evidence_are_in_the_bundle(
@@ -51,7 +58,7 @@ def test_presets_and_their_evidence_are_in_the_bundle(
     assert set(evidence["references"]) == set(before.presets) - {"adaptive"}
     assert set(evidence["references not measured"]) == {"adaptive"}  # linear SSNI: no bound on the calls of an image
     assert evidence["protocols"]["images of the search"]["clean"] == 16
-    assert {"date", "device", "provider", "the data"} <= set(evidence["facts"])
+    assert {"date", "device", "provider"} <= set(evidence["facts"])
     assert found.unrecorded == PRESET_NAMES
     checked = verify(bundle, threads=1)
     assert checked
@@ -81,51 +88,65 @@ def test_a_second_tuning_replaces_the_presets_and_their_records(
 def test_the_same_call_goes_on_and_gives_the_same(
     bundle: Path, data: LabelledImages, attacked: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(bundle, data, attacked, write=False, study=tmp_path / "whole")
-    score, calls = Meter.score, 0
+    whole = run(bundle, data, attacked, write=False, work=tmp_path / "whole")
+    score, calls = DeployedGraphs.score, 0
 
-    def interrupted(self: Meter, *arguments: Any) -> Any:
+    def interrupted(self: DeployedGraphs, *arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls in (6, 13, 20):  # twice in the search, once among the finalists
             raise KeyboardInterrupt
         return score(self, *arguments)
 
-    monkeypatch.setattr(Meter, "score", interrupted)
+    monkeypatch.setattr(DeployedGraphs, "score", interrupted)
     before = Bundle.open(bundle).content_hash
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            run(bundle, data, attacked, study=tmp_path / "parts")
+            run(bundle, data, attacked, work=tmp_path / "parts")
         assert Bundle.open(bundle).content_hash == before
-    again = run(bundle, data, attacked, write=False, study=tmp_path / "parts")
+    again = run(bundle, data, attacked, write=False, work=tmp_path / "parts")
     assert [p.to_dict() for p in again.trials] == [p.to_dict() for p in whole.trials]
     assert {n: p.to_dict() for n, p in again.chosen.items()} == {n: p.to_dict() for n, p in whole.chosen.items()}
     spent = calls
-    assert run(bundle, data, attacked, write=False, study=tmp_path / "parts").chosen == again.chosen
+    assert run(bundle, data, attacked, write=False, work=tmp_path / "parts").chosen == again.chosen
     assert calls == spent  # nothing was measured again
 
 
 def test_more_trials_go_on_where_fewer_ended(
     bundle: Path, data: LabelledImages, attacked: LabelledImages, tmp_path: Path
 ) -> None:
-    few = run(bundle, data, attacked, write=False, study=tmp_path / "s", settings=replace(SETTINGS, trials=2))
-    more = run(bundle, data, attacked, write=False, study=tmp_path / "s", settings=replace(SETTINGS, trials=4))
+    few = run(bundle, data, attacked, write=False, work=tmp_path / "s", settings=replace(SETTINGS, trials=2))
+    more = run(bundle, data, attacked, write=False, work=tmp_path / "s", settings=replace(SETTINGS, trials=4))
     assert [p.candidate.key for p in more.trials[:2]] == [p.candidate.key for p in few.trials]
     assert len(more.trials) == 4
 
 
-def test_a_study_of_other_data_or_settings_is_refused(
-    bundle: Path, data: LabelledImages, attacked: LabelledImages, tmp_path: Path
+def test_trials_of_other_data_settings_or_budgets_are_not_taken_up(
+    bundle: Path, data: LabelledImages, attacked: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = replace(SETTINGS, trials=1, finalists=1)
-    run(bundle, data, attacked, write=False, study=tmp_path / "s", settings=quick)
+    quick = replace(SETTINGS, trials=1, finalists=1, references=())
+    run(bundle, data, attacked, write=False, work=tmp_path, settings=quick)
+    score, scored = DeployedGraphs.score, 0
+
+    def counted(self: DeployedGraphs, *arguments: Any) -> Any:
+        nonlocal scored
+        scored += 1
+        return score(self, *arguments)
+
+    monkeypatch.setattr(DeployedGraphs, "score", counted)
     other = replace(data, images=data.images * 0.99)
-    with pytest.raises(ConfigError, match="made for something else: the data differs"):
-        run(bundle, other, attacked, study=tmp_path / "s", settings=quick)
-    with pytest.raises(ConfigError, match="the settings of the search differs"):
-        run(bundle, data, attacked, study=tmp_path / "s", settings=replace(quick, most_votes=2))
-    with pytest.raises(ConfigError, match="the budget differs"):
-        run(bundle, data, attacked, study=tmp_path / "s", settings=quick, calls=6)
+    for images, settings in (
+        (other, quick),
+        (data, replace(quick, most_votes=2)),
+        (data, replace(quick, calls=6)),
+        (data, replace(quick, seed=2)),
+    ):
+        before = scored
+        run(bundle, images, attacked, write=False, work=tmp_path, settings=settings)
+        assert scored == before + 4  # clean and attacked, the trial and the finalist
+    before = scored
+    run(bundle, data, attacked, write=False, work=tmp_path, settings=quick)
+    assert scored == before, "and those of each are still there"
 
 
 def test_what_an_earlier_tuning_measured_is_not_measured_again(
@@ -133,32 +154,30 @@ def test_what_an_earlier_tuning_measured_is_not_measured_again(
 ) -> None:
     """Another budget, another study: the presets that were there keep their numbers, and the finalists get theirs."""
     quick = replace(SETTINGS, trials=2, finalists=1)
-    names = ["uniform", "voted"]
+    names = ("uniform", "voted")
     first = run(bundle, data, attacked, settings=quick, references=names)
     assert first.facts["taken from an earlier tuning"] == "nothing"
-    score, scored = Meter.score, set()
+    score, scored = DeployedGraphs.score, set()
 
-    def counted(self: Meter, candidate: Any, *arguments: Any) -> Any:
+    def counted(self: DeployedGraphs, candidate: Any, *arguments: Any) -> Any:
         scored.add(candidate.key)
         return score(self, candidate, *arguments)
 
-    monkeypatch.setattr(Meter, "score", counted)
+    monkeypatch.setattr(DeployedGraphs, "score", counted)
     old = {point.candidate.key for point in first.references.values()}
-    second = run(bundle, data, attacked, settings=quick, references=names, calls=6, study=tmp_path / "2")
+    second = run(bundle, data, attacked, settings=quick, references=names, calls=6, work=tmp_path / "2")
     assert second.references == first.references and second.facts["taken from an earlier tuning"] == "uniform, voted"
     assert scored and not scored & old
     # the evidence of the first has been replaced, and its numbers live on
-    third = run(bundle, data, attacked, settings=quick, calls=7, study=tmp_path / "3", write=False)
+    third = run(bundle, data, attacked, settings=quick, calls=7, work=tmp_path / "3", write=False)
     assert {name: third.references[name] for name in names} == first.references
     assert set(third.references) > set(names) and not scored & old
     # other noise, other images, or times, which were not measured: again
     for number, other in enumerate((replace(quick, seed=2), replace(quick, final_images=18))):
         scored.clear()
-        found = run(
-            bundle, data, attacked, settings=other, references=names, study=tmp_path / f"o{number}", write=False
-        )
+        found = run(bundle, data, attacked, settings=other, references=names, work=tmp_path / f"o{number}", write=False)
         assert found.facts["taken from an earlier tuning"] == "nothing" and old <= scored
-    timed = {"calls": None, "ms": 1e4, "references": names, "study": tmp_path / "ms"}
+    timed = {"calls": None, "ms": 1e4, "references": names, "work": tmp_path / "ms"}
     for _ in range(2):
         found = run(bundle, data, attacked, settings=quick, **timed)
         assert found.facts["taken from an earlier tuning"] == "nothing"
@@ -173,8 +192,8 @@ def test_evidence_that_nobody_can_read_is_passed_over(bundle: Path, text: str) -
 
 
 def test_a_study_inside_the_bundle(bundle: Path, data: LabelledImages, attacked: LabelledImages) -> None:
-    with pytest.raises(ConfigError, match="lies inside the bundle"):
-        run(bundle, data, attacked, study=bundle / "study")
+    with pytest.raises(ConfigError, match="lies inside a bundle"):
+        run(bundle, data, attacked, work=bundle / "study")
     assert verify(bundle, threads=1, pipelines=False)
 
 
@@ -191,9 +210,9 @@ def test_presets_that_are_too_expensive_are_named_and_not_measured(
 
 def test_only_the_references_that_are_asked_for(bundle: Path, data: LabelledImages, attacked: LabelledImages) -> None:
     quick = replace(SETTINGS, trials=1, finalists=1)
-    assert set(run(bundle, data, attacked, write=False, settings=quick, references=["voted"]).references) == {"voted"}
+    assert set(run(bundle, data, attacked, write=False, settings=quick, references=("voted",)).references) == {"voted"}
     with pytest.raises(ConfigError, match="no preset 'vote' in this bundle"):
-        run(bundle, data, attacked, write=False, settings=quick, references=["vote"])
+        run(bundle, data, attacked, write=False, settings=quick, references=("vote",))
 
 
 def test_milliseconds_are_measured(bundle: Path, data: LabelledImages, attacked: LabelledImages) -> None:
@@ -223,7 +242,7 @@ def test_a_precision_that_the_bundle_does_not_have(
     bundle: Path, data: LabelledImages, attacked: LabelledImages
 ) -> None:
     with pytest.raises(ConfigError, match="no graphs in int8; it has fp32"):
-        run(bundle, data, attacked, precisions=["int8"])
+        run(bundle, data, attacked, precisions=("int8",))
 
 
 def test_variants_of_another_engine_are_not_tried(bundle: Path, data: LabelledImages, attacked: LabelledImages) -> None:
@@ -238,9 +257,9 @@ def test_variants_of_another_engine_are_not_tried(bundle: Path, data: LabelledIm
     assert "onnxruntime" not in found.facts
     other = bundle.with_name("other.journal")
     with pytest.raises(ProviderError, match=r"int8 variant .* was made for ONNX Runtime"):
-        run(bundle, data, attacked, provider="openvino", precisions=["int8"], study=other)
+        run(bundle, data, attacked, provider="openvino", precisions=("int8",), work=other)
     with pytest.raises(ProviderError, match="fp8 variant cannot run on OpenVINO"):
-        run(bundle, data, attacked, provider="openvino", precisions=["fp8"], study=other, on_progress=pytest.fail)
+        run(bundle, data, attacked, provider="openvino", precisions=("fp8",), work=other, on_progress=pytest.fail)
 
 
 @pytest.mark.parametrize(

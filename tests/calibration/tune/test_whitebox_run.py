@@ -15,15 +15,30 @@ from edgepure.demo import demo_bundle, demo_images
 from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure.parity.verify import verify
+from edgepure_calibration.provider import ProviderSettings
 from edgepure_calibration.tune import TuneSettings, tune
 from edgepure_calibration.tune.evidence import EVIDENCE_FILE
 from edgepure_calibration.tune.report import render
 from edgepure_export.twin.twin import load_twin
 
 SETTINGS = TuneSettings(
-    trials=3, images=32, whitebox_images=8, final_images=32, final_whitebox_images=8, finalists=2, eps=0.1,
-    search_steps=2, search_eot=1, final_steps=2, final_eot=2, seed=3, most_votes=2,
-)  # fmt: skip
+    calls=3,
+    methods=("uniform", "gnsp"),
+    references=("uniform",),
+    trials=3,
+    images=32,
+    whitebox_images=8,
+    final_images=32,
+    final_whitebox_images=8,
+    finalists=2,
+    eps=0.1,
+    search_steps=2,
+    search_eot=1,
+    final_steps=2,
+    final_eot=2,
+    seed=3,
+    most_votes=2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +54,13 @@ def test_search_and_finalists_are_attacked_in_different_ways(digits: LabelledIma
     found = tune(
         bundle,
         digits,
-        calls=3,
-        settings=SETTINGS,
+        SETTINGS,
         twin=twin,
-        threads=1,
-        methods=["uniform", "gnsp"],
-        references=["uniform"],
+        provider=ProviderSettings(threads=1),
     )
     evidence = json.loads((bundle / EVIDENCE_FILE).read_text())
     search, final = (evidence["protocols"][f"white-box of the {part}"] for part in ("search", "finalists"))
     assert search["attack"] != final["attack"]
-    assert search["loss"] != final["loss"]
     assert search["seed"] != final["seed"]
     assert search["attacker's noise"] != final["attacker's noise"]
     assert search["eps"] == final["eps"] == 0.1
@@ -69,7 +80,7 @@ def test_search_and_finalists_are_attacked_in_different_ways(digits: LabelledIma
     page = render(found)
     for name in ("fast", "balanced", "robust", *found.references):
         assert name in page
-    assert "APGD" in page
+    assert "apgd-dlr" in page
     assert "with an attack of another kind" in page
     assert page.count('<svg class="plot"') == 2
     assert "http" not in page.replace("http://www.w3.org", "")
@@ -77,7 +88,7 @@ def test_search_and_finalists_are_attacked_in_different_ways(digits: LabelledIma
 
 def test_without_a_twin_there_is_no_white_box(digits: LabelledImages, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a white-box attack needs the bundle's PyTorch twin"):
-        tune(demo_bundle(), digits, calls=3, study=tmp_path / "s", write=False)
+        tune(demo_bundle(), digits, TuneSettings(calls=3), work=tmp_path / "s", write=False)
 
 
 def test_attacked_images_of_another_radius_are_still_attacks(digits: LabelledImages) -> None:

@@ -227,10 +227,10 @@ def test_parity_above_tolerance_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick_export")
 def test_overwrite_replaces_a_bundle(tmp_path: Path) -> None:
-    stages: list[tuple[str, float]] = []
+    stages: list[tuple[float, str]] = []
     first = export_bundle(**full(out=tmp_path / "b", name="one", on_progress=lambda *s: stages.append(s)))
-    assert [share for _, share in stages] == sorted(share for _, share in stages)
-    assert stages[-1][1] == 1.0
+    assert [share for share, _ in stages] == sorted(share for share, _ in stages)
+    assert stages[-1] == (1.0, "done")
     with pytest.raises(EdgepureError, match="already there"):
         export_bundle(**full(out=first, name="two"))
     made = minimal_bundle.calibration()

@@ -57,9 +57,17 @@ def networks(tmp_path: Path) -> Path:
 
 def arguments(networks: Path, out: Path, *more: object) -> list[object]:
     return [
-        "export", "--classifier", f"python:{networks}:classifier", "--diffusion", f"python:{networks}:unet",
-        "--image", "1x12x12", "--out", out, *more,
-    ]  # fmt: skip
+        "export",
+        "--classifier",
+        f"python:{networks}:classifier",
+        "--diffusion",
+        f"python:{networks}:unet",
+        "--image",
+        "1x12x12",
+        "--out",
+        out,
+        *more,
+    ]
 
 
 @pytest.mark.slow
@@ -69,8 +77,13 @@ def test_a_bundle_is_written_whole_and_verifies(networks: Path, tmp_path: Path) 
     out = tmp_path / "new" / "bundle"
     done = run(
         *arguments(networks, out, "--blocks", "first, second", "--classes", "a,b,c", "--presets"),
-        tmp_path / "presets.json", "--default-preset", "focused", "--images", tmp_path / "real.npy", "--json",
-    )  # fmt: skip
+        tmp_path / "presets.json",
+        "--default-preset",
+        "focused",
+        "--images",
+        tmp_path / "real.npy",
+        "--json",
+    )
     assert done.code == 0, done.stderr
     assert done.json["presets"] == ["focused", "quick"] and done.json["default_preset"] == "focused"
     assert set(done.json["parity"]) == {"classifier", "mask", "step", "unet"}

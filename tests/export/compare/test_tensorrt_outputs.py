@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_process import environment
+from codes import raises_code
 
-from edgepure.errors import ConfigError
 from edgepure_export.compare.onnx_probe import OnnxProbe
 from edgepure_export.compare.tensorrt_outputs import tensorrt_outputs
 
@@ -34,12 +34,16 @@ def test_every_float_tensor_of_a_graph_can_be_marked(tiny_bundle: Path) -> None:
     chosen = tensors[:: max(1, len(tensors) // 10)]
     done = subprocess.run(
         [sys.executable, "-c", BUILD, str(tiny_bundle / "unet.onnx"), *chosen],
-        env=environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.rsplit("bytes ", 1)[1]) > 1000
 
 
 def test_another_provider_is_refused() -> None:
-    with pytest.raises(ConfigError, match="not a TensorRT provider"):
+    with raises_code("E-provider-unknown"):
         tensorrt_outputs(Path("unet.onnx"), ["y"], {"x": np.zeros(2, np.float32)}, "cpu")

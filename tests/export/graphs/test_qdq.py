@@ -33,9 +33,12 @@ BIAS = RNG.standard_normal(4).astype(np.float32)
 MATRIX = RNG.standard_normal((4, 5)).astype(np.float32)
 X = RNG.uniform(-1.0, 3.0, (2, 3, 8, 8)).astype(np.float32)
 RANGES: dict[Tap, Range] = {
-    ("conv", "input"): (-1.0, 3.0), ("conv", "output"): (-150.0, 150.0), ("other", "input"): (-1.0, 3.0),
-    ("other", "output"): (-150.0, 150.0), ("gemm", "input"): (-80.0, 80.0),
-}  # fmt: skip
+    ("conv", "input"): (-1.0, 3.0),
+    ("conv", "output"): (-150.0, 150.0),
+    ("other", "input"): (-1.0, 3.0),
+    ("other", "output"): (-150.0, 150.0),
+    ("gemm", "input"): (-80.0, 80.0),
+}
 
 
 @pytest.fixture
@@ -54,10 +57,12 @@ def graph(tmp_path: Path) -> Path:
         nodes,
         "toy",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5]),
-         helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5]),
+            helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 3, 8, 8]),
+        ],
         [numpy_helper.from_array(a, n) for n, a in (("w", WEIGHT), ("b", BIAS), ("m", MATRIX))],
-    )  # fmt: skip
+    )
     path = tmp_path / "toy.onnx"
     onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
     return path
@@ -92,6 +97,34 @@ def test_weights_are_symmetric_and_per_channel(graph: Path) -> None:
     # a large channel does not cost a small one its precision
     np.testing.assert_allclose(q[2] * scale[2], WEIGHT[2], atol=np.abs(WEIGHT[2]).max() / 250)
     assert np.isfinite(scale).all() and not q[3].any()  # a channel of zeros
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino", "tensorrt"])
+@pytest.mark.parametrize("factor", [1e-3, 1e-6])
+def test_small_weights_keep_their_digits_where_scales_are_fp32(graph: Path, provider: str, factor: float) -> None:
+    """Layers behind inputs of 0..255 or equalised rates have such weights; fp16's smallest number is fp16's alone."""
+
+    def small() -> ir.Model:
+        model = load_graph(graph)
+        for name in ("w", "b", "m"):
+            value = model.graph.initializers[name]
+            assert value.const_value is not None
+            value.const_value = ir.tensor(value.const_value.numpy() * np.float32(factor), name=name)
+        return model
+
+    ranges = {
+        tap: (low * factor, high * factor) if tap != ("conv", "input") else (low, high)
+        for tap, (low, high) in RANGES.items()
+    }
+    ranges["other", "input"] = RANGES["other", "input"]
+    exact, half = small(), small()
+    insert_qdq(exact, ranges, scheme_of("int8", provider))
+    scale = constant(exact, "other/weight_scale")
+    np.testing.assert_allclose(scale[:3] * 127, np.abs(WEIGHT).max(axis=(1, 2, 3))[:3] * factor, rtol=1e-5)
+    assert np.abs(constant(exact, "other/weight_int8")[:3]).max(axis=(1, 2, 3)).min() == 127
+    insert_qdq(half, ranges, scheme_of("int8", provider), fp16_scales=True)
+    lowest = min(float(constant(half, n).min()) for n in half.graph.initializers if n.endswith("weight_scale"))
+    assert lowest >= 2.0**-14
 
 
 def test_tensorrt_gets_symmetric_activations_float_bias_and_inputs_alone(graph: Path) -> None:

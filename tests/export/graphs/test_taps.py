@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from codes import raises_code
 from torch import Tensor, nn
 
-from edgepure.errors import ExportError
 from edgepure_export.graphs.attention import MaskModule
-from edgepure_export.graphs.taps import Taps, channels_first, default_taps, find_taps, named_taps, token_map_to_grid
+from edgepure_export.graphs.layouts import token_map_to_grid
+from edgepure_export.graphs.taps import Taps, default_taps, find_taps, named_taps
 from edgepure_export.networks.wideresnet import DMWideResNet, WideResNet, WideResNetConfig
 
 #: Side of the images that the small classifiers below take.
@@ -65,38 +66,56 @@ def transformers_model(family: str) -> Callable[[], nn.Module]:
 #: Classifier, its taps, tokens before the patches (None: maps).
 CASES: dict[str, tuple[Callable[[], nn.Module], list[str], int | None]] = {
     "torchvision resnet50": (
-        torchvision_model("resnet50"), ["layer1.2", "layer2.3", "layer3.5", "layer4.2"], None,
+        torchvision_model("resnet50"),
+        ["layer1.2", "layer2.3", "layer3.5", "layer4.2"],
+        None,
     ),
     "timm resnet18": (timm_model("resnet18"), ["layer1.1", "layer2.1", "layer3.1", "layer4.1"], None),
     "torchvision convnext": (
-        torchvision_model("convnext_tiny"), ["features.1", "features.3", "features.5", "features.7"], None,
+        torchvision_model("convnext_tiny"),
+        ["features.1", "features.3", "features.5", "features.7"],
+        None,
     ),
     "timm convnext": (timm_model("convnext_atto"), ["stages.0", "stages.1", "stages.2", "stages.3"], None),
     "torchvision vit": (
-        torchvision_vit, [f"encoder.layers.encoder_layer_{i}" for i in (0, 2, 3, 5)], 1,
+        torchvision_vit,
+        [f"encoder.layers.encoder_layer_{i}" for i in (0, 2, 3, 5)],
+        1,
     ),
     "timm vit": (timm_model("vit_tiny_patch16_224", img_size=SIZE), [f"blocks.{i}" for i in (2, 5, 8, 11)], 1),
     "timm deit distilled": (
-        timm_model("deit_tiny_distilled_patch16_224", img_size=SIZE), [f"blocks.{i}" for i in (2, 5, 8, 11)], 2,
+        timm_model("deit_tiny_distilled_patch16_224", img_size=SIZE),
+        [f"blocks.{i}" for i in (2, 5, 8, 11)],
+        2,
     ),
     "transformers ResNet": (
-        transformers_model("ResNet"), [f"resnet.encoder.stages.{i}" for i in range(4)], None,
+        transformers_model("ResNet"),
+        [f"resnet.encoder.stages.{i}" for i in range(4)],
+        None,
     ),
     "transformers ConvNext": (
-        transformers_model("ConvNext"), [f"convnext.encoder.stages.{i}" for i in range(4)], None,
+        transformers_model("ConvNext"),
+        [f"convnext.encoder.stages.{i}" for i in range(4)],
+        None,
     ),
     "transformers ConvNextV2": (
-        transformers_model("ConvNextV2"), [f"convnextv2.encoder.stages.{i}" for i in range(4)], None,
+        transformers_model("ConvNextV2"),
+        [f"convnextv2.encoder.stages.{i}" for i in range(4)],
+        None,
     ),
     "transformers ViT": (transformers_model("ViT"), [f"vit.layers.{i}" for i in (0, 1, 2, 4)], 1),
     "transformers DeiT": (transformers_model("DeiT"), [f"deit.layers.{i}" for i in range(4)], 2),
     "transformers Dinov2": (
-        transformers_model("Dinov2"), [f"dinov2.encoder.layer.{i}" for i in range(4)], 1,
+        transformers_model("Dinov2"),
+        [f"dinov2.encoder.layer.{i}" for i in range(4)],
+        1,
     ),
     "transformers Dinov2WithRegisters": (
-        transformers_model("Dinov2WithRegisters"), [f"dinov2_with_registers.encoder.layer.{i}" for i in range(4)], 5,
+        transformers_model("Dinov2WithRegisters"),
+        [f"dinov2_with_registers.encoder.layer.{i}" for i in range(4)],
+        5,
     ),
-}  # fmt: skip
+}
 
 
 def torchvision_swin() -> nn.Module:
@@ -115,22 +134,26 @@ LAYOUTS: dict[str, tuple[Callable[[], nn.Module], list[str], list[tuple[int, int
     "torchvision swin": (torchvision_swin, ["features.1", "features.3"], [(12, 16), (24, 8)]),
     "timm swin": (timm_swin, ["layers.0", "layers.1"], [(12, 16), (24, 8)]),
     "timm mixer": (
-        timm_model("mixer_s32_224", img_size=SIZE), [f"blocks.{i}" for i in (4, 5, 6, 7)], [(512, 2)] * 4,
+        timm_model("mixer_s32_224", img_size=SIZE),
+        [f"blocks.{i}" for i in (4, 5, 6, 7)],
+        [(512, 2)] * 4,
     ),
     "timm mobilenet": (
-        timm_model("mobilenetv3_small_050"), [f"blocks.{i}" for i in (0, 1, 3, 5)],
+        timm_model("mobilenetv3_small_050"),
+        [f"blocks.{i}" for i in (0, 1, 3, 5)],
         [(8, 16), (16, 8), (24, 4), (288, 2)],
     ),
-}  # fmt: skip
+}
 
 
 def tapped_maps(module: nn.Module, taps: Taps, image: Tensor) -> list[Tensor]:
-    seen: dict[str, Tensor] = {}
-    for name in taps.names:
-        module.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: seen.__setitem__(name, out))
-    with torch.no_grad():
-        module.eval()(image)
-    return [taps.to_map(seen[name]) for name in taps.names]
+    mask = MaskModule(module.eval(), taps, (int(image.shape[2]), int(image.shape[3])))
+    try:
+        with torch.no_grad():
+            module(image)
+        return mask.activations()
+    finally:
+        mask.close()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -162,20 +185,63 @@ def test_stages_of_every_layout_become_maps(case: str) -> None:
     assert [tuple(m.shape) for m in mask.activations()] == [(2, c, side, side) for c, side in shapes]
 
 
-def test_channels_first_goes_by_the_shape_of_the_image() -> None:
-    wide = torch.randn(1, 4, 8, 5)  # [B, h, w, C] of an image twice as wide as high
-    assert torch.equal(channels_first(wide, (32, 64)), wide.permute(0, 3, 1, 2))
-    assert channels_first(wide.permute(0, 3, 1, 2), (32, 64)).shape == (1, 5, 4, 8)
-    square = torch.randn(1, 7, 7, 7)  # nothing tells: as PyTorch has it
-    assert torch.equal(channels_first(square, (56, 56)), square)
-    odd = torch.randn(1, 6, 5, 6)  # a map of 17 x 23 pixels, rounded up
-    assert channels_first(odd, (17, 23)) is odd
+class ChannelsLast(nn.Module):
+    """Gives [B, h, w, C], as the blocks of a Swin do."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, channels, 4, 4), nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x).permute(0, 2, 3, 1))
+        return out
 
 
-def test_tokens_of_an_unknown_family() -> None:
-    taps = Taps(("block",), None, "named by hand")
-    assert taps.to_map(torch.randn(2, 9, 4)).shape == (2, 4, 3, 3)
-    assert taps.to_map(torch.randn(2, 10, 4)).shape == (2, 10, 4)  # refused by whoever needs a map
+def test_a_block_of_an_unknown_network_with_its_channels_last() -> None:
+    """Height and width are the input's, divided by the same number; where both ends fit, nobody knows."""
+    wide = nn.Sequential(ChannelsLast(5))
+    assert tapped_maps(wide, named_taps(wide, ["0"]), torch.rand(1, 3, 32, 64))[0].shape == (1, 5, 8, 16)
+    cube = nn.Sequential(ChannelsLast(8))
+    with raises_code("E-layout"):
+        tapped_maps(cube, named_taps(cube, ["0"]), torch.rand(1, 3, 32, 32))
+    image = torch.rand(1, 3, 32, 32)
+    said = tapped_maps(cube, named_taps(cube, ["0@nhwc"]), image)[0]
+    torch.testing.assert_close(said, cube(image).permute(0, 3, 1, 2))
+    convolution = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU()))
+    assert torch.equal(tapped_maps(convolution, named_taps(convolution, ["0"]), image)[0], convolution(image))
+
+
+class Patches(nn.Module):
+    """Tokens of patches, after some others."""
+
+    def __init__(self, before: int) -> None:
+        super().__init__()
+        self.conv, self.last, self.before = nn.Conv2d(3, 6, 8, 8), nn.Identity(), before
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.conv(x).flatten(2).transpose(1, 2)
+        others = torch.zeros(len(x), self.before, 6)
+        out: Tensor = self.last(torch.cat([others, tokens], 1))
+        return out
+
+
+@pytest.mark.parametrize("before", [0, 1, 9])
+def test_tokens_of_an_unknown_network_lie_as_its_patch_embedding_has_them(before: int) -> None:
+    """16 patches are 2 x 8 here, and 4 x 4 nowhere."""
+    module, image = Patches(before), torch.rand(2, 3, 16, 64)
+    found = tapped_maps(module, named_taps(module, ["last"]), image)[0]
+    torch.testing.assert_close(found, module.conv(image))
+    said = tapped_maps(module, named_taps(module, [f"last@tokens:{before}:2x8"]), image)[0]
+    torch.testing.assert_close(said, module.conv(image))
+
+
+@pytest.mark.parametrize("text", ["0@chw", "0@tokens", "0@tokens:1:7", "0@"])
+def test_a_layout_that_is_none(text: str) -> None:
+    if text == "0@":
+        assert named_taps(unknown(), [text]).names == ("0",)
+        return
+    with raises_code("E-layout"):
+        named_taps(unknown(), [text])
 
 
 def test_wideresnets() -> None:
@@ -205,17 +271,19 @@ def unknown() -> nn.Module:
 
 
 def test_unknown_family_lists_what_could_be_named() -> None:
-    with pytest.raises(ExportError, match=r"no known blocks in a Sequential: name the modules .* it has 0, 1$"):
+    with raises_code("E-taps-family") as caught:
         default_taps(unknown())
-    with pytest.raises(ExportError, match="it has no blocks"):
+    assert str(caught.value).endswith("it has 0, 1")
+    with raises_code("E-taps-family"):
         default_taps(nn.Linear(3, 2))
 
 
 def test_blocks_named_by_hand() -> None:
-    assert named_taps(unknown(), ["0"]) == Taps(("0",), None, "named by hand")
-    with pytest.raises(ExportError, match=r"no module named '0\.7'; it has 0, 0\.0, 0\.1"):
+    assert named_taps(unknown(), ["0"]).names == ("0",)
+    with raises_code("E-taps-name") as caught:
         named_taps(unknown(), ["0.7"])
-    with pytest.raises(ExportError, match="no blocks named"):
+    assert str(caught.value).endswith("it has 0, 0.0, 0.1")
+    with raises_code("E-taps-name"):
         named_taps(unknown(), [])
     vit = torchvision_vit()
     assert named_taps(vit, ["encoder.layers.encoder_layer_1"]).prefix_tokens == 1  # of its family
@@ -226,16 +294,7 @@ def test_tokens_become_a_grid_row_by_row() -> None:
     grid = torch.arange(6.0).reshape(1, 1, 2, 3).repeat(2, 4, 1, 1)
     tokens = torch.cat([torch.full((2, 2, 4), -1.0), grid.flatten(2).transpose(1, 2)], dim=1)
     assert torch.equal(token_map_to_grid(tokens, prefix_tokens=2, grid_hw=(2, 3)), grid)
-    square = torch.randn(1, 10, 4)
-    assert token_map_to_grid(square).shape == (1, 4, 3, 3)
-    for bad, prefix, said in (
-        (square, 0, "10 patch tokens"), (square[:, :1], 1, "0 patch tokens"), (grid, 1, "expected tokens"),
-    ):  # fmt: skip
-        with pytest.raises(ExportError, match=said):
-            token_map_to_grid(bad, prefix)
-
-
-def test_maps_pass_unchanged() -> None:
-    activation = torch.randn(1, 4, 3, 3)
-    assert Taps(("a",), None, "").to_map(activation) is activation
-    assert Taps(("a",), 1, "").to_map(activation) is activation
+    ten = torch.randn(1, 10, 4)
+    for bad, prefix in ((ten, 0), (ten[:, :1], 1), (grid, 1)):
+        with raises_code("E-layout"):
+            token_map_to_grid(bad, prefix, (3, 3))

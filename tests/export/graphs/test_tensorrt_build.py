@@ -45,7 +45,7 @@ def test_every_kind_of_plan_gives_what_the_cpu_gives(
     build_engines(folder, batches=(1, 4))
     with edgepure.load(folder, "tensorrt", slots=3) as purifier:
         found = purifier.run(images, preset, votes=2, noise=9)
-        for stepper in purifier._graphs._steppers.values():
+        for stepper in purifier.graphs._steppers.values():
             assert isinstance(stepper, TensorRTStepper) and stepper.noise_on_device
     unplug()
     assert machine.leaks() == {}

@@ -9,6 +9,7 @@ import network_goldens
 import numpy as np
 import pytest
 import torch
+from codes import raises_code
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,7 +18,8 @@ from edgepure_export.bundle.from_sources import choose_taps, preview_taps
 from edgepure_export.graphs.attention import RULES, MaskModule
 from edgepure_export.graphs.taps import Taps
 from edgepure_export.sources.preprocessing import Preprocessed
-from edgepure_export.sources.resolve import ClassifierSource, resolve_classifier
+from edgepure_export.sources.resolve import resolve_classifier
+from edgepure_export.sources.scheme import ClassifierSource
 
 
 def taps_of(source: ClassifierSource) -> Taps:
@@ -51,9 +53,14 @@ def test_libraries_by_name(text: str, family: str, maps: list[int]) -> None:
     assert logits.shape == (2, 7 if "=7" in text else 5 if "=5" in text else 1000)
 
 
-@pytest.mark.parametrize(("family", "found"), [("resnet", "transformers ResNet or ConvNeXt"),
-                                               ("convnext", "transformers ResNet or ConvNeXt"),
-                                               ("vit", "transformers ViT")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "found"),
+    [
+        ("resnet", "transformers ResNet or ConvNeXt"),
+        ("convnext", "transformers ResNet or ConvNeXt"),
+        ("vit", "transformers ViT"),
+    ],
+)
 def test_transformers_folders(family: str, found: str, tmp_path: Path) -> None:
     """Against the library itself: its processor's numbers, its model."""
     from transformers import AutoModelForImageClassification
@@ -66,8 +73,7 @@ def test_transformers_folders(family: str, found: str, tmp_path: Path) -> None:
     assert taps_of(source).family == found
     library = AutoModelForImageClassification.from_pretrained(folder).eval()
     with torch.no_grad():
-        x = source.model.resize(image(16))  # type: ignore[misc]
-        wanted = library((x - source.model.mean) / source.model.std).logits
+        wanted = library(source.model.preprocess(image(16))).logits
         torch.testing.assert_close(source.model(image(16)), wanted, atol=1e-5, rtol=0)
 
 
@@ -86,7 +92,7 @@ def test_weights_from_files_of_both_kinds(tmp_path: Path) -> None:
             assert not found.untrained
     with pytest.raises(ExportError, match=r"fc\.weight \[4"):
         resolve_classifier("timm:test_resnet?num_classes=5", tmp_path / "net.pt")
-    with pytest.raises(ExportError, match="give them once"):
+    with raises_code("E-source-option"):
         resolve_classifier("timm:test_resnet?weights=random", tmp_path / "net.pt")
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
+from codes import raises_code
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgepure.errors import ExportError
 from edgepure_export.sources.preprocessing import Preprocessed, Resize, Transform
 
 
@@ -46,7 +45,7 @@ def test_torchvisions_own_transform(source: tuple[int, int]) -> None:
     from torchvision.transforms._presets import ImageClassification
 
     theirs = ImageClassification(crop_size=24, resize_size=28)
-    ours = Transform((24, 24), 24 / 28, "bilinear", True, tuple(theirs.mean), tuple(theirs.std))
+    ours = Transform((24, 24), 28, "bilinear", True, tuple(theirs.mean), tuple(theirs.std))
     x = images(*source)
     torch.testing.assert_close(Preprocessed(Through(), ours, source)(x), theirs(x), atol=1e-5, rtol=0)
 
@@ -56,36 +55,14 @@ def test_timms_own_transform() -> None:
     from timm.data import create_transform
 
     theirs = create_transform((3, 24, 24), interpolation="bicubic", mean=(0.5,) * 3, std=(1.0,) * 3, crop_pct=0.8)
-    ours = Preprocessed(Through(), Transform((24, 24), 0.8, "bicubic", True, (0.5,) * 3, (1.0,) * 3), (40, 40))
+    ours = Preprocessed(Through(), Transform((24, 24), 30, "bicubic", True, (0.5,) * 3, (1.0,) * 3), (40, 40))
     pixels = (images(40, 40, 1)[0] * 255).round().to(torch.uint8)
     wanted = theirs(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
     assert float((ours(pixels[None] / 255.0)[0] - wanted).abs().max()) <= 1.6 / 255
 
 
-@pytest.mark.parametrize(
-    ("settings", "kind"),
-    [
-        ({"size": {"shortest_edge": 32}, "crop_pct": 0.8, "resample": 3}, "ConvNextImageProcessor"),
-        ({"size": {"height": 24, "width": 24}, "resample": 2}, "ViTImageProcessor"),
-    ],
-)
-def test_transformers_own_processor(settings: dict[str, object], kind: str) -> None:
-    import transformers
-
-    from edgepure_export.sources.resolve import SourceText
-    from edgepure_export.sources.transformers import read_transform
-
-    config = {**settings, "image_processor_type": kind, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.25]}
-    theirs = getattr(transformers, kind)(**{k: v for k, v in config.items() if k != "image_processor_type"})
-    ours = read_transform(config, SourceText("transformers:x", "transformers", "x", {}))
-    pixels = (images(44, 44, 1)[0] * 255).round().to(torch.uint8)
-    got = Preprocessed(Through(), ours, (44, 44))(pixels[None] / 255.0)[0]
-    wanted = theirs(Image.fromarray(pixels.permute(1, 2, 0).numpy()), return_tensors="np")["pixel_values"][0]
-    assert np.abs(got.numpy() - wanted).max() * 0.2 <= 1.6 / 255
-
-
 def test_ways_to_the_size() -> None:
-    library = Transform((24, 24), 0.8, "bicubic", True, (0.5,) * 3, (0.5,) * 3)
+    library = Transform((24, 24), 30, "bicubic", True, (0.5,) * 3, (0.5,) * 3)
     x = images(40, 40)
     seen = {
         way: Preprocessed(Through(), library.fitted(way, None), (40, 40))(x) for way in ("library", "crop", "plain")
@@ -97,6 +74,16 @@ def test_ways_to_the_size() -> None:
     assert library.fitted("library", 30).size == (30, 30)
 
 
-def test_an_image_too_narrow_for_the_crop() -> None:
-    with pytest.raises(ExportError, match="too narrow"):
-        Preprocessed(Through(), Transform((24, 48), 0.9), (40, 40))
+def test_black_around_an_image_that_is_smaller_than_the_crop() -> None:
+    """As the libraries' own centre crop has it."""
+    from torchvision.transforms import functional as TF
+
+    x = images(40, 40)
+    ours = Preprocessed(Through(), Transform((48, 31), (24, 29)).fitted("crop", None), (40, 40))(x)
+    wanted = TF.center_crop(TF.resize(x, [24, 29], antialias=True), [48, 31])
+    torch.testing.assert_close(ours, wanted, atol=2e-6, rtol=0)
+
+
+def test_images_of_any_size_need_one() -> None:
+    with raises_code("E-preprocessing"):
+        Preprocessed(Through(), Transform(None))

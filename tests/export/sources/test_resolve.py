@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from codes import raises_code
 from safetensors.torch import save_file
 from torch import nn
 
 from edgepure.errors import ExportError
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec
-from edgepure_export.sources import resolve as sources
-from edgepure_export.sources.resolve import (
-    DiffusionSource,
-    SourceText,
-    diffusion_scheme,
-    resolve_classifier,
-    resolve_diffusion,
-)
+from edgepure_export.sources import scheme as sources
+from edgepure_export.sources.resolve import resolve_classifier, resolve_diffusion
+from edgepure_export.sources.scheme import DiffusionSource, SourceText, diffusion_scheme
 
 MODULE = """
 from torch import nn
@@ -65,7 +62,8 @@ def test_functions_classes_and_modules_give_networks(name: str, place: str, file
     found = resolve_classifier(text)
     assert type(found.model).__name__ == "Net"
     assert not found.model.training
-    assert found.origin == text
+    inner = f"{file.name if place == 'file' else file.stem}:{name}"
+    assert re.fullmatch(rf"python:{re.escape(inner)} \(sha256 [0-9a-f]{{64}}\)", found.origin), "no folder, but a hash"
     assert sys.path == before
     assert resolve_diffusion(text).schedule is None
 
@@ -138,7 +136,7 @@ def test_options_that_a_scheme_does_not_have_are_refused(text: str, file: Path) 
 
 
 def test_other_schemes_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources._REGISTRY, "diffusions", dict(sources._REGISTRY.diffusions))
+    monkeypatch.setattr(sources.REGISTRY, "diffusions", dict(sources.REGISTRY.diffusions))
 
     @diffusion_scheme("mine")
     def mine(source: SourceText, schedule: NoiseSchedule) -> DiffusionSource:
@@ -151,5 +149,5 @@ def test_other_schemes_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(found.model, nn.Conv2d) and found.model.out_channels == 3
     with pytest.raises(ExportError, match="mine"):
         resolve_diffusion("other:3")
-    with pytest.raises(ExportError, match="scheme"):
+    with raises_code("E-source"):
         resolve_classifier("mine:3")

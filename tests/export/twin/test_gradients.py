@@ -56,14 +56,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gdmp": {"method": {"method": "gdmp", "purify_steps": 3, "rounds": 2, "respacing": "40", "guide_scale": 200.0}},
     "gdmp clean": {
         "method": {
-            "method": "gdmp", "purify_steps": 3, "rounds": 1, "respacing": "40", "guide_scale": 200.0,
+            "method": "gdmp",
+            "purify_steps": 3,
+            "rounds": 1,
+            "respacing": "40",
+            "guide_scale": 200.0,
             "target": "clean",
         }
     },
     "gnsp": {"method": {"method": "gnsp", "max_timesteps": [30, 60], "num_denoising_steps": [1, 2]}},
     "ssni linear": ssni(LINEAR, method={**UNIFORM, "sampler": "ddim"}),
     "ssni heterogeneous": ssni(SIGMOID, **heterogeneous()),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

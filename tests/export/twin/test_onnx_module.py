@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 import tiny_models
 import torch
+from codes import raises_code
 from model_folders import ExportedGraph, diffusers_unet, transformers_folder
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -86,7 +87,11 @@ def edm_unet(kind: Any, **changes: Any) -> Callable[[], nn.Module]:
 UNETS: dict[str, Callable[[], nn.Module]] = {
     "guided diffusion": lambda: guided_diffusion.GuidedDiffusionUNet(
         guided_diffusion.GuidedDiffusionConfig(
-            image_size=8, num_channels=32, num_res_blocks=1, channel_mult=(1, 2), attention_factors=(2,),
+            image_size=8,
+            num_channels=32,
+            num_res_blocks=1,
+            channel_mult=(1, 2),
+            attention_factors=(2,),
             resblock_updown=True,
         )
     ),
@@ -96,12 +101,17 @@ UNETS: dict[str, Callable[[], nn.Module]] = {
         )
     ),
     "edm song": edm_unet(
-        SongUNet, model_channels=8, augment_dim=9, channel_mult_noise=2, embedding_type="fourier",
-        encoder_type="residual", resample_filter=(1, 3, 3, 1),
+        SongUNet,
+        model_channels=8,
+        augment_dim=9,
+        channel_mult_noise=2,
+        embedding_type="fourier",
+        encoder_type="residual",
+        resample_filter=(1, 3, 3, 1),
     ),
     "edm dhariwal": edm_unet(DhariwalUNet, model_channels=64),
     "diffusers": lambda: _Sample(diffusers_unet()),
-}  # fmt: skip
+}
 
 
 class _Sample(nn.Module):
@@ -222,19 +232,19 @@ def test_unknown_operators_are_all_named(tmp_path: Path) -> None:
         OnnxModule.load(tmp_path / "odd.onnx")
     loose = helper.make_graph([helper.make_node("Relu", ["gone"], ["y"])], "g", [value], [])
     onnx.save(helper.make_model(loose, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "loose.onnx")
-    with pytest.raises(BundleError, match="nothing makes 'gone'"):
+    with raises_code("E-graph-file"):
         OnnxModule.load(tmp_path / "loose.onnx")
     old = helper.make_model(helper.make_graph(nodes[-1:], "g", [value], []), opset_imports=[helper.make_opsetid("", 9)])
     onnx.save(old, tmp_path / "old.onnx")
-    with pytest.raises(BundleError, match="opset 9; the PyTorch twin executes opset 13 to 22"):
+    with raises_code("E-twin-operator"):
         OnnxModule.load(tmp_path / "old.onnx")
 
 
 def test_bad_files_and_inputs_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="there is no graph at"):
+    with raises_code("E-graph-file"):
         OnnxModule.load(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("not a graph")
-    with pytest.raises(BundleError, match="not a valid ONNX graph"):
+    with raises_code("E-graph-file"):
         OnnxModule.load(tmp_path / "text.onnx")
     graph = Bundle.open(demo_bundle()).graph_path("classifier")
     (tmp_path / "classifier.onnx").write_bytes(graph.read_bytes())
@@ -265,9 +275,13 @@ def test_an_int8_graph_is_what_the_engine_quantises(tmp_path: Path) -> None:
     path = tmp_path / "step.onnx"
     operators = ["Conv", "MatMul", "Gemm", "ConvTranspose"]
     quantize_static(
-        str(demo_bundle() / "step.onnx"), str(path), OneBatch(), quant_format=QuantFormat.QDQ, per_channel=True,
+        str(demo_bundle() / "step.onnx"),
+        str(path),
+        OneBatch(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
         op_types_to_quantize=operators,
-    )  # fmt: skip
+    )
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     (wanted,) = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"]).run(None, recorded_step())

@@ -143,7 +143,8 @@ CASES = [
     Case("Conv", (numbers(2, 3, 9), numbers(4, 3, 3)), {}),
     Case("ConvTranspose", (IMAGE, numbers(3, 2, 4, 4), numbers(2)), {"strides": [2, 2], "pads": [1, 1, 1, 1]}, free=3),
     Case(
-        "ConvTranspose", (IMAGE, numbers(3, 2, 3, 3)),
+        "ConvTranspose",
+        (IMAGE, numbers(3, 2, 3, 3)),
         {"strides": [2, 2], "pads": [0, 1, 1, 0], "output_padding": [1, 0]},
     ),
     Case("MaxPool", (IMAGE,), {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
@@ -155,14 +156,19 @@ CASES = [
     Case("GlobalAveragePool", (IMAGE,)),
     Case("GlobalMaxPool", (IMAGE,)),
     Case(
-        "BatchNormalization", (IMAGE, numbers(3), numbers(3, seed=1), numbers(3, seed=2), numbers(3, low=0.5)),
-        {"epsilon": 1e-3}, free=3,
+        "BatchNormalization",
+        (IMAGE, numbers(3), numbers(3, seed=1), numbers(3, seed=2), numbers(3, low=0.5)),
+        {"epsilon": 1e-3},
+        free=3,
     ),
     Case("InstanceNormalization", (IMAGE, numbers(3), numbers(3, seed=1)), {"epsilon": 1e-3}, free=3),
     Case("GroupNormalization", (numbers(2, 4, 3, 3), numbers(2), numbers(2, seed=1)), {"num_groups": 2}, free=3),
     Case(
-        "GroupNormalization", (numbers(2, 4, 3, 3), numbers(4), numbers(4, seed=1)), {"num_groups": 2},
-        free=3, opset=21,
+        "GroupNormalization",
+        (numbers(2, 4, 3, 3), numbers(4), numbers(4, seed=1)),
+        {"num_groups": 2},
+        free=3,
+        opset=21,
     ),
     Case("LayerNormalization", (X, numbers(5), numbers(5, seed=1)), {"epsilon": 1e-3}, free=3),
     Case("LayerNormalization", (X, numbers(4, 5)), {"axis": 2}),
@@ -175,20 +181,23 @@ CASES = [
     Case("QuantizeLinear", (X, SCALE)),
     Case("DequantizeLinear", (np.array([[-3, 100]], np.int8), SCALE, ZERO)),
     Case("DequantizeLinear", (np.array([[5, 9]], np.int32), np.array([0.5, 2.0], np.float32)), {"axis": 1}),
-    *(Case("Resize", arrays, attributes) for arrays, attributes in (
-        ((IMAGE, None, TO), {COORDINATES: "asymmetric", "nearest_mode": "floor"}),
-        ((IMAGE, None, None, whole(2, 3, 5, 13)), {}),
-        ((IMAGE, None, None, whole(2, 3, 5, 13)), {COORDINATES: "asymmetric", "nearest_mode": "round_prefer_ceil"}),
-        ((IMAGE, None, None, whole(2, 3, 5, 13)), {"mode": "linear"}),
-        ((IMAGE, None, FACTORS), {"mode": "linear", COORDINATES: "half_pixel_symmetric"}),
-        ((IMAGE, None, None, whole(2, 3, 1, 16)), {"mode": "linear", COORDINATES: "pytorch_half_pixel"}),
-        ((IMAGE, None, None, whole(2, 3, 5, 16)), {"mode": "linear", COORDINATES: "align_corners"}),
-        ((IMAGE, None, None, whole(5, 13)), {"mode": "cubic", "axes": [2, 3]}),
-        ((IMAGE, None, None, whole(2, 3, 5, 13)), {"mode": "cubic", "exclude_outside": 1, "cubic_coeff_a": -0.5}),
-        ((IMAGE, None, None, whole(2, 3, 3, 5)), {"mode": "linear", "antialias": 1}),
-        ((IMAGE, None, None, whole(2, 3, 3, 5)), {"mode": "cubic", "antialias": 1, "exclude_outside": 1}),
-    )),
-]  # fmt: skip
+    *(
+        Case("Resize", arrays, attributes)
+        for arrays, attributes in (
+            ((IMAGE, None, TO), {COORDINATES: "asymmetric", "nearest_mode": "floor"}),
+            ((IMAGE, None, None, whole(2, 3, 5, 13)), {}),
+            ((IMAGE, None, None, whole(2, 3, 5, 13)), {COORDINATES: "asymmetric", "nearest_mode": "round_prefer_ceil"}),
+            ((IMAGE, None, None, whole(2, 3, 5, 13)), {"mode": "linear"}),
+            ((IMAGE, None, FACTORS), {"mode": "linear", COORDINATES: "half_pixel_symmetric"}),
+            ((IMAGE, None, None, whole(2, 3, 1, 16)), {"mode": "linear", COORDINATES: "pytorch_half_pixel"}),
+            ((IMAGE, None, None, whole(2, 3, 5, 16)), {"mode": "linear", COORDINATES: "align_corners"}),
+            ((IMAGE, None, None, whole(5, 13)), {"mode": "cubic", "axes": [2, 3]}),
+            ((IMAGE, None, None, whole(2, 3, 5, 13)), {"mode": "cubic", "exclude_outside": 1, "cubic_coeff_a": -0.5}),
+            ((IMAGE, None, None, whole(2, 3, 3, 5)), {"mode": "linear", "antialias": 1}),
+            ((IMAGE, None, None, whole(2, 3, 3, 5)), {"mode": "cubic", "antialias": 1, "exclude_outside": 1}),
+        )
+    ),
+]
 
 #: Where finite differences say nothing: rounding has the gradient of the identity by decision.
 ROUNDED = {"Cast", "CastLike", "QuantizeLinear"}

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
+from codes import raises_code
 from torch import Tensor
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.errors import BundleError, ConfigError
+from edgepure.errors import BundleError
 from edgepure.methods.presets import MaskSpec, Preset
 from edgepure.rows.noise import SeededNoise
 from edgepure_export.graphs.attention import MaskModule
@@ -153,14 +154,14 @@ def test_float64(tiny_bundle: Path) -> None:
 
 
 def test_what_cannot_be_is_said(tiny_bundle: Path, digits_bundle: Bundle) -> None:
-    with pytest.raises(ConfigError, match=r"choose torch\.float32 or torch\.float64"):
+    with raises_code("E-twin-dtype"):
         load_twin(tiny_bundle, dtype=torch.float16)
     with pytest.raises(BundleError, match="has no fp16 variant"):
         load_twin(tiny_bundle, precision="fp16")
-    with pytest.raises(ConfigError, match="nothing to execute rows with"):
+    with raises_code("E-twin-missing"):
         TorchReference()
     learned = Preset.parse({"method": {"method": "uniform", "t_star": 60, "steps": 2, "variance": "learned"}})
-    with pytest.raises(ConfigError, match="does not have"):
+    with raises_code("E-learned-variance"):
         load_twin(digits_bundle).run_preset(images(1), learned, SeededNoise(0))
 
 

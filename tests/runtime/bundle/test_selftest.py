@@ -160,7 +160,7 @@ def test_nothing_is_unpickled(path: Path) -> None:
     np.savez(path, **arrays)
     with pytest.raises(SystemExit):
         np.load(path, allow_pickle=True)["unet/in/t"]  # the bomb is real
-    assert "'unet/in/t' is object [2], expected float32" in refusal(path)
+    assert "elements of the type object, expected numbers" in refusal(path)
 
 
 def test_file_that_unpacks_to_too_much_is_refused_before_unpacking(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

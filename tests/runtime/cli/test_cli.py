@@ -170,7 +170,7 @@ def test_purify_writes_what_numpy_computes(tiny_bundle: Path, photos: Path, tmp_
     assert [r["file"] for r in done.json["results"]] == [str(out / p.name) for p in files]
     clean = np.stack([read_png(p) for p in files])
     manifest = edgepure.Bundle.open(tiny_bundle).manifest
-    planner = Planner(manifest.schedule.build(), int(np.prod(IMAGE.shape)))
+    planner = manifest.planner()
     expected = reference_purification(clean, manifest.presets["heterogeneous"], planner, 7)
     found = np.stack([read_png(out / p.name) for p in files])
     assert np.abs(found - expected).max() <= 0.51 / 255.0  # one rounding to 8 bits
@@ -222,13 +222,13 @@ def test_classify_agrees_with_python(tiny_bundle: Path, photos: Path) -> None:
 def test_classify_table_has_what_the_method_knows(tiny_bundle: Path, photos: Path) -> None:
     for preset, words in (
         ("uniform", ["t_star"]),
-        ("heterogeneous", ["t_l", "t_s", "mask area", "unpurified"]),
+        ("heterogeneous", ["t_l", "t_s", "mask area", "plain"]),
         ("adaptive", ["score norm"]),
     ):
         done = run("classify", tiny_bundle, photos, "--preset", preset)
         assert done.code == 0
         head = done.stdout.splitlines()[0]
-        assert all(word in head for word in ["image", "label", "probability", "UNet calls", "ms", *words])
+        assert all(word in head for word in ["image", "label", "prob.", "UNet calls", "ms", *words])
         assert "photo4.png" in done.stdout
 
 

@@ -14,7 +14,8 @@ from tiny_bundle import IMAGE, PRESETS, images
 
 import edgepure
 from edgepure.cli import batches, guard, output, plan, presets, progress
-from edgepure.cli.batches import find_sources, output_names, run_chunks
+from edgepure.cli.batches import run_chunks
+from edgepure.cli.sources import find_sources, output_names
 from edgepure.errors import BundleError, ConfigError
 from edgepure.methods.presets import Preset
 from edgepure.rows.noise import SeededNoise

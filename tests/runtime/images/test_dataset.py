@@ -102,5 +102,6 @@ def test_pickles_and_strange_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="cannot be read"):
         load_labelled(saved(tmp_path, images=np.array([{}], object)), SPEC, CLASSES)
     (tmp_path / "fox").mkdir()
+    (tmp_path / "fox" / "x.png").touch()
     with pytest.raises(ConfigError, match="named like no class"):
-        load_labelled(tmp_path, SPEC, CLASSES)
+        load_labelled(tmp_path, SPEC, CLASSES, need_labels=True)

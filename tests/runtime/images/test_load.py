@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from image_cases import GRAY, GRAY_PIXELS, GRAY_VALUES, RANDOM, RGB, RGB_PIXELS, RGB_VALUES, refusal, save
-from PIL import Image
+from PIL import Image, features
 
 from edgepure.errors import ConfigError, ImageError
 from edgepure.images.load import load_images, save_image
@@ -100,9 +100,28 @@ def test_folder_gives_its_images_sorted(tmp_path: Path) -> None:
         save(RGB_PIXELS, tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / ".hidden.png").touch()
-    loaded = load_images(tmp_path, RGB)
+    with pytest.warns(UserWarning, match=r"left out, no images by their names: notes\.txt"):
+        loaded = load_images(tmp_path, RGB)
     assert [Path(n).name for n in loaded.names] == ["a.PNG", "b.png", "c.bmp"]
+    (tmp_path / "notes.txt").unlink()
     assert len(load_images([tmp_path, RGB_PIXELS], RGB)) == 4
+
+
+def test_folder_gives_every_image_in_it_whatever_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "sub" / "deeper").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x.png").touch()
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
+    save(RGB_PIXELS, tmp_path / "a.avif", quality=100) if features.check("avif") else save(
+        RGB_PIXELS, tmp_path / "a.tga"
+    )
+    save(RGB_PIXELS, tmp_path / "b.jp2" if features.check("jpg_2000") else tmp_path / "b.bmp")
+    save(RGB_PIXELS, tmp_path / "sub" / "c.png").rename(tmp_path / "sub" / "c")
+    save(RGB_PIXELS, tmp_path / "sub" / "deeper" / "d.qoi" if "QOI" in Image.SAVE else tmp_path / "sub/deeper/d.tga")
+    assert [Path(name).stem for name in load_images(tmp_path, RGB).names] == ["a", "b", "c", "d"]
+    (tmp_path / "e.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    found = load_images(tmp_path, RGB, on_error="collect")
+    assert len(found) == 4 and "pip install pillow-heif" in found.failures[0].reason
 
 
 def test_input_arrays_are_not_changed_or_shared() -> None:
@@ -230,7 +249,7 @@ def test_nothing_at_all_is_an_error(empty: Any) -> None:
             load_images(empty, RGB, on_error=on_error)
 
 
-@pytest.mark.parametrize("item", [None, 3, bytearray(4), {"a": 1}, [RGB_PIXELS]])
+@pytest.mark.parametrize("item", [None, 3, {"a": 1}, [RGB_PIXELS]])
 def test_other_objects_are_refused(item: Any) -> None:
     with pytest.raises(ImageError, match=r"of type|no such file"):
         load_images([item], RGB)

@@ -23,7 +23,7 @@ def test_every_preset_compiles_and_costs_what_it_says(preset: PublishedPreset) -
     planner = Planner(NoiseSchedule.linear(), c * h * w)
     assert planner.unet_calls(built) == preset.cost.total
     assert preset.source
-    assert preset.name.split("-")[0] in preset.datasets
+    assert preset.name.split("-")[0] in (*preset.datasets, "smooth")
     if preset.needs:
         # Any norm that a clean image may have gives a plan.
         for norm in (0.0, 40.0, 1e4):
@@ -112,3 +112,13 @@ def test_the_command_as_json_and_its_errors() -> None:
     cli_process.run("presets", "cifar10-dnhi-paper").fails(2, "cifar10-dhni-paper")
     cli_process.run("presets", "--dataset", "mnist").fails(2, "svhn")
     assert "needs mu and tau" in cli_process.run("presets", "cifar10-gnsp-ssni-sigmoid").stdout
+
+
+def test_certified_presets_have_the_sigma_of_their_name() -> None:
+    planner = Planner(NoiseSchedule.linear(), 3072)
+    certified = [p for p in ALL if p.name.startswith("smooth-")]
+    assert {p.name for p in certified} >= {"smooth-0.12", "smooth-0.25", "smooth-0.5", "smooth-1.0", "smooth-0.25-4"}
+    for preset in certified:
+        sigma, *steps = preset.name.removeprefix("smooth-").split("-")
+        assert planner.certified_sigma(preset.build()) == pytest.approx(float(sigma), rel=1e-6)
+        assert preset.cost.rows == int(steps[0] if steps else 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgepure.intervals import clopper_pearson
-from edgepure.parity.decisions import Decisions, compare_decisions
+from edgepure.parity.decisions import LabelFlips, compare_decisions
 from edgepure.parity.executors import PresetRun
 
 
@@ -21,7 +21,7 @@ def logits(labels: list[int], margin: float = 1.0) -> np.ndarray:
     return margin * np.eye(3, dtype=np.float32)[labels]
 
 
-def decide(reference: list[int], deployed: list[int], redrawn: list[int] | None, precision: str = "fp32") -> Decisions:
+def decide(reference: list[int], deployed: list[int], redrawn: list[int] | None, precision: str = "fp32") -> LabelFlips:
     base = run(logits(reference))
     redraw = None if redrawn is None else (base, run(logits(redrawn)))
     return compare_decisions("p", "clean", base, run(logits(deployed)), precision, redraw)

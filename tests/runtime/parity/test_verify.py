@@ -17,7 +17,7 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.cli.output import _finite
 from edgepure.errors import BundleError, ProviderError
 from edgepure.files.atomic import write_npz
-from edgepure.parity.checks import Check
+from edgepure.parity.checks import OutputCheck
 from edgepure.parity.verification import Verification
 from edgepure.parity.verify import verify
 
@@ -185,10 +185,10 @@ def test_nan_is_a_failure_and_no_crash(own_bundle: Path) -> None:
 
 def test_nothing_compared_is_no_success_and_nan_is_a_failure() -> None:
     assert not Verification("empty", "cpu", 0, 0, ())
-    assert not Check("graph step", "x_next", float("nan"), 0.0, 1.0)
-    assert not Check("graph step", "x_next", 0.0, 0.0, 1.0, relative_l2=float("nan"), relative_tolerance=1.0)
-    assert not Check("graph step", "x_next", 0.0, 0.0, 1.0, problem="nothing came back")
-    assert Check("pipeline uniform", "mask", 0.0, 0.0, 0.0)
+    assert not OutputCheck("graph step", "x_next", float("nan"), 0.0, 1.0)
+    assert not OutputCheck("graph step", "x_next", 0.0, 0.0, 1.0, relative_l2=float("nan"), relative_tolerance=1.0)
+    assert not OutputCheck("graph step", "x_next", 0.0, 0.0, 1.0, problem="nothing came back")
+    assert OutputCheck("pipeline uniform", "mask", 0.0, 0.0, 0.0)
 
 
 def test_the_command_exits_with_6_and_says_what_failed(own_bundle: Path) -> None:

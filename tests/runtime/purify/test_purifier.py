@@ -122,8 +122,8 @@ def test_a_bad_image_among_good_ones_is_listed_and_the_others_are_done(
 
 def test_progress_reaches_the_end(purifier: edgepure.Purifier, images: np.ndarray) -> None:
     seen: list[tuple[int, int]] = []
-    purifier.classify(images, UNIFORM, on_progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (len(images), len(images))
+    purifier.classify(images, UNIFORM, on_progress=lambda share, words: seen.append((share, words)))
+    assert seen[-1] == (1.0, "7 of 7 images")
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 

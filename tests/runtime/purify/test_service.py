@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from cli_process import environment
 
 import edgepure
-from edgepure.errors import BusyError, ConfigError, EdgepureError, ImageError, NotFiniteError
+from edgepure.errors import BusyError, ConfigError, EdgepureError, ImageError, NotFiniteError, OverdueError
 from edgepure.purify.service import Service
 
 UNIFORM = {"method": {"method": "uniform", "t_star": 60, "steps": 3}}
@@ -152,17 +153,63 @@ def test_limits(purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: py
         running = service.submit(images[0])
         assert stuck.reached.wait(30)
         waiting = [service.submit(image) for image in images[1:3]]
-        with pytest.raises(BusyError, match="2 images are waiting, and no more may; try again later"):
+        with pytest.raises(BusyError):
             service.submit(Path("not even looked at"))
         assert waiting[0].cancel(), "an image that waits can be cancelled"
-        assert not running.cancel()
+        assert running.cancel(), "and so can one that is in the slots"
         assert service.waiting == 1
         instead = service.submit(images[3])
         stuck.go.set()
-        assert all(future.result(30).unet_calls == 3 for future in (running, waiting[1], instead))
-        with pytest.raises(CancelledError):
-            waiting[0].result(0)
-    assert service.counters.jobs == 3
+        assert all(future.result(30).unet_calls == 3 for future in (waiting[1], instead))
+        for future in (waiting[0], running):
+            with pytest.raises(CancelledError):
+                future.result(0)
+    assert service.counters.jobs == 2, "the slot of the cancelled one was free at once"
+
+
+def test_an_overdue_image_leaves_queue_and_slots(
+    purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = Stuck(purifier, monkeypatch)
+    with Service(purifier, UNIFORM) as service:
+        soon = time.monotonic() + 0.2
+        running = service.submit(images[0], deadline=soon)
+        assert stuck.reached.wait(30)
+        waiting, patient = service.submit(images[1], deadline=soon), service.submit(images[2])
+        time.sleep(max(soon - time.monotonic(), 0.0) + 0.01)
+        with pytest.raises(OverdueError):
+            service.submit(images[3], deadline=soon)
+        stuck.go.set()
+        for future in (running, waiting):
+            with pytest.raises(OverdueError):
+                future.result(30)
+        assert patient.result(30).unet_calls == 3
+    assert service.counters.jobs == 1
+
+
+def test_what_cannot_be_met_is_refused_at_the_door(
+    purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Service(purifier, UNIFORM) as service:
+        service.submit(images[0]).result(30)  # now the pace is known
+        service._pace._row = 10.0  # ... of a very slow engine
+        with pytest.raises(OverdueError):
+            service.submit(images[0], deadline=time.monotonic() + 5.0)
+        assert service.submit(images[0], deadline=time.monotonic() + 600.0).result(30).unet_calls == 3
+
+
+def test_urgent_images_go_first_and_starve_nobody(
+    purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, order = Stuck(purifier, monkeypatch), []
+    with Service(purifier, UNIFORM, votes=purifier.slots) as service:  # one image fills the slots
+        service.submit(images[0])
+        assert stuck.reached.wait(30)
+        for name in ("ordinary 0", "ordinary 1", *(f"urgent {i}" for i in range(6))):
+            future = service.submit(images[1], urgent=name.startswith("urgent"))
+            future.add_done_callback(lambda _, name=name: order.append(name))
+        stuck.go.set()
+    assert order == [*(f"urgent {i}" for i in range(4)), "ordinary 0", "urgent 4", "urgent 5", "ordinary 1"]
 
 
 def test_bad_images_are_the_callers_business(purifier: edgepure.Purifier, images: np.ndarray) -> None:

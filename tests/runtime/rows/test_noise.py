@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import os
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -178,22 +183,80 @@ def test_probe_closing_and_output_noise_have_streams_of_their_own() -> None:
 def test_secret_noise_differs_between_requests() -> None:
     plan = plan_of(t_star=2)
     sources = [noise_source(None) for _ in range(8)]
-    assert all(isinstance(source, SecretNoise) for source in sources)
+    assert all(source.seed is not None and source.seed >= 2**64 for source in sources)
     firsts = {source.for_image(plan, 0, 0, None, SHAPE).row(0).tobytes() for source in sources}
     assert len(firsts) == 8
     assert len({source.seed for source in sources}) == 8
 
 
-def test_secret_noise_takes_64_bits_from_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_noise_takes_256_bits_from_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
     def randbits(bits: int) -> int:
         asked.append(bits)
-        return 2**64 - 1
+        return 2**256 - 1
 
     monkeypatch.setattr(noise_module.secrets, "randbits", randbits)
-    assert SecretNoise().seed == 2**64 - 1
-    assert asked == [64]
+    assert SecretNoise().seed == 2**256 - 1
+    assert asked == [256]
+
+
+def test_a_key_serves_one_request() -> None:
+    source = SecretNoise()
+    kept = [noise_source(source).seed for _ in range(4)]
+    assert len(set(kept)) == 4
+    assert source.seed == kept[-1], "for an audit of the last one"
+
+
+def test_threads_do_not_share_a_key() -> None:
+    source = SecretNoise()
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: noise_source(source).seed, range(64)))) == 64
+
+
+@pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy, lambda source: pickle.loads(pickle.dumps(source))])
+def test_a_copy_has_a_key_of_its_own(twin: Callable[[SecretNoise], SecretNoise]) -> None:
+    source = SecretNoise()
+    assert twin(source).seed != source.seed
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_key_does_not_survive_a_fork() -> None:
+    source, kept = SecretNoise(), []
+    for _ in range(3):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(writing, source.seed.to_bytes(32, "little"))
+            os._exit(0)
+        os.waitpid(child, 0)
+        kept.append(int.from_bytes(os.read(reading, 32), "little"))
+        os.close(reading)
+        os.close(writing)
+    assert len({source.seed, *kept}) == 4
+
+
+def test_a_long_key_says_nothing_of_another_purification() -> None:
+    """Each purification has words of its own, so that a key that is found for one is of no use for the next."""
+    source, plan = SecretNoise(), plan_of(t_star=4, steps=2)
+    counters = [source.for_image(plan, i, v, None, SHAPE).counter(1) for i in range(4) for v in range(4)]
+    assert len({counter[:2] for counter in counters}) == len({counter[3] for counter in counters}) == 16
+    assert all(counter[2] & 0x1FFFF == 1 and counter[4] >> 24 == Stream.ROW for counter in counters)
+    assert len({counter[2] for counter in counters}) > 8
+
+
+def test_a_long_key_gives_ordinary_noise_and_repeats() -> None:
+    plan = plan_of(t_star=4, steps=2)
+    first, second = (SeededNoise(2**255 + 1).for_image(plan, 3, 1, None, (1, 64, 64)).row(0) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert abs(first.mean()) < 0.1 and abs(first.std() - 1.0) < 0.05
+
+
+def test_the_shortest_seeds_are_those_of_the_format() -> None:
+    plan = plan_of(t_star=4, steps=2)
+    found = SeededNoise(2**64 - 1).for_image(plan, 3, 1, None, SHAPE).row(0)
+    elements = int(np.prod(SHAPE))
+    np.testing.assert_array_equal(found.ravel(), normals(2**64 - 1, 3, Stream.ROW, 1, (0,), elements)[0])
 
 
 def test_secret_noise_ignores_numpy_seeds() -> None:
@@ -203,10 +266,11 @@ def test_secret_noise_ignores_numpy_seeds() -> None:
     assert SecretNoise().seed != first
 
 
-@pytest.mark.parametrize("seed", [-1, 2**64])
-def test_seed_out_of_range(seed: int) -> None:
-    with raises_code("E-noise-seed"):
-        SeededNoise(seed)
+@pytest.mark.parametrize("seed", [-1, 2**256, True, False, "7", 1.0, [1], object(), np.bool_(True)])
+def test_what_is_no_seed(seed: Any) -> None:
+    for take in (SeededNoise, noise_source):
+        with raises_code("E-noise-seed"):
+            take(seed)
 
 
 def test_noise_source_accepts_a_seed_or_a_source() -> None:

@@ -19,23 +19,50 @@ def _sqrt(x: Tensor) -> Tensor:
 
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
-    "Abs": torch.abs, "Ceil": torch.ceil, "Cos": torch.cos, "Erf": torch.erf, "Exp": torch.exp, "Floor": torch.floor,
-    "Identity": lambda x: x, "IsNaN": torch.isnan, "Log": torch.log, "Mish": F.mish, "Neg": torch.neg,
-    "Not": torch.logical_not, "Reciprocal": torch.reciprocal, "Relu": torch.relu, "Round": torch.round,
-    "Sigmoid": torch.sigmoid, "Sign": torch.sign, "Sin": torch.sin, "Softsign": F.softsign, "Sqrt": _sqrt,
-    "Tan": torch.tan, "Tanh": torch.tanh,
+    "Abs": torch.abs,
+    "Ceil": torch.ceil,
+    "Cos": torch.cos,
+    "Erf": torch.erf,
+    "Exp": torch.exp,
+    "Floor": torch.floor,
+    "Identity": lambda x: x,
+    "IsNaN": torch.isnan,
+    "Log": torch.log,
+    "Mish": F.mish,
+    "Neg": torch.neg,
+    "Not": torch.logical_not,
+    "Reciprocal": torch.reciprocal,
+    "Relu": torch.relu,
+    "Round": torch.round,
+    "Sigmoid": torch.sigmoid,
+    "Sign": torch.sign,
+    "Sin": torch.sin,
+    "Softsign": F.softsign,
+    "Sqrt": _sqrt,
+    "Tan": torch.tan,
+    "Tanh": torch.tanh,
     "HardSwish": F.hardswish,
     "Softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
-}  # fmt: skip
+}
 _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "And": torch.logical_and, "Or": torch.logical_or,
-    "Xor": torch.logical_xor, "Equal": torch.eq, "Greater": torch.gt, "GreaterOrEqual": torch.ge, "Less": torch.lt,
+    "Add": torch.add,
+    "Sub": torch.sub,
+    "Mul": torch.mul,
+    "And": torch.logical_and,
+    "Or": torch.logical_or,
+    "Xor": torch.logical_xor,
+    "Equal": torch.eq,
+    "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge,
+    "Less": torch.lt,
     "LessOrEqual": torch.le,
     "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x),
-}  # fmt: skip
+}
 _VARIADIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "Sum": torch.add, "Max": torch.maximum, "Min": torch.minimum,
-}  # fmt: skip
+    "Sum": torch.add,
+    "Max": torch.maximum,
+    "Min": torch.minimum,
+}
 
 
 def _one(function: Callable[[Tensor], Tensor]) -> Operator:

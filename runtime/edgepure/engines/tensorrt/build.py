@@ -23,6 +23,7 @@ from ...files.atomic import write_bytes
 from ...types import Progress
 from ..gpu.cuda import driver, require_gpu
 from ..kinds import check_variant
+from ..schema import check_operators
 from .engine_files import EngineKey, Machine, Plan, graph_hash, plan_path, read_plan, write_plan
 from .module import TENSORRT, TensorRT, check_builder, fault, import_tensorrt, make_log, portable
 from .options import (
@@ -145,6 +146,7 @@ def build_engines(
         if plan is None:
             report(0.0)
             start = perf_counter()
+            check_operators(opened.path / entry.file)
             check_memory(opened.path / entry.file, machine)
             data = build_plan(trt, opened.path / entry.file, entry, name, wanted, report)
             seconds = perf_counter() - start

@@ -1,0 +1,136 @@
+"""What a certification found, and the forms in which the field writes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from edgepure.intervals import clopper_pearson
+from edgepure.purify.certify import Certificate, CertifySettings
+
+#: Radii of the table, as in Cohen et al. 2019.
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image: its position in the data set, its true class, and its certificate."""
+
+    index: int
+    truth: int
+    certificate: Certificate
+
+    @property
+    def correct(self) -> bool:
+        return self.certificate.label == self.truth
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The certificates of one preset."""
+
+    name: str
+    sigma: float
+    unet_calls: int
+    entries: tuple[Entry, ...]
+
+    def certified(self, radius: float) -> int:
+        """How many images are correct *and* certified to at least this radius; abstentions count as wrong."""
+        return sum(e.correct and e.certificate.radius >= radius for e in self.entries)
+
+    def share(self, radius: float) -> float:
+        """The certified accuracy at a radius."""
+        return self.certified(radius) / len(self.entries)
+
+    @property
+    def abstained(self) -> int:
+        return sum(e.certificate.abstained for e in self.entries)
+
+    @property
+    def samples(self) -> float:
+        """Answers that were counted for an image, on average."""
+        return sum(e.certificate.samples for e in self.entries) / len(self.entries)
+
+    def tsv(self) -> str:
+        """The table that the field's plotting code reads: idx, label, predict (-1: abstained), radius, correct, time.
+
+        Radii are rounded down, so that no digit claims more than was proven.
+        """
+        lines = ["idx\tlabel\tpredict\tradius\tcorrect\ttime"]
+        for entry in self.entries:
+            found = entry.certificate
+            predict = -1 if found.label is None else found.label
+            radius = math.floor(found.radius * 1e5) / 1e5
+            time = timedelta(seconds=round(found.seconds, 6))
+            lines.append(f"{entry.index}\t{entry.truth}\t{predict}\t{radius:.5f}\t{int(entry.correct)}\t{time}")
+        return "\n".join(lines) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        count = len(self.entries)
+        table = [
+            {"radius": r, "certified": self.certified(r), "share": self.share(r),
+             "interval": list(clopper_pearson(self.certified(r), count))}
+            for r in RADII
+        ]  # fmt: skip
+        images = [{"index": e.index, "truth": e.truth, **e.certificate.to_dict()} for e in self.entries]
+        return {
+            "preset": self.name, "sigma": self.sigma, "unet_calls": self.unet_calls, "abstained": self.abstained,
+            "samples": self.samples, "exact": all(e.certificate.exact for e in self.entries), "table": table,
+            "images": images,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Certified:
+    """A data set certified with one or more presets.
+
+    ``facts``: bundle, engine, precision, data, date.
+    """
+
+    settings: CertifySettings
+    curves: tuple[Curve, ...]
+    image_shape: tuple[int, int, int]
+    bundle_sha256: str
+    facts: Mapping[str, str]
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the certificates do not cover: it stands first wherever they are shown."""
+        elements = math.prod(self.image_shape)
+        exact = all(e.certificate.exact for curve in self.curves for e in curve.entries)
+        found = [
+            "A certificate says: every image whose L2 distance on [0, 1] is below the radius gets the same smoothed "
+            "answer. "
+            f"It says nothing beyond: a change of 8/255 in every one of the {elements} values has the L2 length "
+            f"{8 / 255 * math.sqrt(elements):.2f}, of 4/255 {4 / 255 * math.sqrt(elements):.2f}, "
+            "and such an Linf ball is covered only where the radius reaches that length.",
+            f"Each certificate is wrong with probability {self.settings.alpha:g} at most. It is about the answer that "
+            "most purifications give, not about a single one: `classify` with few votes may answer otherwise.",
+            "It does not cover rotations, blur, patches, other images of the same thing, or changes before the image "
+            "is read; and it is about these graphs on this engine in this precision.",
+        ]
+        if not exact:
+            found.append(
+                "The images are not of 8 bits, or the preset sees its input more than once: the noise was added in "
+                "32-bit floats, and the proof treats them as real numbers."
+            )
+        return tuple(found)
+
+    def best(self, radii: Sequence[float] = RADII) -> list[tuple[float, Curve]]:
+        """The preset with the highest certified accuracy at each radius."""
+        return [(r, max(self.curves, key=lambda curve: curve.certified(r))) for r in radii]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        settings = self.settings
+        return {
+            "format": 1,
+            "not_covered": list(self.warnings()),
+            "facts": dict(self.facts),
+            "bundle_sha256": self.bundle_sha256,
+            "n": settings.n, "n0": settings.n0, "alpha": settings.alpha, "radius": settings.radius,
+            "presets": [curve.to_dict() for curve in self.curves],
+        }  # fmt: skip

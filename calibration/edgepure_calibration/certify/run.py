@@ -1,0 +1,161 @@
+"""Certifies a data set, image by image, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgepure import Preset, Purifier, __version__
+from edgepure.engines.kinds import engine_words
+from edgepure.images.dataset import LabelledImages, load_labelled
+from edgepure.purify.certify import Certificate, Certifier, CertifySettings
+from edgepure.rows.noise import noise_source
+from edgepure.types import Progress
+
+from ..progress import Meter
+from ..provider import ProviderSettings
+from ..work import Work, open_work
+from .carry import carry
+from .results import Certified, Curve, Entry
+
+
+@dataclass(frozen=True)
+class CertifyRequest:
+    """What is certified.
+
+    Attributes:
+        presets: by name; each must have a certified sigma.
+        settings: how much is counted.
+        every: take every so-manieth image of the data set, as the field does (20 for CIFAR-10).
+        limit: at most so many of those.
+        seed: of the noise; None: secret.
+        carry_to: a variant of the bundle that the certificates are carried to as well, with ``pairs`` answers of both
+            precisions to the same noise for each image.
+        eight_bits: round the images to 8 bits first; the certificates are exact then, and about the rounded images.
+    """
+
+    presets: Mapping[str, Preset]
+    settings: CertifySettings = field(default_factory=CertifySettings)
+    every: int = 1
+    limit: int | None = None
+    seed: int | None = None
+    eight_bits: bool = False
+    carry_to: str | None = None
+    pairs: int = 1000
+
+    def indices(self, count: int) -> list[int]:
+        """Positions in a data set of ``count`` images."""
+        return list(range(0, count, self.every))[: self.limit]
+
+
+def certify_data(
+    bundle: str | PathLike[str],
+    data: str | PathLike[str],
+    request: CertifyRequest,
+    *,
+    on: ProviderSettings = ProviderSettings(),  # noqa: B008 - it cannot change
+    work: Path | None = None,
+    resize: bool = False,
+    on_progress: Progress | None = None,
+) -> Certified:
+    """Certify the images of a data set with the deployed graphs of a bundle.
+
+    Args:
+        data: labelled images, as `edgepure.images.dataset` reads them.
+        work: folder for finished images; the same call goes on there. None: nothing is kept.
+
+    Raises:
+        ConfigError: a preset has no certificate (with the reason), or the data cannot be used.
+    """
+    with on.open(bundle) as purifier:
+        images = load_labelled(data, purifier.bundle.manifest.image, purifier.classes, need_labels=True, resize=resize)
+        chosen = images.pick(request.indices(len(images)))
+        if request.eight_bits:
+            rounded = (np.rint(chosen.images.astype(np.float64) * 255.0) / 255.0).astype(np.float32)
+            chosen = LabelledImages(rounded, chosen.labels, chosen.names)
+        manifest = purifier.bundle.manifest
+        depends = {"what": "certificates", **on.key(manifest), **asdict(request.settings), "seed": request.seed}
+        with open_work(work, depends) as kept:
+            calls = [purifier.plan(preset).unet_calls for preset in request.presets.values()]
+            meter = Meter(sum(calls) * len(chosen) * (request.settings.n + request.settings.n0), on_progress)
+            curves = tuple(
+                _curve(purifier, name, preset, chosen, request, kept, meter) for name, preset in request.presets.items()
+            )
+            if request.carry_to is not None:
+                with replace(on, precision=request.carry_to).open(purifier.bundle) as variant:
+                    curves += tuple(
+                        carry(
+                            curve, request.presets[curve.name], chosen, purifier, variant, request.settings,
+                            pairs=request.pairs, seed=request.seed or secrets.randbits(63), on_progress=on_progress,
+                        )
+                        for curve in curves
+                    )  # fmt: skip
+        key = on.key(manifest)["bundle"]
+        facts = {
+            "bundle": manifest.name, "edgepure": __version__, "engine": engine_words(on.provider),
+            "precision": on.precision, "images": f"{len(chosen)} of {len(images)}, every {request.every}",
+            "date": date.today().isoformat(),
+        }  # fmt: skip
+        return Certified(request.settings, curves, purifier.image_shape, key, facts)
+
+
+def _curve(
+    purifier: Purifier,
+    name: str,
+    preset: Preset,
+    data: LabelledImages,
+    request: CertifyRequest,
+    work: Work,
+    meter: Meter,
+) -> Curve:
+    certifier = Certifier(purifier.graphs, preset, request.settings)
+    plan = purifier.plan(preset)
+    work = work.depending({"method": preset.method.model_dump(mode="json")})
+    found: dict[int, Certificate] = {}
+    whole = plan.unet_calls * (request.settings.n + request.settings.n0)
+    ids = request.indices(len(data) * request.every)
+    for index, image in enumerate(data.images):
+        known = work.recall(_what(image, ids[index]))
+        if known is not None:
+            found[index] = Certificate(**{**known, "name": data.names[index]})
+            meter.known(whole, name)
+    left = [index for index in range(len(data)) if index not in found]
+
+    def done(position: int, certificate: Certificate) -> None:
+        index = left[position]
+        found[index] = certificate
+        work.remember(_what(data.images[index], ids[index]), certificate.to_dict())
+        meter.add(whole, f"{name}, {len(found)} of {len(data)} images")
+
+    with purifier.turns.alone():
+        certifier.run(
+            data.images[left], noise_source(request.seed), [data.names[i] for i in left], done,
+            ids=[ids[i] for i in left],
+        )  # fmt: skip
+    assert data.labels is not None
+    entries = [Entry(ids[i], int(data.labels[i]), found[i]) for i in range(len(data))]
+    return Curve(name, certifier.sigma, plan.unet_calls, tuple(entries))
+
+
+def _what(image: Any, number: int) -> dict[str, Any]:
+    """What an image's certificate depends on beside the settings: the image, and its place in the noise stream."""
+    return {"image": hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest(), "number": number}
+
+
+def presets_of(purifier_presets: Mapping[str, Preset], sigmas: Sequence[float], steps: int) -> dict[str, Preset]:
+    """Denoised smoothing with each of these noises, by the names of the certified presets."""
+    found = {}
+    for sigma in sigmas:
+        name = f"smooth-{float(sigma)}" + (f"-{steps}" if steps > 1 else "")
+        found[name] = purifier_presets.get(name) or Preset.parse(
+            {"method": {"method": "smooth", "sigma": sigma, "steps": steps}}
+        )
+    return found

@@ -1,0 +1,15 @@
+from .accuracy import Accuracy as Accuracy
+from .accuracy import Footnotes as Footnotes
+from .accuracy import Rule as Rule
+from .compare import Comparison as Comparison
+from .compare import compare as compare
+from .outcomes import Outcomes as Outcomes
+from .outcomes import outcomes_of as outcomes_of
+from .outcomes import read_outcomes as read_outcomes
+from .outcomes import write_outcomes as write_outcomes
+from .results import Agreement as Agreement
+from .results import AttackResult as AttackResult
+from .results import Evaluated as Evaluated
+from .results import PresetResult as PresetResult
+from .run import evaluate as evaluate
+from .settings import EvaluateSettings as EvaluateSettings

@@ -1,0 +1,148 @@
+"""``edgepure purify``: images in, purified images out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ConfigError, EdgepureError
+from .options import (
+    BundleArgument,
+    DebugOption,
+    ImagesArgument,
+    JsonOption,
+    PrecisionOption,
+    PresetOption,
+    ProviderOption,
+    ResizeOption,
+    SeedOption,
+    SetOption,
+    SlotsOption,
+    ThreadsOption,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..purify.results import Result
+    from .sources import Source
+
+
+def purify(
+    bundle: BundleArgument,
+    images: ImagesArgument,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR|FILE.png", help="Folder for the purified images, or one PNG file.",
+                     show_default=False),
+    ],
+    preset: PresetOption = None,
+    change: SetOption = [],  # noqa: B006 - typer copies it
+    mask_out: Annotated[
+        Path | None,
+        typer.Option("--mask-out", metavar="DIR", help="Write the attention masks there (white: strong noise).",
+                     show_default=False),
+    ] = None,
+    seed: SeedOption = None,
+    resize: ResizeOption = False,
+    provider: ProviderOption = "cpu",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    slots: SlotsOption = 8,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:  # fmt: skip
+    """Purify images once each and write them as PNG.
+
+    Good images are done even if others cannot be read; those are listed and the exit code is 4. Every file appears
+    whole or not at all.
+
+    Examples:
+
+    \b
+      edgepure purify digits attacked.png -o clean.png
+      edgepure purify digits photos/ extra.npy -o purified/ --preset heterogeneous --mask-out masks/
+    """
+    from ..bundle.bundle import Bundle
+    from ..images.load import save_image
+    from .output import table
+    from .session import Session
+    from .sources import find_sources
+
+    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
+    files = _targets(sources, output, mask_out)
+    session = Session(
+        bundle, preset, change, 1, None, seed, provider, precision, threads, slots, masked=mask_out is not None
+    )
+    written: list[dict[str, Any]] = []
+
+    def save(position: int, result: Result) -> None:
+        target = files[position]
+        _write(save_image, result.image, target)
+        entry = {**result.to_dict(), "file": str(target)}
+        if mask_out is not None and result.mask is not None:
+            _write(save_image, result.mask, mask_out / target.name)
+            entry["mask_file"] = str(mask_out / target.name)
+        written.append(entry)
+
+    failures = session.run(sources, resize, save, "purifying")
+
+    def show() -> None:
+        table(
+            ("image", "purified", "label", "UNet calls", "ms"),
+            ((w["name"], w["file"], w["class_name"], w["unet_calls"], f"{1e3 * w['seconds']:.1f}") for w in written),
+            right=("UNet calls", "ms"),
+        )
+
+    session.finish(written, failures, as_json, show)
+
+
+def _write(save: Callable[[Any, Path], None], image: Any, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save(image, target)
+    except OSError as error:
+        raise EdgepureError(
+            f"cannot write {target}: {error.strerror or error}; it was not half-written", code="E-output-write"
+        ) from error
+
+
+def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> list[Path]:
+    """The file of each source. Nothing is written yet.
+
+    Raises:
+        ConfigError: two files in one, an input that would be overwritten, or a name that cannot be written.
+    """
+    from ..images.decode import suffixes
+    from .sources import output_names
+
+    if output.suffix.lower() == ".png" and not output.is_dir():
+        if len(sources) != 1:
+            raise ConfigError(
+                f"-o {output} is one file, but there are {len(sources)} images; give a folder", code="E-output-place"
+            )
+        targets = [output]
+    else:
+        if output.suffix.lower() in suffixes() and not output.is_dir():
+            raise ConfigError(
+                f"-o {output}: images are written as PNG, which loses nothing; give FILE.png or a folder",
+                code="E-output-place",
+            )
+        if output.exists() and not output.is_dir():
+            raise ConfigError(f"-o {output} is a file; give FILE.png or a folder", code="E-output-place")
+        targets = [output / name for name in output_names(sources)]
+    if mask_out is not None and mask_out.resolve() == targets[0].parent.resolve():
+        raise ConfigError(
+            f"--mask-out {mask_out}: choose another folder than that of the purified images", code="E-output-place"
+        )
+    taken = {source.path.resolve() for source in sources}
+    for target in targets:
+        for path in (target, *([mask_out / target.name] if mask_out is not None else [])):
+            if path.resolve() in taken:
+                raise ConfigError(
+                    f"{path} is an input and would be overwritten; choose another place with -o",
+                    code="E-output-is-input",
+                )
+    return targets

@@ -1,0 +1,140 @@
+"""``edgepure serve``: bundles as an inference service."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+from .options import DebugOption, JsonOption, PrecisionOption, ProviderOption, SlotsOption, ThreadsOption, VotesOption
+from .output import note
+
+
+def serve(
+    bundles: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME[:VERSION]=]BUNDLE...", help="Bundles to serve, each under its name.", show_default=False
+        ),
+    ],
+    preset: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[NAME=]PRESET",
+            help="The preset of one model, or of all. Default: the bundle's own. Clients do not choose.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    votes: VotesOption = None,
+    host: Annotated[str, typer.Option(help="Where to listen. 0.0.0.0 is everywhere: think of --token and a proxy.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of REST; 0 is any that is free.")] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option(min=-1, max=65535, help="Of gRPC; 0 is any that is free, -1 is no gRPC.")
+    ] = 8001,
+    show: Annotated[
+        list[str],
+        typer.Option(
+            metavar="probabilities|flags|purified|norms",
+            help="Let clients have more than labels. Each tells an attacker something: probabilities guide a search, "
+            "purified images reveal the noise, norms and flags how to stay below the alarm (SECURITY.md). May be given "
+            "several times.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    page: Annotated[
+        bool, typer.Option("--page", help="A page at / that shows mask and purified image of what is dropped on it.")
+    ] = False,
+    flag_rate: Annotated[
+        float | None,
+        typer.Option(help="Watch score norms with this false-positive rate (a calibrated bundle).", show_default=False),
+    ] = None,
+    token_file: Annotated[
+        str | None,
+        typer.Option(
+            help="A file with the token that clients must send; EDGEPURE_TOKEN is taken too.", show_default=False
+        ),
+    ] = None,
+    admin_token_file: Annotated[
+        str | None,
+        typer.Option(
+            help="A file with the token that loads and unloads models; EDGEPURE_ADMIN_TOKEN is taken too. Without one "
+            "nobody can.",
+            show_default=False,
+        ),
+    ] = None,
+    waiting: Annotated[int, typer.Option(min=1, help="Images that may wait; more are answered with 503.")] = 64,
+    timeout: Annotated[float, typer.Option(help="Seconds that a request may take at most.")] = 30.0,
+    drain: Annotated[float, typer.Option(help="Seconds in which requests may end after SIGTERM.")] = 20.0,
+    max_body: Annotated[int, typer.Option(min=1, help="MiB that a request may have.")] = 16,
+    provider: ProviderOption = "cpu",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    slots: SlotsOption = 8,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Serve bundles over HTTP and gRPC (Open Inference Protocol v2).
+
+    Images of all callers share the UNet calls. Ready (/v2/health/ready) means that the bundle's self-test was answered
+    through the same path. SIGTERM finishes what was accepted; a second one ends at once. docs/serving.md says more.
+
+    Example: edgepure serve digits=digits_bundle --preset uniform --port 8000
+    """
+    try:
+        from ..serve.server import serve as run
+    except ImportError as error:
+        raise ConfigError(
+            f"{error.name} is not installed; the server needs it: pip install 'edgepure[serve]'", code="E-extra-missing"
+        ) from None
+    from ..serve.settings import ServeSettings, parse_model
+
+    chosen: dict[str, str] = {}
+    for text in preset:
+        name, sign, value = text.partition("=")
+        chosen[name if sign else ""] = value if sign else name
+    models = []
+    for text in bundles:
+        model = parse_model(
+            text,
+            votes=votes,
+            provider=provider,
+            precision=precision,
+            threads=threads,
+            slots=slots,
+            waiting=waiting,
+            flag_rate=flag_rate,
+        )
+        models.append(replace(model, preset=chosen.get(model.name, chosen.get(""))))
+    settings = ServeSettings(
+        host=host,
+        port=port,
+        grpc_port=None if grpc_port < 0 else grpc_port,
+        token=_token(token_file, "EDGEPURE_TOKEN"),
+        admin_token=_token(admin_token_file, "EDGEPURE_ADMIN_TOKEN"),
+        show=frozenset(show),
+        page=page,
+        max_body=max_body << 20,
+        timeout=timeout,
+        drain=drain,
+    )
+    if len({(model.name, model.version) for model in models}) < len(models):
+        raise ConfigError(
+            "two models have the same name and version; name them NAME:VERSION=BUNDLE", code="E-serve-model"
+        )
+    run(models, settings, lambda address: note(f"serving {', '.join(model.name for model in models)} at {address}"))
+
+
+def _token(file: str | None, variable: str) -> str | None:
+    """From a file or the environment. An empty or unreadable one is an error: it must not mean that all may ask."""
+    if file is None:
+        return os.environ.get(variable)
+    try:
+        with open(file, encoding="utf-8") as opened:
+            return opened.read().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the token file {file} cannot be read ({error})", code="E-serve-settings") from None

@@ -1,0 +1,113 @@
+"""An open bundle with a preset, and the images of one command that go through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import typer
+
+from ..bundle.bundle import Bundle
+from ..errors import ConfigError, ImageError
+from ..methods.planner import Planner
+from ..purify.monitor import Monitor
+from ..purify.purifier import Purifier
+from ..purify.results import Failure, Result
+from ..rows.noise import noise_source
+from .batches import run_chunks
+from .output import counted, emit_json, note, say
+from .presets import choose_preset
+from .progress import Progress
+from .sources import Source
+
+SEED_WARNING = (
+    "warning: --seed makes the noise predictable, and noise that an attacker can predict is no defence; "
+    "use it for tests and audits only"
+)
+
+
+class Session:
+    """What `purify` and `classify` share: the open bundle, the preset, the clock."""
+
+    def __init__(
+        self,
+        bundle: Path,
+        preset: str | None,
+        changes: list[str],
+        votes: int | None,
+        rule: str | None,
+        seed: int | None,
+        provider: str,
+        precision: str,
+        threads: int | None,
+        slots: int,
+        *,
+        masked: bool = False,
+    ) -> None:
+        # Everything that can be wrong without an engine is checked before one is opened.
+        self.noise = None if seed is None else noise_source(seed)
+        if seed is not None:
+            note(SEED_WARNING)
+        with Progress("opening the bundle"):
+            opened = Bundle.open(bundle)
+        manifest = opened.manifest
+        extra = [f"votes.count={votes}"] if votes is not None else []
+        extra += [f"votes.rule={rule}"] if rule is not None else []
+        self.name, _ = choose_preset(manifest.presets, manifest.default_preset, preset, changes)
+        _, self.preset = choose_preset(manifest.presets, manifest.default_preset, preset, [*changes, *extra])
+        channels, height, width = manifest.image.shape
+        Planner(manifest.schedule.build(), channels * height * width).unet_calls(self.preset)
+        if masked and self.preset.mask is None:
+            raise ConfigError(f"--mask-out: preset {self.name} has no mask", code="E-mask-missing")
+        with Progress(f"starting the engine {provider!r}"):
+            self.purifier = Purifier(opened, provider, precision=precision, threads=threads, slots=slots)
+        self._start = perf_counter()
+
+    def run(
+        self,
+        sources: Sequence[Source],
+        resize: bool,
+        on_result: Callable[[int, Result], None],
+        what: str,
+        monitor: Monitor | None = None,
+    ) -> list[Failure]:
+        count = f"{len(sources)} images" if len(sources) > 1 else "1 image"
+        with Progress(f"{what} {count}") as bar:
+            return run_chunks(
+                self.purifier, self.preset, sources, noise=self.noise, resize=resize, on_result=on_result,
+                on_share=bar.update, monitor=monitor,
+            )  # fmt: skip
+
+    def finish(
+        self,
+        results: list[dict[str, Any]],
+        failures: list[Failure],
+        as_json: bool,
+        show: Callable[[], None],
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Print the results, then the failures; exit 4 if there are any."""
+        seconds = perf_counter() - self._start
+        calls = sum(r["unet_calls"] for r in results)
+        if as_json:
+            emit_json(
+                {
+                    "bundle": self.purifier.bundle.manifest.name, "preset": self.name,
+                    "provider": self.purifier.provider, "precision": self.purifier.precision, "results": results,
+                    "failures": [{"name": f.name, "reason": f.reason} for f in failures],
+                    "unet_calls": calls, "seconds": round(seconds, 6), **(extra or {}),
+                }
+            )  # fmt: skip
+        elif results:
+            show()
+            say(f"\n{counted(len(results), 'image')}, preset {self.name}: {calls} UNet calls in {seconds:.2f} s")
+        self.purifier.close()
+        if failures:
+            for failure in failures:
+                note(f"error: {failure.name}: {failure.reason}")
+            total = len(results) + len(failures)
+            rest = {0: "", 1: "; the other one is done"}.get(len(results), f"; the other {len(results)} are done")
+            note(f"{len(failures)} of {counted(total, 'image')} could not be used{rest}")
+            raise typer.Exit(ImageError.exit_code)

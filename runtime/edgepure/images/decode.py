@@ -1,0 +1,316 @@
+"""Image files and PIL images to float32 values in [0, 1], every bit of them.
+
+What can be known from the header (format, size, frames) is checked before anything is decoded. Pillow decodes; it cuts
+16-bit colour to 8 bits, so the low bytes are read in a second pass, and it rounds Netpbm files, which are read here.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import ImageError
+from ..types import Float32
+from .spec import ImageSpec
+
+#: Formats of Pillow that are never decoded: some start other programs (EPS, WMF), some only name what they found.
+REFUSED = frozenset({"BUFR", "EPS", "FPX", "GRIB", "HDF5", "MIC", "MPEG", "PDF", "WMF"})
+#: Files with more pixels are refused before they are decoded: a small file can unpack to gigabytes.
+MAX_PIXELS = 1 << 26
+
+_PHOTOMETRIC, _ORIENTATION = 262, 274  # tags of TIFF and EXIF
+#: 16-bit raw modes, and the raw mode that gives the low bytes of the same data.
+_LOW_BYTES = {
+    "RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": "RGB;16B",
+    "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B", "RGBA;16N": "RGBA;16B",
+}  # fmt: skip
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that are decoded: all that Pillow and its plugins for HEIC and AVIF can read, `REFUSED` aside."""
+    with suppress(ImportError):
+        __import__("pillow_heif").register_heif_opener()
+    with suppress(ImportError):
+        __import__("pillow_avif")
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - REFUSED))
+
+
+@cache
+def suffixes() -> tuple[str, ...]:
+    """The suffixes of `formats`, in lower case."""
+    known = formats()
+    return tuple(sorted(s for s, name in Image.registered_extensions().items() if name in known))
+
+
+def read_picture(file: Path | IO[bytes], spec: ImageSpec, resize: bool) -> Float32:
+    """One image file as float32 ``[C, H, W]`` in [0, 1]; of the size of ``spec`` unless ``resize``.
+
+    Raises:
+        ImageError: it is no image, has another size, more than one frame, or is damaged. The image is not named.
+    """
+    if isinstance(file, Path):
+        if not file.exists():
+            raise ImageError("there is no such file; check the path", code="E-image-missing")
+        if not file.is_file():
+            raise ImageError("it is not a regular file, expected an image file", code="E-image-missing")
+    try:
+        with open(file, "rb") if isinstance(file, Path) else file as stream:
+            head = stream.read(32)
+            stream.seek(0)
+            if size := _webp_size(head):  # Pillow takes memory for the whole canvas when it opens one
+                _check_size(*size, spec, resize)
+            if re.match(rb"P[2356]\s", head):
+                return _planes(_netpbm(stream, spec, resize), spec)
+            with Image.open(stream, formats=formats()) as picture:
+                return decode(picture, spec, resize)
+    except ImageError:
+        raise
+    except PermissionError:
+        raise ImageError("permission denied; make the file readable", code="E-image-missing") from None
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"it unpacks to more than {MAX_PIXELS} pixels, which is refused; shrink it first", code="E-image-size"
+        ) from None
+    except Exception as error:  # decoders raise many unrelated classes on damaged files
+        reason = _unknown(file) if isinstance(error, UnidentifiedImageError) else str(error) or repr(error)
+        raise ImageError(
+            f"it cannot be read as an image ({reason}); expected a whole PNG, JPEG, WebP, TIFF, AVIF or other file "
+            "that Pillow reads",
+            code="E-image-unreadable",
+        ) from error
+
+
+def decode(picture: Image.Image, spec: ImageSpec, resize: bool) -> Float32:
+    """A PIL image as `read_picture` gives it: checked, decoded, turned upright and converted. Raises ImageError."""
+    c, h, w = spec.shape
+    if c not in (1, 3):
+        raise ImageError(
+            f"this bundle takes {c} channels, and files are gray or RGB; give arrays [{c}, {h}, {w}]",
+            code="E-image-channels",
+        )
+    _check_size(picture.width, picture.height, spec, resize)
+    try:
+        frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # MPO: a JPEG with a preview
+        if frames > 1:
+            raise ImageError(f"it has {frames} frames, expected one; give the frames one by one", code="E-image-frames")
+        values = _values(picture, c)
+        picture.load()  # TIFF turns itself, and forgets its orientation
+        values = _turned(values, picture.getexif().get(_ORIENTATION))
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise many unrelated classes on damaged files
+        raise ImageError(
+            f"it cannot be decoded ({error}); the file is damaged or cut off", code="E-image-unreadable"
+        ) from error
+    if not resize and values.shape[:2] != (h, w):
+        raise _wrong_size(values.shape[1], values.shape[0], spec)
+    return _planes(values, spec)
+
+
+def _check_size(width: int, height: int, spec: ImageSpec, resize: bool) -> None:
+    """What is refused by its size alone; images may still be turned on their side."""
+    pixels = width * height
+    if pixels > MAX_PIXELS:
+        raise ImageError(
+            f"it has {pixels} pixels, at most {MAX_PIXELS} are allowed; shrink it first", code="E-image-size"
+        )
+    if pixels == 0:
+        raise ImageError(f"it is {width} x {height} pixels, so it is empty", code="E-image-size")
+    if not resize and sorted((width, height)) != sorted((spec.width, spec.height)):
+        raise _wrong_size(width, height, spec)
+
+
+def _wrong_size(width: int, height: int, spec: ImageSpec) -> ImageError:
+    return ImageError(
+        f"it is {width} x {height} pixels (width x height), expected {spec.width} x {spec.height}; resize it, or ask "
+        "for it (resize=True)",
+        code="E-image-size",
+    )
+
+
+def _unknown(file: Path | IO[bytes]) -> str:
+    suffix = file.suffix.lower() if isinstance(file, Path) else ""
+    if suffix in (".heic", ".heif", ".hif"):
+        return "HEIC needs a plugin: pip install pillow-heif"
+    if suffix in (".avif", ".avifs"):
+        return "AVIF needs Pillow 11.3, or a plugin: pip install pillow-avif-plugin"
+    return "its format is not known"
+
+
+def _planes(values: Float32, spec: ImageSpec) -> Float32:
+    """``[H, W]`` or ``[H, W, 3]`` to ``[C, H, W]``; gray becomes RGB by being repeated."""
+    planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+    return np.ascontiguousarray(np.repeat(planes, 3, axis=0) if len(planes) < spec.channels else planes)
+
+
+def _turned(values: Float32, orientation: Any) -> Float32:
+    """Upright, as EXIF's orientation (2 to 8) asks for."""
+    turns: dict[Any, Callable[[Float32], Float32]] = {
+        2: lambda v: v[:, ::-1],
+        3: lambda v: v[::-1, ::-1],
+        4: lambda v: v[::-1],
+        5: lambda v: v.swapaxes(0, 1),
+        6: lambda v: v.swapaxes(0, 1)[:, ::-1],
+        7: lambda v: v[::-1, ::-1].swapaxes(0, 1),
+        8: lambda v: v.swapaxes(0, 1)[::-1],
+    }
+    return turns[orientation](values) if orientation in turns else values
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+def _values(picture: Image.Image, channels: int) -> Float32:
+    """``[H, W]`` for one channel or ``[H, W, 3]`` for three, float32 in [0, 1]."""
+    raw = _raw_mode(picture)
+    # before Pillow 11, 16-bit gray PNGs have the 32-bit mode
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM")):
+        words = np.asarray(picture)
+        _refuse_transparent(words == picture.info.get("transparency"))
+        gray = words.astype(np.float64) / (4095.0 if raw == "I;12" else 65535.0)
+        white_is_zero = getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+        return (1.0 - gray if white_is_zero else gray).astype(np.float32)
+    if raw == "LA;16B":
+        four = _unpacked(picture, "RGBA", "RGBA")  # two words of two bytes, the high one first
+        _refuse_transparent((four[:, :, 2:] < 255).any(axis=2))
+        return ((four[:, :, 0] * 256 + four[:, :, 1]) / 65535.0).astype(np.float32)
+    if raw in _LOW_BYTES and picture.mode in ("RGB", "RGBA") and picture.format in ("PNG", "TIFF"):
+        words = _unpacked(picture, picture.mode, raw) * 256 + _unpacked(picture, picture.mode, _LOW_BYTES[raw])
+        if picture.mode == "RGBA":
+            _refuse_transparent(words[:, :, 3] < 65535)
+        elif "transparency" in picture.info:
+            _refuse_transparent((words == picture.info["transparency"]).all(axis=2))
+        rgb = words[:, :, :3] / 65535.0
+        return (rgb if channels == 3 else rgb @ np.array([0.299, 0.587, 0.114])).astype(np.float32)
+    if picture.mode in ("I", "F"):
+        raise ImageError(
+            f"its pixels are 32-bit (mode {picture.mode}) with no known range, expected 8 or 16 bits; "
+            "scale it to [0, 1] and give it as a float array",
+            code="E-image-depth",
+        )
+    if re.search(r";1[0-6]", raw):
+        raise ImageError(
+            f"it has more than 8 bits a colour in an order ({raw}) of which only 8 can be read; save it as a 16-bit "
+            "PNG, or give it as a float array",
+            code="E-image-depth",
+        )
+    return _values_8_bit(picture, channels)
+
+
+def _raw_mode(picture: Image.Image) -> str:
+    """How the pixels of an image lie in its file; empty once it is decoded."""
+    tile = getattr(picture, "tile", None)
+    args = tile[0][3] if tile else ""
+    if tile and str(tile[0][0]).upper().startswith("SGI") and (tile[0][0] == "SGI16" or args[-1] == 2):
+        return "SGI;16"
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _unpacked(picture: Image.Image, mode: str, raw: str) -> NDArray[np.int64]:
+    """The pixels of an image's file, unpacked in another way: for bytes that Pillow leaves out."""
+    stream = cast(Any, picture).fp
+    place = stream.tell()
+    stream.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said before
+        other: Any = Image.open(stream, formats=[str(picture.format)])
+    other._mode = mode
+    other.tile = [
+        type(t)(*t[:3], (raw, *t[3][1:]) if isinstance(t[3], tuple) else raw)
+        if hasattr(t, "_fields")
+        else (*t[:3], (raw, *t[3][1:]) if isinstance(t[3], tuple) else raw)
+        for t in other.tile
+    ]
+    found = np.asarray(other).astype(np.int64)
+    stream.seek(place)
+    return found
+
+
+def _values_8_bit(picture: Image.Image, channels: int) -> Float32:
+    if picture.mode == "La":  # premultiplied
+        picture = picture.convert("LA")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        lowest, _ = cast("tuple[int, int]", rgba.getchannel("A").getextrema())
+        _refuse_transparent(lowest < 255)
+        picture = rgba.convert("RGB")
+    if picture.mode in ("LAB", "HSV"):
+        picture = picture.convert("RGB")
+    pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    values: Float32 = pixels.astype(np.float32) / np.float32(255.0)
+    return values
+
+
+def _refuse_transparent(where: Any) -> None:
+    if np.any(where):
+        raise ImageError(
+            "it has transparent pixels; put it on a background of your choice first", code="E-image-transparent"
+        )
+
+
+# ---- headers ---------------------------------------------------------------------------------------------------------
+
+
+def _webp_size(head: bytes) -> tuple[int, int] | None:
+    """Width and height of a WebP file by its first 30 bytes; None for other files."""
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
+        return None
+    kind = head[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = struct.unpack("<HH", head[26:30])
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _netpbm(stream: IO[bytes], spec: ImageSpec, resize: bool) -> Float32:
+    """The values of a PGM or PPM file, ``[H, W]`` or ``[H, W, 3]``, whatever its largest value is."""
+    kind = stream.read(2)
+    numbers: list[int] = []
+    token = b""
+    while len(numbers) < 3:
+        byte = stream.read(1)
+        if byte == b"#":
+            stream.readline()
+        if byte.isdigit() and len(token) < 10:
+            token += byte
+        elif not byte or not (byte.isspace() or byte == b"#"):
+            raise ImageError("its header is damaged", code="E-image-unreadable")
+        elif token:
+            numbers.append(int(token))
+            token = b""
+    width, height, most = numbers
+    _check_size(width, height, spec, resize)
+    if not 0 < most < 65536:
+        raise ImageError(f"its largest value is {most}, expected 1 to 65535", code="E-image-depth")
+    colours = 3 if kind in (b"P3", b"P6") else 1
+    count = width * height * colours
+    if kind in (b"P2", b"P3"):
+        text = re.sub(rb"#[^\n]*", b"", stream.read(8 * count + 65536)).split()[:count]
+        values = np.array([int(word) for word in text], np.int64)
+    else:
+        size = 2 if most > 255 else 1
+        data = stream.read(count * size)
+        values = np.frombuffer(data[: len(data) // size * size], ">u2" if size == 2 else np.uint8).astype(np.int64)
+    if len(values) < count or values.max() > most or values.min() < 0:
+        raise ImageError("it is cut off or damaged", code="E-image-unreadable")
+    shaped = (values / most).reshape((height, width, 3) if colours == 3 else (height, width))
+    if colours == 3 and spec.channels == 1:
+        shaped = shaped @ np.array([0.299, 0.587, 0.114])
+    return shaped.astype(np.float32)

@@ -1,0 +1,92 @@
+"""Votes that stop as soon as the answer is settled.
+
+The purified answers of an image are draws from a distribution over classes; its most probable class is the smoothed
+answer. A ballot declares a class only if it is that one, except with probability ``alpha``, and may look after every
+vote. For a candidate ``c`` and every other class ``j`` it bets, at even odds, that of the votes for c or j the next is
+for c. If c is *not* the most probable class, one of these bets is unfavourable: its capital is a supermartingale that
+starts at 1, and ever reaches ``1 / alpha`` with probability ``alpha`` at most (Ville). So c may be declared
+when the smallest of these capitals gets there, and only the runner-up has to be looked at.
+
+The first vote names the first candidate. Whenever another class leads, it becomes a candidate too, from the next vote
+on, with a tenth of the risk of the candidate before it: together they err with probability ``alpha`` at most.
+`docs/certificates.md` has the proof.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..methods.presets import SequentialSpec
+
+#: The chances that the bets assume, and the share of the capital on each: most answers are nearly unanimous.
+BETS = ((0.75, 0.1), (0.9, 0.2), (0.98, 0.7))
+#: Share of ``alpha`` for the first candidate; each further one gets a tenth of the one before.
+FIRST_SHARE, SHRINK = 0.9, 0.1
+
+
+def capital(wins: int, losses: int) -> float:
+    """What 1 has become after these votes: a mixture of bets at even odds."""
+    return sum(share * (2.0 * p) ** wins * (2.0 * (1.0 - p)) ** losses for p, share in BETS)
+
+
+class Ballot:
+    """The votes on one image.
+
+    Attributes:
+        settled: the class that is declared; None as long as there is none.
+        votes: how many were cast.
+    """
+
+    def __init__(self, spec: SequentialSpec) -> None:
+        self._spec = spec
+        self._all: Counter[int] = Counter()
+        self._since: dict[int, Counter[int]] = {}  # of each candidate, the votes since it became one
+        self.settled: int | None = None
+        self.votes = 0
+
+    def cast(self, label: int) -> None:
+        """One more vote. Those after the answer is settled change nothing."""
+        self.votes += 1
+        if self.settled is not None:
+            return
+        for candidate, counts in self._since.items():
+            counts[label] += 1
+            if self._capital(candidate) >= self._threshold(candidate):
+                self.settled = candidate
+        self._all[label] += 1
+        leads = all(n < self._all[label] for other, n in self._all.items() if other != label)
+        if leads and label not in self._since:
+            self._since[label] = Counter()
+
+    @property
+    def open(self) -> bool:
+        """True if more votes may be cast: the answer is not settled, and there are not too many."""
+        return self.settled is None and self.votes < self._spec.max
+
+    def fewest(self) -> int:
+        """How many further votes are needed at least, at most as many as may be cast: that many can be started at once
+        and none of them is for nothing."""
+        left = self._spec.max - self.votes
+        if not self._since:
+            return min(left, 1 + self._more(1.0 / (FIRST_SHARE * self._spec.alpha), 0, 0))
+        most = []
+        for candidate, counts in self._since.items():
+            wins, losses = counts[candidate], self._losses(candidate)
+            most.append(self._more(self._threshold(candidate), wins, losses))
+        return min(left, *most)
+
+    def _more(self, threshold: float, wins: int, losses: int) -> int:
+        more = 1
+        while more < self._spec.max and capital(wins + more, losses) < threshold:
+            more += 1
+        return more
+
+    def _threshold(self, candidate: int) -> float:
+        number = list(self._since).index(candidate)
+        return 1.0 / (self._spec.alpha * FIRST_SHARE * SHRINK**number)
+
+    def _capital(self, candidate: int) -> float:
+        return capital(self._since[candidate][candidate], self._losses(candidate))
+
+    def _losses(self, candidate: int) -> int:
+        return max((n for label, n in self._since[candidate].items() if label != candidate), default=0)

@@ -1,0 +1,76 @@
+"""Ready means proved: the self-test was answered through the slots, and the slots still move."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from ..errors import EdgepureError
+from .logs import log
+from .models import Model, Models
+from .settings import ServeSettings
+
+
+@dataclass
+class _Seen:
+    """Of a model's slots: how many ticks there were when they last moved, and when that was."""
+
+    ticks: int
+    moved: float
+    probed: float
+
+
+class Health:
+    """Watches the models. `live` says that this process answers; `ready` that a model answers rightly."""
+
+    def __init__(self, models: Models, settings: ServeSettings) -> None:
+        self._models, self._settings = models, settings
+        self._seen: dict[Model, _Seen] = {}
+        self.draining = False
+
+    def ready(self, model: Model) -> bool:
+        """Whether requests should be sent to a model."""
+        now, seen = time.monotonic(), self._look(model)
+        idle = model.service.waiting == 0 and not model.service.busy
+        moving = idle or now - seen.moved < self._settings.stale
+        # the watch itself was held up, by a stopped process say: what it knows is old
+        watched = now - seen.probed < 2.0 * self._settings.probe_every + self._settings.stale
+        return model.proved and moving and watched and not self.draining
+
+    def all_ready(self) -> bool:
+        """Whether every model that the owner named is loaded and ready."""
+        known = self._models.known()
+        return bool(known) and all(model is not None and self.ready(model) for model in known.values())
+
+    async def watch(self) -> None:
+        """Put the self-test through the slots of every model again and again. Ends when it is cancelled."""
+        while True:
+            for model in list(self._models):
+                await self._probe(model)
+            for gone in set(self._seen) - set(self._models):
+                del self._seen[gone]
+            await asyncio.sleep(self._settings.probe_every)
+
+    async def _probe(self, model: Model) -> None:
+        before = model.proved
+        try:
+            future = asyncio.wrap_future(model.probe())
+            model.check(await asyncio.wait_for(future, self._settings.stale))
+        except (TimeoutError, asyncio.TimeoutError):
+            model.proved, model.proof = False, f"the self-test was not answered within {self._settings.stale:g} seconds"
+        except EdgepureError as error:
+            if error.code != "E-busy":  # a full queue moves: `ready` looks at its ticks
+                model.proved, model.proof = False, str(error)
+        except Exception as error:  # of the engine: the watch goes on
+            model.proved, model.proof = False, f"{type(error).__name__}: {error}"
+        self._look(model).probed = time.monotonic()
+        if model.proved != before:
+            log("model ready" if model.proved else "model not ready", model=model.settings.name, reason=model.proof)
+
+    def _look(self, model: Model) -> _Seen:
+        now, ticks = time.monotonic(), model.service.counters.ticks
+        seen = self._seen.setdefault(model, _Seen(ticks, now, now))
+        if ticks != seen.ticks or (model.service.waiting == 0 and not model.service.busy):
+            seen.ticks, seen.moved = ticks, now
+        return seen

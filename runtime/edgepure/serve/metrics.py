@@ -1,0 +1,125 @@
+"""What a dashboard asks: counters and histograms of one server, in one registry of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+
+from ..purify.results import Result
+from .models import Model, Models
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_CALLS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+class Metrics:
+    """No label tells of a client, and no score norm leaves here but as a count of flags."""
+
+    def __init__(self, models: Models) -> None:
+        self.registry = CollectorRegistry()
+        by_model = ("model", "version")
+
+        def made(kind: Any, name: str, words: str, labels: tuple[str, ...], **more: Any) -> Any:
+            return kind(name, words, labels, registry=self.registry, **more)
+
+        self.requests = made(
+            Counter, "edgepure_requests", "Requests by how they ended.", (*by_model, "protocol", "outcome")
+        )
+        self.request_seconds = made(
+            Histogram,
+            "edgepure_request_seconds",
+            "From a request's arrival to its answer.",
+            (*by_model, "protocol"),
+            buckets=_SECONDS,
+        )
+        self.queue_seconds = made(
+            Histogram, "edgepure_queue_seconds", "Of an answered image, outside the slots.", by_model, buckets=_SECONDS
+        )
+        self.purification_seconds = made(
+            Histogram, "edgepure_purification_seconds", "Of an image, inside the slots.", by_model, buckets=_SECONDS
+        )
+        self.calls = made(Histogram, "edgepure_image_unet_calls", "UNet calls of a decision.", by_model, buckets=_CALLS)
+        self.images = made(Counter, "edgepure_images", "Images answered.", by_model)
+        self.flagged = made(Counter, "edgepure_flagged", "Images that the monitor flagged.", by_model)
+        self.abstained = made(Counter, "edgepure_abstained", "Images without a settled answer.", by_model)
+        self.registry.register(_State(models))
+        ProcessCollector(registry=self.registry)  # memory, descriptors, processor time
+
+    def answered(self, model: Model, protocol: str, results: list[Result], seconds: float) -> None:
+        """Count a request that got its answer."""
+        labels = model.settings.name, model.settings.version
+        self.requests.labels(*labels, protocol, "answered").inc()
+        self.request_seconds.labels(*labels, protocol).observe(seconds)
+        for result in results:
+            self.images.labels(*labels).inc()
+            self.purification_seconds.labels(*labels).observe(result.seconds)
+            self.queue_seconds.labels(*labels).observe(max(seconds - result.seconds, 0.0))
+            self.calls.labels(*labels).observe(result.unet_calls)
+            if result.flagged:
+                self.flagged.labels(*labels).inc()
+            if getattr(result, "abstained", False):
+                self.abstained.labels(*labels).inc()
+
+    def ended(self, model: str, version: str, protocol: str, outcome: str) -> None:
+        """Count a request that got none: ``refused``, ``overdue``, ``invalid``, ``cancelled``, ``failed``."""
+        self.requests.labels(model, version, protocol, outcome).inc()
+
+    def text(self) -> bytes:
+        """The Prometheus text exposition format."""
+        found: bytes = generate_latest(self.registry)
+        return found
+
+
+class _State:
+    """What is read when somebody asks, instead of being counted."""
+
+    def __init__(self, models: Models) -> None:
+        self._models, self._started = models, time.time()
+
+    def collect(self) -> Iterator[Any]:
+        labels = ["model", "version"]
+        kinds: list[tuple[Any, Any]] = [
+            (
+                CounterMetricFamily("edgepure_ticks", "Step-graph calls of the slots.", labels=labels),
+                lambda m: m.service.counters.ticks,
+            ),
+            (
+                CounterMetricFamily("edgepure_unet_calls", "Rows that the slots executed.", labels=labels),
+                lambda m: m.service.counters.rows,
+            ),
+            (
+                GaugeMetricFamily("edgepure_waiting", "Images that wait for a slot.", labels=labels),
+                lambda m: m.service.waiting,
+            ),
+            (
+                GaugeMetricFamily("edgepure_slots_busy_ratio", "Rows of all calls over their room.", labels=labels),
+                lambda m: m.service.counters.rows / max(m.service.counters.ticks * m.purifier.slots, 1),
+            ),
+            (
+                GaugeMetricFamily("edgepure_model_proved", "1: the self-test was answered as recorded.", labels=labels),
+                lambda m: float(m.proved),
+            ),
+        ]
+        info = InfoMetricFamily("edgepure_bundle", "What is served.", labels=labels)
+        for model in self._models:
+            key = [model.settings.name, model.settings.version]
+            for family, value in kinds:
+                family.add_metric(key, value(model))
+            info.add_metric(
+                key,
+                {
+                    "bundle": model.purifier.bundle.manifest.name,
+                    "provider": model.settings.provider,
+                    "precision": model.settings.precision,
+                    "preset": model.settings.preset or model.purifier.bundle.manifest.default_preset,
+                },
+            )
+        yield from (family for family, _ in kinds)
+        yield info
+        yield GaugeMetricFamily(
+            "edgepure_uptime_seconds", "Since the server started.", value=time.time() - self._started
+        )

@@ -1,0 +1,238 @@
+"""The models of a server: opened, proved by their self-test, replaced and unloaded without dropping a request."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ..errors import EdgepureError, VerificationError
+from ..parity.tolerances import image_tolerance, loosest
+from ..purify.purifier import Purifier, load
+from ..purify.results import Result
+from ..purify.service import Service
+from ..types import Float32
+from .settings import ModelSettings
+
+
+class UnknownModelError(EdgepureError):
+    """A client names a model or version that is not there (exit code 1)."""
+
+    code = "E-model-unknown"
+
+
+class Model:
+    """One bundle on an engine, with the service that runs its slots.
+
+    Attributes:
+        purifier, service, settings: what it is made of.
+        loaded: seconds since the epoch.
+        proved: whether the last self-test was answered as it should be.
+        proof: in words, what the last self-test was.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        """Open the bundle, start its service, and put the self-test through it.
+
+        Raises:
+            BundleError, ProviderError, ConfigError: as `edgepure.load` and `edgepure.Service`.
+            VerificationError: the self-test was answered otherwise than it was recorded.
+        """
+        self.settings = settings
+        self.purifier: Purifier = load(
+            settings.path,
+            settings.provider,
+            precision=settings.precision,
+            threads=settings.threads,
+            slots=settings.slots,
+        )
+        try:
+            monitor = None if settings.flag_rate is None else self.purifier.monitor(settings.flag_rate)
+            self.service = Service(
+                self.purifier, settings.preset, votes=settings.votes, waiting=settings.waiting, monitor=monitor
+            )
+        except BaseException:
+            self.purifier.close()
+            raise
+        self.loaded = time.time()
+        self.proved, self.proof = False, "not asked yet"
+        self._vector = self._find_vector()
+        self._users, self._unused = 0, threading.Condition()
+        try:
+            self.check(self.probe().result(timeout=300.0))
+        except BaseException:
+            self.close()
+            raise
+
+    def _find_vector(self) -> tuple[Float32, int, Float32 | None]:
+        """Image, seed and recorded purified image of the preset's self-test; a gray image where none was recorded."""
+        manifest = self.purifier.bundle.manifest
+        name = self.settings.preset or manifest.default_preset
+        recorded = self.purifier.bundle.selftest().pipelines.get(name)
+        if recorded is None:
+            return np.full(self.purifier.image_shape, 0.5, np.float32), 0, None
+        return recorded.image[0], recorded.seed, recorded.purified[0]
+
+    def probe(self) -> Future[Result]:
+        """Put the self-test's image through the service, as a client's image goes."""
+        image, seed, _ = self._vector
+        return self.service.submit(image, noise=seed)
+
+    def check(self, result: Result) -> None:
+        """Compare the answer with what was recorded at export.
+
+        Raises:
+            VerificationError: they differ by more than rounding; the model is not ready any more.
+        """
+        recorded = self._vector[2]
+        self.proved, self.proof = False, "the self-test was answered wrongly"
+        if recorded is not None:
+            inside = self.purifier.bundle.manifest.graphs_in(self.settings.precision).values()
+            bound = image_tolerance(loosest(entry.precision for entry in inside), result.unet_calls)
+            difference = float(np.abs(result.image - recorded).max())
+            if not difference <= bound.max_abs:
+                raise VerificationError(
+                    f"model {self.settings.name}: the self-test differs by {difference:.3g} from what was recorded, at "
+                    f"most {bound.max_abs:.3g} is rounding; run `edgepure verify {self.settings.path}`",
+                    code="E-serve-selftest",
+                )
+        self.proved = True
+        self.proof = "answered as recorded" if recorded is not None else "answered; the preset has no recorded vector"
+
+    @contextmanager
+    def used(self) -> Iterator[Model]:
+        """Keep it open while a request is answered."""
+        with self._unused:
+            self._users += 1
+        try:
+            yield self
+        finally:
+            with self._unused:
+                self._users -= 1
+                self._unused.notify_all()
+
+    def retire(self, timeout: float) -> None:
+        """Wait until no request uses it, at most so long, then close it."""
+        with self._unused:
+            self._unused.wait_for(lambda: self._users == 0, timeout)
+        self.close()
+
+    def close(self) -> None:
+        """End the service, then the engines."""
+        self.service.close()
+        self.purifier.close()
+
+
+class Models:
+    """All models of a server by name and version. Thread-safe."""
+
+    def __init__(self, drain: float) -> None:
+        self._drain = drain
+        self._settings: dict[tuple[str, str], ModelSettings] = {}
+        self._open: dict[tuple[str, str], Model] = {}
+        self._lock, self._loading = threading.Lock(), threading.Lock()
+
+    def add(self, settings: ModelSettings) -> None:
+        """Serve one more model, or load one anew: requests go to the old one until the new one has proved itself."""
+        with self._loading:
+            model = Model(settings)
+            key = settings.name, settings.version
+            with self._lock:
+                old, self._open[key], self._settings[key] = self._open.get(key), model, settings
+        if old is not None:
+            old.retire(self._drain)
+
+    def load(self, name: str) -> None:
+        """Open all versions of a known model anew, from the folders that the owner named.
+
+        Raises:
+            UnknownModelError: the owner named none of that name.
+        """
+        known = [settings for (mine, _), settings in self._settings.items() if mine == name]
+        if not known:
+            raise UnknownModelError(f"the owner of this server has named no model {name!r}")
+        for settings in known:
+            self.add(settings)
+
+    def unload(self, name: str) -> None:
+        """Take no more requests for a model, finish those that are inside, and close it."""
+        with self._lock:
+            keys = [key for key in self._open if key[0] == name]
+            found = [self._open.pop(key) for key in keys]
+        if not found:
+            raise UnknownModelError(f"no model {name!r} is loaded")
+        for model in found:
+            model.retire(self._drain)
+
+    @contextmanager
+    def get(self, name: str, version: str = "") -> Iterator[Model]:
+        """A model while it is used; without a version, the newest.
+
+        Raises:
+            UnknownModelError: it is not there.
+        """
+        with self._lock:
+            versions = self.versions(name)
+            chosen = version or (versions[-1] if versions else "")
+            model = self._open.get((name, chosen))
+            if model is None:
+                raise UnknownModelError(f"no model {name!r}" + (f" of version {version!r}" if version else ""))
+            use = model.used()
+            use.__enter__()
+        try:
+            yield model
+        finally:
+            use.__exit__(None, None, None)
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a model that are loaded, the oldest first: numbers by their size, then words."""
+        found = [version for mine, version in self._open if mine == name]
+        return sorted(found, key=lambda v: (not v.isdigit(), int(v) if v.isdigit() else 0, v))
+
+    def known(self) -> Mapping[tuple[str, str], Model | None]:
+        """All that the owner named, and the model where it is loaded."""
+        with self._lock:
+            return {key: self._open.get(key) for key in self._settings}
+
+    def close(self) -> None:
+        """Close all of them."""
+        for model in [model for model in self.known().values() if model is not None]:
+            model.close()
+        self._open.clear()
+
+    def __iter__(self) -> Iterator[Model]:
+        with self._lock:
+            return iter(list(self._open.values()))
+
+
+def metadata(model: Model, versions: list[str], show: frozenset[str], max_images: int) -> dict[str, Any]:
+    """Inputs and outputs in the protocol's words."""
+    c, h, w = model.purifier.image_shape
+    outputs: list[dict[str, Any]] = [
+        {"name": "label", "datatype": "INT64", "shape": [-1]},
+        {"name": "class_name", "datatype": "BYTES", "shape": [-1]},
+    ]
+    if "probabilities" in show:
+        outputs.append({"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.purifier.classes)]})
+    if "flags" in show:
+        outputs.append({"name": "flagged", "datatype": "BOOL", "shape": [-1]})
+    if "norms" in show:
+        outputs.append({"name": "score_norm", "datatype": "FP64", "shape": [-1]})
+    if "purified" in show:
+        outputs.append({"name": "purified", "datatype": "FP32", "shape": [-1, c, h, w]})
+    return {
+        "name": model.settings.name,
+        "versions": versions,
+        "platform": "edgepure",
+        "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, c, h, w]}],
+        "outputs": outputs,
+        "parameters": {
+            "also_taken": ["BYTES [-1]: image files", f"UINT8 [-1, {h}, {w}, {c}]"],
+            "max_images": max_images,
+        },
+    }

@@ -1,0 +1,174 @@
+"""From settings to a running server, and to its end: SIGTERM drains, a second one ends at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import grpc.aio
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..errors import EdgepureError
+from .grpc_service import GrpcService
+from .health import Health
+from .logs import log
+from .metrics import Metrics
+from .models import Models
+from .rest import Rest
+from .settings import ModelSettings, ServeSettings
+
+
+def serve(
+    bundles: Sequence[ModelSettings], settings: ServeSettings, on_ready: Callable[[str], None] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        bundles: what is served; every one proves itself before the first request is taken.
+        on_ready: called with the address of REST.
+
+    Raises:
+        EdgepureError: a bundle cannot be opened or does not prove itself, or an address is in use.
+    """
+    models = Models(settings.drain)
+    try:
+        for bundle in bundles:
+            models.add(bundle)
+            log("loaded", model=bundle.name, version=bundle.version, provider=bundle.provider)
+        asyncio.run(_serve(models, settings, on_ready))
+    finally:
+        models.close()
+    log("ended")
+
+
+async def _serve(models: Models, settings: ServeSettings, on_ready: Callable[[str], None] | None) -> None:
+    health = Health(models, settings)
+    metrics = Metrics(models)
+    rest = _server(Rest(models, health, metrics, settings).app, settings)
+    remote, grpc_port = await _start_grpc(GrpcService(models, health, metrics, settings), settings)
+    stop, watch = asyncio.Event(), asyncio.create_task(health.watch())
+    _listen(stop)
+    listening = asyncio.create_task(rest.serve(sockets=[_bind(settings)]))
+    try:
+        while not rest.started:
+            if listening.done():
+                listening.result()
+            await asyncio.sleep(0.01)
+        address = rest.servers[0].sockets[0].getsockname()
+        log("ready", host=address[0], port=address[1], grpc_port=grpc_port)
+        if on_ready is not None:
+            on_ready(f"http://{address[0]}:{address[1]}")
+        await stop.wait()
+        log("draining", seconds=settings.drain)
+        health.draining = True  # a balancer sees it before the socket closes
+        rest.should_exit = True
+        await asyncio.gather(listening, *([remote.stop(settings.drain)] if remote else []))
+    finally:
+        watch.cancel()
+
+
+def _listen(stop: asyncio.Event) -> None:
+    """The first signal asks to end, the second ends at once."""
+
+    def asked() -> None:
+        if stop.is_set():
+            log("ended at once")
+            os._exit(128 + signal.SIGTERM)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked)
+
+
+async def _start_grpc(service: GrpcService, settings: ServeSettings) -> tuple[Any, int | None]:
+    """The server and its port; None and None if there is to be none."""
+    if settings.grpc_port is None:
+        return None, None
+    limits = [
+        ("grpc.max_receive_message_length", settings.max_body),
+        ("grpc.max_concurrent_streams", settings.connections),
+        ("grpc.so_reuseport", 0),
+    ]
+    server = grpc.aio.server(options=limits, maximum_concurrent_rpcs=settings.connections)
+    server.add_generic_rpc_handlers((service.handler(),))
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise EdgepureError(
+            f"gRPC cannot listen on {host}:{settings.grpc_port}; choose another --grpc-port", code="E-serve-address"
+        )
+    await server.start()
+    return server, port
+
+
+def _bind(settings: ServeSettings) -> socket.socket:
+    """The socket of REST.
+
+    Raises:
+        EdgepureError: the address is in use, or is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    found = socket.socket(family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((settings.host, settings.port))
+    except OSError as error:
+        found.close()
+        raise EdgepureError(
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); choose another --port",
+            code="E-serve-address",
+        ) from None
+    return found
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own handling of signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: Any, settings: ServeSettings) -> _Server:
+    class Patient(H11Protocol):
+        """Closes a connection whose client does not finish the head of its first request."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._late = self.loop.call_later(settings.patience, self._give_up)
+
+        def _give_up(self) -> None:
+            if getattr(self, "cycle", None) is None:  # no request has begun
+                self.transport.close()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._late.cancel()
+            super().connection_lost(exc)
+
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=Patient,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=settings.connections,
+        backlog=settings.connections,
+        timeout_keep_alive=int(max(settings.patience, 1)),
+        timeout_graceful_shutdown=int(max(settings.drain, 1)),
+        h11_max_incomplete_event_size=16 << 10,
+    )
+    return _Server(config)

@@ -1,0 +1,70 @@
+"""Votes that stop: how many are needed, and how often the wrong class is declared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgepure.methods.presets import SequentialSpec
+from edgepure.purify.ballot import BETS, Ballot, capital
+
+
+def cast(ballot: Ballot, labels: list[int]) -> Ballot:
+    for label in labels:
+        ballot.cast(label)
+    return ballot
+
+
+@pytest.mark.parametrize(("alpha", "votes"), [(0.05, 6), (0.01, 9), (0.001, 12)])
+def test_unanimous_votes(alpha: float, votes: int) -> None:
+    ballot = Ballot(SequentialSpec(alpha=alpha))
+    assert ballot.fewest() == votes
+    assert cast(ballot, [3] * (votes - 1)).settled is None
+    assert cast(ballot, [3]).settled == 3 and not ballot.open
+
+
+def test_the_fewest_are_never_too_many() -> None:
+    """No image gets a vote after its answer was settled: those asked for can settle it at the last only."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        ballot = Ballot(SequentialSpec(alpha=0.05, max=40))
+        shares = rng.dirichlet([1.0, 0.5, 0.2])
+        while ballot.open:
+            for left in range(ballot.fewest(), 0, -1):
+                assert ballot.settled is None, f"settled with {left} votes under way"
+                ballot.cast(int(rng.choice(3, p=shares)))
+        assert ballot.votes <= 40
+
+
+def test_it_abstains_at_the_most() -> None:
+    ballot = cast(Ballot(SequentialSpec(max=4)), [0, 1, 0, 1])
+    assert ballot.settled is None and not ballot.open
+    assert Ballot(SequentialSpec(max=2)).fewest() == 2
+
+
+def test_bets_are_fair_at_even_odds() -> None:
+    assert sum(share for _, share in BETS) == pytest.approx(1.0)
+    for wins in range(5):
+        for losses in range(5):
+            after = 0.5 * capital(wins + 1, losses) + 0.5 * capital(wins, losses + 1)
+            assert after == pytest.approx(capital(wins, losses))
+            assert capital(wins, losses + 1) < capital(wins, losses)
+
+
+@pytest.mark.parametrize(
+    ("shares", "trials"), [((0.51, 0.49), 10_000), ((0.4, 0.35, 0.25), 2000), ((0.34, 0.33, 0.33), 2000)]
+)
+def test_the_wrong_class_is_declared_more_rarely_than_alpha(shares: tuple[float, ...], trials: int) -> None:
+    """Images whose most probable answer is class 0."""
+    rng = np.random.default_rng(1)
+    alpha = 0.1
+    votes = rng.choice(len(shares), p=shares, size=(trials, 30))
+    wrong = 0
+    for labels in votes.tolist():
+        ballot = Ballot(SequentialSpec(alpha=alpha, max=30))
+        for label in labels:
+            ballot.cast(label)
+            if ballot.settled is not None:
+                break
+        wrong += ballot.settled not in (None, 0)
+    assert wrong / trials < alpha
