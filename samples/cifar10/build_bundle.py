@@ -9,7 +9,7 @@ The public ResNets are read from the folder in `CIFAR10_RESNETS`; see resnet.py.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +24,7 @@ from edgepure.bundle.bundle import Bundle, hash_files, update_manifest
 from edgepure.bundle.manifest import SELFTEST_FILE, Manifest
 from edgepure.files.atomic import atomic_directory, write_npz
 from edgepure.purify.purifier import load
+from edgepure.types import Progress
 from edgepure_export.bundle.recordings import record_pipelines
 from edgepure_export.bundle.writer import export_bundle
 from edgepure_export.graphs.attention import MaskModule
@@ -36,8 +37,6 @@ from samples.cifar10.resnet import FILES, CifarResNet, load_resnet
 
 #: Clean training images whose score norms SSNI is given, and the seed of their noise.
 NORM_IMAGES, SEED = 512, 11
-
-Progress = Callable[[str, float], None]
 
 
 def classifier_named(name: str, weights: Path = WEIGHTS) -> CifarClassifier | CifarResNet:
@@ -71,7 +70,7 @@ def build(
         some: clean training images [N, 3, 32, 32] in [0, 1], `NORM_IMAGES` of them; the export is tried on a few.
         only: names of the presets, the default one among them, none with SSNI; None: all.
     """
-    report = on_progress or (lambda what, share: None)
+    report: Progress = on_progress or (lambda share, words: None)
     classifier, unet = classifier_named(name, weights), load_unet(weights)
     file = f"{hash_of(weights / 'classifier.safetensors')}" if name == "ours" else FILES[int(name[6:])]
     with atomic_directory(out, overwrite=True) as folder:
@@ -89,19 +88,19 @@ def build(
             sample_images=some[:16],
             classifier_source=f"{type(classifier).__name__}, {size(classifier)} parameters, {file}",
             diffusion_source=f"CifarUNet, {size(unet)} parameters, {hash_of(weights / 'unet.safetensors')}",
-            on_progress=lambda what, share: report(what, 0.85 * share),
+            on_progress=lambda share, words: report(0.85 * share, words),
         )
         if only is None:
-            report("measuring score norms", 0.85)
+            report(0.85, "measuring score norms")
             with load(made, slots=64) as purifier:
                 norms = purifier.score_norms(some, PROBE, noise=SEED)
-            report("recording the SSNI presets", 0.95)
+            report(0.95, "recording the SSNI presets")
             statistics = (norms.mean(), norms.std(), *np.quantile(norms, (0.01, 0.99)))
             add_presets(made, ssni_presets(*map(float, statistics)), twin(classifier, unet), some[:2])
         for item in made.iterdir():
             item.rename(folder / item.name)
         made.rmdir()
-    report("done", 1.0)
+    report(1.0, "done")
     return out
 
 
@@ -140,7 +139,7 @@ def main(
     stored = get(data, Path("out/cifar10/data"))
     some = to_unit(stored.train_images[:NORM_IMAGES])
     bundle = build(
-        out, some, classifier, weights, on_progress=lambda what, share: print(f"{share:4.0%} {what}", flush=True)
+        out, some, classifier, weights, on_progress=lambda share, words: print(f"{share:4.0%} {words}", flush=True)
     )
     manifest = Bundle.open(bundle).manifest
     print(f"{bundle}: {len(manifest.presets)} presets, {sum(e.bytes for e in manifest.files.values()) / 1e6:.1f} MB")

@@ -24,7 +24,7 @@ import torch
 import typer
 
 from edgepure.bundle.bundle import Bundle
-from edgepure_calibration.evaluate.attack_list import derived_seed
+from edgepure_calibration.digest import derived_seed
 from samples.cifar10.data import Cifar10, to_unit
 from samples.cifar10.fetch import get
 from samples.cifar10.models import WEIGHTS
