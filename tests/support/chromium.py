@@ -60,3 +60,8 @@ def overflows(page: str) -> list[str]:
     assert answer is not None, done.stderr[-2000:]
     found: list[str] = json.loads(unescape(answer[1]))
     return found
+
+
+def not_cut(page: str) -> bool:
+    """Whether nothing of a page is cut off; true too where there is no Chromium to ask."""
+    return PROGRAM is None or overflows(page) == []

@@ -38,10 +38,12 @@ class NoisePolicy:
 
     def __init__(self, name: PolicyName = "fresh", seed: int | None = None) -> None:
         if name not in ("fresh", "fixed"):
-            raise ConfigError(f"noise policy {name!r} is unknown; choose 'fresh' or 'fixed'")
+            raise ConfigError(f"noise policy {name!r} is unknown; choose 'fresh' or 'fixed'", code="E-noise-policy")
         bits = 32 if name == "fresh" else 64
         if seed is not None and not 0 <= seed < 2**bits:
-            raise ConfigError(f"the seed of {name} noise must lie in 0 .. 2^{bits} - 1, got {seed}")
+            raise ConfigError(
+                f"the seed of {name} noise must lie in 0 .. 2^{bits} - 1, got {seed}", code="E-noise-policy"
+            )
         self.name, self.seed = name, seed
         self._calls = 0
         self._fixed = OneRequest(SeededNoise(secrets.randbits(64) if seed is None else seed))
@@ -52,6 +54,15 @@ class NoisePolicy:
             return self._fixed
         self._calls += 1
         return SecretNoise() if self.seed is None else SeededNoise((self.seed << 32) + self._calls % 2**32)
+
+    @property
+    def next_call(self) -> int:
+        """How many calls there have been; a policy with a seed goes on there."""
+        return self._calls
+
+    @next_call.setter
+    def next_call(self, calls: int) -> None:
+        self._calls = calls
 
     def __repr__(self) -> str:
         return f"{self.name}, " + ("a secret seed" if self.seed is None else f"seed {self.seed}")

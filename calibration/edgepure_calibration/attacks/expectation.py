@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .losses import Loss
+from .losses import Loss, margin
 
 #: Images [B, C, H, W] in [0, 1] -> logits [B, N], differentiable. A randomised defence draws new noise for every
 #: image of every call.
@@ -19,12 +19,14 @@ Penalty = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Expected:
-    """Of each image: the mean loss ``[B]`` over the copies, its gradient ``[B, C, H, W]``, and the share ``[B]`` of the
-    copies that were read wrong."""
+    """Of each image: the mean loss ``[B]`` over the copies, its gradient ``[B, C, H, W]``, the share ``[B]`` of the
+    copies that were read wrong, and the margin ``[B]`` of their soft vote: log-probability of the truth less that of
+    the best other class, of the mean softmax."""
 
     loss: Tensor
     gradient: Tensor
     wrong: Tensor
+    margin: Tensor
 
 
 def expected(
@@ -53,12 +55,14 @@ def expected(
     losses: list[Tensor] = []
     gradients: list[Tensor] = []
     shares: list[Tensor] = []
+    margins: list[Tensor] = []
     for first in range(0, len(images), batch):
         truth = labels[first : first + batch]
         point = images[first : first + batch].detach().requires_grad_(True)
         total = torch.zeros(len(point), dtype=point.dtype, device=point.device)
         gradient = torch.zeros_like(point)
         wrong = torch.zeros(len(point), device=point.device)
+        votes: list[Tensor] = []
         for begun in range(0, eot, copies or eot):
             count = min(copies or eot, eot - begun)
             answers = logits(point.repeat(count, 1, 1, 1))
@@ -67,8 +71,10 @@ def expected(
                 mean = mean - penalty(point)
             gradient = gradient + torch.autograd.grad(mean.sum(), point)[0]
             total = total + mean.detach()
+            votes.append(answers.detach().log_softmax(1).reshape(count, len(point), -1))
             wrong = wrong + (answers.argmax(1) != truth.repeat(count)).reshape(count, -1).sum(0)
         losses.append(total)
         gradients.append(gradient)
         shares.append(wrong / eot)
-    return Expected(torch.cat(losses), torch.cat(gradients), torch.cat(shares))
+        margins.append(margin(torch.cat(votes).logsumexp(0), truth))
+    return Expected(torch.cat(losses), torch.cat(gradients), torch.cat(shares), torch.cat(margins))

@@ -11,7 +11,8 @@ from edgepure.machine.packages import extensions
 from .apgd import AutoPgdAttack, AutoPgdCrossEntropy, AutoPgdDlr
 from .attack import Attack
 from .bpda import BpdaAttack
-from .low_frequency import LowFrequencyAttack
+from .geometry import GeometryAttack
+from .low_frequency import FinerFieldAttack, LowFrequencyAttack
 from .pgd import PgdAttack
 from .revision import ATTACK_REVISION
 from .small_norm import SmallNormAttack
@@ -32,6 +33,8 @@ BUILT_IN: tuple[Attack, ...] = (
     AutoPgdDlr(),
     AutoPgdAttack(),
     LowFrequencyAttack(),
+    FinerFieldAttack(),
+    GeometryAttack(),
     SquareAttack(),
 )
 #: What is run unless attacks are named.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -76,19 +76,31 @@ class LowFrequencyAttack(GradientAttack):
     name = "low-frequency"
     words = "a smooth field is added; exact gradients; no Lp ball of radius eps"
     through_defence = True
+    #: Values of the field a side, in units of `AttackSettings.grid`.
+    finer: ClassVar[int] = 1
 
     def algorithms(
         self, target: AttackTarget, settings: AttackSettings, images: Tensor, seed: int
     ) -> Sequence[Algorithm]:
-        return [LowFrequency(eps=settings.field_size, grid=settings.grid, **common_options(settings, seed))]
+        return [
+            LowFrequency(eps=settings.field_size, grid=self.finer * settings.grid, **common_options(settings, seed))
+        ]
 
     def protocol(self, target: AttackTarget, settings: AttackSettings, common: dict[str, Any]) -> AttackProtocol:
-        size = settings.field_size
+        size, grid = settings.field_size, self.finer * settings.grid
         return replace(
             super().protocol(target, settings, common),
             norm=None,
             eps=None,
             step_size=f"step {2.5 * size / settings.steps:.3g}",
-            bounded=f"a field of {settings.grid} x {settings.grid} values a channel in [-{size:.4g}, {size:.4g}], "
+            bounded=f"a field of {grid} x {grid} values a channel in [-{size:.4g}, {size:.4g}], "
             f"enlarged bilinearly: no pixel changes by more than {size:.4g}; no other bound (not LPIPS)",
         )
+
+
+class FinerFieldAttack(LowFrequencyAttack):
+    """The same with a finer field: smoothness is a matter of degree, and the union of attacks should not end at one."""
+
+    name = "low-frequency-fine"
+    words = "the same with a field of twice as many values a side"
+    finer = 2

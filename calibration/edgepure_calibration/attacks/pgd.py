@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .attack import AttackTarget
@@ -21,7 +22,9 @@ class PGD:
 
     Every step follows the gradient of the cross-entropy (its sign, or for ``l2`` its direction), averaged over ``eot``
     copies of the image that go through the defence side by side (expectation over transformation, Athalye et al. 2018).
-    ``step_size``: None means ``2.5 * eps / steps``. The last iterate is the result; nothing is selected afterwards.
+    ``step_size``: None means ``2.5 * eps / steps``. The last iterate is the result; nothing is selected afterwards,
+    unless ``keep_best``: then it is the iterate with the smallest margin of the soft vote of the copies. That is meant
+    for an attacker who knows the noise: to him the vote of the copies is the deployed decision.
     ``batch`` images are differentiated at a time, ``copies`` of their copies (None: all); both bound the memory and
     change nothing else. ``penalty`` is subtracted from the loss.
     """
@@ -35,6 +38,7 @@ class PGD:
     norm: Norm = "linf"
     copies: int | None = None
     penalty: Penalty | None = None
+    keep_best: bool = False
 
     @property
     def step(self) -> float:
@@ -56,13 +60,17 @@ class PGD:
             ``[B, C, H, W]`` in [0, 1], inside the ball around ``images``.
         """
         ball = Ball(self.norm, self.eps)
-        adversarial = ball.start(images, self.seed)
+        adversarial = best = ball.start(images, self.seed)
+        smallest = torch.full((len(images),), torch.inf, device=images.device)
         for step in range(1, self.steps + 1):
-            moved = adversarial + self.step * ball.direction(self.gradient(logits, adversarial, labels))
-            adversarial = ball.project(moved, images)
+            found = self._look(logits, adversarial, labels)
+            best, smallest = _better(best, smallest, adversarial, found)
+            adversarial = ball.project(adversarial + self.step * ball.direction(found.gradient), images)
             if on_step is not None:
                 on_step(step)
-        return adversarial
+        if not self.keep_best:
+            return adversarial
+        return _better(best, smallest, adversarial, self._look(logits, adversarial, labels))[0]
 
     def gradient(self, logits: Logits, images: Tensor, labels: Tensor) -> Tensor:
         """Gradient of the mean cross-entropy over ``eot`` copies of every image: ``[B, C, H, W]``."""
@@ -79,6 +87,12 @@ class PGD:
             copies=self.copies,
             penalty=self.penalty,
         )
+
+
+def _better(best: Tensor, smallest: Tensor, images: Tensor, found: Expected) -> tuple[Tensor, Tensor]:
+    """Of each image the version with the smaller margin, and that margin."""
+    better = found.margin < smallest
+    return torch.where(better.reshape(-1, 1, 1, 1), images, best), torch.where(better, found.margin, smallest)
 
 
 class PgdAttack(GradientAttack):

@@ -133,7 +133,7 @@ def calibrate(
     with needs("calibration needs scikit-learn", "calibration"):
         import_module("sklearn")
         verb: Any = import_module("edgepure_calibration.calibrate")
-    prepare_report(output.report)
+    prepare_report(output.report, data, attacked)
     settings = _settings(probes, presets)
     folder = work or hidden_folder(bundle, "calibrate")
     with kept_if_interrupted(folder), Progress("opening the bundle") as bar:

@@ -63,7 +63,8 @@ def compare(
       edgepure compare digits:uniform digits:heterogeneous
       edgepure compare fp32.npz int8.npz --latex table.tex --svg figure.svg
     """
-    from edgepure.cli.output import emit_json, prepare_file, say, table
+    from edgepure.cli.output import emit_json, say, table
+    from edgepure.cli.outputs import prepare_file
     from edgepure.files.atomic import write_text
 
     with needs("comparing needs SciPy", "calibration"):
@@ -73,7 +74,7 @@ def compare(
     from ..evaluate.outcomes import read_outcomes
 
     for path, option in ((tables.csv, "--csv"), (tables.latex, "--latex"), (tables.svg, "--svg")):
-        prepare_file(path, option)
+        prepare_file(path, option, (first, second))
     (place, mine), (other, theirs) = (_named(text) for text in (first, second))
     pairs = None if mine is None and theirs is None else [(mine or theirs or "", theirs or mine or "")]
     found = run(read_outcomes(place), read_outcomes(other), pairs, rule)

@@ -40,6 +40,8 @@ ATTACK_NAMES = (
     "apgd-dlr",
     "apgd",
     "low-frequency",
+    "low-frequency-fine",
+    "geometry",
     "square",
 )
 
@@ -75,7 +77,15 @@ class AttackOptions:
         float, typer.Option(min=0.0, help="Weight of the score norm in the loss of pgd-small-norm.")
     ] = 1.0
     queries: Annotated[int, typer.Option(min=2, help="Of square, for each image.")] = 1000
+    grid: Annotated[
+        int,
+        typer.Option(min=1, help="Values a side of the field of low-frequency; of low-frequency-fine twice as many."),
+    ] = 4
     surrogate_calls: Annotated[int, typer.Option(min=1, help="UNet calls of the surrogate.")] = 2
+    cross: Annotated[
+        bool,
+        typer.Option("--cross", help="Give the images of each preset's strongest attack to the other presets too."),
+    ] = False
     noise_policy: Annotated[
         bool, typer.Option("--noise-policy", help="Compare secret, per-process and known noise too.")
     ] = False
@@ -181,12 +191,13 @@ def evaluate(
     Examples:
 
     \b
-      edgepure evaluate digits --data test.npz --eps 0.05 --steps 40 --eot 5 --images 64 --queries 200
+      edgepure evaluate digits --data test.npz --attack pgd,square --steps 10 --eot 2 --images 16 --queries 50
       edgepure evaluate cifar10 --data test/ --attack pgd,apgd --device cuda --mask-gradient soft --report robust.html
-      edgepure evaluate digits --data test.npz --attack square --noise-policy --no-card --json
+      edgepure evaluate digits --data test.npz --attack square --images 16 --queries 50 --noise-policy --no-card --json
     """
     from edgepure.bundle.bundle import Bundle
-    from edgepure.cli.output import emit_json, note, prepare_file
+    from edgepure.cli.output import emit_json, note
+    from edgepure.cli.outputs import prepare_file
     from edgepure.cli.progress import Progress
 
     from ..work import remove_work_folder
@@ -196,8 +207,8 @@ def evaluate(
         from ..evaluate.card import write_card
         from ..provider import ProviderSettings
 
-    prepare_report(output.report)
-    prepare_file(outcomes, "--outcomes")
+    prepare_report(output.report, data)
+    prepare_file(outcomes, "--outcomes", (data,))
     settings = _settings(attacks, judge)
     folder = work or hidden_folder(bundle, "evaluate")
     with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
@@ -248,7 +259,9 @@ def _settings(attacks: AttackOptions, judge: JudgeOptions) -> Any:
         mask_gradient=attacks.mask_gradient,  # type: ignore[arg-type]
         norm_penalty=attacks.norm_penalty,
         queries=attacks.queries,
+        grid=attacks.grid,
         surrogate_calls=attacks.surrogate_calls,
+        cross=attacks.cross,
         noise_policy=attacks.noise_policy,
         batch=attacks.batch,
         copies=attacks.copies,
@@ -264,11 +277,15 @@ def _settings(attacks: AttackOptions, judge: JudgeOptions) -> Any:
 def _print(found: Evaluated, bundle: Path, *, card: bool, report: Path | None) -> None:
     from edgepure.cli.output import say, table
 
-    from ..evaluate.tables import attack_table, mask_table, policy_table
+    from ..evaluate.tables import attack_table, cross_table, mask_table, policy_table
 
     notes = found.footnotes()
     shown = [attack_table(preset, notes) for preset in (*found.presets, *found.baselines)]
-    shown += [made for made in (mask_table(found, notes), policy_table(found, notes)) if made is not None]
+    shown += [
+        made
+        for made in (mask_table(found, notes), cross_table(found, notes), policy_table(found, notes))
+        if made is not None
+    ]
     for one in shown:
         say(f"{one.title}: {one.note}")
         table(one.columns, one.rows)

@@ -112,10 +112,10 @@ def quantize(
     Examples:
 
     \b
-      edgepure quantize digits --precision int8 --data images.npz:clean --attacked images.npz:adversarial \\
-        --max-flips 0.08 --max-loss 0.08
-      edgepure quantize cifar10 --precision fp16 --for tensorrt --data photos/ --report fp16.html
-      edgepure quantize cifar10 --precision bf16 --provider openvino --data photos/
+      edgepure quantize digits --precision int8 --data images.npz:clean --attacked images.npz:adversarial \
+          --max-flips 0.08 --max-loss 0.08
+      edgepure quantize digits --precision fp16 --for tensorrt --data photos/ --max-flips 0.08 --report fp16.html
+      edgepure quantize digits --precision bf16 --provider openvino --data photos/ --max-flips 0.08
       edgepure classify digits seven.png --precision int8
     """
     from edgepure.bundle.bundle import Bundle
@@ -131,7 +131,7 @@ def quantize(
         raise ConfigError(
             f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16", code="E-quantize-precision"
         )
-    prepare_report(output.report)
+    prepare_report(output.report, data, attacked)
     settings = verb.QuantizeSettings(
         precision=precision,
         target=chosen,

@@ -49,13 +49,11 @@ class RunOptions:
     threads: ThreadsOption = None
 
 
-def prepare_report(report: Path | None) -> None:
-    """Find out now, and not after a long run, whether the page can be written."""
-    if report is None:
-        return
-    from edgepure.cli.output import prepare_file
+def prepare_report(report: Path | None, *inputs: object) -> None:
+    """Find out now, and not after a long run, whether the page can be written; never over one of the inputs."""
+    from edgepure.cli.outputs import prepare_file
 
-    prepare_file(report, "--report")
+    prepare_file(report, "--report", inputs)
 
 
 def load_images(source: str | None, manifest: Manifest, *, resize: bool) -> LabelledImages | None:

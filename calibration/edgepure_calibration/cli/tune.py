@@ -149,9 +149,9 @@ def tune(
     Examples:
 
     \b
-      edgepure tune digits --data validation.npz --budget-calls 10 --report tuning.html
-      edgepure tune cifar10 --data train/ --test test/ --budget-ms 250 --objective balanced --eps 0.0314
-      edgepure tune digits --data d.npz --attacked d.npz:attacked --budget-calls 5 --no-whitebox --trials 30
+      edgepure tune digits --data validation.npz --budget-calls 10 --trials 12 --images 24 --report tuning.html
+      edgepure tune digits --data train/ --test test/ --budget-ms 20 --trials 12 --objective balanced --eps 8/255
+      edgepure tune digits --data d.npz --attacked d.npz:attacked --budget-calls 5 --no-whitebox --trials 12
     """
     from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json
@@ -164,7 +164,7 @@ def tune(
     with needs("tuning needs Optuna", "calibration"):
         import_module("optuna")
         verb: Any = import_module("edgepure_calibration.tune")
-    prepare_report(output.report)
+    prepare_report(output.report, data, attacked, test)
     settings = verb.TuneSettings(
         calls=budget.budget_calls,
         ms=budget.budget_ms,

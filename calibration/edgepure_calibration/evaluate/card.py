@@ -20,7 +20,7 @@ from ..digest import digest
 from ..work import bundle_key, former_bundle_key
 from .outcomes import OUTCOMES_FILE, outcomes_of
 from .results import AttackResult, Evaluated, PresetResult, preset_result_of
-from .tables import mask_table, policy_table, summary_table
+from .tables import cross_table, mask_table, policy_table, summary_table
 
 #: Where it lies in a bundle.
 CARD, CARD_JSON = "robustness/card.md", "robustness/card.json"
@@ -39,7 +39,12 @@ def card(found: Evaluated) -> str:
         "Attacked through the bundle's differentiable twin; every number was answered by the deployed graphs.",
         "",
     ]
-    for table in (summary_table(found, notes), mask_table(found, notes), policy_table(found, notes)):
+    for table in (
+        summary_table(found, notes),
+        mask_table(found, notes),
+        cross_table(found, notes),
+        policy_table(found, notes),
+    ):
         if table is not None:
             lines += [f"## {table.title}", "", table.note, "", table.markdown(), ""]
     flips = [a.agreement for p in found.presets for a in p.attacks if a.agreement is not None]

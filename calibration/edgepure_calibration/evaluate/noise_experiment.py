@@ -123,7 +123,11 @@ class _Experiment:
         eot = self._votes if known else settings.eot
         made = replace(made, eot=eot, noise=self._words(policy))
         if known:
-            made = replace(made, gradient=made.gradient.replace("noise of the forward pass reused", _KNOWN))
+            made = replace(
+                made,
+                gradient=made.gradient.replace("noise of the forward pass reused", _KNOWN),
+                selection="iterate with the smallest margin of the soft vote",
+            )
         # The attacker does the same whether the noise is fresh or only unknown, so both meet the same images.
         what = {
             "what": "noise policy",
@@ -140,6 +144,7 @@ class _Experiment:
             batch=settings.batch,
             norm=settings.norm,
             copies=None if known else settings.copies,
+            keep_best=known,
         )
 
         per_copy = GRADIENT_COST * eot * self._target.calls

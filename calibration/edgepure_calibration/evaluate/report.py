@@ -30,7 +30,7 @@ from edgepure.types import Float32
 
 from .accuracy import Accuracy
 from .results import AttackResult, Evaluated, PresetResult
-from .tables import TextTable, agreement_table, attack_table, mask_table, policy_table, summary_table
+from .tables import TextTable, agreement_table, attack_table, cross_table, mask_table, policy_table, summary_table
 
 #: Images shown of each preset, and how much a perturbation is enlarged to be seen.
 _SHOWN, _ENLARGED = 4, 5.0
@@ -56,7 +56,7 @@ def render(found: Evaluated) -> str:
         sections.append(_section(attack_table(preset, notes)))
         if preset.attacks:
             sections += [_curves(preset), _pictures(preset, found)]
-    more = (mask_table(found, notes), policy_table(found, notes), agreement_table(found))
+    more = (mask_table(found, notes), cross_table(found, notes), policy_table(found, notes), agreement_table(found))
     sections += [_section(table) for table in more if table is not None and table.rows]
     sections.append(Section("What was not tested", parts=[Notes(found.not_tested())]))
     sections.append(Section("Protocols", parts=[Notes(notes.lines())]))

@@ -185,6 +185,7 @@ class Evaluated:
         facts: machine, versions, engine, seconds, memory estimate.
         experiments: further results by name (``noise_policy``) and preset.
         baselines: no defence at all, and cheap filters, under the same attacks.
+        crossed: (preset that was attacked, preset that answers, result): attacks that were made on another preset.
     """
 
     bundle: str
@@ -198,6 +199,7 @@ class Evaluated:
     all_presets: Sequence[str]
     experiments: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
     baselines: tuple[PresetResult, ...] = ()
+    crossed: tuple[tuple[str, str, AttackResult], ...] = ()
 
     def footnotes(self) -> Footnotes:
         """The numbers of all protocols, the same wherever this evaluation is shown."""
@@ -206,6 +208,7 @@ class Evaluated:
             for attack in (preset.clean, *preset.attacks):
                 found += [attack.protocol, attack.plain.protocol]
             found += [accuracy.protocol for accuracy in preset.union[:1]]
+        found += [result.protocol for _, _, result in self.crossed]
         for by_preset in self.experiments.values():
             found += [result.protocol for results in by_preset.values() for result in results]
         return Footnotes(found)
@@ -221,7 +224,10 @@ class Evaluated:
         if others:
             found.append(f"presets that were not attacked: {', '.join(others)}")
         found.append(f"any ball but {s.norm} of radius {s.eps:.4g}; other norms and larger radii")
-        found.append("targeted attacks, patches, rotations and other geometry, and attacks bounded by LPIPS")
+        geometry = "other geometry than small rotations and shifts" if "geometry" in done else "rotations and shifts"
+        found.append(f"targeted attacks, patches, {geometry}, and attacks bounded by LPIPS")
+        if not self.crossed:
+            found.append("images that were attacked through another preset (--cross)")
         masked = [p for p in self.presets if p.preset.mask is not None]
         if masked and s.mask_gradient == "none":
             found.append("attackers who differentiate through the attention mask (--mask-gradient soft)")
@@ -254,6 +260,9 @@ class Evaluated:
             "bundle_sha256": self.bundle_sha256,
             "presets": [p.to_dict() for p in self.presets],
             "baselines": [p.to_dict() for p in self.baselines],
+            "crossed": [
+                {"attacked": source, "answers": name, **result.to_dict()} for source, name, result in self.crossed
+            ],
             "not_tested": self.not_tested(),
             "experiments": {
                 name: {preset: [r.to_dict() for r in found] for preset, found in by_preset.items()}

@@ -106,6 +106,7 @@ def evaluate(
         runner = _Runner(images, drawn, settings, store, judge, meter)
         found = tuple(runner.preset(target) for target in targets)
         baselines = tuple(runner.preset(target) for target in simple)
+        crossed = runner.crossed(targets, found) if settings.cross else ()
         experiments: dict[str, dict[str, tuple[PolicyResult, ...]]] = {}
         if settings.noise_policy:
             experiments["noise_policy"] = {t.name: runner.noise_policy(t) for t in targets}
@@ -132,6 +133,7 @@ def evaluate(
         all_presets=tuple(opened.manifest.presets),
         experiments=experiments,
         baselines=baselines,
+        crossed=crossed,
     )
 
 
@@ -178,6 +180,28 @@ class _Runner:
             decisions = rules(self.votes(target.preset), self._settings.worst)
             rights = union(union_protocol(list(counted)), decisions, answers, list(counted.values()))
         return PresetResult(target.name, target.preset, target.calls, clean, tuple(attacks), rights)
+
+    def crossed(
+        self, targets: Sequence[AttackTarget], found: Sequence[PresetResult]
+    ) -> tuple[tuple[str, str, AttackResult], ...]:
+        """The images of each preset's strongest attack, answered by every other preset."""
+        rows = []
+        for source in found:
+            strongest = source.worst
+            for target in targets:
+                if strongest is None or target.name == source.name or strongest.protocol.attack == "transfer":
+                    continue
+                common = self._common(target)
+                made = replace(
+                    strongest.protocol,
+                    target=f"the preset {source.name}, another one",
+                    preset=common["preset"],
+                    preset_sha256=common["preset_sha256"],
+                    seeds=strongest.protocol.seeds[:1],
+                )
+                result, _ = self._judged(target, made, [strongest.images])
+                rows.append((source.name, target.name, result))
+        return tuple(rows)
 
     def noise_policy(self, target: AttackTarget) -> tuple[PolicyResult, ...]:
         """The experiment on noise policies."""

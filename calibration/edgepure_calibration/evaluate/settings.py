@@ -27,6 +27,7 @@ class EvaluateSettings(AttackSettings):
         seeds: one whole run of each attack for each of them.
         subset_seed: of the draw of the images.
         noise_seed: of the judging noise; None: secret, drawn by the system, and recorded afterwards.
+        cross: give the images of each preset's strongest attack to the other presets too.
         baselines: names of `edgepure_calibration.evaluate.baselines.BASELINES` that are attacked beside the presets.
         noise_policy: run the experiment of `edgepure_calibration.evaluate.noise_experiment` too, on each preset.
 
@@ -42,6 +43,7 @@ class EvaluateSettings(AttackSettings):
     subset_seed: int = 0
     noise_seed: int | None = None
     noise_policy: bool = False
+    cross: bool = False
     baselines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

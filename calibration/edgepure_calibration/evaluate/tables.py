@@ -84,6 +84,24 @@ def mask_table(found: Evaluated, notes: Footnotes) -> TextTable | None:
     )
 
 
+def cross_table(found: Evaluated, notes: Footnotes) -> TextTable | None:
+    """What images do to a preset that were attacked through another one; None if that was not tried."""
+    rows = [
+        (source, name, result.protocol.attack, *(result.by_rule(kind).cell(notes) for kind in RULES))
+        for source, name, result in found.crossed
+    ]
+    if not rows:
+        return None
+    rules = [str(found.crossed[0][2].by_rule(kind).rule) for kind in RULES]
+    return TextTable(
+        "Attacked through one preset, answered by another",
+        "The images of each preset's strongest attack. An attacker need not know which preset is deployed if these "
+        "numbers are as low as its own.",
+        ("attacked", "answers", "attack", *rules),
+        rows,
+    )
+
+
 def policy_table(found: Evaluated, notes: Footnotes) -> TextTable | None:
     """The experiment on noise policies; None if it was not made."""
     rows = []

@@ -4,6 +4,7 @@ Foolbox: images in [0, 1] in, logits out, gradients by autograd."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from os import PathLike
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, ImageError
+from edgepure.images.load import RANGE_TOLERANCE
 from edgepure.methods.presets import Preset
 from edgepure_export.graphs.mask_cut import MaskGradient
 from edgepure_export.twin.reference import TorchReference
@@ -57,7 +59,7 @@ class PurifiedClassifier(nn.Module):
         super().__init__()
         if votes is not None:
             if votes < 1:
-                raise ConfigError(f"votes {votes} must be at least 1")
+                raise ConfigError(f"votes {votes} must be at least 1", code="E-preset")
             preset = preset.model_copy(update={"votes": preset.votes.model_copy(update={"count": votes})})
         self.twin = twin
         self.preset = preset
@@ -66,6 +68,7 @@ class PurifiedClassifier(nn.Module):
         self.networks = nn.ModuleList(twin.networks)  # so that .to() and .parameters() find them
         self.queries = 0
         self.unet_calls = 0
+        self._origin: tuple[str, dict[str, Any]] | None = None
         self.requires_grad_(False)
         self.eval()
 
@@ -98,14 +101,24 @@ class PurifiedClassifier(nn.Module):
             preset = opened.manifest.default_preset
         if isinstance(preset, str):
             if preset not in presets:
-                raise ConfigError(f"no preset {preset!r}; this bundle has {', '.join(presets)}")
+                raise ConfigError(
+                    f"no preset {preset!r}; this bundle has {', '.join(presets)}", code="E-preset-unknown"
+                )
             preset = presets[preset]
         chosen = preset if isinstance(preset, Preset) else Preset.parse(preset)
         twin = load_twin(opened, precision=precision, device=device, checkpointing=checkpointing)
-        return cls(twin, chosen, **options)
+        made = cls(twin, chosen, **options)
+        opening = {"precision": precision, "device": str(device), "checkpointing": checkpointing}
+        made._origin = str(opened.path), {**opening, **{k: v for k, v in options.items() if k != "votes"}}
+        return made
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] in [0, 1] -> [B, N]."""
+        """[B, C, H, W] in [0, 1] -> [B, N]. float64 is computed in float32.
+
+        Raises:
+            ImageError: no float, another shape, or values outside [0, 1] by more than rounding.
+        """
+        images = _checked(images)
         source = self.noise.next()
         votes = self.twin.run_votes(images, self.preset, source, mask_gradient=self.mask_gradient)
         self.queries += len(images)
@@ -114,6 +127,23 @@ class PurifiedClassifier(nn.Module):
         self.unet_calls += probe * len(images) + len(votes) * rows
         return vote_logits(torch.stack([vote.logits for vote in votes]), self.preset.votes.rule)
 
+    def __reduce__(self) -> Any:
+        """Pickled as where it came from: networks stay in the bundle, and noise goes on from the next call."""
+        if self._origin is None:
+            raise ConfigError(
+                "this module was made of a twin, which cannot be pickled; make it with "
+                "PurifiedClassifier.from_bundle, and the bundle is opened again where it is unpickled",
+                code="E-pickle",
+            )
+        return _reopened, (*self._origin, self.preset.model_dump(mode="json"), self.noise.next_call)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PurifiedClassifier:
+        """With its networks, as they are now."""
+        made = self.__class__.__new__(self.__class__)
+        memo[id(self)] = made
+        made.__dict__.update({name: deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return made
+
     def train(self, mode: bool = True) -> PurifiedClassifier:
         """Stays in eval mode: there is nothing to train."""
         return super().train(False)
@@ -121,6 +151,36 @@ class PurifiedClassifier(nn.Module):
     def extra_repr(self) -> str:
         votes = f"{self.preset.votes.count} votes ({self.preset.votes.rule})"
         return f"{self.preset.method.method}, {votes}, noise {self.noise}, mask gradient {self.mask_gradient}"
+
+
+def _checked(images: Tensor) -> Tensor:
+    if not images.is_floating_point():
+        raise ImageError(
+            f"the images are {str(images.dtype).removeprefix('torch.')}, expected floats in [0, 1]; divide bytes by "
+            "255",
+            code="E-image-type",
+        )
+    if images.ndim != 4:
+        raise ImageError(
+            f"the batch has the shape {list(images.shape)}, expected [B, C, H, W] with values in [0, 1]",
+            code="E-image-size",
+        )
+    if images.numel():
+        low, high = float(images.detach().min()), float(images.detach().max())
+        if not (low >= -RANGE_TOLERANCE and high <= 1.0 + RANGE_TOLERANCE):
+            raise ImageError(
+                f"the batch has values from {low:.4g} to {high:.4g}, expected [0, 1] without NaN; give such images "
+                "and clip what the attack makes",
+                code="E-image-range",
+            )
+    return images.float()
+
+
+def _reopened(path: str, options: dict[str, Any], preset: dict[str, Any], calls: int) -> PurifiedClassifier:
+    """What unpickling calls."""
+    made = PurifiedClassifier.from_bundle(path, preset, **options)
+    made.noise.next_call = calls
+    return made
 
 
 def vote_logits(logits: Tensor, rule: str) -> Tensor:

@@ -126,7 +126,7 @@ class Decisions:
         every = sum(len(other) for other in self.data.values())
         shown = None
         if on_share is not None:
-            shown = lambda done, total: on_share((before + len(images) * done / total) / every)  # noqa: E731
+            shown = lambda share, _: on_share((before + len(images) * share) / every)  # noqa: E731
         results = purifier.run(images, self.presets[preset], votes=self.redraws, noise=self.seed, on_progress=shown)
         return np.array([result.vote_labels for result in results], np.int64)
 

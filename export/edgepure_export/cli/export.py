@@ -136,7 +136,7 @@ def export(
       edgepure export --classifier torchvision:resnet50?weights=IMAGENET1K_V1 \\
           --diffusion guided-diffusion:256x256_diffusion_uncond.pt --preset imagenet-edge-10 --out imagenet
       edgepure export --classifier python:models.py:load_classifier --diffusion python:models.py:load_unet \\
-          --image 1x16x16 --blocks stem,block1 --out digits
+          --image 1x16x16 --blocks stem,block1 --out own
     """
     from edgepure.cli.output import emit_json, say, size, table
     from edgepure.cli.plan import parse_image_size, parse_schedule

@@ -9,18 +9,24 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from types import FrameType
 from typing import Any, NoReturn
 
 INTERRUPTED = "interrupted; nothing was left half-written"
-#: Exit code after SIGTERM.
-TERMINATED = 128 + signal.SIGTERM
+#: What ends a command from outside, like Ctrl-C: a container stops, a session is closed. Exit codes are 128 + these.
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
     """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _ended)
     _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the encoding of a terminal or a file cannot say
     try:
         from .app import app
 
@@ -65,6 +71,6 @@ def _wrong_usage(error: Any) -> NoReturn:
     raise SystemExit(error.exit_code)
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM (a container stops) unwinds like Ctrl-C, so that temporary files go away."""
-    raise SystemExit(TERMINATED)
+def _ended(number: int, frame: FrameType | None) -> NoReturn:
+    """Unwind as Ctrl-C does, so that temporary files go away."""
+    raise SystemExit(128 + number)

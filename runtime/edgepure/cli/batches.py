@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..errors import ImageError
-from ..images.load import Resize, load_images
+from ..images.load import Order, Resize, load_images
 from ..methods.presets import Preset
 from ..purify.monitor import Monitor
 from ..purify.purifier import Purifier
@@ -27,6 +27,7 @@ def run_chunks(
     *,
     noise: NoiseSource | int | None,
     resize: Resize,
+    order: Order = "rgb",
     on_result: Callable[[int, Result], None],
     on_share: Callable[[float], None],
     monitor: Monitor | None = None,
@@ -36,6 +37,7 @@ def run_chunks(
     Args:
         noise: a seed or source; source i of the list is image i of the stream, whatever fails and however the
             list is cut into chunks.
+        resize, order: as `edgepure.images.load_images`.
         on_result: called with the position of a source and its result, in order within a chunk.
         on_share: called with the share of the UNet calls that is done.
         monitor: flags and counts the results.
@@ -54,7 +56,9 @@ def run_chunks(
     size = chunk_size(purifier.image_shape, purifier.slots)
     for first in range(0, len(sources), size):
         chunk = sources[first : first + size]
-        loaded = load_images([s.item for s in chunk], purifier.bundle.manifest.image, resize=resize, on_error="collect")
+        loaded = load_images(
+            [s.item for s in chunk], purifier.bundle.manifest.image, resize=resize, order=order, on_error="collect"
+        )
         failures += (Failure(chunk[f.index].name, f.reason) for f in loaded.failures)
         total = counted + expected * (len(sources) - first - len(loaded.failures))
 

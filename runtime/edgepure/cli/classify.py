@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import (
+    BgrOption,
     BundleArgument,
     DebugOption,
     ImagesArgument,
@@ -59,6 +60,7 @@ def classify(
     ] = None,
     seed: SeedOption = None,
     resize: ResizeOption = False,
+    bgr: BgrOption = False,
     provider: ProviderOption = "cpu",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
@@ -83,7 +85,7 @@ def classify(
     from .session import Session
     from .sources import find_sources
 
-    check_options(flag_rate, probe, reject, metrics)
+    check_options(flag_rate, probe, reject, metrics, images)
     sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
     session = Session(bundle, preset, change, votes, rule, seed, provider, precision, threads, slots)
     monitor = None if flag_rate is None else session.purifier.monitor(flag_rate, probe=probe)
@@ -96,7 +98,7 @@ def classify(
         else:
             done.append(result.to_dict())
 
-    failures = session.run(sources, resize, take, "classifying", monitor)
+    failures = session.run(sources, resize, bgr, take, "classifying", monitor)
     if metrics is not None and monitor is not None:
         write_metrics(monitor, metrics)
     extra = {} if monitor is None else {"monitor": monitor.to_dict()}

@@ -39,7 +39,8 @@ def demo(
       edgepure demo --out /tmp/report --preset heterogeneous --json
     """
     from ..demo import run_demo
-    from .output import emit_json, prepare_file, say, table
+    from .output import emit_json, say, table
+    from .outputs import prepare_file
     from .progress import Progress
 
     prepare_file(out / "report.html", "--out")

@@ -14,13 +14,14 @@ from typing import NoReturn, ParamSpec
 import typer
 
 from ..errors import EdgepureError
-from . import INTERRUPTED, TERMINATED
+from . import ENDING, INTERRUPTED
 from .output import emit_json, note
 
 P = ParamSpec("P")
 
 #: What is not one of our own errors: the system (disk, memory, rights), or a defect of edgepure.
 SYSTEM_ERROR = 1
+_ENDED = tuple(128 + number for number in ENDING)
 
 
 def guard(command: Callable[P, None]) -> Callable[P, None]:
@@ -34,7 +35,7 @@ def guard(command: Callable[P, None]) -> Callable[P, None]:
         except typer.Exit:
             raise
         except BaseException as error:
-            if isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and error.code != TERMINATED):
+            if isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and error.code not in _ENDED):
                 raise
             if kwargs.get("debug"):
                 traceback.print_exc()
@@ -73,11 +74,11 @@ def describe(error: BaseException) -> Shown:
     if isinstance(error, KeyboardInterrupt):
         return Shown("E-interrupted", INTERRUPTED, 130)
     if isinstance(error, SystemExit):
-        return Shown("E-interrupted", INTERRUPTED, TERMINATED)
+        return Shown("E-interrupted", INTERRUPTED, int(error.code or 0))
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return Shown("E-system", f"{where}{error.strerror or error}; nothing was left half-written", SYSTEM_ERROR)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "can't start new thread" in str(error):  # CPython's words for EAGAIN
         return Shown("E-memory", "not enough memory; use fewer slots, smaller batches or fewer threads", SYSTEM_ERROR)
     first = (str(error).strip().splitlines() or ["no message"])[0]
     return Shown(

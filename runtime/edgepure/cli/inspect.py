@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from ..bundle.bundle import Bundle
     from ..bundle.calibration import Calibration
     from ..bundle.manifest import GraphEntry, TensorEntry
-    from ..methods.presets import Preset
 
 
 def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -23,12 +22,13 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOpt
       edgepure inspect digits --json | jq .presets
     """
     from ..bundle.bundle import Bundle
+    from .bundle_presets import costs_of
     from .output import emit_json
     from .progress import Progress
 
     with Progress("checking the hashes"):
         opened = Bundle.open(bundle)
-    costs = _costs(opened)
+    costs = costs_of(opened.manifest)
     if as_json:
         emit_json(
             {
@@ -42,23 +42,8 @@ def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOpt
     _print(opened, costs)
 
 
-def _costs(bundle: Bundle) -> dict[str, dict[str, int]]:
-    """UNet calls of each preset: rows, votes, probes, and all of them for one decision."""
-    manifest = bundle.manifest
-    planner = manifest.planner()
-    costs = {}
-    for name, preset in manifest.presets.items():
-        probe = planner.probe(preset)
-        costs[name] = {
-            "rows": planner.plan(preset).unet_calls,
-            "votes": preset.votes.count,
-            "probes": probe.unet_calls if probe is not None else 0,
-            "unet_calls": planner.unet_calls(preset),
-        }
-    return costs
-
-
 def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
+    from .bundle_presets import PRESET_NOTE, preset_table
     from .output import say, size, table
 
     manifest = bundle.manifest
@@ -95,20 +80,8 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
         right=("opset", "size", "parity"),
     )
     say("")
-    table(
-        ("preset", "method", "UNet calls", "description"),
-        (
-            (
-                name + (" *" if name == manifest.default_preset else ""),
-                preset.method.method + (" + SSNI" if preset.ssni is not None else ""),
-                _calls(costs[name]),
-                _described(preset),
-            )
-            for name, preset in sorted(manifest.presets.items())
-        ),
-        right=("UNet calls",),
-    )
-    say("* the default. UNet calls of a decision: rows x votes + probe; with SSNI an image may need fewer\n")
+    preset_table(manifest, costs)
+    say(PRESET_NOTE + "\n")
     if manifest.calibration is not None:
         table(("calibration", "value"), _calibration(manifest.calibration))
         say("")
@@ -117,17 +90,6 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
         ((name, entry.bytes, entry.sha256) for name, entry in sorted(manifest.files.items())),
         right=("bytes",),
     )
-
-
-def _described(preset: Preset) -> str:
-    rule = f"{preset.votes.rule} of {preset.votes.count}" if preset.votes.count > 1 else ""
-    return "; ".join(filter(None, (preset.description, rule))) or "-"
-
-
-def _calls(cost: dict[str, int]) -> str:
-    parts = f"{cost['rows']} x {cost['votes']}" if cost["votes"] > 1 else f"{cost['rows']}"
-    probes = f" + {cost['probes']}" if cost["probes"] else ""
-    return f"{cost['unet_calls']} = {parts}{probes}" if cost["votes"] > 1 or probes else parts
 
 
 def _graphs(bundle: Bundle) -> list[tuple[str, GraphEntry]]:

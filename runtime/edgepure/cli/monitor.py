@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .output import prepare_file
+from .outputs import prepare_file
 
 if TYPE_CHECKING:
     from ..purify.monitor import Monitor
     from ..purify.results import Result
 
 
-def check_options(flag_rate: float | None, probe: bool, reject: bool, metrics: Path | None) -> None:
+def check_options(
+    flag_rate: float | None, probe: bool, reject: bool, metrics: Path | None, inputs: Sequence[Path]
+) -> None:
     """Raise ConfigError where an option needs another one, before anything is opened."""
     for given, option in ((probe, "--probe"), (reject, "--reject"), (metrics is not None, "--metrics")):
         if given and flag_rate is None:
@@ -26,7 +29,7 @@ def check_options(flag_rate: float | None, probe: bool, reject: bool, metrics: P
             f"--metrics {metrics}: choose a name that ends in .json, or in .prom for Prometheus",
             code="E-monitor-option",
         )
-    prepare_file(metrics, "--metrics")
+    prepare_file(metrics, "--metrics", inputs)
 
 
 def rejection(result: Result, flag_rate: float | None) -> str:

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..engines.kinds import help_words
 from ..errors import ConfigError
+
+#: What --resize takes; alone it means the first of them.
+RESIZES = ("squash", "crop", "pad")
+
+
+def _resize(text: Any) -> Any:
+    """One of `RESIZES`; False where the option was not given."""
+    if str(text) not in (*RESIZES, "False"):
+        raise typer.BadParameter(f"choose {', '.join(RESIZES)}")
+    return text if str(text) in RESIZES else False
+
+
+def with_resize(arguments: list[str]) -> list[str]:
+    """The arguments of a verb, with --resize=squash in the place of --resize alone."""
+    following = [*arguments[1:], ""]
+    return [
+        f"--resize={RESIZES[0]}" if text == "--resize" and after not in RESIZES else text
+        for text, after in zip(arguments, following, strict=False)
+    ]
+
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.", show_default=False)]
 ImagesArgument = Annotated[
@@ -57,9 +77,9 @@ PrecisionOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="CPU threads of one call. Default: one per core.", show_default=False),
+    typer.Option(min=1, max=1024, help="CPU threads of one call. Default: one per core.", show_default=False),
 ]
-SlotsOption = Annotated[int, typer.Option(min=1, help="Images that share one UNet call at most.")]
+SlotsOption = Annotated[int, typer.Option(min=1, max=4096, help="Images that share one UNet call at most.")]
 SeedOption = Annotated[
     int | None,
     typer.Option(
@@ -68,7 +88,20 @@ SeedOption = Annotated[
         show_default=False,
     ),
 ]
-ResizeOption = Annotated[bool, typer.Option("--resize", help="Resize images of another size instead of refusing them.")]
+ResizeOption = Annotated[
+    Any,
+    typer.Option(
+        "--resize",
+        parser=_resize,
+        metavar="squash|crop|pad",
+        help="Resize images of another size instead of refusing them: squash both sides, crop the middle, or pad with "
+        "black.",
+        show_default=False,
+    ),
+]
+BgrOption = Annotated[
+    bool, typer.Option("--bgr", help="Arrays have their colours in the order of OpenCV: blue, green, red.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, and nothing else.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -79,4 +112,6 @@ def radius(text: str) -> float:
     try:
         return float(above) / (float(below) if below else 1.0)
     except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"--eps {text!r}: expected a number such as 0.03 or 8/255") from None
+        raise ConfigError(
+            f"--eps {text!r}: expected a number such as 0.03 or 8/255", code="E-cli-option-value"
+        ) from None

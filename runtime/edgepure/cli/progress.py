@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import suppress
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Work that is done before this many seconds shows no progress.
 QUIET_SECONDS = 1.0
+#: No estimate is given before this share of the work is done: the first steps pay for what all need.
+LEAST_SHARE = 0.02
 #: Where stderr is a file or a pipe, one line in this many seconds.
 LINE_SECONDS = 5.0
 
@@ -61,12 +64,13 @@ class Progress:
         self._last_line = now
         begun, start = self._first
         left = ""
-        if share > begun:
+        if share > begun and share - begun >= LEAST_SHARE:
             left = f", about {duration((now - start) * (1.0 - share) / (share - begun))} left"
         note(f"{self.what}: {100 * share:.0f} %{left}")
 
     def __enter__(self) -> Progress:
-        self._timer.start()
+        with suppress(RuntimeError):  # no more threads: the work may go on without a picture of it
+            self._timer.start()
         return self
 
     def __exit__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,15 +16,28 @@ if TYPE_CHECKING:
 def presets(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Show these in full. Default: list all.", show_default=False),
+        typer.Argument(
+            metavar="NAME|BUNDLE",
+            help="Show these in full, or those of a bundle. Default: list all.",
+            show_default=False,
+        ),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only those for cifar10, svhn or imagenet.", show_default=False)
     ] = None,
+    default: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With a bundle: make this its default.", show_default=False)
+    ] = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="With a bundle: take this out of it. May be given several times.", show_default=False
+        ),
+    ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List the presets with published settings, the UNet calls of a decision first.
+    """List the presets with published settings, or those of a bundle; change which of them are in a bundle.
 
     `edgepure export --preset NAME` puts one into a bundle. Presets with SSNI need statistics of the score norms of
     clean images, which belong to one diffusion model.
@@ -34,11 +48,23 @@ def presets(
       edgepure presets --dataset cifar10
       edgepure presets cifar10-dhni-official
       edgepure presets --json | jq '.[] | select(.unet_calls <= 10) | .name'
+      edgepure presets digits
+      edgepure presets digits --default uniform --remove repaint
     """
     from ..errors import ConfigError
     from ..methods.published import get, published
     from .output import emit_json, say, table
 
+    bundle = Path(names[0]) if names and len(names) == 1 and ("/" in names[0] or Path(names[0]).is_dir()) else None
+    if bundle is not None:
+        from .bundle_presets import change, show
+
+        if default is not None or remove:
+            change(bundle, default, remove or [])
+        show(bundle, as_json=as_json)
+        return
+    if default is not None or remove:
+        raise ConfigError("--default and --remove change a bundle; name its folder", code="E-preset-no-bundle")
     chosen = [get(name) for name in names] if names else list(published().values())
     if dataset is not None:
         known = sorted({d for p in published().values() for d in p.datasets})

@@ -9,6 +9,7 @@ import typer
 
 from ..errors import ConfigError, EdgepureError
 from .options import (
+    BgrOption,
     BundleArgument,
     DebugOption,
     ImagesArgument,
@@ -47,6 +48,7 @@ def purify(
     ] = None,
     seed: SeedOption = None,
     resize: ResizeOption = False,
+    bgr: BgrOption = False,
     provider: ProviderOption = "cpu",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
@@ -87,7 +89,7 @@ def purify(
             entry["mask_file"] = str(mask_out / target.name)
         written.append(entry)
 
-    failures = session.run(sources, resize, save, "purifying")
+    failures = session.run(sources, resize, bgr, save, "purifying")
 
     def show() -> None:
         table(
@@ -116,6 +118,7 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
         ConfigError: two files in one, an input that would be overwritten, or a name that cannot be written.
     """
     from ..images.decode import suffixes
+    from .outputs import check_output
     from .sources import output_names
 
     if output.suffix.lower() == ".png" and not output.is_dir():
@@ -137,12 +140,9 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
         raise ConfigError(
             f"--mask-out {mask_out}: choose another folder than that of the purified images", code="E-output-place"
         )
-    taken = {source.path.resolve() for source in sources}
+    inputs = [source.path for source in sources]
     for target in targets:
-        for path in (target, *([mask_out / target.name] if mask_out is not None else [])):
-            if path.resolve() in taken:
-                raise ConfigError(
-                    f"{path} is an input and would be overwritten; choose another place with -o",
-                    code="E-output-is-input",
-                )
+        check_output(target, "-o", inputs)
+        if mask_out is not None:
+            check_output(mask_out / target.name, "--mask-out", inputs)
     return targets

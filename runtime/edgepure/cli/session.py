@@ -11,6 +11,7 @@ import typer
 
 from ..bundle.bundle import Bundle
 from ..errors import ConfigError, ImageError
+from ..images.load import Resize
 from ..methods.planner import Planner
 from ..purify.monitor import Monitor
 from ..purify.purifier import Purifier
@@ -68,7 +69,8 @@ class Session:
     def run(
         self,
         sources: Sequence[Source],
-        resize: bool,
+        resize: Resize,
+        bgr: bool,
         on_result: Callable[[int, Result], None],
         what: str,
         monitor: Monitor | None = None,
@@ -76,9 +78,16 @@ class Session:
         count = f"{len(sources)} images" if len(sources) > 1 else "1 image"
         with Progress(f"{what} {count}") as bar:
             return run_chunks(
-                self.purifier, self.preset, sources, noise=self.noise, resize=resize, on_result=on_result,
-                on_share=bar.update, monitor=monitor,
-            )  # fmt: skip
+                self.purifier,
+                self.preset,
+                sources,
+                noise=self.noise,
+                resize=resize,
+                order="bgr" if bgr else "rgb",
+                on_result=on_result,
+                on_share=bar.update,
+                monitor=monitor,
+            )
 
     def finish(
         self,

@@ -20,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from ..errors import ConfigError
 from ..machine.packages import extensions
 from .guard import fail, guard
+from .options import with_resize
 
 GROUP = "edgepure.commands"
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -68,7 +69,7 @@ class _Loaded(TyperCommand):
                     code="E-cli-empty-argument",
                 )
                 fail(empty, as_json="--json" in args)
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, with_resize(args))
 
 
 def load(point: EntryPoint, *, as_json: bool = False) -> Any:

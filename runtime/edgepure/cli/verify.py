@@ -14,6 +14,7 @@ from ..machine.packages import extensions, needs
 from .options import BundleArgument, DebugOption, JsonOption, ResizeOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from ..images.load import Resize
     from ..parity.checks import OutputCheck
     from ..parity.levels import Level
     from ..parity.side_by_side import ImageSet
@@ -85,11 +86,13 @@ def verify(
 
     \b
       edgepure verify digits
-      edgepure verify cifar10 --against torch --data clean.npz --attacked attacked.npz --report parity.html
+      edgepure verify digits --against torch --classifier python:models.py:load_classifier \\
+          --diffusion python:models.py:load_unet --data clean.npz --attacked attacked.npz --report parity.html
       edgepure verify cifar10 --provider cuda --precision fp32,fp16 --data clean.npz
     """
     from ..errors import VerificationError
-    from .output import emit_json, note, prepare_file
+    from .output import emit_json, note
+    from .outputs import prepare_file
     from .progress import Progress
 
     if against not in (None, "torch"):
@@ -98,7 +101,7 @@ def verify(
         raise ConfigError(
             "--classifier and --diffusion name what to compare with; add --against torch", code="E-verify-option"
         )
-    prepare_file(report, "--report")
+    prepare_file(report, "--report", (data, attacked))
     engines = [(p, q) for p in _listed(providers, "--providers") for q in _listed(precision, "--precision")]
     with Progress("checking the hashes") as bar:
         images = _images(bundle, data, attacked, limit, resize)
@@ -241,7 +244,7 @@ def _listed(text: str, option: str) -> list[str]:
     return names
 
 
-def _images(bundle: Path, data: Path | None, attacked: Path | None, limit: int, resize: bool) -> list[ImageSet]:
+def _images(bundle: Path, data: Path | None, attacked: Path | None, limit: int, resize: Resize) -> list[ImageSet]:
     if data is None and attacked is None:
         return []
     from ..bundle.bundle import Bundle

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import not_cut
 from cli_process import run
 from tiny_bundle import images, logits, make_tiny_bundle
 
@@ -318,6 +319,7 @@ def test_command_writes_the_bundle_and_a_report(own: Path, tmp_path: Path) -> No
     assert done.json["applied"] is True
     page = report.read_text(encoding="utf-8")
     assert page.count('<svg class="plot"') == 5
+    assert not_cut(page)
     assert manifest.calibration.reason[:20] in page
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]  # no partial results are left
     shown = run("inspect", own)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import not_cut
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
@@ -219,6 +220,7 @@ def test_mask_gradients_and_the_norm_penalty_are_there_where_they_apply(
         assert len(set(policy.resubmission)) == 1
         assert policy.accuracies[0].right == policy.accuracies[1].right
     page = render(found)
+    assert not_cut(page)
     for text in ("Where the noise comes from", "What was not tested", "pgd, mask gradient soft", "[1]"):
         assert text in page
     assert "http" not in page.replace("http://www.w3.org", "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from codes import raises_code
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -147,3 +149,34 @@ def test_on_a_gpu() -> None:
     here, there = defended(noise="fixed", seed=3), defended(noise="fixed", seed=3).to("cuda")
     with torch.no_grad(), exact("cuda"):
         torch.testing.assert_close(there(images().cuda()).cpu(), here(images()), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("batch", "code"),
+    [
+        (torch.zeros(1, 1, 16, 16, dtype=torch.uint8), "E-image-type"),
+        (torch.full((1, 1, 16, 16), 255.0), "E-image-range"),
+        (torch.full((1, 1, 16, 16), -1.0), "E-image-range"),
+        (torch.full((1, 1, 16, 16), float("nan")), "E-image-range"),
+        (torch.zeros(1, 16, 16), "E-image-size"),
+    ],
+)
+def test_other_values_than_images_in_0_to_1_are_refused(batch: Tensor, code: str) -> None:
+    model = defended()
+    with raises_code(code):
+        model(batch)
+
+
+def test_float64_is_computed_in_float32_and_has_a_gradient() -> None:
+    point = images()[:1].double().requires_grad_(True)
+    logits = defended(noise="fixed", seed=3)(point)
+    assert logits.dtype == torch.float32
+    (gradient,) = torch.autograd.grad(logits.sum(), point)
+    assert gradient.dtype == torch.float64 and float(gradient.abs().max()) > 0.0
+
+
+def test_a_pickled_one_answers_the_same() -> None:
+    model = defended(seed=3)
+    model(images()[:1])
+    again = pickle.loads(pickle.dumps(model))
+    torch.testing.assert_close(again(images()[:1]), model(images()[:1]))

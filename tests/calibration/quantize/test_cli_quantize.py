@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cli_process
 import pytest
+from chromium import not_cut
 from typer.testing import CliRunner
 
 from edgepure.bundle.bundle import Bundle
@@ -44,6 +45,7 @@ def test_a_variant_report_and_json(own_digits: Path, tmp_path: Path) -> None:
     assert found["accepted"] and found["kept"] == ["unet.conv_in/Conv_0"] and found["report"] == str(page)
     assert found["graphs"]["step"]["qdq"]["operators"] == {"Conv": 12, "Gemm": 2}
     text = page.read_text()
+    assert not_cut(text)
     assert (
         "is accepted, with 1 layers" in text
         and text.count('<svg class="plot"') == 2

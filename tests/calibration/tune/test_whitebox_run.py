@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import not_cut
 
 from edgepure import Bundle
 from edgepure.demo import demo_bundle, demo_images
@@ -83,6 +84,7 @@ def test_search_and_finalists_are_attacked_in_different_ways(digits: LabelledIma
     assert "apgd-dlr" in page
     assert "with an attack of another kind" in page
     assert page.count('<svg class="plot"') == 2
+    assert not_cut(page)
     assert "http" not in page.replace("http://www.w3.org", "")
 
 

@@ -11,7 +11,7 @@ import torch
 from codes import raises_code
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.machine.packages import extensions
+from edgepure.machine import packages
 from edgepure_export.sources import resolve_classifier, resolve_diffusion, schemes
 
 SOURCE = '''
@@ -51,15 +51,21 @@ SOURCE = '''
 '''
 
 
+def forget() -> None:
+    """What this process has read of the installed packages."""
+    packages.extensions.cache_clear()
+    packages._declared.cache_clear()
+
+
 @pytest.fixture
 def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     found = foreign_package.install(
         tmp_path / "site", "brightness_networks", SOURCE, "edgepure.sources", brightness="brightness_networks"
     )
     monkeypatch.syspath_prepend(tmp_path / "site")
-    extensions.cache_clear()
+    forget()
     yield found
-    extensions.cache_clear()
+    forget()
 
 
 def test_through_python(env: dict[str, str]) -> None:
@@ -90,8 +96,8 @@ def test_a_source_that_cannot_be_imported_is_one_sentence(tmp_path: Path, monkey
         tmp_path, "broken_networks", "import no_such_library", "edgepure.sources", broken="broken_networks"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    extensions.cache_clear()
+    forget()
     with raises_code("E-source") as caught:
         resolve_classifier("broken:x")
-    extensions.cache_clear()
+    forget()
     assert "no_such_library" in str(caught.value)

@@ -14,6 +14,7 @@ from PIL import Image
 from tiny_bundle import IMAGE, images, reference_purification
 
 import edgepure
+from edgepure.cli.options import RESIZES
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import Preset
 
@@ -258,10 +259,22 @@ def test_presets_can_be_changed_and_brought_along(tiny_bundle: Path, photos: Pat
 def test_resize_is_only_done_when_asked_for(tiny_bundle: Path, tmp_path: Path) -> None:
     Image.new("L", (20, 24), 200).save(tmp_path / "big.png")
     run("classify", tiny_bundle, tmp_path / "big.png").fails(4, "20 x 24", "16 x 16", "--resize")
-    assert (
-        run("classify", tiny_bundle, tmp_path / "big.png", "--resize", "--json").json["results"][0]["class_name"]
-        == "bright"
-    )
+    for how in (["--resize"], ["--resize", "crop"], ["--resize=pad"], ["--resize", "--bgr"]):
+        done = run("classify", tiny_bundle, tmp_path / "big.png", *how, "--json").json
+        assert done["results"][0]["class_name"] == "bright"
+    run("classify", tiny_bundle, tmp_path / "big.png", "--resize=huge").fails(2, "squash, crop, pad")
+
+
+def test_ways_to_resize_differ(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A wide image, black but for its middle: a crop shows the middle alone, padding adds more black."""
+    wide = np.zeros((16, 64), np.uint8)
+    wide[:, 24:40] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    means = {}
+    for how in RESIZES:
+        run("purify", tiny_bundle, tmp_path / "wide.png", "-o", tmp_path / f"{how}.png", "--resize", how, "--seed", "1")
+        means[how] = float(np.asarray(Image.open(tmp_path / f"{how}.png")).mean())
+    assert means["crop"] > means["squash"] > means["pad"]
 
 
 # ---- bench, doctor, version ------------------------------------------------------------------------------------------

@@ -314,7 +314,7 @@ def test_counters_that_cannot_be_written_stop_before_the_work(tiny_bundle: Path,
     run("classify", tiny_bundle, photo, "--flag-rate", 0.1, "--metrics", photo / "m.json").fails(1, "--metrics")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_interrupting_leaves_whole_files_only(tiny_bundle: Path, tmp_path: Path, number: int, code: int) -> None:
     np.save(tmp_path / "many.npy", images(2000))
     out = tmp_path / "out"

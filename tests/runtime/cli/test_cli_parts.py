@@ -15,6 +15,7 @@ from tiny_bundle import IMAGE, PRESETS, images
 import edgepure
 from edgepure.cli import batches, guard, output, plan, presets, progress
 from edgepure.cli.batches import run_chunks
+from edgepure.cli.options import with_resize
 from edgepure.cli.sources import find_sources, output_names
 from edgepure.errors import BundleError, ConfigError
 from edgepure.methods.presets import Preset
@@ -200,3 +201,10 @@ def test_what_takes_less_than_a_second_shows_no_progress(capsys: pytest.CaptureF
     with progress.Progress("thinking") as bar:
         bar.update(0.5)
     assert capsys.readouterr().err == ""
+
+
+def test_resize_alone_means_squash() -> None:
+    assert with_resize([]) == []
+    assert with_resize(["--resize"]) == ["--resize=squash"]
+    assert with_resize(["a.png", "--resize", "--json"]) == ["a.png", "--resize=squash", "--json"]
+    assert with_resize(["--resize", "crop", "--resize=pad"]) == ["--resize", "crop", "--resize=pad"]

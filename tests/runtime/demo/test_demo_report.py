@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import not_cut
 from codes import raises_code
 from PIL import Image
 
@@ -81,6 +82,7 @@ def test_page_is_well_formed_and_refers_to_nothing_outside(report: DemoReport) -
     parser = Balance()
     parser.feed(page)
     assert parser.open == []
+    assert not_cut(page)
     assert parser.references
     assert all(r.startswith("data:image/png;base64,") for r in parser.references)
     assert "url(" not in page

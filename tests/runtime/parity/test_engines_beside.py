@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import not_cut
 from cli_process import run
 from codes import raises_code
 from tiny_bundle import FIXED_MAP, images, rehash
@@ -150,6 +151,7 @@ def test_the_page_is_whole_and_shows_what_was_measured(two: Path, tmp_path: Path
     tags.feed(text)
     tags.close()
     assert tags.open == []
+    assert not_cut(text)
     drifts = sum(len(one.levels[1].parts) for one in found)
     shown = sum(len(one.differing) for one in found)
     assert tags.seen["svg"] == drifts + 2  # the margins of the clean images: the variant's shift, and a redraw's

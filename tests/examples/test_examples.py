@@ -1,0 +1,83 @@
+"""Every example of every help text and page is run as it stands, in a folder that holds what the examples name."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_process import TIMEOUT
+
+from examples import commands, examples, make_workshop
+
+#: What no test can run, and why.
+NOT_RUN = {
+    "an NVIDIA GPU": r"--providers? (cpu,)?(cuda|tensorrt)|--device cuda|^edgepure build (?!.*--print-trtexec)",
+    "published checkpoints": r"Standard\.pt|256x256_diffusion|edgepure \w+ cifar10\b",
+    "names of the reader's own": r"\bSOURCE\b",
+}
+#: What takes longer than a few seconds.
+SLOW = r"^edgepure (export|calibrate|quantize|tune|evaluate|demo)\b|--against torch|--precision int8|--repeats 9"
+#: What is said by the exit code, where it is not 0.
+CODES = {"edgepure classify digits photos/ --preset uniform-ssni --flag-rate 0.01 --reject": (0, 4)}
+
+
+def reason(command: str) -> str | None:
+    """Why a command is not run; None: it is."""
+    return next((why for why, pattern in NOT_RUN.items() if re.search(pattern, command)), None)
+
+
+def groups(*, slow: bool) -> list[Any]:
+    """The commands of each place that are run, in order: later ones may need what earlier ones made."""
+    places: dict[str, list[str]] = {}
+    chosen = []
+    for example in examples().values():
+        if reason(example.command) is None:
+            places.setdefault(example.place, []).append(example.command)
+    for place, found in places.items():
+        heavy = any(re.search(SLOW, command) for command in found)
+        if heavy == slow:
+            chosen.append(pytest.param(found, id=place.replace(" ", "_")))
+    return chosen
+
+
+def run_all(lines: list[str], folder: Path) -> None:
+    env = make_workshop(folder)
+    for line in lines:
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line], cwd=folder, env=env, capture_output=True, text=True,
+            timeout=10 * TIMEOUT,
+        )  # fmt: skip
+        wanted = next((codes for start, codes in CODES.items() if line.startswith(start)), (0,))
+        assert done.returncode in wanted, f"{line}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("lines", groups(slow=False))
+def test_examples(lines: list[str], tmp_path: Path) -> None:
+    run_all(lines, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", groups(slow=True))
+def test_examples_that_take_long(lines: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    run_all(lines, tmp_path)
+
+
+def test_commands_are_found() -> None:
+    text = "Text\n\n    $ edgepure plan --method uniform \\\n        --wide   # why\n    edgepure demo\n    $ cp a b\n"
+    assert commands(text) == ["edgepure plan --method uniform --wide", "edgepure demo"]
+    found = examples()
+    assert len(found) > 40 and {example.place for example in found.values()} >= {"README.md", "docs/cli.md"} - {
+        "README.md"
+    }
+
+
+def test_most_examples_are_run() -> None:
+    """The list of what is not run stays short."""
+    skipped = [command for command in examples() if reason(command) is not None]
+    assert len(skipped) <= 25, skipped
+    for why, pattern in NOT_RUN.items():
+        assert any(re.search(pattern, command) for command in skipped), why
