@@ -1,0 +1,91 @@
+"""Classify what a camera sees, purified: a video file, a V4L2 device or a GStreamer pipeline, through OpenCV."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+from newest import Frame, Newest
+
+import edgepure
+
+
+def opened(source: str) -> cv2.VideoCapture:
+    """A GStreamer pipeline has a ``!`` in it, a device is a number or below ``/dev``; everything else is a file or an
+    address."""
+    if "!" in source:
+        capture = cv2.VideoCapture(source, cv2.CAP_GSTREAMER)
+    elif source.isdigit() or source.startswith("/dev/"):
+        capture = cv2.VideoCapture(int(source) if source.isdigit() else source, cv2.CAP_V4L2)
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the driver's queue would make old frames of new ones
+    else:
+        capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        hint = "; this OpenCV may be built without GStreamer" if "!" in source else ""
+        raise typer.BadParameter(f"{source!r} cannot be opened as a source of frames{hint}")
+    return capture
+
+
+def reader(capture: cv2.VideoCapture, pace: float | None) -> Callable[[], Frame | None]:
+    """A function that waits for the next frame. ``pace``: frames a second of a file, which would not wait by itself."""
+    due = time.monotonic()
+
+    def read() -> Frame | None:
+        nonlocal due
+        if pace is not None:
+            due += 1.0 / pace
+            time.sleep(max(0.0, due - time.monotonic()))
+        there, frame = capture.read()
+        return np.asarray(frame, np.uint8) if there else None
+
+    return read
+
+
+def fitting(frames: Iterator[Frame], channels: int) -> Iterator[Any]:
+    """Frames as OpenCV has them (blue, green, red), in gray where the bundle takes gray."""
+    for frame in frames:
+        yield cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if channels == 1 and frame.ndim == 3 else frame
+
+
+def main(
+    source: Annotated[str, typer.Argument(help="A video file, a device (0, /dev/video0), or a GStreamer pipeline.")],
+    bundle: Annotated[str | None, typer.Option(help="A bundle. Default: the digits.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A preset. Default: the bundle's own.")] = None,
+    provider: Annotated[str, typer.Option(help="What runs the graphs.")] = "cpu",
+    flag_rate: Annotated[float, typer.Option(help="Share of usual frames that the monitor may flag.")] = 0.02,
+    frames: Annotated[int | None, typer.Option(help="End after so many answers.")] = None,
+) -> None:
+    """Print an answer for the newest frame, again and again, until the source ends or Ctrl-C."""
+    capture = opened(source)
+    is_file = "!" not in source and not source.isdigit() and not source.startswith(("/dev/", "rtsp:", "http"))
+    pace = (capture.get(cv2.CAP_PROP_FPS) or 25.0) if is_file else None
+    answers = 0
+    with edgepure.load(bundle or edgepure.demo_bundle(), provider) as purifier:
+        monitor = purifier.monitor(flag_rate, probe=True)
+        channels = purifier.bundle.manifest.image.channels
+        with Newest(reader(capture, pace)) as newest:
+            images, start = fitting(iter(newest), channels), time.monotonic()
+            for answer in purifier.stream(images, preset, resize="crop", order="bgr", monitor=monitor):
+                answers += 1
+                rate = answers / (time.monotonic() - start)
+                if isinstance(answer, edgepure.Result):
+                    flag = "  FLAGGED" if answer.flagged else ""
+                    words = f"{answer.class_name:12} {answer.probabilities.max():.2f}{flag}"
+                else:
+                    words = f"no answer: {answer.reason}"
+                print(f"{rate:5.1f} frames/s  age {1000 * newest.age:5.0f} ms  {words}", flush=True)
+                if answers == frames:
+                    break
+    capture.release()
+    seen = monitor.to_dict()
+    print(f"{answers} answers, {seen['flagged']} flagged; {newest.read - newest.taken} frames were too many")
+    if seen["unusual_traffic"]:
+        print("ALARM: more frames are flagged than the calibration explains")
+
+
+if __name__ == "__main__":
+    typer.run(main)
