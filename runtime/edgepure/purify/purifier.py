@@ -62,14 +62,14 @@ def load(
 
 def check_counts(threads: object, slots: object) -> None:
     """Raise ConfigError unless these are numbers of threads (or None) and of slots that a machine can have."""
-    for name, value, most, what in (
-        ("threads", threads, MOST_THREADS, "it is the number of CPU threads of one call, or None"),
-        ("slots", slots, MOST_SLOTS, "it is the number of images that share a UNet call"),
+    for name, value, most, what, code in (
+        ("threads", threads, MOST_THREADS, "it is the number of CPU threads of one call, or None", "E-config-threads"),
+        ("slots", slots, MOST_SLOTS, "it is the number of images that share a UNet call", "E-config-slots"),
     ):
         if value is None and name == "threads":
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise ConfigError(f"{name} is {value!r:.40}, expected 1 to {most}: {what}", code=f"E-config-{name}")
+            raise ConfigError(f"{name} is {value!r:.40}, expected 1 to {most}: {what}", code=code)
 
 
 class Purifier:

@@ -1,0 +1,118 @@
+"""Train the diffusion UNet of the CIFAR-10 sample.
+
+    python -m samples.cifar10.train_unet --data DATA --run out/cifar10/unet --minutes 120
+
+Stop it whenever you like and start it again with the same line: it goes on from its checkpoint. `--minutes` counts
+the time of all its starts together, and the learning rate falls to zero when they are over. With a larger number, a run
+that had ended goes on (the rate rises again, as in a warm restart). `samples.cifar10.ship` writes the weights.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+from torch.nn import functional as F
+
+from samples.cifar10.data import load_cifar10
+from samples.cifar10.models import CifarUNet
+from samples.cifar10.training import Clock, Ema, Muon, load_checkpoint, save_checkpoint, set_rate
+
+HIGHEST_T = 400  # purification never visits a timestep above the published t_l + U = 203: nothing is spent beyond 400
+SAVE_SECONDS = 180.0
+
+
+def alpha_bar() -> Tensor:
+    """The cumulative product of the linear schedule, T = 1000."""
+    return torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0).float()
+
+
+def rate(progress: float) -> float:
+    """Warm up in the first 2 %, then a cosine to zero."""
+    return min(1.0, progress / 0.02 + 0.05) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="CIFAR-10, in any form that data.py reads")],
+    run: Annotated[Path, typer.Option(help="folder of the checkpoint and the log")],
+    minutes: Annotated[float, typer.Option(help="length of the whole training")] = 120.0,
+    batch: Annotated[int, typer.Option()] = 64,
+    compiled: Annotated[bool, typer.Option(help="torch.compile the step (a minute at the start)")] = False,
+    muon: Annotated[bool, typer.Option(help="orthogonalised updates for the 3 x 3 convolutions")] = True,
+    learning_rate: Annotated[float, typer.Option(help="of AdamW")] = 2e-3,
+    muon_rate: Annotated[float, typer.Option()] = 0.02,
+    threads: Annotated[int, typer.Option()] = 1,
+    device: Annotated[str, typer.Option()] = "cpu",
+) -> None:
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    images = torch.from_numpy(load_cifar10(data).train_images)
+    model = CifarUNet().to(device).to(memory_format=torch.channels_last)
+    kernels = [p for p in model.parameters() if p.ndim == 4 and p.shape[2] == 3]
+    others = [p for p in model.parameters() if not (p.ndim == 4 and p.shape[2] == 3)]
+    optimizers: list[torch.optim.Optimizer] = (
+        [Muon(kernels, muon_rate, 0.95), torch.optim.AdamW(others, learning_rate, (0.9, 0.99), weight_decay=0.0)]
+        if muon
+        else [torch.optim.AdamW(model.parameters(), learning_rate, (0.9, 0.99), weight_decay=0.0)]
+    )
+    ema = Ema(model, 0.999)
+    generator = torch.Generator().manual_seed(1)
+    step, spent = 0, 0.0
+    stored = load_checkpoint(run / "checkpoint.pt")
+    if stored is not None:
+        model.load_state_dict(stored["model"])
+        for optimizer, state in zip(optimizers, stored["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        ema.state, ema.steps = {k: v.to(device) for k, v in stored["ema"].items()}, stored["step"]
+        generator.set_state(stored["generator"])
+        step, spent = stored["step"], stored["spent"]
+    clock = Clock(minutes, spent)
+    bars = alpha_bar().to(device)
+    forward = torch.compile(model) if compiled else model
+
+    def save() -> None:
+        content = {"model": model.state_dict(), "ema": ema.state, "step": step, "spent": clock.spent()}
+        content |= {"optimizers": [o.state_dict() for o in optimizers], "generator": generator.get_state()}
+        save_checkpoint(run / "checkpoint.pt", content | {"batch": batch})
+
+    model.train()
+    losses: list[float] = []
+    saved = time.monotonic()
+    while clock.progress() < 1:
+        set_rate(optimizers, rate(clock.progress()))
+        chosen = images[torch.randint(len(images), (batch,), generator=generator)].to(device).float() / 127.5 - 1
+        flipped = torch.rand(batch, 1, 1, 1, generator=generator).to(device) < 0.5
+        clean = torch.where(flipped, chosen.flip(3), chosen)
+        t = torch.randint(HIGHEST_T + 1, (batch,), generator=generator).to(device)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        bar = bars[t][:, None, None, None]
+        noisy = (bar.sqrt() * clean + (1 - bar).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        loss = F.mse_loss(forward(noisy, t.float()), noise)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(others, 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        ema.update(model)
+        step += 1
+        losses.append(loss.item())
+        if step % 50 == 0:
+            epochs = step * batch / len(images)
+            mean = sum(losses) / len(losses)
+            print(f"step {step}  epochs {epochs:.2f}  {clock.spent() / 60:.1f} min  loss {mean:.5f}", flush=True)
+            losses.clear()
+        if time.monotonic() - saved > SAVE_SECONDS:
+            save()
+            saved = time.monotonic()
+    save()
+    print(f"done: {step} steps, {step * batch / len(images):.1f} epochs", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,113 @@
+"""What both trainings share: a schedule over wall time, orthogonalised updates, and checkpoints that survive a kill."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Clock:
+    """Progress from 0 to 1 through a budget of minutes; the minutes already spent come from the checkpoint.
+
+    The learning rate follows the time that has passed, not the steps: however slow or busy the machine, the rate has
+    gone to zero when the time is over.
+    """
+
+    def __init__(self, minutes: float, spent_seconds: float = 0.0) -> None:
+        self.budget = 60 * minutes
+        self.start = time.monotonic() - spent_seconds
+
+    def spent(self) -> float:
+        return time.monotonic() - self.start
+
+    def progress(self) -> float:
+        return min(1.0, self.spent() / self.budget)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose matrix-shaped updates are orthogonalised (Jordan et al. 2024), for convolution kernels.
+
+    With `sphere`, every kernel keeps its norm: right for kernels in front of a batch norm, whose scale has no effect.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.9, sphere: bool = False) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "sphere": sphere})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                momentum = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+                update = orthogonal(p.grad.lerp(momentum, group["momentum"]).flatten(1)).reshape(p.shape)
+                if group["sphere"]:
+                    p.mul_(len(p) ** 0.5 / p.norm())
+                    p.add_(update, alpha=-group["lr"])
+                else:
+                    fan_in = p[0].numel()
+                    p.add_(update, alpha=-group["lr"] * max(1.0, len(p) / fan_in) ** 0.5)
+
+
+def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
+    """The nearest orthogonal matrix, roughly: a Newton-Schulz iteration of degree five."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(rounds):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    result: Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
+    return result
+
+
+class Ema:
+    """An exponential moving average of a network's weights and buffers."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 9))  # young averages forget their random start
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)
+
+
+def set_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+    """Scale every learning rate to `factor` of what it was at the start."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group.setdefault("full_lr", group["lr"])
+            group["lr"] = group["full_lr"] * factor
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write beside, then rename: a kill leaves the old checkpoint or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".tmp")
+    torch.save(content, beside)
+    os.replace(beside, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The checkpoint, or None when the run starts; weights and numbers only, nothing that could run."""
+    if not path.exists():
+        return None
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content

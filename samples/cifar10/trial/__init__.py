@@ -1,0 +1,1 @@
+"""An attackable, repeatable trial of heterogeneous purification and SSNI on CIFAR-10; see README.md."""
