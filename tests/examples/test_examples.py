@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -19,7 +20,12 @@ NOT_RUN = {
     "names of the reader's own": r"\bSOURCE\b",
 }
 #: What takes longer than a few seconds.
-SLOW = r"^edgepure (export|calibrate|quantize|tune|evaluate|demo)\b|--against torch|--precision int8|--repeats 9"
+SLOW = (
+    r"^edgepure (export|calibrate|certify|quantize|tune|evaluate|demo)\b"
+    r"|--against torch|--precision int8|--repeats 9"
+)
+    r"^edgepure (export|calibrate|certify|quantize|tune|evaluate|demo)\b|--against torch|--precision int8|--repeats 9"
+)
 #: What is said by the exit code, where it is not 0.
 CODES = {"edgepure classify digits photos/ --preset uniform-ssni --flag-rate 0.01 --reject": (0, 4)}
 
@@ -60,6 +66,7 @@ def test_examples(lines: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("EDGEPURE_EXAMPLES" not in os.environ, reason="takes an hour; EDGEPURE_EXAMPLES=all runs them")
 @pytest.mark.parametrize("lines", groups(slow=True))
 def test_examples_that_take_long(lines: list[str], tmp_path: Path) -> None:
     pytest.importorskip("torch")

@@ -74,6 +74,7 @@ def make_workshop(folder: Path) -> dict[str, str]:
         np.savez(folder / f"{name}.npz", images=clean, labels=labels)
     np.savez(folder / "attacked.npz", images=attacked, labels=labels)
     np.savez(folder / "d.npz", images=clean, labels=labels, attacked=attacked, adversarial=attacked)
+    leave_outcomes(folder)
     (folder / "models.py").write_text(
         "from samples.digits.models import load_classifier, load_unet\n\n__all__ = ['load_classifier', 'load_unet']\n"
     )
@@ -85,6 +86,29 @@ def make_workshop(folder: Path) -> dict[str, str]:
     env = environment()
     env["PYTHONPATH"] = os.pathsep.join([env["PYTHONPATH"], str(ROOT)])
     return {**env, "PATH": f"{tools}{os.pathsep}{env['PATH']}", "HOME": str(folder)}
+
+
+def leave_outcomes(folder: Path) -> None:
+    """What `edgepure evaluate` would have left for `edgepure compare`: in the bundle, and in files."""
+    from edgepure.bundle.edit import edit_bundle
+    from edgepure_calibration.evaluate.outcomes import OUTCOMES_FILE, Outcomes
+
+    digits = edgepure.demo_images()
+    lines = [(preset, "pgd", "majority of 5") for preset in ("uniform", "heterogeneous")]
+    count = len(digits.labels)
+    outcomes = Outcomes(
+        bundle="digits",
+        engine="cpu, fp32",
+        images=tuple(f"{number:032x}" for number in range(count)),
+        labels=digits.labels.astype(np.int64),
+        right={line: np.arange(count) % (7 + n) > 0 for n, line in enumerate(lines)},
+        protocols=dict.fromkeys(lines, "pgd, Linf eps 0.1"),
+        attacked={},
+    )
+    with edit_bundle(folder / "digits") as edit:
+        edit.write_npz(OUTCOMES_FILE, outcomes.to_arrays())
+    for name in ("fp32", "int8"):
+        np.savez(folder / f"{name}.npz", **outcomes.to_arrays())
 
 
 def save(image: np.ndarray, path: Path) -> None:
