@@ -24,8 +24,6 @@ SLOW = (
     r"^edgepure (export|calibrate|certify|quantize|tune|evaluate|demo)\b"
     r"|--against torch|--precision int8|--repeats 9"
 )
-    r"^edgepure (export|calibrate|certify|quantize|tune|evaluate|demo)\b|--against torch|--precision int8|--repeats 9"
-)
 #: What is said by the exit code, where it is not 0.
 CODES = {"edgepure classify digits photos/ --preset uniform-ssni --flag-rate 0.01 --reject": (0, 4)}
 
