@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from edgepure.demo import demo_bundle, demo_images
-from edgepure_calibration.attacks import APGD, Ball, Logits, Square
+from edgepure_calibration.attacks import APGD, Ball, Square
+from edgepure_calibration.attacks.expectation import Logits
 from edgepure_calibration.attacks.losses import LOSSES, LossName
 from edgepure_calibration.integrations import PurifiedClassifier
 from edgepure_export.twin.twin import load_twin

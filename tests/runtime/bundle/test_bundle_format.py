@@ -67,8 +67,8 @@ def test_noise_table_holds_the_numbers_of_the_stream() -> None:
 
 
 def test_stream_numbers_are_listed() -> None:
-    assert [s.name for s in Stream] == ["ROW", "OUT", "CLOSING", "PROBE"]
+    assert [s.name for s in Stream] == ["ROW", "OUT", "CLOSING", "PROBE", "GRID"]
     table = TEXT[TEXT.index("| `stream` | noise |") :]
-    words = ["`noise` of the rows of a purification", "`noise_out`", "closing noise", "rows of a probe"]
+    words = ["`noise` of the rows of a purification", "`noise_out`", "closing noise", "rows of a probe", "grid"]
     for stream, word in zip(Stream, words, strict=True):
         assert re.search(rf"^\| {int(stream)} \| .*{word}", table, re.MULTILINE)
