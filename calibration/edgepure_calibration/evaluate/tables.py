@@ -46,23 +46,43 @@ def attack_table(found: PresetResult, notes: Footnotes) -> TextTable:
 def summary_table(found: Evaluated, notes: Footnotes) -> TextTable:
     """Every preset in a line: clean, and the attack that leaves least, for each rule its own."""
     rows = []
+    names = _rule_names(found)
     for preset in (*found.presets, *found.baselines):
         counted = [a for a in preset.attacks if not a.protocol.surrogate]
         cells = []
         for kind in RULES:
             worst = min(counted, key=lambda a, kind=kind: a.by_rule(kind).fraction, default=None)  # type: ignore[misc]
-            cells.append("-" if worst is None else f"{worst.by_rule(kind).cell(notes)} {worst.protocol.title}")
+            if worst is None:
+                cells.append("-")
+                continue
+            number = worst.by_rule(kind)
+            rule = "" if str(number.rule) == names[kind] else f"{number.rule}, "
+            cells.append(f"{number.cell(notes)} {rule}{worst.protocol.title}")
         clean = preset.clean.by_rule("majority")
-        every = next((a.cell(notes) for a in preset.union if a.rule.kind == "majority"), "-")
+        union = next((a for a in preset.union if a.rule.kind == "majority"), None)
+        every = "-" if union is None else union.cell(notes)
+        if union is not None and str(union.rule) != names["majority"]:
+            every += f" {union.rule}"
         rows.append((preset.name, str(preset.unet_calls), f"{clean.cell(notes)} {clean.rule}", *cells, every))
-    names = [str(found.presets[0].clean.by_rule(kind).rule) for kind in RULES]
     return TextTable(
         title="Each preset under the attack that leaves least",
         note="For each decision rule its own attack; surrogates do not count. Last column: right only if right "
         "unattacked and under each of the attacks that its protocol names.",
-        columns=("preset", "UNet calls", "clean", *names, f"all attacks, {names[-1]}"),
+        columns=("preset", "UNet calls", "clean", *names.values(), f"all attacks, {names['majority']}"),
         rows=rows,
     )
+
+
+def _rule_names(found: Evaluated) -> dict[str, str]:
+    """Headings of the summary. Runs that were merged may have counted otherwise: then each number names its rule."""
+    names = {}
+    for kind in RULES:
+        presets = (*found.presets, *found.baselines)
+        numbers = [a for p in presets for attack in p.attacks for a in attack.accuracies]
+        numbers += [a for p in presets for a in (*p.clean.accuracies, *p.union)]
+        rules = {str(number.rule) for number in numbers if number.rule.kind == kind}
+        names[kind] = rules.pop() if len(rules) == 1 else kind
+    return names
 
 
 def mask_table(found: Evaluated, notes: Footnotes) -> TextTable | None:

@@ -21,11 +21,12 @@ from edgepure_calibration.work import bundle_key
 #: As the evaluation of the digits words it.
 BALL = "linf ball of radius 0.05 on images in [0, 1]"
 RULES = (Rule("single"), Rule("worst", 3), Rule("majority", 3))
+MORE = (Rule("single"), Rule("worst", 10), Rule("majority", 5))
 
 
-def result(name: str, images: int, right: int, **changes: Any) -> AttackResult:
+def result(name: str, images: int, right: int, rules: tuple[Rule, ...] = RULES, **changes: Any) -> AttackResult:
     protocol = replace(PROTOCOL, attack=name, seeds=(0,), **changes)
-    accuracies = tuple(Accuracy(protocol, rule, (right,), images) for rule in RULES)
+    accuracies = tuple(Accuracy(protocol, rule, (right,), images) for rule in rules)
     return AttackResult(accuracies, (0.1,), 3.0, accuracies[0], right=tuple(np.arange(images) < right for _ in RULES))
 
 
@@ -64,6 +65,37 @@ def test_presets_and_attacks_that_were_not_measured_again_stay(bundle: Path) -> 
     assert on_card(bundle) == {("uniform", "pgd"): 10, ("uniform", "square"): 10, ("gdmp", "pgd"): 10}
     text = (bundle / CARD).read_text()
     assert "uniform" in text and "gdmp" in text
+
+
+def test_numbers_by_other_decision_rules_say_by_which(bundle: Path) -> None:
+    """The heading of a column holds for all of it: ten answers leave an attacker more chances than three."""
+    write_card(bundle, evaluated(bundle, result("pgd", 10, 5, MORE)), anew=True)
+    write_card(bundle, evaluated(bundle, result("square", 10, 3), preset="gdmp"))
+    heading, rows = _summary((bundle / CARD).read_text())
+    assert heading[3:6] == ["single purification", "worst", "majority"]
+    assert [cell.split("] ")[1] for cell in rows["uniform"][3:6]] == [
+        "pgd",
+        "worst of 10, pgd",
+        "majority of 5, pgd",
+    ]
+    assert [cell.split("] ")[1] for cell in rows["gdmp"][3:6]] == [
+        "square",
+        "worst of 3, square",
+        "majority of 3, square",
+    ]
+
+
+def test_one_decision_rule_is_named_in_the_heading(bundle: Path) -> None:
+    write_card(bundle, evaluated(bundle, result("pgd", 10, 5)), anew=True)
+    heading, rows = _summary((bundle / CARD).read_text())
+    assert heading[3:] == ["single purification", "worst of 3", "majority of 3", "all attacks, majority of 3"]
+    assert "worst of" not in " ".join(rows["uniform"])
+
+
+def _summary(text: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Heading and rows, by preset, of the first table of a card."""
+    table = [line.strip("| ").split(" | ") for line in text.split("\n## ")[1].splitlines() if line.startswith("|")]
+    return table[0], {row[0]: row for row in table[2:]}
 
 
 def test_the_card_that_the_digits_bring_survives_a_small_run(bundle: Path) -> None:

@@ -17,7 +17,7 @@ from edgepure_calibration.quantize.speed import Speed
 
 IMAGES = demo_bundle().parent / "digits_images.npz"
 CLEAN, ATTACKED = f"{IMAGES}:clean", f"{IMAGES}:adversarial"
-QUICK = ("--preset", "uniform", "--redraws", "3", "--max-flips", "0.03", "--threads", "1")
+QUICK = ("--preset", "uniform", "--redraws", "3", "--max-flips", "0.08", "--max-loss", "0.08", "--threads", "1")
 
 
 def test_a_variant_report_and_json(own_digits: Path, tmp_path: Path) -> None:

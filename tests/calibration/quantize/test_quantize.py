@@ -24,10 +24,12 @@ from edgepure_calibration.quantize.speed import Speed
 #: Where the stages are called from.
 MODULE = stages
 ONE = ProviderSettings(threads=1, slots=8)
+#: What the images that are left to judge with can show.
+LIMITS = Limits(flips=0.08, accuracy=0.08)
 
 
 def settings(precision: Any, target: Any = "tensorrt", **more: Any) -> QuantizeSettings:
-    return QuantizeSettings(precision, target, ("uniform",), redraws=3, **{"limits": Limits(flips=0.03), **more})
+    return QuantizeSettings(precision, target, ("uniform",), redraws=3, **{"limits": LIMITS, **more})
 
 
 def quantize(*arguments: Any, **options: Any) -> Outcome:
