@@ -11,6 +11,7 @@ from .errors import ImageError as ImageError
 from .errors import NotFiniteError as NotFiniteError
 from .errors import OverdueError as OverdueError
 from .errors import ProviderError as ProviderError
+from .errors import RequestError as RequestError
 from .errors import VerificationError as VerificationError
 from .measure import bench as bench
 from .methods import EpsSpec as EpsSpec

@@ -22,22 +22,47 @@ def check_output(path: Path | None, option: str, inputs: Iterable[object] = ()) 
     Raises:
         ConfigError: it is an input, or lies in a bundle.
     """
-    if path is None:
-        return
-    place = path.resolve()
-    for given in inputs:
-        file = Path(re.sub(r"(\.npz):\w+$", r"\1", str(given)))
-        same = file.is_file() and path.is_file() and file.samefile(path)  # by whatever links
-        if given is not None and (same or file.resolve() == place):
+    if path is not None:
+        check_outputs([path], option, inputs)
+
+
+def check_outputs(paths: Iterable[Path], option: str, inputs: Iterable[object] = ()) -> None:
+    """`check_output` of many files, where each input and each folder is looked at once.
+
+    Raises:
+        ConfigError: one is an input, or lies in a bundle.
+    """
+    # a file may hold thousands of images, each of which names it as its input
+    files = [
+        Path(name) for name in {re.sub(r"(\.npz):\w+$", r"\1", str(given)) for given in inputs if given is not None}
+    ]
+    places = {file.resolve() for file in files}
+    contents = {_identity(file) for file in files} - {None}
+    free: set[Path] = set()
+    for path in paths:
+        place = path.resolve()
+        if place in places or _identity(path) in contents:  # by whatever links
             raise ConfigError(
                 f"{option} {path} is an input and would be overwritten; choose another place", code="E-output-is-input"
             )
-    for folder in (place, *place.parents):
-        if (folder / MANIFEST_FILE).is_file():
-            raise ConfigError(
-                f"{option} {path} lies in the bundle {folder}, which holds its own files only; choose another place",
-                code="E-output-in-bundle",
-            )
+        for folder in (place, *place.parents):
+            if folder in free:
+                break
+            if (folder / MANIFEST_FILE).is_file():
+                raise ConfigError(
+                    f"{option} {path} lies in the bundle {folder}, which holds its own files only; choose another "
+                    "place",
+                    code="E-output-in-bundle",
+                )
+        free.update(place.parents)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What is the same for all names of a file; None where there is no file."""
+    if not path.is_file():
+        return None
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def prepare_file(path: Path | None, option: str, inputs: Iterable[object] = ()) -> None:

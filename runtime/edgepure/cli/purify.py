@@ -118,7 +118,7 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
         ConfigError: two files in one, an input that would be overwritten, or a name that cannot be written.
     """
     from ..images.decode import suffixes
-    from .outputs import check_output
+    from .outputs import check_outputs
     from .sources import output_names
 
     if output.suffix.lower() == ".png" and not output.is_dir():
@@ -141,8 +141,7 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
             f"--mask-out {mask_out}: choose another folder than that of the purified images", code="E-output-place"
         )
     inputs = [source.path for source in sources]
-    for target in targets:
-        check_output(target, "-o", inputs)
-        if mask_out is not None:
-            check_output(mask_out / target.name, "--mask-out", inputs)
+    check_outputs(targets, "-o", inputs)
+    if mask_out is not None:
+        check_outputs((mask_out / target.name for target in targets), "--mask-out", inputs)
     return targets

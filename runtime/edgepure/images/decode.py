@@ -135,7 +135,7 @@ def _check_size(width: int, height: int, spec: ImageSpec, resize: bool) -> None:
 def _wrong_size(width: int, height: int, spec: ImageSpec) -> ImageError:
     return ImageError(
         f"it is {width} x {height} pixels (width x height), expected {spec.width} x {spec.height}; resize it, or ask "
-        "for it (resize=True)",
+        "for it (resize=True, --resize)",
         code="E-image-size",
     )
 

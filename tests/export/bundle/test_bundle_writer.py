@@ -44,7 +44,9 @@ def test_the_runtime_agrees_with_the_reference(tiny_bundle: Path) -> None:
     pipelines = {check.subject for check in verification.checks if check.subject.startswith("pipeline")}
     assert pipelines == {f"pipeline {name}" for name in ("uniform", "heterogeneous", "paper_mask", "sde", "adaptive")}
     assert verification.unrecorded == ("long",)  # 60 calls, and 30 were allowed
-    assert max(check.max_error for check in verification.checks) < 1e-4
+    assert max(check.max_error for check in verification.checks if check.quantity != "mask") < 1e-4
+    # the tiny network's map has two pixels of the same attention at a cut: either may lie inside
+    assert sum(check.pixels or 0 for check in verification.checks if check.quantity == "mask") <= 1
     assert [level.status for level in verification.levels] == ["passed"] * 4
     recorded = Bundle.open(tiny_bundle).selftest().pipelines
     assert {name: v.rows for name, v in recorded.items() if v.rows is not None} == {"uniform": (0, 1, 2)}

@@ -112,15 +112,18 @@ def test_every_command_that_opens_a_bundle_refuses_a_damaged_one(own_bundle: Pat
         run(*arguments).fails(3, "cut off")
     found = run("inspect", own_bundle, "--json")
     sentence = found.fails(3, "cut off")
-    assert found.json == {"error": {"type": "BundleError", "message": sentence.removeprefix("error: "), "exit_code": 3}}
+    message = sentence.removeprefix("error: ")
+    assert found.json == {"error": {"type": "BundleError", "code": "E-bundle", "message": message, "exit_code": 3}}
 
 
-def test_a_graph_that_is_not_onnx_is_refused_by_the_engine(own_bundle: Path, photo: Path) -> None:
+def test_a_graph_that_is_not_onnx_is_refused(own_bundle: Path, photo: Path) -> None:
     model = mask_model()
     model.graph.node[0].op_type = "NoSuchOperator"
     (own_bundle / "mask.onnx").write_bytes(model.SerializeToString())
     rehash(own_bundle)
-    run("classify", own_bundle, photo, "--preset", "heterogeneous").fails(3, "mask.onnx", "onnxruntime")
+    done = run("classify", own_bundle, photo, "--preset", "heterogeneous", "--json")
+    done.fails(3, "mask.onnx", "NoSuchOperator")
+    assert done.json["error"]["code"] == "E-bundle-graph"
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
@@ -180,7 +183,7 @@ def test_good_images_are_done_and_bad_ones_listed(tiny_bundle: Path, photo: Path
 
 def test_an_empty_folder_is_no_image(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    run("classify", tiny_bundle, tmp_path / "empty").fails(4, "empty", "no image", ".png")
+    run("classify", tiny_bundle, tmp_path / "empty").fails(4, "empty", "no image", "sub-folders")
 
 
 # ---- parameters ------------------------------------------------------------------------------------------------------
@@ -253,7 +256,9 @@ def test_a_provider_that_is_not_active_is_an_error_and_no_fallback(tiny_bundle: 
 
     if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has every provider")
-    run("verify", tiny_bundle, "--provider", "tensorrt").fails(5, "tensorrt", "--provider cpu")
+    done = run("verify", tiny_bundle, "--provider", "tensorrt", "--json")
+    done.fails(5, "tensorrt", "choose the provider cpu")
+    assert done.json["error"]["code"].startswith("E-provider-")
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,9 @@ def shell(streams: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("streams", [">&-", "<&- >&- 2>&-"])
 def test_closed_streams_take_nothing_into_files(tiny_bundle: Path, image: Path, tmp_path: Path, streams: str) -> None:
     done = shell(streams, "purify", tiny_bundle, image, "-o", tmp_path / "out")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout) == (0, "")
+    progress = ("starting the engine", "purifying 1 image")  # of what takes more than a second, as on a busy machine
+    assert all(line.startswith(progress) for line in done.stderr.splitlines()), done.stderr
     with Image.open(tmp_path / "out" / "image.png") as purified:
         assert purified.size == (16, 16)
 

@@ -15,7 +15,7 @@ from tiny_bundle import images, rehash
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.cli import ENDING, guard
-from edgepure.cli.outputs import check_output, prepare_file
+from edgepure.cli.outputs import check_output, check_outputs, prepare_file
 
 
 @pytest.fixture
@@ -33,6 +33,21 @@ def test_an_input_by_any_name(npz: Path, tmp_path: Path) -> None:
             check_output(output, "--report", [None, f"{npz}:images"])
     check_output(tmp_path / "other.html", "--report", [None, npz, f"{npz}:images"])
     check_output(None, "--report", [npz])
+
+
+def test_each_of_many_outputs_is_checked_and_each_input_looked_at_once(
+    tiny_bundle: Path, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [tmp_path / "out" / f"{i}.png" for i in range(50)]
+    with raises_code("E-output-is-input"):
+        check_outputs([*many, npz], "-o", [npz] * 50)
+    with raises_code("E-output-in-bundle"):
+        check_outputs([*many, tiny_bundle / "0.png"], "-o", [npz] * 50)
+    resolved: list[Path] = []
+    resolve = Path.resolve
+    monkeypatch.setattr(Path, "resolve", lambda path: (resolved.append(path), resolve(path))[1])
+    check_outputs(many, "-o", [npz] * 50)
+    assert len(resolved) == len(many) + 1
 
 
 def test_a_place_in_a_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
