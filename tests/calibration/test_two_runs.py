@@ -24,7 +24,20 @@ CLEAN, ATTACKED = f"{IMAGES}:clean", f"{IMAGES}:adversarial"
 #: Each command, what its work is kept in, and a file by which one knows that something is kept.
 COMMANDS = {
     "quantize": (
-        ("--precision", "int8", "--for", "tensorrt", "--data", CLEAN, "--preset", "uniform", "--redraws", 8),
+        (
+            "--precision",
+            "int8",
+            "--for",
+            "tensorrt",
+            "--data",
+            CLEAN,
+            "--preset",
+            "uniform",
+            "--max-flips",
+            0.08,
+            "--max-loss",
+            0.08,
+        ),
         ".digits.quantize-int8-tensorrt",
         "*.npz",
         "(--work)",

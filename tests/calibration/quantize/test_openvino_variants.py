@@ -44,8 +44,10 @@ def test_int8_runs_on_integers(digits: Bundle, measured: Any, tmp_path: Path) ->
     candidate = build(digits, "int8", "openvino", tmp_path, measured.ranges["int8", "tensorrt"], provider="openvino")
     assert candidate.native and candidate.opened_as == "int8"
     found = computed_in(candidate.files["step"])
-    assert found["Convolution", "i8"] == candidate.reports["step"]["qdq"]["operators"]["Conv"] > 10
-    assert not {dtype for kind, dtype in found if kind == "Convolution"} - {"i8"}
+    integers = {"i8", "u8"}  # which of them it takes for the activations depends on the processor
+    convolutions = sum(count for (kind, dtype), count in found.items() if kind == "Convolution" and dtype in integers)
+    assert convolutions == candidate.reports["step"]["qdq"]["operators"]["Conv"] > 10
+    assert not {dtype for kind, dtype in found if kind == "Convolution"} - integers
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
@@ -60,7 +62,10 @@ def test_the_twin_on_onnx_runtime_tells_what_openvino_does(
         with open_graph(made.runnable["step"], provider, precision=made.opened_as, threads=1) as engine:
             errors[provider] = output_error(engine, measured.samples)
     assert errors["openvino"] > 0.0
-    assert errors["openvino"] == pytest.approx(errors["cpu"], rel=0.5)
+    if precision == "bf16" and not capable("BF16"):  # it computes in fp32 then, with weights that were rounded
+        assert errors["openvino"] < errors["cpu"]
+    else:
+        assert errors["openvino"] == pytest.approx(errors["cpu"], rel=0.5)
 
 
 def test_layers_that_are_kept_go_to_bf16(digits: Bundle, measured: Any, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from codes import raises_code
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
-from edgepure.errors import ConfigError, ImageError
+from edgepure.errors import ImageError
 from edgepure.images.dataset import LabelledImages
 from edgepure_calibration.provider import ProviderSettings
 from edgepure_calibration.quantize import Limits, Outcome, QuantizeSettings, stages
@@ -202,18 +203,21 @@ def test_other_settings_do_not_go_on_with_old_results(
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "words"),
+    ("change", "code", "words"),
     [
-        ({"keep": ("unet.convin",)}, ConfigError, "no layer 'unet.convin'"),
-        ({"presets": ("none",)}, ConfigError, "no preset 'none'"),
-        ({"limits": Limits(flips=1e-4)}, ConfigError, "too few"),
+        ({"keep": ("unet.convin",)}, "E-layer-name", "'unet.convin'"),
+        ({"presets": ("none",)}, "E-preset-unknown", "'none'"),
+        ({"limits": replace(LIMITS, flips=1e-4)}, "E-quantize-images", "--max-flips"),
+        ({"limits": replace(LIMITS, accuracy=1e-4)}, "E-quantize-images", "--max-loss"),
+        ({"redraws": 1}, "E-quantize-decisions", "at least 2"),
     ],
 )
 def test_wrong_requests_are_refused_before_anything_is_measured(
-    own_digits: Path, clean: LabelledImages, change: dict[str, Any], error: type[Exception], words: str
+    own_digits: Path, clean: LabelledImages, change: dict[str, Any], code: str, words: str
 ) -> None:
-    with pytest.raises(error, match=words):
+    with raises_code(code) as caught:
         quantize(own_digits, replace(settings("int8"), **change), clean)
+    assert words in str(caught.value)
     assert not list(own_digits.parent.glob(".*"))
 
 

@@ -68,7 +68,11 @@ def test_choice(point: MakePoint) -> None:
     fast, good, best, costly = point(2, 95, 79), point(4, 99, 78), point(6, 94, 80), point(8, 94, 80)
     chosen = choose([costly, best, good, fast], "robust", 0.02)
     assert chosen == {"fast": fast, "balanced": good, "robust": best}
-    assert choose([costly, best, good, fast], "robust", 0.0)["fast"] is best
+    # only best is within the tolerance, but fast is never dearer than balanced
+    assert choose([costly, best, good, fast], "robust", 0.0)["fast"] is good
+    cheap = point(2, 90, 70)
+    assert choose([costly, best, cheap], "robust", 0.0)["fast"] is best
+    assert choose([costly, best, cheap], "robust", 0.2)["fast"] is cheap
     assert choose([costly, best, good, fast], "clean", 0.0)["fast"] is good
 
 
