@@ -115,9 +115,9 @@ def test_calls_on_one_engine_leave_each_other_alone(step: OpenVinoEngine, batch:
     kept = again.copy()
     written_by(calls[0], second)
     for slot in range(batch):
-        np.testing.assert_allclose(stepper.state(slot), wanted[0][slot], atol=2e-6)
+        np.testing.assert_allclose(stepper.state(slot), wanted[0][slot], rtol=1e-6, atol=2e-6)
     for array, right in ((found[0], wanted[1]), (found[1], wanted[1]), (again, kept), (kept, wanted[1])):
-        np.testing.assert_allclose(array, right, atol=2e-6)
+        np.testing.assert_allclose(array, right, rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

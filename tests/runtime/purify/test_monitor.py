@@ -169,7 +169,7 @@ def test_a_calibration_of_another_precision_is_not_used(watched: edgepure.Purifi
     )
     with edgepure.load(bundle, threads=1) as purifier:
         assert purifier.run(images(1), "adaptive")[0].p_value is None
-        with pytest.raises(ConfigError, match="calibrated in int8 and runs in fp32"):
+        with pytest.raises(ConfigError, match="calibrated in int8, but runs in fp32"):
             purifier.monitor(0.05)
 
 

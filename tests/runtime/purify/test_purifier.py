@@ -156,7 +156,7 @@ def test_slots_that_images_share_do_less_calls_than_rows(purifier: edgepure.Puri
     ("call", "error", "words"),
     [
         (lambda p, x: p.classify(x, "no such preset"), ConfigError, "it has"),
-        (lambda p, x: p.classify(x, votes=0), ConfigError, "votes 0"),
+        (lambda p, x: p.classify(x, votes=0), ConfigError, "votes is 0"),
         (lambda p, x: p.classify(x, noise=-1), ConfigError, "seed"),
         (lambda p, x: p.classify(x[:0]), ImageError, "empty"),
         (lambda p, x: p.classify(x * 255.0), ImageError, "range"),
@@ -164,7 +164,7 @@ def test_slots_that_images_share_do_less_calls_than_rows(purifier: edgepure.Puri
         (lambda p, x: p.classify(np.full_like(x, np.nan)), ImageError, "NaN"),
         (lambda p, x: p.score_norms(x, UNIFORM), ConfigError, "no SSNI"),
         (lambda p, x: edgepure.load(edgepure.demo_bundle(), provider="gpu"), ProviderError, "unknown provider 'gpu'"),
-        (lambda p, x: edgepure.load(edgepure.demo_bundle(), slots=0), ConfigError, "slots 0"),
+        (lambda p, x: edgepure.load(edgepure.demo_bundle(), slots=0), ConfigError, "slots is 0"),
     ],
 )
 def test_a_wrong_request_is_one_clear_sentence(
