@@ -113,12 +113,12 @@ class PurifiedClassifier(nn.Module):
         return made
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] in [0, 1] -> [B, N]. float64 is computed in float32.
+        """[B, C, H, W] in [0, 1] -> [B, N]. In the networks' type: float32 if not ``.double()``.
 
         Raises:
             ImageError: no float, another shape, or values outside [0, 1] by more than rounding.
         """
-        images = _checked(images)
+        images = _checked(images).to(self._dtype)
         source = self.noise.next()
         votes = self.twin.run_votes(images, self.preset, source, mask_gradient=self.mask_gradient)
         self.queries += len(images)
@@ -126,6 +126,10 @@ class PurifiedClassifier(nn.Module):
         rows = sum(plan.unet_calls for plan in votes[0].plans)
         self.unet_calls += probe * len(images) + len(votes) * rows
         return vote_logits(torch.stack([vote.logits for vote in votes]), self.preset.votes.rule)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(t.dtype for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
 
     def __reduce__(self) -> Any:
         """Pickled as where it came from: networks stay in the bundle, and noise goes on from the next call."""
@@ -173,7 +177,7 @@ def _checked(images: Tensor) -> Tensor:
                 "and clip what the attack makes",
                 code="E-image-range",
             )
-    return images.float()
+    return images
 
 
 def _reopened(path: str, options: dict[str, Any], preset: dict[str, Any], calls: int) -> PurifiedClassifier:

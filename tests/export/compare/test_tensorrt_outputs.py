@@ -22,7 +22,7 @@ BUILD = """
 import sys
 from pathlib import Path
 import numpy as np, tensorrt_rtx as trt
-from edgepure_export.tensorrt_outputs import build_marked
+from edgepure_export.compare.tensorrt_outputs import build_marked
 feeds = {"x": np.zeros((2, 3, 8, 8), np.float32), "t": np.zeros(2, np.float32)}
 plan = build_marked(Path(sys.argv[1]), sys.argv[2:], feeds, "tensorrt-rtx")
 print("bytes", len(plan))
