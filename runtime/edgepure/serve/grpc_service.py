@@ -114,22 +114,19 @@ class GrpcService:
                 self._metrics.answered(model, "grpc", results, time.monotonic() - began)
                 return _write(name, model.settings.version, asked, outputs)
         except asyncio.CancelledError:
-            self._metrics.ended(*self._counted(name, version), "grpc", "cancelled")
+            self._metrics.ended(name, version, "grpc", "cancelled")
             raise
         except EdgepureError as error:
             status, outcome = outcome_of(error)
-            self._metrics.ended(*self._counted(name, version), "grpc", outcome)
+            self._metrics.ended(name, version, "grpc", outcome)
             if status == 500:
                 log("failed", code=error.code, error=str(error))
             words = "the purification failed" if status == 500 else str(error)
             return await context.abort(_STATUS.get(status, grpc.StatusCode.INTERNAL), f"{words} [{error.code}]")
         except Exception as error:
-            self._metrics.ended(*self._counted(name, version), "grpc", "failed")
+            self._metrics.ended(name, version, "grpc", "failed")
             log("failed", error=f"{type(error).__name__}: {error}")
             return await context.abort(grpc.StatusCode.INTERNAL, "the purification failed [E-failed]")
-
-    def _counted(self, name: str, version: str) -> tuple[str, str]:
-        return (name, version) if any(key[0] == name for key in self._models.known()) else ("unknown", "")
 
     async def _permit(self, context: Any) -> None:
         if self._settings.token is None:

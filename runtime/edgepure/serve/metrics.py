@@ -20,6 +20,7 @@ class Metrics:
     """No label tells of a client, and no score norm leaves here but as a count of flags."""
 
     def __init__(self, models: Models) -> None:
+        self._models = models
         self.registry = CollectorRegistry()
         by_model = ("model", "version")
 
@@ -66,7 +67,10 @@ class Metrics:
 
     def ended(self, model: str, version: str, protocol: str, outcome: str) -> None:
         """Count a request that got none: ``refused``, ``overdue``, ``invalid``, ``cancelled``, ``failed``."""
-        self.requests.labels(model, version, protocol, outcome).inc()
+        named = any(
+            key[0] == model for key in self._models.known()
+        )  # names that anybody makes up would fill the memory
+        self.requests.labels(*((model, version) if named else ("unknown", "")), protocol, outcome).inc()
 
     def text(self) -> bytes:
         """The Prometheus text exposition format."""

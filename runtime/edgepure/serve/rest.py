@@ -154,18 +154,14 @@ class Rest:
                 body, length = write_response(name, model.settings.version, asked, outputs)
                 self._metrics.answered(model, "rest", results, time.monotonic() - began)
         except (asyncio.CancelledError, ClientDisconnect):
-            self._metrics.ended(*self._counted(name, version), "rest", "cancelled")
+            self._metrics.ended(name, version, "rest", "cancelled")
             return Response(status_code=499)
         except Exception as error:
-            self._metrics.ended(*self._counted(name, version), "rest", outcome_of(error)[1])
+            self._metrics.ended(name, version, "rest", outcome_of(error)[1])
             raise
         if length is None:
             return Response(body, media_type="application/json")
         return Response(body, headers={LENGTH_HEADER: str(length)}, media_type="application/octet-stream")
-
-    def _counted(self, name: str, version: str) -> tuple[str, str]:
-        """Labels of the metrics: only names that the owner gave, or anybody could fill the memory with others."""
-        return (name, version) if any(key[0] == name for key in self._models.known()) else ("unknown", "")
 
     async def _body(self, request: Request) -> bytes:
         """All of it.
