@@ -183,7 +183,7 @@ def bad(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, cli_p
         "cut tensors": (f"robustbench-wrn:{cut_tensors}", good_diffusion),
         "code": (RESNET, f"score-sde:{code}"),
         "wrong family": (RESNET, f"guided-diffusion:{whole}"),
-        "wrong kind": (f"robustbench-wrn:{golden}?entry=ema", good_diffusion),
+        "wrong kind": (f"robustbench-wrn:{golden}?entry=model", good_diffusion),
         "wrong weights": (f"timm:test_resnet?weights={wrong}", good_diffusion),
         "memory": (f"robustbench-wrn:{large}", good_diffusion),
         "network timm": ("timm:resnet18", good_diffusion),
