@@ -45,7 +45,7 @@ def schemes_of(precision: str, provider: str) -> tuple[Scheme, ...]:
         )
         raise ConfigError(
             f"there are no {precision} kernels in {provider}; {precision} can be made for {made_for}",
-            code="E-provider-precision",
+            code="E-variant-kernels",
         )
     return kind.schemes[precision]
 
@@ -223,11 +223,15 @@ class _Quantizer:
 
     def _range(self, tap: Tap) -> Range:
         if tap not in self.ranges:
-            raise ExportError(f"no range was measured for the {tap[1]} of {tap[0]}", code="E-quantize-range")
+            raise ExportError(
+                f"no range was measured for the {tap[1]} of {tap[0]}; measure the ranges on this graph",
+                code="E-quantize-range",
+            )
         low, high = self.ranges[tap]
         if not (np.isfinite(low) and np.isfinite(high) and low <= high):
             raise ExportError(
-                f"the {tap[1]} of {tap[0]} ranges from {low} to {high}, which cannot be quantized",
+                f"the {tap[1]} of {tap[0]} ranges from {low} to {high}, which cannot be quantized; "
+                "leave its layer unquantized, or give other images",
                 code="E-quantize-range",
             )
         return low, high

@@ -144,16 +144,20 @@ def _check_replaceable(target: Path, overwrite: bool, marker: str) -> None:
     if not os.path.lexists(target):
         return
     if not target.is_dir():
-        raise EdgepureError(f"{target} is already there and is not a directory; choose another name")
+        raise EdgepureError(
+            f"{target} is already there and is not a directory; choose another name", code="E-output-file"
+        )
     if not any(target.iterdir()):
         return
     if not overwrite:
         raise EdgepureError(
-            f"{target} is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)"
+            f"{target} is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)",
+            code="E-output-exists",
         )
     if not (target / marker).is_file():
         raise EdgepureError(
-            f"{target} is not empty and holds no {marker}, so it is not overwritten; choose another name, or remove it"
+            f"{target} is not empty and holds no {marker}, so it is not overwritten; choose another name, or remove it",
+            code="E-output-foreign",
         )
 
 
@@ -251,30 +255,33 @@ def _raise_explained(error: OSError, target: Path, temporary: Path, expected_byt
         known = ", ".join(part for part in (need, free) if part)
         raise EdgepureError(
             f"no space left on the disk of {target.parent} while writing {target.name}"
-            f"{f' ({known})' if known else ''}; nothing was written: free some space, or write elsewhere"
+            f"{f' ({known})' if known else ''}; nothing was written: free some space, or write elsewhere",
+            code="E-disk-full",
         ) from error
     named = {Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | PathLike)}
     if named and named.isdisjoint({target, temporary, *target.parents}):
         return  # the block read or wrote something else
     if isinstance(error, FileNotFoundError):
-        reason = "its folder does not exist; make the folder first"
+        reason, code = "its folder does not exist; make the folder first", "E-output-no-folder"
     elif isinstance(error, IsADirectoryError):
-        reason = "it is a directory; choose another name"
+        reason, code = "it is a directory; choose another name", "E-output-directory"
     elif isinstance(error, NotADirectoryError | FileExistsError):
-        reason = "a part of its path is a file; choose another place"
+        reason, code = "a part of its path is a file; choose another place", "E-output-path"
     elif isinstance(error, PermissionError):
-        reason = "permission denied; write elsewhere, or change the permissions"
+        reason, code = "permission denied; write elsewhere, or change the permissions", "E-output-permission"
     elif error.errno == errno.EROFS:
-        reason = "the file system is read-only; write elsewhere"
+        reason, code = "the file system is read-only; write elsewhere", "E-output-read-only"
     elif error.errno == errno.EXDEV:
         reason = "it lies in a layer of a container's image, where a folder cannot be replaced; copy it to a volume"
+        code = "E-output-layer"
     elif error.errno == errno.EBUSY:
         reason = "it is a mounted folder, which cannot be replaced; mount the folder above it"
+        code = "E-output-mounted"
     elif named:
-        reason = f"{error.strerror}; choose another name or place"
+        reason, code = f"{error.strerror}; choose another name or place", "E-output-write"
     else:
         return
-    raise EdgepureError(f"cannot write {target}: {reason}; nothing was written") from error
+    raise EdgepureError(f"cannot write {target}: {reason}; nothing was written", code=code) from error
 
 
 def _size(count: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from codes import raises_code
 
 from edgepure.errors import EdgepureError
 from edgepure.files import atomic
@@ -116,9 +117,7 @@ def test_full_disk_leaves_the_old_file(
     path = tmp_path / "file"
     path.write_bytes(b"old")
     full_disk(room)
-    with pytest.raises(
-        EdgepureError, match=r"no space left on the disk of .* while writing file .*nothing was written"
-    ):
+    with raises_code("E-disk-full"):
         write(path)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
@@ -126,8 +125,9 @@ def test_full_disk_leaves_the_old_file(
 
 def test_full_disk_message_says_how_much_is_needed(tmp_path: Path, full_disk: Callable[[int], None]) -> None:
     full_disk(100)
-    with pytest.raises(EdgepureError, match=r"need about 1.2 MB, .* free"):
+    with raises_code("E-disk-full") as caught:
         write_bytes(tmp_path / "file", bytes(1_200_000))
+    assert "need about 1.2 MB, " in str(caught.value)
     assert names(tmp_path) == []
 
 
@@ -166,15 +166,15 @@ def test_exception_in_the_block_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_wrong_places_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(EdgepureError, match="its folder does not exist; make the folder first; nothing was written"):
+    with raises_code("E-output-no-folder"):
         write_bytes(tmp_path / "missing" / "file", b"")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(EdgepureError, match="it is a directory; choose another name"):
+    with raises_code("E-output-directory"):
         write_bytes(tmp_path / "folder", b"")
     (tmp_path / "plain").touch()
-    with pytest.raises(EdgepureError, match="a part of its path is a file"):
+    with raises_code("E-output-path"):
         write_bytes(tmp_path / "plain" / "file", b"")
-    with pytest.raises(EdgepureError, match="File name too long"):
+    with raises_code("E-output-write"):
         write_bytes(tmp_path / ("x" * 300), b"")
     assert names(tmp_path) == ["folder", "plain"]
 
@@ -182,7 +182,7 @@ def test_wrong_places_are_explained(tmp_path: Path) -> None:
 def test_denied_permission_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     monkeypatch.setattr(os, "replace", fail(PermissionError(errno.EACCES, "denied", str(path))))
-    with pytest.raises(EdgepureError, match="permission denied; write elsewhere"):
+    with raises_code("E-output-permission"):
         write_bytes(path, b"")
     assert names(tmp_path) == []
 
@@ -260,7 +260,7 @@ def test_failed_rename_keeps_the_old_directory(
 def test_existing_directory_is_replaced_only_when_asked(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     build(target, "old")
-    with pytest.raises(EdgepureError, match="is already there; choose another name, or ask to overwrite it"):
+    with raises_code("E-output-exists"):
         build(target)
     assert (target / "sub" / "file").read_text() == "old"
     (target / "engines").mkdir()
@@ -274,9 +274,9 @@ def test_only_a_bundle_is_ever_overwritten(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "thesis.tex").write_text("years of work")
-    with pytest.raises(EdgepureError, match=r"holds no bundle\.json, so it is not overwritten"):
+    with raises_code("E-output-foreign"):
         build(home, overwrite=True)
-    with pytest.raises(EdgepureError, match="is already there and is not a directory"):
+    with raises_code("E-output-file"):
         build(home / "thesis.tex", overwrite=True)
     assert (home / "thesis.tex").read_text() == "years of work"
     assert names(home) == ["thesis.tex"]
@@ -297,7 +297,7 @@ def test_directory_that_appears_during_the_build_is_kept(tmp_path: Path) -> None
             target.mkdir()
             (target / "other").touch()
 
-    with pytest.raises(EdgepureError, match="is already there"):
+    with raises_code("E-output-exists"):
         race()
     assert names(target) == ["other"]
     assert names(tmp_path) == ["bundle"]
@@ -305,7 +305,7 @@ def test_directory_that_appears_during_the_build_is_kept(tmp_path: Path) -> None
 
 def test_parent_that_is_a_file_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(EdgepureError, match=r"cannot write .*a part of its path is a file"):
+    with raises_code("E-output-path"):
         build(tmp_path / "file" / "bundle")
     assert names(tmp_path) == ["file"]
 
@@ -332,22 +332,22 @@ def test_what_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
-    [(errno.EXDEV, "a layer of a container's image"), (errno.EBUSY, "a mounted folder, which cannot be replaced")],
+    ("number", "code"),
+    [(errno.EXDEV, "E-output-layer"), (errno.EBUSY, "E-output-mounted")],
 )
 def test_folders_that_cannot_be_renamed_are_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
 ) -> None:
     with atomic_directory(tmp_path / "folder", marker="file") as folder:
         write_text(folder / "file", "old")
 
     def refused(source: Any, target: Any) -> None:
-        raise OSError(code, os.strerror(code), str(source), None, str(target))
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
 
     monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
     monkeypatch.setattr(os, "rename", refused)
     with (
-        pytest.raises(EdgepureError, match=words),
+        raises_code(code),
         atomic_directory(tmp_path / "folder", overwrite=True, marker="file") as folder,
     ):
         write_text(folder / "file", "new")

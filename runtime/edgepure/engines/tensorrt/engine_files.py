@@ -238,7 +238,7 @@ def _check_unchanged(bundle: Bundle, key: EngineKey) -> None:
         raise BundleError(
             f"the graph {key.graph} ({key.precision}) of {bundle.path} was changed while its engine was built, so this "
             "engine was not kept; run the command again",
-            code="E-bundle-changed",
+            code="E-build-changed",
         )
 
 
