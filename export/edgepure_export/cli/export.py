@@ -207,7 +207,7 @@ def export(
 def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset]:
     """Published presets with --set: statistics go to every preset that needs them, other changes to a single one."""
     from edgepure.cli.presets import apply_changes, parse_preset
-    from edgepure.methods.published import STATISTICS, choose, get
+    from edgepure.methods.published import STATISTICS, choose, published_preset
 
     if changes and not names:
         raise ConfigError("--set changes a preset with published settings; name one with --preset", code="E-set-preset")
@@ -230,7 +230,7 @@ def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset
             f"--set {others[0]!r} and {len(names)} presets: which one is meant? Give one", code="E-set-presets"
         )
     name = names[0]
-    return {name: parse_preset(apply_changes(get(name).data(statistics), others), f"preset {name!r}")}
+    return {name: parse_preset(apply_changes(published_preset(name).data(statistics), others), f"preset {name!r}")}
 
 
 def _mask_input(given: str | None, names: list[str]) -> str:

@@ -112,7 +112,7 @@ def published() -> Mapping[str, PublishedPreset]:
     return _PUBLISHED
 
 
-def get(name: str) -> PublishedPreset:
+def published_preset(name: str) -> PublishedPreset:
     """One of them.
 
     Raises:
@@ -137,7 +137,7 @@ def choose(names: Sequence[str], statistics: Mapping[str, float] | None = None) 
         ConfigError: unknown name, one that is given twice, or missing or needless statistics.
     """
     given = dict(statistics or {})
-    entries = [get(name) for name in names]
+    entries = [published_preset(name) for name in names]
     for name in names:
         if list(names).count(name) > 1:
             raise ConfigError(f"preset {name!r} was given twice", code="E-preset-twice")
@@ -155,7 +155,7 @@ def mask_input(names: Sequence[str]) -> Literal["own", "official"]:
     Raises:
         ConfigError: they contradict each other; a bundle has one mask graph.
     """
-    inputs = {p.mask_input: p.name for p in map(get, names) if p.settings.get("mask") is not None}
+    inputs = {p.mask_input: p.name for p in map(published_preset, names) if p.settings.get("mask") is not None}
     if len(inputs) > 1:
         raise ConfigError(
             f"presets {inputs['own']!r} and {inputs['official']!r} want different mask inputs, and a bundle has one "

@@ -9,7 +9,7 @@ import pytest
 from codes import raises_code
 
 from edgepure.methods.planner import Planner
-from edgepure.methods.published import PublishedPreset, choose, get, mask_input, published
+from edgepure.methods.published import PublishedPreset, choose, mask_input, published, published_preset
 from edgepure.rows.schedule import NoiseSchedule
 
 STATISTICS = {"mu": 40.0, "tau": 5.0, "xi_min": 10.0, "xi_max": 80.0}
@@ -40,7 +40,7 @@ def test_every_preset_compiles_and_costs_what_it_says(preset: PublishedPreset) -
     ],
 )  # fmt: skip
 def test_calls_of_the_authors_scripts(name: str, rows: int, votes: int) -> None:
-    assert (get(name).cost.rows, get(name).cost.votes) == (rows, votes)
+    assert (published_preset(name).cost.rows, published_preset(name).cost.votes) == (rows, votes)
 
 
 def test_edge_presets_have_2_to_10_calls_and_are_marked() -> None:
@@ -56,13 +56,13 @@ def test_edge_presets_have_2_to_10_calls_and_are_marked() -> None:
 def test_both_papers_and_their_baselines_are_there() -> None:
     for dataset in ("cifar10", "imagenet"):
         for method in ("dhni-official", "dhni-paper", "gdmp", "gnsp", "gdmp-ssni-linear", "gnsp-ssni-sigmoid"):
-            assert dataset in get(f"{dataset}-{method}").datasets
-    assert {"WRN-28-10", "WRN-70-16"} == set(get("cifar10-dhni-official").classifiers)
+            assert dataset in published_preset(f"{dataset}-{method}").datasets
+    assert {"WRN-28-10", "WRN-70-16"} == set(published_preset("cifar10-dhni-official").classifiers)
     assert any("svhn" in p.datasets for p in ALL)
 
 
 def test_ssni_refuses_until_its_statistics_are_given() -> None:
-    preset = get("cifar10-diffpure-ssni-sigmoid")
+    preset = published_preset("cifar10-diffpure-ssni-sigmoid")
     with raises_code("E-ssni-statistics") as raised:
         preset.build()
     assert "\n" not in str(raised.value)
