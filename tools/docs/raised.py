@@ -69,7 +69,8 @@ class Module:
         ):
             if argument.arg == name:  # whoever calls chooses the class
                 name = _name(default)
-        return self._families.get(name, "")
+        called_by_name = isinstance(call.func, ast.Name) or name[:1].isupper()  # `parity.require` is another function
+        return self._families.get(name, "") if called_by_name else ""
 
     def _call_of(self, constant: ast.Constant) -> ast.Call | None:
         """The call whose ``code=`` a constant stands in."""

@@ -11,7 +11,7 @@ import glob
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
@@ -19,20 +19,20 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError, ConfigError
 from ..files.atomic import write_text
+from .contents import found_files, hash_file, walk
 from .external_data import external_tensors
 from .manifest import (
     ENGINES_FOLDER,
     MANIFEST_FILE,
-    MAX_MANIFEST_BYTES,
     SELFTEST_FILE,
     FileEntry,
     Manifest,
     check_relative_path,
 )
+from .manifest_text import MAX_MANIFEST_BYTES
 from .selftest import SelfTest, read_selftest
 
 _AGAIN = "copy the bundle again, or export it again"
-_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def hash_files(directory: str | PathLike[str]) -> dict[str, FileEntry]:
     """
     root = _directory(Path(directory))
     entries: dict[str, FileEntry] = {}
-    for name in sorted(_found(root)):
+    for name in sorted(found_files(root)):
         if name == MANIFEST_FILE:
             continue
         try:
@@ -289,13 +289,13 @@ def _check_files(root: Path, manifest: Manifest) -> None:
         raise BundleError(
             f"{engines} is not a folder inside the bundle; remove it, engines are built again", code="E-bundle-engines"
         )
-    for place, file in _walk(root, PurePosixPath(ENGINES_FOLDER), everything=True) if engines.is_dir() else ():
+    for place, file in walk(root, PurePosixPath(ENGINES_FOLDER), everything=True) if engines.is_dir() else ():
         if not file.is_file(follow_symlinks=False):
             raise BundleError(
                 f"{root / place} is a symlink or no regular file; remove it, engines are built again",
                 code="E-bundle-engines",
             )
-    found = _found(root)
+    found = found_files(root)
     unlisted = sorted(found - set(manifest.files) - {MANIFEST_FILE})
     for name, entry in sorted(manifest.files.items()):
         if name not in found and not os.path.lexists(root / name):
@@ -377,37 +377,3 @@ def _check_external_data(root: Path, manifest: Manifest) -> None:
                     f"{tensor.offset + (tensor.length or 0)} of {name}, which has {listed.bytes}; {_AGAIN}",
                     code="E-bundle-tensor-range",
                 )
-
-
-def _found(root: Path) -> set[str]:
-    """Relative POSIX paths of everything but folders, hidden names and engines/."""
-    return {str(name) for name, _ in _walk(root, PurePosixPath(), everything=False)}
-
-
-def _walk(root: Path, top: PurePosixPath, everything: bool) -> Iterator[tuple[PurePosixPath, os.DirEntry[str]]]:
-    """What lies below a folder but is no folder itself, by its path from ``root``. Symlinks are not followed."""
-    folders = [top]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                name = folder / entry.name
-                if not everything and (entry.name.startswith(".") or str(name) == ENGINES_FOLDER):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(name)
-                else:
-                    yield name, entry
-
-
-def hash_file(path: Path | int) -> str:
-    """SHA-256 of a file or of an open one, in lower-case hexadecimal."""
-    digest = hashlib.sha256()
-    buffer = bytearray(_BUFFER_BYTES)
-    view = memoryview(buffer)
-    with open(path, "rb", buffering=0, closefd=not isinstance(path, int)) as file:
-        if isinstance(path, int):
-            file.seek(0)
-        while count := file.readinto(buffer):
-            digest.update(view[:count])
-    return digest.hexdigest()

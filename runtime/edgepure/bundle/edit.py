@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from ..errors import BundleError
 from ..files.atomic import atomic_directory, write_bytes, write_npz
 from ..files.locks import locked
-from .bundle import Bundle, hash_file, write_manifest
+from .bundle import Bundle, write_manifest
+from .contents import hash_file
 from .manifest import MANIFEST_FILE, FileEntry, Manifest, check_relative_path
 
 

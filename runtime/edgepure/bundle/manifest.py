@@ -23,6 +23,7 @@ from ..rows.plan import COLUMNS, LEARNED_COLUMNS
 from ..rows.schedule import ScheduleSpec
 from ..validation import Entry, fault_code, first_fault
 from .calibration import Calibration
+from .manifest_text import check_counts, parse_json
 
 #: Version of the format that this package writes, and the newest one that it reads.
 SCHEMA_VERSION = 1
@@ -32,10 +33,6 @@ MANIFEST_FILE = "bundle.json"
 SELFTEST_FILE = "selftest.npz"
 #: What is built on a device lives here; it is not listed in ``files``.
 ENGINES_FOLDER = "engines"
-#: A larger ``bundle.json`` is refused before it is parsed.
-MAX_MANIFEST_BYTES = 16 << 20
-#: So are more values: the largest manifests have some ten thousand, class names and score norms mostly.
-MAX_VALUES = 200_000
 
 GraphName = Literal["classifier", "mask", "step", "step_learned", "unet"]
 GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "unet")
@@ -281,7 +278,7 @@ class Manifest(Entry):
         Raises:
             BundleError: too large, not JSON, made by a newer edgepure, or a key is unknown, missing or wrong.
         """
-        data = _parse_json(text, source)
+        data = parse_json(text, source)
         version = data.get("schema_version")
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             found = f"is {json.dumps(version)}" if "schema_version" in data else "is missing"
@@ -296,7 +293,7 @@ class Manifest(Entry):
                 f"reads up to {SCHEMA_VERSION}; upgrade edgepure, or export the bundle again with this one",
                 code="E-bundle-newer",
             )
-        _check_counts(data, source)
+        check_counts(data, source)
         if data.get("calibration") == {}:  # how edgepure 0.1 wrote that nothing was measured
             text = json.dumps({**data, "calibration": None})
         try:
@@ -351,64 +348,6 @@ def graph_signature(
 def schema_text() -> str:
     """The JSON schema of ``bundle.json``, as it is published in ``docs/bundle.schema.json``."""
     return json.dumps(Manifest.model_json_schema(), indent=2, sort_keys=True) + "\n"
-
-
-def _parse_json(text: str | bytes, source: str) -> dict[str, Any]:
-    """JSON without what other parsers would read differently: duplicate keys, NaN, infinities."""
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise BundleError(
-            f"{source} is {len(text)} bytes, a manifest may have {MAX_MANIFEST_BYTES}; it is not the manifest of an "
-            "edgepure bundle",
-            code="E-bundle-manifest-size",
-        )
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) < len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ValueError(f"the key {twice[:100]!r} appears twice in one object")
-        return result
-
-    def finite(number: str) -> float:
-        value = float(number)
-        if value in (float("inf"), float("-inf")) or value != value:
-            raise ValueError(f"the number {number} is not finite")
-        return value
-
-    try:
-        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        data = json.loads(decoded, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise BundleError(
-            f"{source} is not valid JSON ({reason}); it is damaged or was cut off: copy the bundle again, "
-            "or export it again",
-            code="E-bundle-manifest-json",
-        ) from None
-    if not isinstance(data, dict):
-        raise BundleError(
-            f"{source} holds a JSON {type(data).__name__}, expected an object; export the bundle again",
-            code="E-bundle-manifest-json",
-        )
-    return data
-
-
-def _check_counts(data: Mapping[str, Any], source: str) -> None:
-    """Refuse what has no end: pydantic collects every fault of a document before it says the first."""
-    left = MAX_VALUES
-    waiting: list[Any] = [data]
-    while waiting:
-        value = waiting.pop()
-        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        left -= len(children)
-        if left < 0:
-            raise BundleError(
-                f"{source} holds more than {MAX_VALUES} values; it is not the manifest of an edgepure bundle; "
-                "give the folder that `edgepure export` wrote",
-                code="E-bundle-manifest",
-            )
-        waiting += children
 
 
 def _listed(names: Iterable[str]) -> str:

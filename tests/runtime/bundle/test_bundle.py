@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepure.bundle.bundle import Bundle, hash_files, update_manifest, write_manifest
-from edgepure.bundle.manifest import MAX_MANIFEST_BYTES
+from edgepure.bundle.manifest_text import MAX_MANIFEST_BYTES
 from edgepure.errors import BundleError, EdgepureError
 
 LISTED = ["classifier.onnx", "mask.onnx", "selftest.npz", "step.onnx", "unet.onnx", "weights.bin"]
@@ -323,7 +323,7 @@ def test_update_rewrites_the_manifest_and_nothing_else(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"default_preset": "gone"}, "E-preset-default-unknown"),
+        ({"default_preset": "gone"}, "E-bundle-default-preset"),
         ({"calibration": {"mu": 2}}, "E-key-unknown"),
         ({"presets": {"uniform": {"method": {"method": "uniform", "tstar": 1}}}}, "E-key-unknown"),
         ({"files": {}}, "E-bundle-manifest-value"),

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from edgepure.bundle.manifest import (
     GRAPH_NAMES,
-    MAX_MANIFEST_BYTES,
     SCHEMA_VERSION,
     Manifest,
     check_relative_path,
     graph_signature,
     schema_text,
 )
+from edgepure.bundle.manifest_text import MAX_MANIFEST_BYTES
 from edgepure.errors import BundleError
 from edgepure.rows.plan import COLUMNS, LEARNED_COLUMNS
 
@@ -293,7 +293,7 @@ def test_graph_signatures_follow_the_image_and_the_columns() -> None:
 def test_python_values_are_checked_too(data: Data) -> None:
     manifest = Manifest.from_data(data)
     changed = dict(manifest) | {"default_preset": "gone"}
-    with raises_code("E-preset-default-unknown"):
+    with raises_code("E-bundle-default-preset"):
         Manifest.from_data(changed)
     assert Manifest.from_data(dict(manifest)) == manifest
 

@@ -63,7 +63,7 @@ def test_a_missing_variant_says_what_there_is_and_how_to_make_it(own_bundle: Pat
 
 def test_engines_that_cannot_run_a_variant_say_so(own_bundle: Path) -> None:
     add_variant(own_bundle, "bf16")
-    with raises_code("E-provider-precision"):
+    with raises_code("E-provider-kernels"):
         edgepure.load(own_bundle, precision="bf16")
     add_variant(own_bundle, "int8", target="cpu")
     with raises_code("E-provider-variant"):

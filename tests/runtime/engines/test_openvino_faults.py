@@ -215,7 +215,7 @@ def test_files_that_cannot_be_run(
 
 
 def test_fp8_is_refused() -> None:
-    with raises_code("E-provider-precision"):
+    with raises_code("E-provider-kernels"):
         open_graph(DIGITS / "unet.onnx", "openvino", precision="fp8")
 
 

@@ -200,7 +200,7 @@ def test_learned_variance_needs_the_learned_step_graph() -> None:
 def test_learned_plan_on_a_network_without_variance_channels() -> None:
     """The NumPy stepper has room for the second noise whatever the network: the network's output must be looked at."""
     plan = UniformSpec(t_star=2, variance="learned").compile(SCHEDULE, 24)
-    with raises_code("E-learned-variance-channels"):
+    with raises_code("E-learned-variance-network"):
         InFlight(stepper()).run([job(plan)], lambda j, x: None)
 
 

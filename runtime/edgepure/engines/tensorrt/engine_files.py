@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...bundle.bundle import Bundle, hash_file
+from ...bundle.bundle import Bundle
+from ...bundle.contents import hash_file
 from ...bundle.external_data import external_tensors
 from ...bundle.manifest import GraphEntry
 from ...errors import BundleError, ProviderError

@@ -249,7 +249,7 @@ def test_bf16_is_refused_before_onnxruntime_says_something_else(monkeypatch: pyt
     machine = Machine()
     plug_in(monkeypatch, machine)
     plug_in_onnxruntime(monkeypatch, machine)
-    with raises_code("E-provider-precision"):
+    with raises_code("E-provider-kernels"):
         CudaEngine(Bundle.open(DIGITS).graph_path("step"), precision="bf16")
     assert machine.leaks() == {}
     unplug()

@@ -189,7 +189,7 @@ def test_verify_and_bench(built_digits: Path, gpu: Any) -> None:
     with edgepure.load(built_digits, "tensorrt", slots=2) as purifier:
         speeds = bench(purifier, PRESET, batches=(1, 2), repeats=1).speeds
         assert [s.batch for s in speeds] == [1, 2] and all(s.loop_cost > 0 for s in speeds)
-        with raises_code("E-engine-batch"):
+        with raises_code("E-engine-batch-range"):
             purifier.engine("unet").bound(3)
     assert gpu.machine.leaks() == {}
 
