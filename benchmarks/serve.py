@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +119,11 @@ def started(server: str, asked: argparse.Namespace) -> Iterator[tuple[str, int]]
         yield f"http://127.0.0.1:{port}/{path}", grpc_port
     finally:
         process.send_signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what a peer left behind
+        process.wait()
 
 
 def overhead(asked: argparse.Namespace, files: list[bytes], requests: int = 300) -> dict[str, float]:
