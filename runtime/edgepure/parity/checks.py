@@ -48,8 +48,9 @@ class OutputCheck:
         what = f"{self.quantity} of {self.subject}"
         if self.problem:
             return f"{what}: {self.problem}"
-        if self.max_error <= self.tolerance and not self:
-            return f"{what}: off by {number(self.relative_l2)} (relative L2), allowed {number(self.relative_tolerance)}"
+        if self.max_error <= self.tolerance and self.relative_tolerance is not None and not self:
+            found = "an unknown amount" if self.relative_l2 is None else number(self.relative_l2)
+            return f"{what}: off by {found} (relative L2), allowed {number(self.relative_tolerance)}"
         return f"{what}: off by {number(self.max_error)}, allowed {number(self.tolerance)}"
 
     @property
