@@ -220,7 +220,7 @@ def _parse(name: str, data: Mapping[str, Any]) -> Preset:
     try:
         return Preset.parse(dict(data))
     except ConfigError as error:
-        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}", code="E-preset-plan") from None
+        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}", code=error.code) from None
 
 
 def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image: ImageSpec, learned: bool) -> None:
