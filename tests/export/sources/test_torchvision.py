@@ -66,14 +66,14 @@ def test_transforms_of_published_weights(weights: Any, source: tuple[int, int]) 
     coarse = torch.rand((1, 3, 9, 7), generator=torch.Generator().manual_seed(1))
     x = nn.functional.interpolate(coarse, source, mode="bilinear")
     ours = Preprocessed(nn.Identity(), read_transform(theirs, SOURCE).fitted("crop", None), source)
-    of_the_range = 7e-6 / min(theirs.std)
-    torch.testing.assert_close(ours.preprocess(x), theirs(x), atol=of_the_range, rtol=0)
+    error = 7e-6 / min(theirs.std)  # in the unit of a pixel
+    torch.testing.assert_close(ours.preprocess(x), theirs(x), atol=error, rtol=0)
 
 
 def test_a_switch_that_nobody_knows() -> None:
     preset = models.ResNet18_Weights.DEFAULT.transforms()
     preset.sharpen = 0.5
-    with raises_code("E-preprocessing-setting"):
+    with raises_code("E-preprocessing"):
         read_transform(preset, SOURCE)
 
 
