@@ -71,7 +71,7 @@ def _shown(module: str) -> set[str]:
     return {name for name in names if not name.startswith("_")}
 
 
-@pytest.mark.parametrize(("where", "source"), programs(), ids=lambda value: value if len(value) < 100 else "")
+@pytest.mark.parametrize(("where", "source"), list(programs()), ids=lambda value: value if len(value) < 100 else "")
 def test_only_public_names_are_shown(where: str, source: str) -> None:
     assert hidden(source) == []
 
