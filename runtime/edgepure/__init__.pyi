@@ -30,6 +30,7 @@ from .purify.certify import Certificate as Certificate
 from .purify.monitor import Monitor as Monitor
 from .purify.purifier import Purifier as Purifier
 from .purify.purifier import load as load
+from .purify.results import Purified as Purified
 from .purify.results import Result as Result
 from .purify.results import Results as Results
 from .purify.service import Service as Service

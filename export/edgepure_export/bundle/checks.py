@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from edgepure.errors import ExportError
 from edgepure.images.spec import ImageSpec
 
+from ..graphs.attention import MaskModule
+
 _log = logging.getLogger(__name__)
 
 #: Correlation of the prediction with pure noise at the highest timestep: an epsilon model gives nearly 1.
@@ -154,6 +156,38 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
         )
     _check_alone("classifier", lambda: classifier(images[:1]), lambda: classifier(images), logits)
     return int(logits.shape[1])
+
+
+def check_backbone(mask: MaskModule, images: Tensor) -> None:
+    """Run a network whose blocks are tapped, on images [B, C, H, W] in [0, 1]; what it gives is not looked at.
+
+    Raises:
+        ExportError: it fails, its blocks give no finite maps, or an image's map depends on the others of the batch.
+    """
+
+    def attention(x: Tensor) -> Tensor:
+        zeros = torch.zeros(len(x))
+        found: Tensor = mask(x, zeros, zeros, zeros)[2]
+        return found
+
+    with torch.no_grad():
+        try:
+            maps = attention(images)
+        except ExportError:
+            raise
+        except Exception as error:  # any user code
+            raise ExportError(
+                f"the backbone fails on images {list(images.shape)}: {type(error).__name__}: {_line(error)}; "
+                "its preprocessing (resizing included) must be part of the module",
+                code="E-network-fails",
+            ) from error
+    if not bool(torch.isfinite(maps).all()):
+        raise ExportError(
+            "the tapped blocks of the backbone give NaN or infinite values for ordinary images in [0, 1]; check its "
+            "weights",
+            code="E-network-finite",
+        )
+    _check_alone("backbone", lambda: attention(images[:1]), lambda: attention(images), maps)
 
 
 def _check_alone(what: str, alone: Callable[[], Any], again: Callable[[], Any], together: Tensor) -> None:

@@ -15,7 +15,7 @@ from edgepure.errors import ExportError
 from edgepure.images.spec import ImageSpec
 from edgepure.types import Progress
 
-from ..graphs.attention import MaskModule
+from ..graphs.attention import MapsAlone, MaskModule
 from ..graphs.step import LearnedStepModule, StepModule, UnetModule
 from ..graphs.to_onnx import Graph, check_file, export_graph
 from ..graphs.weights_pool import WeightsPool
@@ -49,13 +49,18 @@ class Part:
         return {key: case[key] for key in self.inputs}
 
 
-def bundle_parts(classifier: nn.Module, unet: nn.Module, mask: MaskModule | None, learned: bool) -> list[Part]:
-    """The graphs of a bundle. A network with a learned variance has both step graphs."""
+def bundle_parts(classifier: nn.Module | None, unet: nn.Module, mask: MaskModule | None, learned: bool) -> list[Part]:
+    """The graphs of a bundle. A network with a learned variance has both step graphs; without a classifier ``mask`` is
+    that of a backbone."""
     state = ("x", "ref", "noise", "mask", "coeffs")
-    parts = [Part("classifier", ClassifierModule(classifier), ("image",), ("logits",))]
-    if mask is not None:
-        settings = ("image", "threshold", "area", "rule")
+    settings = ("image", "threshold", "area", "rule")
+    parts = []
+    if classifier is not None:
+        parts.append(Part("classifier", ClassifierModule(classifier), ("image",), ("logits",)))
+    if mask is not None and classifier is not None:
         parts.append(Part("mask", mask, settings, ("logits", "mask", "attention")))
+    elif mask is not None:
+        parts.append(Part("mask", MapsAlone(mask), settings, ("mask", "attention")))
     parts.append(Part("step", StepModule(unet), state, ("x_next",)))
     if learned:
         parts.append(Part("step_learned", LearnedStepModule(unet), (*state, "noise_out"), ("x_next",)))

@@ -27,15 +27,6 @@ def _given(metavar: str, help_text: str, *names: str) -> Any:
 
 
 def export(
-    classifier: Annotated[
-        str,
-        _given(
-            "SOURCE",
-            "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
-            "python:package.module:function and python:file.py:function, whose code is run. Options follow a question "
-            "mark: timm:resnet50?weights=FILE&resize=crop.",
-        ),
-    ],
     diffusion: Annotated[
         str,
         _given(
@@ -44,6 +35,23 @@ def export(
         ),
     ],
     out: Annotated[Path, _given("DIR", "The bundle to write.", "--out", "-o")],
+    classifier: Annotated[
+        str | None,
+        _given(
+            "SOURCE",
+            "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
+            "python:package.module:function and python:file.py:function, whose code is run. Options follow a question "
+            "mark: timm:resnet50?weights=FILE&resize=crop. Without one the bundle purifies, and gives no labels.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        _given(
+            "SOURCE",
+            "In place of a classifier: a network, named likewise, whose blocks make the attention mask, a detector's or "
+            "a segmenter's. What it gives is not used.",
+        ),
+    ] = None,
     image: Annotated[
         str | None,
         _given(
@@ -56,7 +64,7 @@ def export(
         str | None,
         _given(
             "A,B,...|none",
-            "Blocks of the classifier whose activations make the attention mask; none: no mask graph. "
+            "Blocks of the classifier or backbone whose activations make the attention mask; none: no mask graph. "
             "Default: those of its family, where that is known.",
         ),
     ] = None,
@@ -137,6 +145,7 @@ def export(
           --diffusion guided-diffusion:256x256_diffusion_uncond.pt --preset imagenet-edge-10 --out imagenet
       edgepure export --classifier python:models.py:load_classifier --diffusion python:models.py:load_unet \\
           --image 1x16x16 --blocks stem,block1 --out own
+      edgepure export --diffusion python:models.py:load_unet --image 1x16x16 --out unlabelled
     """
     from edgepure.cli.output import emit_json, say, size, table
     from edgepure.cli.plan import parse_image_size, parse_schedule
@@ -157,6 +166,7 @@ def export(
             diffusion,
             out,
             presets=chosen or None,
+            backbone=backbone,
             blocks=_names(blocks) if blocks not in (None, "none") else blocks or "auto",
             mask_input=seen,
             image=shape,

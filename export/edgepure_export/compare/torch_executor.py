@@ -12,7 +12,7 @@ from torch import nn
 
 from edgepure.bundle.manifest import Manifest
 from edgepure.methods.presets import Preset
-from edgepure.parity.executors import PresetRun, Trajectory
+from edgepure.parity.executors import PresetRun, Trajectory, masks_of_caller
 from edgepure.rows.noise import SeededNoise
 from edgepure.rows.plan import Plan
 
@@ -55,7 +55,10 @@ class TorchExecutor:
         with torch.no_grad():
             for start in range(0, len(images), CHUNK):
                 chunk = _tensor(images[start : start + CHUNK])
-                found.append(self.reference.run_preset(chunk, preset, SeededNoise(seed), first_image=start))
+                given = masks_of_caller(preset, images[start : start + CHUNK])
+                mask = None if given is None else _tensor(given)
+                noise = SeededNoise(seed)
+                found.append(self.reference.run_preset(chunk, preset, noise, first_image=start, mask=mask))
         masks = [f.mask.numpy() for f in found if f.mask is not None]
         return PresetRun(
             np.concatenate([f.purified.numpy() for f in found]),
@@ -76,19 +79,22 @@ class TorchExecutor:
 
 
 @contextmanager
-def torch_executor(manifest: Manifest, classifier: nn.Module, unet: nn.Module) -> Iterator[TorchExecutor]:
+def torch_executor(
+    manifest: Manifest, unet: nn.Module, classifier: nn.Module | None = None, backbone: nn.Module | None = None
+) -> Iterator[TorchExecutor]:
     """The networks that a bundle was exported from, in eval mode, with the bundle's mask blocks tapped.
 
     Raises:
-        ExportError: the classifier does not have these blocks.
+        ExportError: classifier or backbone do not have these blocks.
     """
+    tapped = classifier or backbone
     schedule, attention = manifest.schedule.build(), manifest.attention
     size = (manifest.image.height, manifest.image.width)
     mask: MaskModule | None = None
-    with evaluating(classifier, unet):
-        if attention is not None:
-            taps = named_taps(classifier, attention.blocks)
-            mask = MaskModule(classifier, taps, size, norm_p=attention.norm_p, input=attention.input)
+    with evaluating(unet, *(network for network in (classifier, backbone) if network is not None)):
+        if attention is not None and tapped is not None:
+            taps = named_taps(tapped, attention.blocks)
+            mask = MaskModule(tapped, taps, size, norm_p=attention.norm_p, input=attention.input)
         try:
             reference = TorchReference(
                 unet, schedule=schedule, classifier=classifier, mask_module=mask, checkpointing=False

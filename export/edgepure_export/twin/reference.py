@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from edgepure.errors import ConfigError
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import MaskSpec, Preset
+from edgepure.purify.masks import check_mask_use
 from edgepure.rows.noise import NoiseSource
 from edgepure.rows.plan import Plan
 from edgepure.rows.schedule import NoiseSchedule
@@ -37,7 +38,7 @@ class Purification:
 
     Attributes:
         purified: [B, C, H, W] in [0, 1].
-        logits: [B, N] of the purified images.
+        logits: [B, N] of the purified images; N is 0 without a classifier.
         mask: [B, 1, H, W]; None for presets without a mask.
         score_norms: [B]; None without SSNI.
         plans: one per image.
@@ -213,16 +214,18 @@ class TorchReference:
         vote: int = 0,
         first_image: int = 0,
         mask_gradient: MaskGradient = "none",
+        mask: Tensor | None = None,
         on_row: Callable[[int, Tensor], None] | None = None,
     ) -> Purification:
         """Mask, score norm, plan, purification and logits of one vote, as the runtime does them with the same noise.
 
-        SSNI's choice of a plan has no gradient (plans are discrete); everything else is differentiable. ``on_row`` sees
-        the states of the purification (see `run`), not those of a probe.
+        SSNI's choice of a plan has no gradient (plans are discrete); everything else is differentiable. ``mask``
+        [B, 1, H, W] takes the place of the attention mask. ``on_row`` sees the states of the purification (see `run`),
+        not those of a probe.
         """
-        state = self._prepare(x01, preset, noise, first_image, mask_gradient)
+        state = self._prepare(x01, preset, noise, first_image, mask_gradient, mask)
         purified = self._vote(x01, state, noise, vote, first_image, on_row)
-        return Purification(purified, self.logits(purified), *state)
+        return Purification(purified, self._answers(purified), *state)
 
     def run_votes(
         self,
@@ -239,20 +242,37 @@ class TorchReference:
         done = []
         for vote in range(preset.votes.count) if votes is None else votes:
             purified = self._vote(x01, state, noise, vote, first_image)
-            done.append(Purification(purified, self.logits(purified), *state))
+            done.append(Purification(purified, self._answers(purified), *state))
         return done
 
     def purify_preset(
-        self, x01: Tensor, preset: Preset, noise: NoiseSource, *, mask_gradient: MaskGradient = "none"
+        self,
+        x01: Tensor,
+        preset: Preset,
+        noise: NoiseSource,
+        *,
+        mask_gradient: MaskGradient = "none",
+        mask: Tensor | None = None,
     ) -> Tensor:
         """The first vote's purified images [B, C, H, W] in [0, 1], without classifying them."""
-        return self._vote(x01, self._prepare(x01, preset, noise, 0, mask_gradient), noise, 0, 0)
+        return self._vote(x01, self._prepare(x01, preset, noise, 0, mask_gradient, mask), noise, 0, 0)
+
+    def _answers(self, purified: Tensor) -> Tensor:
+        return purified.new_zeros((len(purified), 0)) if self.classifier is None else self.logits(purified)
 
     def _prepare(
-        self, x01: Tensor, preset: Preset, noise: NoiseSource, first_image: int, mask_gradient: MaskGradient
+        self,
+        x01: Tensor,
+        preset: Preset,
+        noise: NoiseSource,
+        first_image: int,
+        mask_gradient: MaskGradient,
+        mask: Tensor | None = None,
     ) -> _Prepared:
         planner = self._planner(x01)
-        mask = None if preset.mask is None else self.mask(x01, preset.mask, mask_gradient)
+        check_mask_use(preset, mask is not None)
+        if preset.mask is not None and mask is None:
+            mask = self.mask(x01, preset.mask, mask_gradient)
         norms: Tensor | None = None
         plans = (planner.plan(preset),) * len(x01)
         probe = planner.probe(preset)

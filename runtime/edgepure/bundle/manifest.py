@@ -100,7 +100,8 @@ class GraphEntry(Entry):
 
 
 class AttentionEntry(Entry):
-    """Where the attention map of the mask graph comes from: the activations ``A`` of these blocks of the classifier.
+    """Where the attention map of the mask graph comes from: the activations ``A`` of these blocks of the classifier, or
+    of the backbone that stands in for one.
 
     Per block, rule ``minmax`` takes ``sum_c A^2`` and rule ``softmax`` takes ``(sum_c |A|^norm_p)^(1/norm_p)``.
     """
@@ -127,7 +128,8 @@ class Provenance(Entry):
     edgepure_version: str
     torch_version: str
     onnx_version: str
-    classifier: str
+    classifier: str | None = Field(None, description="null: the bundle has none")
+    backbone: str | None = Field(None, description="the network whose blocks are tapped, where it is another one")
     diffusion: str
     parity: dict[str, Annotated[float, Field(ge=0.0)]] = Field(
         default_factory=dict, description="largest absolute difference to PyTorch at export, for each graph"
@@ -144,7 +146,9 @@ class Manifest(Entry):
     schema_version: Literal[1] = 1
     name: str = Field(min_length=1, max_length=200)
     image: ImageSpec
-    classes: tuple[str, ...] = Field(min_length=2, description="names of the classes in the order of the logits")
+    classes: tuple[str, ...] = Field(
+        description="names of the classes in the order of the logits, at least 2; none without a classifier"
+    )
     schedule: ScheduleSpec
     graphs: dict[GraphName, GraphEntry]
     variants: dict[VariantName, dict[GraphName, GraphEntry]] = Field(
@@ -165,7 +169,7 @@ class Manifest(Entry):
                 f"default_preset {self.default_preset!r} is not among the presets ({_listed(self.presets)})"
             )
         for graph, needed, reason in (
-            ("classifier", True, "every bundle needs it"),
+            ("classifier", bool(self.classes), f"`classes` is {'given' if self.classes else 'empty'}"),
             ("step", True, "every bundle needs it"),
             ("mask", self.attention is not None, f"`attention` is {'null' if self.attention is None else 'given'}"),
             ("step_learned", self.learned_variance, f"`learned_variance` is {str(self.learned_variance).lower()}"),
@@ -173,8 +177,10 @@ class Manifest(Entry):
             if needed != (graph in self.graphs):
                 found = "is listed" if graph in self.graphs else "is missing"
                 raise ValueError(f"graph {graph!r} {found}, but {reason}")
+        if len(self.classes) == 1:
+            raise ValueError("`classes` names one class, expected at least 2, or none without a classifier")
         for name, preset in self.presets.items():
-            if preset.mask is not None and "mask" not in self.graphs:
+            if preset.mask is not None and preset.mask.source == "attention" and "mask" not in self.graphs:
                 raise ValueError(f"preset {name!r} has a mask, but the bundle has no mask graph")
         for graph, entry in self.graphs.items():
             self._check_graph(graph, entry)
@@ -219,6 +225,15 @@ class Manifest(Entry):
             f"the bundle {self.name!r} has no {precision} variant; it has {_listed(['fp32', *self.variants])}. Make "
             f"one with `edgepure quantize BUNDLE --precision {precision} --data IMAGES`"
         )
+
+    def require_classifier(self, what: str) -> None:
+        """Raise ConfigError (``E-no-classifier``) if the bundle has no classifier, which ``what`` needs."""
+        if "classifier" not in self.graphs:
+            raise ConfigError(
+                f"{what} needs a classifier, and the bundle {self.name!r} has none; `purify` works without one: use "
+                "that, or export the bundle with a classifier (--classifier)",
+                code="E-no-classifier",
+            )
 
     def planner(self) -> Planner:
         """Compiles presets and methods to the rows that this bundle runs."""
@@ -289,19 +304,23 @@ class Manifest(Entry):
 def graph_signature(
     graph: GraphName, image: ImageSpec, classes: int
 ) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
-    """Inputs and outputs that a graph of a bundle must have, in order. Everything is float32, batch first."""
+    """Inputs and outputs that a graph of a bundle must have, in order. Everything is float32, batch first.
+
+    ``classes`` is 0 without a classifier; then the mask graph has no logits either.
+    """
 
     def entry(name: str, *shape: int) -> TensorEntry:
         return TensorEntry(name=name, shape=("batch", *shape))
 
     c, h, w = image.shape
-    logits = entry("logits", classes)
+    logits = (entry("logits", classes),) if classes else ()
     state = (entry("x", c, h, w), entry("ref", c, h, w), entry("mask", 1, h, w), entry("noise", c, h, w))
     if graph == "classifier":
-        return (entry("image", c, h, w),), (logits,)
+        return (entry("image", c, h, w),), logits
     if graph == "mask":
         inputs = (entry("image", c, h, w), entry("threshold"), entry("area"), entry("rule"))
-        return inputs, (logits, entry("mask", 1, h, w), entry("attention", 1, h, w))
+        maps = (entry("mask", 1, h, w), entry("attention", 1, h, w))
+        return inputs, (*logits, *maps)
     if graph == "step":
         return (*state, entry("coeffs", len(COLUMNS))), (entry("x_next", c, h, w),)
     if graph == "step_learned":

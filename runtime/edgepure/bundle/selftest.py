@@ -41,7 +41,7 @@ class PipelineVectors:
         image: ``[B, C, H, W]`` float32 in [0, 1], the input.
         seed: of the noise.
         purified: ``[B, C, H, W]`` float32 in [0, 1].
-        logits: ``[B, N]`` float32, of the purified image.
+        logits: ``[B, N]`` float32, of the purified image; N is 0 without a classifier.
         mask: ``[B, 1, H, W]`` float32 of 0 and 1; None for presets without a mask.
         score_norms: ``[B]`` float32; None for presets without SSNI, and where they were not recorded.
         rows, states: indices of rows, rising from 0, and ``[B, rows, C, H, W]`` float32, the state in model range after
@@ -163,7 +163,10 @@ def _assemble(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> SelfTest:
         if not any(key.startswith(prefix) for key in arrays):
             continue
         mask = _take(arrays, prefix + "mask") if preset.mask is not None else None
-        rest = {key: _take(arrays, prefix + key) for key in ("image", "purified", "logits")}
+        rest = {key: _take(arrays, prefix + key) for key in ("image", "purified")}
+        rest["logits"] = (
+            _take(arrays, prefix + "logits") if manifest.classes else np.zeros((len(rest["image"]), 0), np.float32)
+        )
         _same_batch(prefix, [*rest.values(), *([] if mask is None else [mask])])
         for key in ("image", "purified"):
             if rest[key].min() < 0.0 or rest[key].max() > 1.0:

@@ -57,7 +57,7 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
         ("content hash", bundle.content_hash),
         ("size", f"{size(total)} in {len(manifest.files)} files, all hashes match"),
         ("image", f"{manifest.image.channels} x {manifest.image.height} x {manifest.image.width} (C x H x W)"),
-        ("classes", f"{len(manifest.classes)}: {_shortened(manifest.classes)}"),
+        ("classes", f"{len(manifest.classes)}: {_shortened(manifest.classes)}" if manifest.classes else "none"),
         ("schedule", _schedule(schedule.model_dump(exclude_none=True))),
         ("variance", "learned" if manifest.learned_variance else "fixed"),
         ("precision", ", ".join(["fp32", *sorted(manifest.variants)])),
@@ -67,7 +67,8 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
             if attention is None
             else f"blocks {', '.join(attention.blocks)}; p = {attention.norm_p:g}; input {attention.input}",
         ),
-        ("classifier", made.classifier),
+        ("classifier", made.classifier or "none"),
+        *([("backbone", made.backbone)] if made.backbone is not None else []),
         ("diffusion", made.diffusion),
         ("made", f"{made.created.isoformat()} with edgepure {made.edgepure_version}, torch {made.torch_version}, "
                  f"onnx {made.onnx_version}"),

@@ -6,6 +6,7 @@ from .monitor import reference_of as reference_of
 from .purifier import Purifier as Purifier
 from .purifier import load as load
 from .results import Failure as Failure
+from .results import Purified as Purified
 from .results import Result as Result
 from .results import Results as Results
 from .scores import Score as Score
