@@ -78,12 +78,13 @@ def check_unet(unet: nn.Module, image: ImageSpec, timesteps: int, *, trained: bo
             output = unet(x, t)
         except Exception as error:  # any user code
             raise ExportError(
-                f"the diffusion network fails on x {list(x.shape)} and t [4]: {type(error).__name__}: {_line(error)}; "
-                f"it must take images of {image.channels} x {image.height} x {image.width} and float timesteps",
+                f"the diffusion network fails on x {list(x.shape)} and t [4]: {type(error).__name__}: "
+                f"{first_line(error)}; it must take images of {image.channels} x {image.height} x {image.width} and "
+                "float timesteps",
                 code="E-network-fails",
             ) from error
     learned = _check_output(output, x)
-    _check_alone("diffusion network", lambda: unet(x[:1], t[:1]), lambda: unet(x, t), output)
+    check_alone("diffusion network", lambda: unet(x[:1], t[:1]), lambda: unet(x, t), output)
     if not trained:
         return learned
     eps = output[:, : image.channels]
@@ -124,7 +125,7 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
             raise
         except Exception as error:  # any user code
             raise ExportError(
-                f"the classifier fails on images {list(images.shape)}: {type(error).__name__}: {_line(error)}; "
+                f"the classifier fails on images {list(images.shape)}: {type(error).__name__}: {first_line(error)}; "
                 "its preprocessing (resizing included) must be part of the module",
                 code="E-network-fails",
             ) from error
@@ -154,7 +155,7 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
             "return the logarithm",
             code="E-network-probabilities",
         )
-    _check_alone("classifier", lambda: classifier(images[:1]), lambda: classifier(images), logits)
+    check_alone("classifier", lambda: classifier(images[:1]), lambda: classifier(images), logits)
     return int(logits.shape[1])
 
 
@@ -177,7 +178,7 @@ def check_backbone(mask: MaskModule, images: Tensor) -> None:
             raise
         except Exception as error:  # any user code
             raise ExportError(
-                f"the backbone fails on images {list(images.shape)}: {type(error).__name__}: {_line(error)}; "
+                f"the backbone fails on images {list(images.shape)}: {type(error).__name__}: {first_line(error)}; "
                 "its preprocessing (resizing included) must be part of the module",
                 code="E-network-fails",
             ) from error
@@ -187,10 +188,10 @@ def check_backbone(mask: MaskModule, images: Tensor) -> None:
             "weights",
             code="E-network-finite",
         )
-    _check_alone("backbone", lambda: attention(images[:1]), lambda: attention(images), maps)
+    check_alone("backbone", lambda: attention(images[:1]), lambda: attention(images), maps)
 
 
-def _check_alone(what: str, alone: Callable[[], Any], again: Callable[[], Any], together: Tensor) -> None:
+def check_alone(what: str, alone: Callable[[], Any], again: Callable[[], Any], together: Tensor) -> None:
     """Images share calls with whoever comes at the same time; none may change the answer of another.
 
     Args:
@@ -203,7 +204,7 @@ def _check_alone(what: str, alone: Callable[[], Any], again: Callable[[], Any], 
             single, second = alone(), again()
         except Exception as error:  # any user code
             raise ExportError(
-                f"the {what} fails on a batch of 1: {type(error).__name__}: {_line(error)}", code="E-network-fails"
+                f"the {what} fails on a batch of 1: {type(error).__name__}: {first_line(error)}", code="E-network-fails"
             ) from error
     scale = ALONE_TOLERANCE * max(1.0, float(together.abs().max()))
     drawn = float((torch.as_tensor(second) - together).abs().max())
@@ -250,6 +251,6 @@ def _check_output(output: Any, x: Tensor) -> bool:
     return bool(output.shape[1] == 2 * channels)
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0].strip()[:200] if lines else ""

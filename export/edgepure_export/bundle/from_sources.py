@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+from edgepure.bundle.task import TASK_KINDS
 from edgepure.errors import ConfigError, ExportError
 from edgepure.methods import published
 from edgepure.methods.presets import Preset
@@ -20,9 +21,10 @@ from ..graphs.attention import MaskModule
 from ..graphs.taps import Taps, candidate_blocks, find_taps, named_taps
 from ..networks.checkpoints import require_memory
 from ..sources.preprocessing import Preprocessed
-from ..sources.resolve import resolve_classifier, resolve_diffusion
+from ..sources.resolve import resolve_classifier, resolve_diffusion, resolve_task
 from ..sources.scheme import ClassifierSource, DiffusionSource
 from .settings import ExportSettings
+from .tasks import Task
 from .writer import export_bundle
 
 _log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class ExportedBundle:
 
     Attributes:
         path: the bundle.
-        classifier, backbone, diffusion: the resolved sources; None where there is none.
+        classifier, backbone, task, diffusion: the resolved sources; None where there is none.
         taps: the tapped blocks; None without a mask graph.
         candidates: without a mask graph that nobody switched off: blocks that could be named for one.
     """
@@ -52,6 +54,23 @@ class ExportedBundle:
     taps: Taps | None
     candidates: tuple[str, ...] = ()
     backbone: ClassifierSource | None = None
+    task: ClassifierSource | None = None
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """A task to resolve.
+
+    Attributes:
+        kind: ``detection``, ``segmentation``, ``embedding``; or ``classification``, which is the classifier.
+        source: as a classifier's, or the name of an ONNX file.
+        outputs, settings: as `Task`.
+    """
+
+    kind: str
+    source: str
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 def export_from_sources(
@@ -63,6 +82,7 @@ def export_from_sources(
     statistics: Mapping[str, float] | None = None,
     presets: Mapping[str, Preset | Mapping[str, Any]] | None = None,
     backbone: str | None = None,
+    task: TaskSource | None = None,
     blocks: Blocks = "auto",
     image: tuple[int, int, int] | None = None,
     classifier_weights: str | PathLike[str] | None = None,
@@ -82,6 +102,8 @@ def export_from_sources(
         statistics: mu and tau, or xi_min and xi_max, for presets with SSNI.
         presets: presets of your own, by name, after the published ones.
         backbone: as a classifier: the network that is tapped for the attention mask where there is no classifier.
+        task: what is done with purified images in place of classifying them. Its own network is tapped where blocks are
+            named and there is no backbone.
         blocks: see `Blocks`.
         image: channels, height and width; None: those that the diffusion model was trained on.
         classifier_weights, diffusion_weights: the same as ``?weights=`` in the source.
@@ -112,10 +134,19 @@ def export_from_sources(
             f"{diffusion} does not tell its image size; give it (--image CxHxW)", code="E-image-size-unknown"
         )
     size = (shape[1], shape[2])
+    if task is not None and task.kind == "classification":
+        if classifier is not None or task.outputs or task.settings:
+            raise ExportError(
+                "the task classification is the classifier itself: give one of them, and no outputs or settings",
+                code="E-export-networks",
+            )
+        classifier, task = task.source if ":" in task.source else f"onnx:{task.source}", None
+    reader = None if task is None else resolve_task(task.source, size, boxes=task.kind == "detection")
     source = None if classifier is None else resolve_classifier(classifier, classifier_weights, size)
-    tapped = source if backbone is None else resolve_classifier(backbone, None, size)
-    second = tapped if backbone is not None else None
-    given = {"classifier": source, "backbone": second, "diffusion model": unet}
+    second = None if backbone is None else resolve_classifier(backbone, None, size)
+    own = reader if blocks not in ("auto", "none") else None
+    tapped = second or source or own
+    given = {"classifier": source, "backbone": second, "task": reader, "diffusion model": unet}
     for what, found in given.items():
         if found is not None and found.untrained:
             _log.warning("the %s has random weights: good for measuring, not for purifying", what)
@@ -144,6 +175,7 @@ def export_from_sources(
         image_size=size,
         blocks=taps,
         backbone=None if second is None else second.model,
+        task=None if task is None or reader is None else _task(task, reader, said),
         presets=chosen or None,
         sample_images=sample_images(shape) if callable(sample_images) else sample_images,
         settings=replace(
@@ -155,12 +187,22 @@ def export_from_sources(
             check_epsilon=said.check_epsilon and not unet.untrained,
             classifier_source=said.classifier_source or (None if source is None else source.origin),
             backbone_source=said.backbone_source or (None if second is None else second.origin),
+            task_source=said.task_source or (None if reader is None else reader.origin),
             diffusion_source=said.diffusion_source or unet.origin,
         ),
         on_progress=on_progress,
     )
     offered = tuple(candidate_blocks(source.model)) if source is not None and taps is None and blocks == "auto" else ()
-    return ExportedBundle(path, source, unet, taps, offered, second)
+    return ExportedBundle(path, source, unet, taps, offered, second, reader)
+
+
+def _task(task: TaskSource, reader: ClassifierSource, settings: ExportSettings) -> Task:
+    if task.kind not in TASK_KINDS:
+        raise ExportError(
+            f"task {task.kind!r} is unknown; choose classification, {', '.join(TASK_KINDS)}", code="E-task-kind"
+        )
+    kind: Any = task.kind
+    return Task(kind, reader.model, settings.classes or reader.classes, dict(task.outputs), dict(task.settings))
 
 
 def _check_untapped(blocks: Blocks, presets: Mapping[str, Preset | Mapping[str, Any]]) -> None:

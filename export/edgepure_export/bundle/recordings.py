@@ -78,6 +78,7 @@ def record_pipelines(
         arrays[prefix + "purified"] = found.purified.numpy()
         if found.logits.shape[1]:
             arrays[prefix + "logits"] = found.logits.numpy()
+        arrays.update({f"{prefix}task/{name}": value.numpy() for name, value in found.task.items()})
         if found.mask is not None:
             arrays[prefix + "mask"] = found.mask.numpy()
         if found.score_norms is not None:

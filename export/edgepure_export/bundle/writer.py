@@ -38,6 +38,7 @@ from .checks import check_backbone, check_classifier, check_module, check_placem
 from .graph_files import bundle_parts, compare_parts, export_parts, graph_entry
 from .recordings import record_pipelines
 from .settings import ExportSettings
+from .tasks import Task, TaskModule, task_entry
 
 #: How many images the recorded purifications have.
 SELFTEST_BATCH = 2
@@ -51,6 +52,7 @@ def export_bundle(
     image_size: int | tuple[int, int],
     blocks: Sequence[str] | Taps | None = None,
     backbone: nn.Module | None = None,
+    task: Task | None = None,
     presets: Mapping[str, Preset | Mapping[str, Any]] | None = None,
     sample_images: Any = None,
     settings: ExportSettings | None = None,
@@ -68,7 +70,8 @@ def export_bundle(
         image_size: height and width, or one number for both.
         blocks: modules of the classifier, or of the backbone, to tap for the attention mask; None: no mask graph.
         backbone: a network of images as the classifier's (a detector's, a segmenter's) that is tapped where there is no
-            classifier. What it gives is not used.
+            classifier. What it gives is not used. None: that of the task, if blocks are named.
+        task: what is done with purified images in place of classifying them.
         presets: by name, `Preset` or plain data; None: a DDIM of 10 calls, and a heterogeneous one if there are blocks.
         sample_images: [B, C, H, W] in [0, 1], for parity and self-test; None: smooth random ones.
         settings: everything else, see `ExportSettings`; None: their defaults.
@@ -97,7 +100,9 @@ def export_bundle(
             f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)})", code="E-preset"
         )
     report: Progress = on_progress or (lambda share, words: None)
-    networks = _networks(classifier, backbone, unet, blocks)
+    networks = _networks(classifier, backbone, unet, blocks, task)
+    classes = classes if task is None else None
+    task_module = None if task is None else TaskModule(task, (height, width))
     target = Path(out)
     with atomic_directory(target, chosen.overwrite) as folder, evaluating(*networks.values()):
         report(0.0, "checking the networks")
@@ -119,16 +124,20 @@ def export_bundle(
                 code="E-learned-variance",
             )
         _check_presets(parsed, noise, image, learned)
-        tapped = backbone if classifier is None else classifier
+        entry = None
+        if task is not None and task_module is not None:
+            entry = task_entry(task_module, task, cases.images(2))
+        tapped = classifier or backbone or (None if task is None else task.network)
         with _tapped(tapped, blocks, image, chosen.norm_p, mask_input, chosen.block_transforms) as mask_module:
             if classifier is None and mask_module is not None:
                 check_backbone(mask_module, cases.images(2))
-            parts = bundle_parts(classifier, unet, mask_module, learned)
+            parts = bundle_parts(classifier, unet, mask_module, learned, task_module)
             graphs = export_parts(parts, cases, folder, image, count, chosen.opset, report)
             results, vectors = compare_parts(parts, cases, folder, chosen.tolerance, chosen.threads, report)
             reference = TorchReference(
-                unet, schedule=noise, classifier=classifier, mask_module=mask_module, checkpointing=False
-            )
+                unet, schedule=noise, classifier=classifier, mask_module=mask_module, checkpointing=False,
+                task=task_module, names=() if task_module is None else task_module.names,
+            )  # fmt: skip
             attention = None
             if mask_module is not None:
                 attention = AttentionEntry(blocks=mask_module.blocks, norm_p=chosen.norm_p, input=mask_input)
@@ -148,6 +157,7 @@ def export_bundle(
                 "name": chosen.name or target.resolve().name,
                 "image": image,
                 "classes": tuple(classes) if classes is not None else tuple(str(i) for i in range(count)),
+                "task": entry,
                 "schedule": noise.spec,
                 "graphs": {key: graph_entry(graph) for key, graph in graphs.items()},
                 "attention": attention,
@@ -166,16 +176,26 @@ def export_bundle(
 
 
 def _networks(
-    classifier: nn.Module | None, backbone: nn.Module | None, unet: nn.Module, blocks: Sequence[str] | Taps | None
+    classifier: nn.Module | None,
+    backbone: nn.Module | None,
+    unet: nn.Module,
+    blocks: Sequence[str] | Taps | None,
+    task: Task | None,
 ) -> dict[str, nn.Module]:
     """Those that are given, by what messages call them; they fit together."""
+    if classifier is not None and task is not None:
+        raise ExportError(
+            "a classifier and a task were given, and a bundle does one thing with purified images; export two, or give "
+            "the classifier as a backbone for its mask",
+            code="E-export-networks",
+        )
     if classifier is not None and backbone is not None:
         raise ExportError(
             "a classifier and a backbone were given, and only one network can be tapped for the mask; leave one of "
             "them out",
             code="E-export-networks",
         )
-    if blocks is not None and classifier is None and backbone is None:
+    if blocks is not None and classifier is None and backbone is None and task is None:
         raise ExportError(
             "blocks were named, and there is no classifier or backbone that has them; give one, or leave them out",
             code="E-export-networks",
@@ -185,7 +205,12 @@ def _networks(
             "a backbone is there for its blocks, and none were named; name them, or leave it out",
             code="E-export-networks",
         )
-    given = {"classifier": classifier, "backbone": backbone, "diffusion network": unet}
+    given = {
+        "classifier": classifier,
+        "backbone": backbone,
+        "task's network": None if task is None else task.network,
+        "diffusion network": unet,
+    }
     found = {what: network for what, network in given.items() if network is not None or what == "diffusion network"}
     for what, network in found.items():
         check_module(what, network)
@@ -289,6 +314,7 @@ def _provenance(
         onnx_version=str(onnx.__version__),
         classifier=settings.classifier_source or kinds.get("classifier"),
         backbone=settings.backbone_source or kinds.get("backbone"),
+        task=settings.task_source or kinds.get("task's network"),
         diffusion=settings.diffusion_source or kinds["diffusion network"],
         parity={key: result.max_abs for key, result in results.items()},
     )

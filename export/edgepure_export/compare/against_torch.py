@@ -18,14 +18,15 @@ from edgepure.parity.verification import Verification
 from edgepure.parity.verify import verify
 from edgepure.types import Progress
 
-from ..sources.resolve import may_be_followed, resolve_classifier, resolve_diffusion
+from ..bundle.tasks import Task
+from ..sources.resolve import may_be_followed, resolve_classifier, resolve_diffusion, resolve_task
 from .failing_graphs import find_layers
 from .torch_executor import torch_executor
 
 _SHA256 = re.compile(r" \(sha256 ([0-9a-f]{64})\)$")
 
 
-What = Literal["classifier", "diffusion", "backbone"]
+What = Literal["classifier", "diffusion", "backbone", "task"]
 
 
 def verify_against_torch(
@@ -36,6 +37,7 @@ def verify_against_torch(
     classifier: nn.Module | str | None = None,
     diffusion: nn.Module | str | None = None,
     backbone: nn.Module | str | None = None,
+    task: nn.Module | str | None = None,
     threads: int | None = None,
     pipelines: bool = True,
     images: Sequence[ImageSet] = (),
@@ -45,9 +47,9 @@ def verify_against_torch(
     """Verify a bundle against its source networks, and find the first layer of every graph that fails.
 
     Args:
-        classifier, diffusion, backbone: the networks as they were given to `export_bundle`, or sources (see `sources`);
-            None: the source that the bundle's provenance names. Sources with the scheme ``python`` have to be given,
-            because they run code: a bundle may come from a stranger. So do those of other packages.
+        classifier, diffusion, backbone, task: the networks as they were given to `export_bundle`, or sources (see
+            `sources`); None: the source that the bundle's provenance names. Sources with the scheme ``python`` have to
+            be given, because they run code: a bundle may come from a stranger. So do those of other packages.
         bundle, provider, precision, threads, pipelines, images, presets, on_progress: as `edgepure.verify`.
 
     Raises:
@@ -61,7 +63,7 @@ def verify_against_torch(
     networks: dict[What, nn.Module] = {}
     notes = []
     choice: dict[What, nn.Module | str | None] = {
-        "diffusion": diffusion, "classifier": classifier, "backbone": backbone
+        "diffusion": diffusion, "classifier": classifier, "backbone": backbone, "task": task,
     }  # fmt: skip
     for what, given in choice.items():
         if what in _networks(manifest):
@@ -75,7 +77,11 @@ def verify_against_torch(
             )
     try:
         with torch_executor(
-            manifest, networks["diffusion"], networks.get("classifier"), networks.get("backbone")
+            manifest,
+            networks["diffusion"],
+            networks.get("classifier"),
+            networks.get("backbone"),
+            _task(manifest, networks.get("task")),
         ) as executor:
             found = verify(
                 opened,
@@ -99,8 +105,17 @@ def verify_against_torch(
 
 def _networks(manifest: Manifest) -> tuple[What, ...]:
     """Those that a bundle was exported from."""
-    head: tuple[What, ...] = ("classifier",) if manifest.classes else ()
-    return ("diffusion", *head, *(("backbone",) if "mask" in manifest.graphs and not head else ()))
+    found: list[What] = ["diffusion"]
+    found += ["classifier"] if manifest.classes else []
+    found += ["task"] if manifest.task is not None else []
+    found += ["backbone"] if manifest.provenance.backbone is not None else []
+    return tuple(found)
+
+
+def _task(manifest: Manifest, network: nn.Module | None) -> Task | None:
+    if network is None or manifest.task is None:
+        return None
+    return Task(manifest.task.kind, network, manifest.task.classes or None, manifest.task.outputs)
 
 
 def _network(what: What, given: nn.Module | str | None, manifest: Manifest) -> tuple[nn.Module, str]:
@@ -118,8 +133,11 @@ def _network(what: What, given: nn.Module | str | None, manifest: Manifest) -> t
             f"the bundle's provenance says of its {what} only {recorded!r}, {reason}; {option}", code="E-against-torch"
         )
     try:
-        if what != "diffusion":
-            source = resolve_classifier(text, None, (manifest.image.height, manifest.image.width))
+        size = (manifest.image.height, manifest.image.width)
+        if what == "task":
+            source = resolve_task(text, size, boxes=manifest.task is not None and manifest.task.kind == "detection")
+        elif what != "diffusion":
+            source = resolve_classifier(text, None, size)
         else:
             source = resolve_diffusion(text, None, manifest.schedule.build())  # type: ignore[assignment]
     except ExportError as error:

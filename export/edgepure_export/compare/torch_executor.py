@@ -20,6 +20,7 @@ from ..bundle.after_export import run_module
 from ..bundle.cases import Cases
 from ..bundle.graph_files import Part, bundle_parts
 from ..bundle.recordings import StateKeeper
+from ..bundle.tasks import Task, TaskModule
 from ..graphs.attention import MaskModule
 from ..graphs.taps import named_taps
 from ..graphs.to_onnx import evaluating
@@ -65,6 +66,7 @@ class TorchExecutor:
             np.concatenate([f.logits.numpy() for f in found]),
             np.concatenate(masks) if masks else None,
             tuple(plan for f in found for plan in f.plans),
+            {name: np.concatenate([f.task[name].numpy() for f in found]) for name in found[0].task},
         )
 
     def trajectory(
@@ -80,28 +82,34 @@ class TorchExecutor:
 
 @contextmanager
 def torch_executor(
-    manifest: Manifest, unet: nn.Module, classifier: nn.Module | None = None, backbone: nn.Module | None = None
+    manifest: Manifest,
+    unet: nn.Module,
+    classifier: nn.Module | None = None,
+    backbone: nn.Module | None = None,
+    task: Task | None = None,
 ) -> Iterator[TorchExecutor]:
     """The networks that a bundle was exported from, in eval mode, with the bundle's mask blocks tapped.
 
     Raises:
         ExportError: classifier or backbone do not have these blocks.
     """
-    tapped = classifier or backbone
-    schedule, attention = manifest.schedule.build(), manifest.attention
     size = (manifest.image.height, manifest.image.width)
+    module = None if task is None else TaskModule(task, size)
+    tapped = classifier or backbone or (None if task is None else task.network)
+    schedule, attention = manifest.schedule.build(), manifest.attention
     mask: MaskModule | None = None
-    with evaluating(unet, *(network for network in (classifier, backbone) if network is not None)):
+    with evaluating(unet, *(network for network in (classifier, backbone, module) if network is not None)):
         if attention is not None and tapped is not None:
             taps = named_taps(tapped, attention.blocks)
             mask = MaskModule(tapped, taps, size, norm_p=attention.norm_p, input=attention.input)
         try:
             reference = TorchReference(
-                unet, schedule=schedule, classifier=classifier, mask_module=mask, checkpointing=False
-            )
+                unet, schedule=schedule, classifier=classifier, mask_module=mask, checkpointing=False,
+                task=module, names=() if module is None else module.names,
+            )  # fmt: skip
             parts: dict[str, Part] = {
                 part.name: part
-                for part in bundle_parts(classifier, unet, mask, manifest.learned_variance)
+                for part in bundle_parts(classifier, unet, mask, manifest.learned_variance, module)
                 if part.name in manifest.graphs
             }
             yield TorchExecutor(reference, parts, Cases(manifest.image, schedule, manifest.presets))

@@ -7,8 +7,8 @@ times the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class Purification:
         mask: [B, 1, H, W]; None for presets without a mask.
         score_norms: [B]; None without SSNI.
         plans: one per image.
+        task: outputs of the task on the purified images, by name; none without a task.
     """
 
     purified: Tensor
@@ -49,6 +50,7 @@ class Purification:
     mask: Tensor | None
     score_norms: Tensor | None
     plans: tuple[Plan, ...]
+    task: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class TorchReference:
@@ -60,6 +62,7 @@ class TorchReference:
         step, learned_step: modules that execute one row, called as `StepModule` and `LearnedStepModule` are.
         schedule: of the diffusion model; `run_preset` needs it to compile plans.
         classifier: images [B, C, H, W] in [0, 1] -> logits [B, N].
+        task: images as the classifier -> the outputs of a task, a tensor or a tuple in the order of ``names``.
         mask_module: computes attention masks; `MaskModule(classifier, blocks, size)` or what is called as it is.
         checkpointing: compute each row again in the backward pass. Without it a backward pass needs the activations of
             all rows, and takes about a quarter less time.
@@ -73,6 +76,8 @@ class TorchReference:
         learned_step: nn.Module | None = None,
         schedule: NoiseSchedule | None = None,
         classifier: nn.Module | None = None,
+        task: nn.Module | None = None,
+        names: Sequence[str] = (),
         mask_module: nn.Module | None = None,
         checkpointing: bool = True,
     ) -> None:
@@ -87,6 +92,8 @@ class TorchReference:
         self.learned_step = learned_step.eval() if learned_step is not None else None
         self.schedule = schedule
         self.classifier = classifier.eval() if classifier is not None else None
+        self.task = task.eval() if task is not None else None
+        self.task_names = tuple(names)
         self.mask_module = mask_module.eval() if mask_module is not None else None
         self.checkpointing = checkpointing
         self._planners: dict[int, Planner] = {}
@@ -94,7 +101,7 @@ class TorchReference:
     @property
     def networks(self) -> tuple[nn.Module, ...]:
         """All modules that it computes with."""
-        parts = (self.step, self.learned_step, self.classifier, self.mask_module)
+        parts = (self.step, self.learned_step, self.classifier, self.task, self.mask_module)
         return tuple(part for part in parts if part is not None)
 
     def run(
@@ -205,6 +212,13 @@ class TorchReference:
         result: Tensor = self.classifier(x01)
         return result
 
+    def task_outputs(self, x01: Tensor) -> dict[str, Tensor]:
+        """The outputs of the task on images [B, C, H, W] in [0, 1], by name; none without a task."""
+        if self.task is None:
+            return {}
+        found = self.task(x01)
+        return dict(zip(self.task_names, found if isinstance(found, tuple) else (found,), strict=True))
+
     def run_preset(
         self,
         x01: Tensor,
@@ -225,7 +239,7 @@ class TorchReference:
         """
         state = self._prepare(x01, preset, noise, first_image, mask_gradient, mask)
         purified = self._vote(x01, state, noise, vote, first_image, on_row)
-        return Purification(purified, self._answers(purified), *state)
+        return Purification(purified, self._answers(purified), *state, self.task_outputs(purified))
 
     def run_votes(
         self,
@@ -242,7 +256,7 @@ class TorchReference:
         done = []
         for vote in range(preset.votes.count) if votes is None else votes:
             purified = self._vote(x01, state, noise, vote, first_image)
-            done.append(Purification(purified, self._answers(purified), *state))
+            done.append(Purification(purified, self._answers(purified), *state, self.task_outputs(purified)))
         return done
 
     def purify_preset(

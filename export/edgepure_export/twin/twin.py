@@ -62,6 +62,8 @@ def load_twin(
         learned_step=GraphStep(graphs["step_learned"]) if "step_learned" in graphs else None,
         schedule=opened.manifest.schedule.build(),
         classifier=graphs.get("classifier"),
+        task=graphs.get("task"),
+        names=() if "task" not in graphs else graphs["task"].output_names,
         mask_module=GraphMask(graphs["mask"], temperature) if "mask" in graphs else None,
         checkpointing=checkpointing,
     )

@@ -53,6 +53,9 @@ def verify(
         typer.Option(metavar="SOURCE", help="The network that is tapped for the mask where there is no classifier, "
                      "likewise.", show_default=False),
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="The task's network, likewise.", show_default=False)
+    ] = None,
     preset: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Presets to compare; may be given several times. Default: all recorded ones; "
@@ -102,10 +105,10 @@ def verify(
 
     if against not in (None, "torch"):
         raise ConfigError(f"--against {against!r} is unknown; the only choice is torch", code="E-verify-option")
-    networks = {"classifier": classifier, "diffusion": diffusion, "backbone": backbone}
+    networks = {"classifier": classifier, "diffusion": diffusion, "backbone": backbone, "task": task}
     if against is None and any(networks.values()):
         raise ConfigError(
-            "--classifier, --diffusion and --backbone name what to compare with; add --against torch",
+            "--classifier, --diffusion, --backbone and --task name what to compare with; add --against torch",
             code="E-verify-option",
         )
     prepare_file(report, "--report", (data, attacked))
@@ -230,8 +233,9 @@ def _stories(level: Level) -> list[str]:
     from ..parity.decisions import LabelFlips
     from ..parity.drift import Drift
     from ..parity.side_by_side import SELF_TEST
+    from ..parity.tasks import TaskAgreement
 
-    stories = [str(part) for part in level.parts if isinstance(part, Drift)]
+    stories = [str(part) for part in level.parts if isinstance(part, Drift | TaskAgreement)]
     decisions = [part for part in level.parts if isinstance(part, LabelFlips)]
     few = [part for part in decisions if part.data == SELF_TEST and part]
     stories += [str(part) for part in decisions if part.data != SELF_TEST or not part]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -32,12 +32,14 @@ class PresetRun:
         logits: ``[B, N]`` float32, of the purified images; N is 0 without a classifier.
         mask: ``[B, 1, H, W]`` float32 of 0 and 1; None for presets without a mask.
         plans: of each image.
+        task: outputs of the task graph on the purified images, by name; none without a task.
     """
 
     purified: Float32
     logits: Float32
     mask: Float32 | None
     plans: tuple[Plan, ...]
+    task: Mapping[str, Float32] = field(default_factory=dict)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -126,7 +128,11 @@ class EngineExecutor:
             mask = mask[:, None].astype(np.float32)
         planner = self.purifier.planner
         plans = tuple(planner.plan(preset, result.score_norm) for result in results)
-        return PresetRun(purified, self.logits(purified), mask, plans)
+        return PresetRun(purified, self.logits(purified), mask, plans, self.task(purified))
+
+    def task(self, images: Float32) -> dict[str, Float32]:
+        """Outputs of the task graph, by name; none without a task."""
+        return {} if self.purifier.bundle.manifest.task is None else self.purifier.graphs.task(images)
 
     def logits(self, images: Float32) -> Float32:
         """``[B, N]``; N is 0 without a classifier."""

@@ -20,6 +20,7 @@ from .executors import EngineExecutor, Executor, PresetRun, Trajectory, rows_to_
 from .graphs import Case, graph_checks
 from .images import MOST_PRESETS, Differing, image_checks, most_differing
 from .levels import Comparison, Level, Status
+from .tasks import compare_task
 from .tolerances import loosest
 
 #: Noise seed of images that were given; the redraw has the next one.
@@ -134,7 +135,7 @@ class FourLevels:
         if vectors.score_norms is not None:
             chosen = self.manifest.presets[preset]
             plans = tuple(self.purifier.planner.plan(chosen, float(norm)) for norm in vectors.score_norms)
-        expected = PresetRun(vectors.purified, vectors.logits, vectors.mask, plans)
+        expected = PresetRun(vectors.purified, vectors.logits, vectors.mask, plans, vectors.task)
         if vectors.rows is not None and vectors.states is not None:
             reference = Trajectory(vectors.rows, vectors.states, vectors.purified)
             self._rows(preset, data, vectors.image, expected, reference, seed)
@@ -175,6 +176,11 @@ class FourLevels:
         if self.manifest.classes:
             self.parts["decisions"].append(
                 compare_decisions(preset, data, expected, deployed, self.precision, redraw, labels)
+            )
+        elif self.manifest.task is not None:
+            again = None if redraw is None else (redraw[0].task, redraw[1].task)
+            self.parts["decisions"].append(
+                compare_task(self.manifest.task, preset, data, expected.task, deployed.task, self.precision, again)
             )
 
     def _any_images(self) -> ImageSet:
@@ -227,9 +233,9 @@ class FourLevels:
         for title in _TITLES[1:]:
             if self.parts[title]:
                 continue
-            if title == "decisions" and not self.manifest.classes:
+            if title == "decisions" and not self.manifest.classes and self.manifest.task is None:
                 self.absent[title] = "not run"
-                self.missing[title].append("the bundle has no classifier, so nothing is decided")
+                self.missing[title].append("the bundle has no classifier and no task, so nothing is decided")
             elif wrong:
                 self.absent[title] = "not run"
                 self.missing[title] = self.missing["images"][:1] or ["the purification itself fails"]

@@ -11,3 +11,6 @@ from .results import Result as Result
 from .results import Results as Results
 from .scores import Score as Score
 from .service import Service as Service
+from .tasks import Detection as Detection
+from .tasks import Embedding as Embedding
+from .tasks import Segmentation as Segmentation

@@ -179,6 +179,21 @@ class OpenGraphs:
             [self._run("classifier", {"image": part}, {"logits": (len(part), classes)})["logits"] for part in parts]
         )
 
+    def task(self, images: Float32) -> dict[str, Float32]:
+        """The outputs of the task graph, by name, for images ``[B, C, H, W]`` float32 in [0, 1].
+
+        Raises:
+            ConfigError: the bundle has no task.
+            ImageError: the batch has another shape or dtype.
+        """
+        self.bundle.manifest.require_task()
+        wanted = self.bundle.manifest.graphs["task"].outputs
+        found = []
+        for part in [images[i : i + 16] for i in range(0, len(images), 16)] or [images]:
+            shapes = {t.name: tuple(len(part) if n == "batch" else n for n in t.shape) for t in wanted}
+            found.append(self._run("task", {"image": part}, shapes))
+        return {t.name: np.concatenate([outputs[t.name] for outputs in found]) for t in wanted}
+
     def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
         """Mask ``[B, 1, H, W]`` (0 or 1), fused attention map ``[B, 1, H, W]`` and, with a classifier, logits
         ``[B, N]`` of images ``[B, C, H, W]`` float32 in [0, 1].

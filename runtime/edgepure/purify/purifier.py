@@ -23,12 +23,13 @@ from ..rows.schedule import NoiseSchedule
 from ..types import Float32, Progress
 from .certify import Certificate, Certifier, CertifySettings
 from .graphs import OpenGraphs, Opens, open_from_bundle
-from .heads import Head, Images, Labels, P
+from .heads import Head, Images, Labels, P, as_they_are
 from .inflight import Counters, run_images
 from .masks import caller_masks
 from .monitor import Monitor
 from .request import Request, check_images
 from .results import Failure, Purified, Result, Results
+from .tasks import Task
 
 #: More threads than any processor has cores only take memory; so do more slots.
 MOST_THREADS, MOST_SLOTS = 512, 4096
@@ -236,6 +237,42 @@ class Purifier:
         return self._load_and_run(
             self.own_head(), images, self.preset(preset, 1), noise, mask, (resize, order, on_error), on_progress, None
         )
+
+    def predict(
+        self,
+        images: Any,
+        preset: str | Preset | Mapping[str, Any] | None = None,
+        *,
+        votes: int | None = None,
+        noise: NoiseSource | int | None = None,
+        resize: Resize = False,
+        order: Order = "rgb",
+        on_error: str = "raise",
+        on_progress: Progress | None = None,
+        mask: Any = None,
+        purify: bool = True,
+    ) -> Results[Any]:
+        """Purify images, then do what the bundle is for: each result is a `Detection`, a `Segmentation`, an
+        `Embedding`, or with a classifier a `Result`.
+
+        Votes decide together: boxes are fused, of label maps the mean softmax or the majority of each pixel counts,
+        vectors are averaged. Coordinates are those of the images that the network sees.
+
+        Args:
+            purify: False shows the images as they are to the task, without any defence: to compare.
+            images, preset, votes, noise, resize, order, on_error, on_progress, mask: as for `classify`.
+
+        Raises:
+            ImageError: as `classify`.
+            ConfigError: as `classify`, or the bundle has neither task nor classifier.
+        """
+        head: Head[Any] = Labels(self.graphs) if self.classes else Task(self.graphs)
+        reading, chosen = (resize, order, on_error), self.preset(preset, votes)
+        if purify:
+            return self._load_and_run(head, images, chosen, noise, mask, reading, on_progress, None)
+        loaded = load_images(images, self.bundle.manifest.image, resize=resize, order=order, on_error=on_error)
+        plain = as_they_are(head, loaded.images, loaded.names, chosen)
+        return Results(plain, (Failure(f.name, f.reason) for f in loaded.failures))
 
     def own_head(self) -> Head[Any]:
         """What `purify` makes of images: labels, if there is a classifier."""
