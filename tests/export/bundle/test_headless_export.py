@@ -26,7 +26,7 @@ PRESETS: dict[str, Any] = {
     "uniform": {"method": {"method": "uniform", "t_star": 60, "steps": 2, "sampler": "ddim"}},
     "heterogeneous": {
         "method": {"method": "heterogeneous", "t_l": 80, "t_s": 40, "stage1_steps": 1, "stage2_steps": 1},
-        "mask": {"area": 0.25},
+        "mask": {"threshold": 0.4},
     },
     "given": {
         "method": {"method": "heterogeneous", "t_l": 80, "t_s": 40, "stage1_steps": 1, "stage2_steps": 1},
