@@ -142,7 +142,7 @@ def test_a_detector_with_labels_and_a_mapping(tmp_path: Path) -> None:
     images = tiny_models.images(2).numpy()
     with edgepure.load(bundle, threads=1) as purifier:
         found = purifier.graphs.task(images)
-    scores, boxes, labels = (value.numpy() for value in Detector(labelled=True)(torch.from_numpy(images)))
+    scores, boxes, labels = (v.detach().numpy() for v in Detector(labelled=True)(torch.from_numpy(images)))
     np.testing.assert_allclose(found["boxes"], boxes, atol=1e-5)
     np.testing.assert_allclose(found["scores"].max(-1), scores, atol=1e-6)
     np.testing.assert_array_equal(found["scores"].argmax(-1), labels)
