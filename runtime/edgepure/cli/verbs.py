@@ -28,6 +28,7 @@ SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_
 ORDER = (
     "demo", "export", "calibrate", "quantize", "tune", "build", "verify", "evaluate", "evaluate-task", "compare",
     "certify", "purify", "classify", "predict", "plan", "presets", "inspect", "bench", "doctor", "serve",
+    "triton",
 )  # fmt: skip
 
 
