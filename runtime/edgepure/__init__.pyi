@@ -1,6 +1,6 @@
 from .bundle.bundle import Bundle as Bundle
-from .demo.data import demo_bundle as demo_bundle
-from .demo.data import demo_images as demo_images
+from .demo.shipped import demo_bundle as demo_bundle
+from .demo.shipped import demo_images as demo_images
 from .doctor import doctor as doctor
 from .errors import BundleError as BundleError
 from .errors import BusyError as BusyError

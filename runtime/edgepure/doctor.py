@@ -173,7 +173,7 @@ def _bindings(driver: Driver, jetson: Jetson | None) -> ProviderStatus:
 
 
 def _demo_bundle() -> str | None:
-    folder = Path(__file__).resolve().parent / "data" / "digits"
+    folder = Path(__file__).resolve().parent / "demo" / "data" / "digits"
     return str(folder) if (folder / "bundle.json").is_file() else None
 
 

@@ -172,5 +172,5 @@ def plug_in_onnxruntime(patch: pytest.MonkeyPatch, machine: Machine) -> list[Cud
 
 def copy_of_digits(folder: Path) -> Path:
     """A copy of the digits bundle, to build engines in."""
-    source = Path(edgepure.__file__).parent / "data" / "digits"
+    source = Path(edgepure.__file__).parent / "demo" / "data" / "digits"
     return Path(shutil.copytree(source, folder / "digits", ignore=lambda *_: {"engines"}))

@@ -11,7 +11,6 @@ from ..purify.purifier import load
 from ..purify.scores import Score
 from ..report.environment import environment
 from ..types import Progress
-from .data import demo_bundle, demo_images
 from .evaluate import (
     attack_gallery,
     default_first,
@@ -23,6 +22,7 @@ from .evaluate import (
 )
 from .page import write
 from .report import ColumnProtocol, DemoReport
+from .shipped import demo_bundle, demo_images
 
 #: Seed of the noise, so that the report's numbers repeat. A service leaves its noise secret.
 SEED = 20250301

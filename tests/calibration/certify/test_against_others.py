@@ -11,7 +11,7 @@ from scipy.stats import beta
 from torch import Tensor, nn
 
 import edgepure
-from edgepure.demo.data import demo_bundle
+from edgepure.demo import demo_bundle
 from edgepure.intervals import lower_bound
 from edgepure_export.twin.reference import coefficients
 from edgepure_export.twin.twin import load_twin

@@ -23,7 +23,7 @@ from edgepure.rows.schedule import NoiseSchedule
 
 pytestmark = pytest.mark.gpu
 
-DIGITS = Path(edgepure.__file__).parent / "data" / "digits"
+DIGITS = Path(edgepure.__file__).parent / "demo" / "data" / "digits"
 needs_onnxruntime = pytest.mark.skipif(
     "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="needs onnxruntime-gpu"
 )

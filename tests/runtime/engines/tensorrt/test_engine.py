@@ -24,7 +24,7 @@ PRESET = {"method": {"method": "heterogeneous", "t_l": 80, "t_s": 40, "stage1_st
 
 
 def digits(count: int) -> np.ndarray:
-    path = Path(edgepure.__file__).parent / "data" / "digits_images.npz"
+    path = Path(edgepure.__file__).parent / "demo" / "data" / "digits_images.npz"
     with np.load(path) as data:
         key = "images" if "images" in data.files else data.files[0]
         images = data[key][:count].astype(np.float32)
