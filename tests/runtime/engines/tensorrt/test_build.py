@@ -342,7 +342,7 @@ def test_too_little_memory_is_said_before_building(folder: Path, gpu: Any, monke
     import edgepure.engines.tensorrt.options as checks
 
     with monkeypatch.context() as patch:
-        patch.setattr(checks, "memory", lambda: (8 << 30, 1 << 20))
+        patch.setattr(checks, "available_memory", lambda: 1 << 20)
         with pytest.raises(EdgepureError, match=r"not enough memory to build step\.onnx: about 7 MiB are needed"):
             build_engines(folder, graphs=["step"])
     gpu.machine.total = 1 << 20
