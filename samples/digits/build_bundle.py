@@ -25,7 +25,8 @@ import edgepure
 from edgepure.bundle.bundle import Bundle, hash_files, update_manifest
 from edgepure.bundle.calibration import Calibration
 from edgepure.bundle.manifest import SELFTEST_FILE, Manifest
-from edgepure.files.atomic import atomic_directory, write_npz
+from edgepure.files.atomic import write_npz
+from edgepure.files.folders import atomic_directory
 from edgepure.images.dataset import LabelledImages
 from edgepure.types import Progress
 from edgepure_calibration.attacks import PGD

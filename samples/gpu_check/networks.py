@@ -16,7 +16,8 @@ from torch import nn
 from benchmarks.ddpm_unet import DdpmUnet, PooledClassifier
 from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
 from edgepure.bundle.manifest import SELFTEST_FILE, Manifest, Provenance
-from edgepure.files.atomic import atomic_directory, write_npz
+from edgepure.files.atomic import write_npz
+from edgepure.files.folders import atomic_directory
 from edgepure.images.spec import ImageSpec
 from edgepure.machine.packages import package_version
 from edgepure.methods.presets import Preset

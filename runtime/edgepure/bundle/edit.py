@@ -6,7 +6,6 @@ bundle's place in one step. An error, Ctrl-C or a full disk leaves the bundle as
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,9 +16,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from ..files.atomic import atomic_directory, write_bytes, write_npz
+from ..files.atomic import write_bytes, write_npz
+from ..files.folders import atomic_directory, link_or_copy
 from ..files.locks import locked
-from .bundle import Bundle, hash_file, write_manifest
+from .bundle import Bundle, bundle_folder, hash_file, write_manifest
 from .manifest import MANIFEST_FILE, FileEntry, Manifest, check_relative_path
 
 
@@ -102,7 +102,8 @@ def edit_bundle(path: str | PathLike[str]) -> Iterator[BundleEdit]:
         yield edit
         write_manifest(root, edit.manifest)
         Bundle.open(root, verify=False)  # what leaves here can be opened
-        exchange.enter_context(locked(bundle.path))  # from the last look at the bundle to the exchange
+        lock = locked(bundle.path, make=lambda: bundle_folder(bundle.path))
+        exchange.enter_context(lock)  # from the last look at the bundle to the exchange
         if Bundle.open(bundle.path, verify=False).content_hash != bundle.content_hash:
             raise BundleError(f"{bundle.path} was changed by something else in the meantime; run the command again")
         engines = [file for file in bundle.engines_path.rglob("*") if file.is_file()]  # those built meanwhile, too
@@ -113,7 +114,4 @@ def _link(bundle: Bundle, root: Path, names: Sequence[str]) -> None:
     for name in names:
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link((bundle.path / name).resolve(), target)
-        except OSError:  # another file system, or one without hard links
-            shutil.copy2(bundle.path / name, target)
+        link_or_copy((bundle.path / name).resolve(), target)
