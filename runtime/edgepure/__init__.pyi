@@ -33,11 +33,11 @@ from .purify.purifier import load as load
 from .purify.results import Result as Result
 from .purify.results import Results as Results
 from .purify.service import Service as Service
-from .rows.noise import Replay as Replay
 from .rows.noise import SecretNoise as SecretNoise
 from .rows.noise import SeededNoise as SeededNoise
 from .rows.plan import Plan as Plan
 from .rows.plan import Row as Row
+from .rows.replay import Replay as Replay
 from .rows.schedule import NoiseSchedule as NoiseSchedule
 from .rows.schedule import ScheduleSpec as ScheduleSpec
 

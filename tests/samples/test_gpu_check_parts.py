@@ -63,7 +63,7 @@ def test_goldens_are_replayed(context: Context) -> None:
 
 
 def test_the_expected_stream_is_the_one_of_the_runtime() -> None:
-    """The words that the kernel is compared with, put through Box-Muller, are the normals of `edgepure.rows.noise`."""
+    """The words that the kernel is compared with, put through Box-Muller, are the normals of `edgepure.rows.philox`."""
     uniform = (device_stream.expected_words()[:, :4].astype(np.float64) + 0.5) * 2.0**-32
     radius, angle = np.sqrt(-2.0 * np.log(uniform[:, 0::2])), 2.0 * np.pi * uniform[:, 1::2]
     first = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2).reshape(len(uniform), 4)

@@ -23,8 +23,8 @@ from cuda.bindings import driver as real_driver
 from cuda.bindings import nvrtc as real_nvrtc
 from cuda.bindings import runtime as real_runtime
 
-from edgepure.rows.noise import Stream as NoiseStream
-from edgepure.rows.noise import normals, philox4x32
+from edgepure.rows.philox import Stream as NoiseStream
+from edgepure.rows.philox import normals, philox4x32
 
 OK = real_runtime.cudaError_t.cudaSuccess
 DRIVER_OK = real_driver.CUresult.CUDA_SUCCESS

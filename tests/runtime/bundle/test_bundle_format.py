@@ -13,7 +13,7 @@ from edgepure.bundle import calibration, manifest, selftest
 from edgepure.methods import EpsSpec
 from edgepure.methods.presets import MaskSpec, Preset, VoteSpec
 from edgepure.methods.ssni import SsniSpec
-from edgepure.rows.noise import Stream, normals
+from edgepure.rows.philox import Stream, normals
 from edgepure.rows.plan import COLUMNS, LEARNED_COLUMNS, NO_CLIP
 from edgepure.rows.schedule import ScheduleSpec
 

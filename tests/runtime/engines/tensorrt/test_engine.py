@@ -17,7 +17,8 @@ from edgepure.engines.tensorrt.engine import TensorRTEngine, TensorRTStepper
 from edgepure.errors import BundleError, EdgepureError, ProviderError
 from edgepure.machine.nvidia import Gpu as RealGpu
 from edgepure.purify.inflight import InFlight, Job
-from edgepure.rows.noise import Replay, SeededNoise
+from edgepure.rows.noise import SeededNoise
+from edgepure.rows.replay import Replay
 
 PRESET = {"method": {"method": "heterogeneous", "t_l": 80, "t_s": 40, "stage1_steps": 2, "stage2_steps": 2},
           "mask": {"area": 0.25}}  # fmt: skip
