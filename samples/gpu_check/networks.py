@@ -64,14 +64,16 @@ def _ddpm() -> nn.Module:
 NETWORKS = {
     "ddpm": Network("CIFAR-10 DDPM, 35.7 M parameters", (3, 32, 32), _ddpm),
     "ddpmpp": Network(
-        "CIFAR-10 DDPM++ deep, 106.6 M parameters", (3, 32, 32),
+        "CIFAR-10 DDPM++ deep, 106.6 M parameters",
+        (3, 32, 32),
         _source("score-sde:cifar10-ddpmpp-deep-continuous?weights=random"),
     ),
     "adm256": Network(
-        "ImageNet 256x256 (guided-diffusion), 552.8 M parameters", (3, 256, 256),
+        "ImageNet 256x256 (guided-diffusion), 552.8 M parameters",
+        (3, 256, 256),
         _source("guided-diffusion:imagenet256-uncond?weights=random"),
     ),
-}  # fmt: skip
+}
 
 
 def make_bundle(

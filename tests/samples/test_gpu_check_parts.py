@@ -217,8 +217,12 @@ def test_a_small_network_through_the_whole_table(context: Context) -> None:
     speed.measure(context, "tiny", network, batches=(1, 2), seconds=0.02)
     results = read(context)["results"]
     assert [r["part"] for r in results] == [
-        "network", "pytorch eager fp32, batch 1", "export", "edgepure cpu fp32, batch 1", "edgepure cpu fp32"
-    ]  # fmt: skip
+        "network",
+        "pytorch eager fp32, batch 1",
+        "export",
+        "edgepure cpu fp32, batch 1",
+        "edgepure cpu fp32",
+    ]
     described, eager, exported, ours, error = results
     assert exported["bundle_mib"] > 0.0
     assert described["parameters"] == sum(p.numel() for p in tiny_models.TinyUNet().parameters())

@@ -30,8 +30,12 @@ OK = real_runtime.cudaError_t.cudaSuccess
 DRIVER_OK = real_driver.CUresult.CUDA_SUCCESS
 #: What the fake takes over from the real modules as it is.
 CONSTANTS = (
-    "cudaError_t", "cudaMemcpyKind", "cudaStreamCaptureMode", "cudaStreamNonBlocking", "cudaEventDisableTiming",
-)  # fmt: skip
+    "cudaError_t",
+    "cudaMemcpyKind",
+    "cudaStreamCaptureMode",
+    "cudaStreamNonBlocking",
+    "cudaEventDisableTiming",
+)
 #: First made-up device address; no process has memory there.
 DEVICE = 0x7000_0000_0000_0000
 
@@ -374,9 +378,19 @@ class Driver:
         return DRIVER_OK, real_driver.CUfunction(handle)
 
     def cuLaunchKernel(
-        self, f: Any, gridDimX: int, gridDimY: int, gridDimZ: int, blockDimX: int, blockDimY: int, blockDimZ: int,
-        sharedMemBytes: int, hStream: Any, kernelParams: Any, extra: Any,
-    ) -> Any:  # fmt: skip
+        self,
+        f: Any,
+        gridDimX: int,
+        gridDimY: int,
+        gridDimZ: int,
+        blockDimX: int,
+        blockDimY: int,
+        blockDimZ: int,
+        sharedMemBytes: int,
+        hStream: Any,
+        kernelParams: Any,
+        extra: Any,
+    ) -> Any:
         if not self._m.modules:
             raise Misuse("a kernel of an unloaded module")
         (target, counters, elements), types = kernelParams

@@ -162,9 +162,7 @@ def plug_in_onnxruntime(patch: pytest.MonkeyPatch, machine: Machine) -> list[Cud
         return made[-1]
 
     patch.setattr(onnxruntime, "InferenceSession", session)
-    patch.setattr(
-        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )  # fmt: skip
+    patch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     if hasattr(onnxruntime, "preload_dlls"):
         patch.setattr(onnxruntime, "preload_dlls", lambda **_: None)
     return made

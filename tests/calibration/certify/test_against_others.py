@@ -50,9 +50,15 @@ def test_art_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     smoothing = pytest.importorskip("art.estimators.certification.randomized_smoothing")
     n, alpha = 300, 0.001
     art = smoothing.PyTorchRandomizedSmoothing(
-        model=Denoised(), loss=nn.CrossEntropyLoss(), input_shape=(1, 16, 16), nb_classes=10, device_type="cpu",
-        sample_size=20, scale=SIGMA, alpha=alpha,
-    )  # fmt: skip
+        model=Denoised(),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=(1, 16, 16),
+        nb_classes=10,
+        device_type="cpu",
+        sample_size=20,
+        scale=SIGMA,
+        alpha=alpha,
+    )
     # its own is this, by a package that is not installed here
     monkeypatch.setattr(art, "_lower_confidence_bound", lambda k, n: beta.ppf(alpha, k, n - k + 1))
     images = eight_bits(4)

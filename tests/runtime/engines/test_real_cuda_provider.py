@@ -137,12 +137,21 @@ def run(libraries: list[Path], digits: Path, precision: str, graphs: bool) -> Lo
     paths = [str(Path(edgepure.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [
-            sys.executable, "-c", PROGRAM, ":".join(map(str, libraries)), str(path), precision, str(int(graphs)),
-            str(SLOTS), str(ROWS),
+            sys.executable,
+            "-c",
+            PROGRAM,
+            ":".join(map(str, libraries)),
+            str(path),
+            precision,
+            str(int(graphs)),
+            str(SLOTS),
+            str(ROWS),
         ],
         env={**os.environ, "LD_LIBRARY_PATH": ":".join(places), "PYTHONPATH": ":".join(paths)},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0 and "== closed\n" in done.stderr, done.stderr[-3000:]
     return Log(re.sub(r"\x1b\[[0-9;]*m", "", done.stderr))
 
@@ -198,8 +207,11 @@ onnxruntime.InferenceSession(sys.argv[2], settings, providers=["CUDAExecutionPro
         path = Bundle.open(digits).graph_path(graph)
         done = subprocess.run(
             [sys.executable, "-c", code, ":".join(map(str, libraries)), str(path)],
-            env={**os.environ, "LD_LIBRARY_PATH": str(libraries[0].parent)}, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            env={**os.environ, "LD_LIBRARY_PATH": str(libraries[0].parent)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         placed = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr).partition("Node placements")[2]
         on_cpu = re.findall(r" (\w+) \(", placed.partition("[CPUExecutionProvider]")[2].partition("CUDAExecution")[0])
         assert "[CUDAExecutionProvider]" in placed, done.stderr[-2000:]
