@@ -7,12 +7,13 @@ bundle's place in one step. An error, Ctrl-C or a full disk leaves the bundle as
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
@@ -20,7 +21,7 @@ from ..files.atomic import write_bytes, write_npz
 from ..files.folders import atomic_directory, link_or_copy
 from ..files.locks import locked
 from .bundle import Bundle, bundle_folder, hash_file, write_manifest
-from .manifest import MANIFEST_FILE, FileEntry, Manifest, check_relative_path
+from .manifest import MANIFEST_FILE, SELFTEST_FILE, FileEntry, Manifest, check_relative_path
 
 
 class BundleEdit:
@@ -71,6 +72,17 @@ class BundleEdit:
         (self.root / name).unlink()
         self.manifest = self.manifest.model_copy(update={"files": files})
 
+    def record(self, presets: Collection[str], recorded: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Take what the self-test recorded of presets out of it, and put other recordings into it.
+
+        ``recorded``: by the key of the array in the file; None: none.
+        """
+        with np.load(self.root / SELFTEST_FILE, allow_pickle=False) as arrays:
+            kept = {key: arrays[key] for key in arrays if _preset_of(key) not in presets}
+            stale = len(kept) < len(arrays.files)
+        if stale or recorded:
+            self.write_npz(SELFTEST_FILE, {**kept, **(recorded or {})})
+
     def _place(self, name: str) -> Path:
         try:
             check_relative_path(name)
@@ -108,6 +120,12 @@ def edit_bundle(path: str | PathLike[str]) -> Iterator[BundleEdit]:
             raise BundleError(f"{bundle.path} was changed by something else in the meantime; run the command again")
         engines = [file for file in bundle.engines_path.rglob("*") if file.is_file()]  # those built meanwhile, too
         _link(bundle, root, [str(file.relative_to(bundle.path)) for file in engines])
+
+
+def _preset_of(key: str) -> str | None:
+    """The preset of an array of the self-test, which is called ``pipeline/<preset>/<array>``; None for others."""
+    kind, _, rest = key.partition("/")
+    return rest.rpartition("/")[0] if kind == "pipeline" else None
 
 
 def _link(bundle: Bundle, root: Path, names: Sequence[str]) -> None:
