@@ -17,9 +17,11 @@ from gpu_stand_in import copy_of_digits
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
-from edgepure_export.graphs.precision import load_graph
 from samples.gpu_check.transfers import ALLOWED, ALLOWED_FOR_KERNELS
-from samples.gpu_check.variants import add_half, add_int8
+
+NEEDS = "needs onnx-ir (pip install edgepure[export])"
+graph_files = pytest.importorskip("edgepure_export.graphs.precision", reason=NEEDS)
+variants = pytest.importorskip("samples.gpu_check.variants", reason=NEEDS)
 
 found = importlib.util.find_spec("onnxruntime")
 LIBRARY = Path(found.origin or "").parents[1] / PROVIDER if found is not None else Path()
@@ -126,8 +128,8 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits bundle in every precision that ONNX Runtime runs on CUDA."""
     folder = copy_of_digits(tmp_path_factory.mktemp("digits"))
-    add_half(folder, "fp16", folder.parent)
-    add_int8(folder, folder.parent)
+    variants.add_half(folder, "fp16", folder.parent)
+    variants.add_int8(folder, folder.parent)
     return folder
 
 
@@ -160,7 +162,7 @@ def run(libraries: list[Path], digits: Path, precision: str, graphs: bool) -> Lo
 def test_rows_of_every_precision(libraries: list[Path], digits: Path, precision: str) -> None:
     log = run(libraries, digits, precision, graphs=False)
     assert "All nodes placed on [CUDAExecutionProvider]" in log.text
-    model = load_graph(Bundle.open(digits).graph_path("step", precision))
+    model = graph_files.load_graph(Bundle.open(digits).graph_path("step", precision))
     convolutions = sum(node.op_type in ("Conv", "ConvTranspose") for node in model.graph)
     # fp32 is to be fp32; everything else is to be fast
     refused = sum("No execution plans support the graph" in line for line in log.part("row 0"))
