@@ -30,7 +30,7 @@ from edgepure.types import Progress
 from edgepure.validation import first_fault
 
 from ..graphs.attention import BlockTransform, MaskModule
-from ..graphs.taps import Taps
+from ..graphs.tap_families import Taps
 from ..graphs.to_onnx import evaluating
 from ..twin.reference import TorchReference
 from . import after_export as parity
