@@ -44,6 +44,7 @@ ORDER = (
     "bench",
     "doctor",
     "serve",
+    "triton",
 )
 
 
