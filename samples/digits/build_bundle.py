@@ -1,6 +1,6 @@
 """Export the digits models to a bundle with its presets, and make the data that ship with the package.
 
-python samples/digits/build_bundle.py            # runtime/edgepure/data: bundle and demo images
+python samples/digits/build_bundle.py            # runtime/edgepure/demo/data: bundle and demo images
 python samples/digits/build_bundle.py --out b    # only a bundle, in the folder b
 """
 
@@ -31,7 +31,7 @@ from edgepure_calibration.attacks import PGD
 from edgepure_export import MaskModule, TorchReference, export_bundle
 from edgepure_export.bundle import record_pipelines
 
-PACKAGE_DATA = Path(__file__).resolve().parents[2] / "runtime" / "edgepure" / "data"
+PACKAGE_DATA = Path(__file__).resolve().parents[2] / "runtime" / "edgepure" / "demo" / "data"
 
 #: The attack whose results travel with the package, and the test images it is shown on.
 TRANSFER = PGD(eps=0.1, steps=40, seed=1)
