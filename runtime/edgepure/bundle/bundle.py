@@ -246,10 +246,14 @@ def bundle_folder(path: Path) -> Path:
     Raises:
         BundleError: there is nothing, or it is a file.
     """
+    whole = None if path.exists() else heal(path.resolve())
     if not path.exists():
-        heal(path.resolve())
-    if not path.exists():
-        raise BundleError(f"there is no bundle at {path}: the folder does not exist; check the path")
+        why = (
+            "the folder does not exist; check the path"
+            if whole is None
+            else f"a change of it was cut short; it is whole in {whole}: rename that folder to {path.name}"
+        )
+        raise BundleError(f"there is no bundle at {path}: {why}")
     if not path.is_dir():
         raise BundleError(f"{path} is a file, expected a bundle's folder (the one that holds {MANIFEST_FILE})")
     return path.resolve()

@@ -70,8 +70,12 @@ def atomic_directory(
     sync_folder(final.parent)
 
 
-def heal(target: Path) -> None:
-    """End a replacement of ``target`` that a crash cut short; nothing happens without one, or without permission."""
+def heal(target: Path) -> Path | None:
+    """End a replacement of ``target`` that a crash cut short, if there was one.
+
+    Returns:
+        The folder that should be at ``target``, where that is not permitted; else None.
+    """
     for old in _siblings(target, "old"):
         for whole in (old.with_suffix(".tmp"), old):
             if not os.path.lexists(target):
@@ -79,6 +83,9 @@ def heal(target: Path) -> None:
                     os.rename(whole, target)
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            return old
+    return None
 
 
 def link_or_copy(source: str | PathLike[str], target: str | PathLike[str]) -> None:

@@ -290,8 +290,7 @@ def test_healing_touches_only_what_is_ours(tmp_path: Path) -> None:
     for name in others:
         (tmp_path / name).mkdir()
     (tmp_path / f".bundle.{HEX}.old").touch()  # no folder
-    heal(tmp_path / "bundle")
-    heal(tmp_path / "nowhere" / "bundle")
+    assert heal(tmp_path / "bundle") is None and heal(tmp_path / "nowhere" / "bundle") is None
     assert names(tmp_path) == sorted([*others, f".bundle.{HEX}.old"])
     build(tmp_path / "bundle", "there")
     (tmp_path / f".bundle.{HEX}.tmp").mkdir()  # unfinished, and perhaps somebody is at it
@@ -318,7 +317,7 @@ def test_without_permission_nothing_is_healed_and_nothing_raised(
         raise PermissionError(errno.EACCES, "read-only")
 
     monkeypatch.setattr(os, "rename", refused)
-    heal(tmp_path / "bundle")
+    assert heal(tmp_path / "bundle") == tmp_path / f".bundle.{HEX}.old"
     assert names(tmp_path) == before
 
 
