@@ -17,15 +17,21 @@ class MaskSpec(Entry):
 
     ``minmax`` (authors' code): per-image min-max, maximum over blocks. ``softmax`` (paper): spatial softmax per block,
     union of the blocks. Give ``threshold`` (tau, in [0, 1]) or ``area`` (the fraction of pixels to attend), not both.
+
+    With the source ``caller`` there is nothing to compute: every call brings its mask, and neither of them is given.
     """
 
+    source: Literal["attention", "caller"] = Field("attention", description="caller: each call gives its mask")
     rule: Literal["minmax", "softmax"] = "minmax"
     threshold: float | None = Field(None, ge=0.0, le=1.0, description="tau")
     area: float | None = Field(None, gt=0.0, le=1.0)
 
     @model_validator(mode="after")
     def _one_of(self) -> MaskSpec:
-        if (self.threshold is None) == (self.area is None):
+        if self.source == "caller":
+            if self.threshold is not None or self.area is not None:
+                raise ValueError("a mask of the `caller` is not computed: leave out `threshold` and `area`")
+        elif (self.threshold is None) == (self.area is None):
             raise ValueError("give either `threshold` (tau) or `area`, not both and not neither")
         return self
 
@@ -88,7 +94,7 @@ class Preset(Entry):
     @model_validator(mode="after")
     def _mask_where_needed(self) -> Preset:
         if self.method.needs_mask and self.mask is None:
-            raise ValueError(f"method '{self.method.method}' needs a `mask` (threshold or area)")
+            raise ValueError(f"method '{self.method.method}' needs a `mask` (threshold or area, or the source caller)")
         return self
 
     @classmethod
