@@ -70,12 +70,8 @@ def atomic_directory(
     sync_folder(final.parent)
 
 
-def heal(target: Path) -> Path | None:
-    """End a replacement of ``target`` that a crash cut short, if there was one.
-
-    Returns:
-        The folder that should be at ``target``, where that is not permitted; else None.
-    """
+def heal(target: Path) -> None:
+    """End a replacement of ``target`` that a crash cut short; nothing happens without one, or without permission."""
     for old in _siblings(target, "old"):
         for whole in (old.with_suffix(".tmp"), old):
             if not os.path.lexists(target):
@@ -83,9 +79,6 @@ def heal(target: Path) -> Path | None:
                     os.rename(whole, target)
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
-        elif old.exists():
-            return old
-    return None
 
 
 def link_or_copy(source: str | PathLike[str], target: str | PathLike[str]) -> None:
@@ -142,16 +135,20 @@ def _check_replaceable(target: Path, overwrite: bool, marker: str) -> None:
     if not os.path.lexists(target):
         return
     if not target.is_dir():
-        raise EdgepureError(f"{target} is already there and is not a directory; choose another name")
+        raise EdgepureError(
+            f"{target} is already there and is not a directory; choose another name", code="E-output-file"
+        )
     if not any(target.iterdir()):
         return
     if not overwrite:
         raise EdgepureError(
-            f"{target} is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)"
+            f"{target} is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)",
+            code="E-output-exists",
         )
     if not (target / marker).is_file():
         raise EdgepureError(
-            f"{target} is not empty and holds no {marker}, so it is not overwritten; choose another name, or remove it"
+            f"{target} is not empty and holds no {marker}, so it is not overwritten; choose another name, or remove it",
+            code="E-output-foreign",
         )
 
 

@@ -113,7 +113,9 @@ def test_every_command_that_opens_a_bundle_refuses_a_damaged_one(own_bundle: Pat
     found = run("inspect", own_bundle, "--json")
     sentence = found.fails(3, "cut off")
     message = sentence.removeprefix("error: ")
-    assert found.json == {"error": {"type": "BundleError", "code": "E-bundle", "message": message, "exit_code": 3}}
+    assert found.json == {
+        "error": {"type": "BundleError", "code": "E-bundle-cut-off", "message": message, "exit_code": 3}
+    }
 
 
 def test_a_graph_that_is_not_onnx_is_refused(own_bundle: Path, photo: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_graph_that_is_not_onnx_is_refused(own_bundle: Path, photo: Path) -> N
     rehash(own_bundle)
     done = run("classify", own_bundle, photo, "--preset", "heterogeneous", "--json")
     done.fails(3, "mask.onnx", "NoSuchOperator")
-    assert done.json["error"]["code"] == "E-bundle-graph"
+    assert done.json["error"]["code"] == "E-bundle-graph-invalid"
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from codes import raises_code
 from fake_cuda import Machine
 from gpu_stand_in import plug_in, plug_in_onnxruntime, unplug
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
 from edgepure.engines import open_engine
-from edgepure.errors import EdgepureError
 
 
 @contextmanager
 def closed_is_an_error() -> Iterator[None]:
-    with pytest.raises(EdgepureError, match=r"^this \w+ has been closed, so it cannot compute; open it anew$"):
+    with raises_code("E-engine-closed"):
         yield
 
 
