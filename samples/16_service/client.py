@@ -44,18 +44,14 @@ def infer(file: bytes, **headers: str) -> tuple[int, dict[str, object]]:
 
 with ThreadPoolExecutor(16) as clients:
     answers = list(clients.map(lambda image: infer(png(image)), digits.adversarial))
-right = [
-    code == 200 and body["outputs"][0]["data"] == [str(truth)]
-    for (code, body), truth in zip(answers, digits.labels, strict=True)
-]
+names = [body["outputs"][0]["data"][0] for _, body in answers]
 print(f"{len(answers)} attacked digits from 16 clients: all answered: {all(code == 200 for code, _ in answers)}")
-print(f"most of them are seen as what they are: {np.mean(right) > 0.8}")
+print(f"most of them are seen as what they are: {(np.array(names, int) == digits.labels).mean() > 0.8}")
 
-image = png(digits.clean[0])
 for words, (code, body) in (
     ("not an image", infer(b"hello")),
     ("another size", infer(png(np.zeros((1, 32, 32))))),
-    ("no time at all", infer(image, X_Request_Timeout="0.000001")),
+    ("no time at all", infer(png(digits.clean[0]), X_Request_Timeout="0.000001")),
     ("a gigabyte is announced", ask("/v2/models/digits/infer", b"", Content_Length="1000000000")),
     ("a client unloads the model", ask("/v2/repository/models/digits/unload", b"")),
 ):
