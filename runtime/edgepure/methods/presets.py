@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from ..validation import Entry, first_fault
 from .registry import AnyMethod
 from .ssni import SsniSpec
+from .tiles import TileSpec
 
 
 class MaskSpec(Entry):
@@ -77,12 +78,13 @@ class VoteSpec(Entry):
 
 
 class Preset(Entry):
-    """Method, mask, SSNI and votes."""
+    """Method, mask, SSNI and votes; and how frames of another size than the network's are cut."""
 
     method: AnyMethod
     mask: MaskSpec | None = None
     ssni: SsniSpec | None = None
     votes: VoteSpec = VoteSpec()
+    tiles: TileSpec = TileSpec()
     description: str = ""
 
     @model_validator(mode="after")

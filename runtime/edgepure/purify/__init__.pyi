@@ -1,3 +1,4 @@
+from .frames import FrameResult as FrameResult
 from .inflight import InFlight as InFlight
 from .inflight import Job as Job
 from .monitor import Monitor as Monitor
@@ -10,3 +11,4 @@ from .results import Result as Result
 from .results import Results as Results
 from .scores import Score as Score
 from .service import Service as Service
+from .track import Track as Track

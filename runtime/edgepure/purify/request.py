@@ -22,6 +22,7 @@ from .inflight import Counters, InFlight, Job
 from .monitor import Monitor, reference_of
 from .results import Result, Results, decide
 from .submissions import Status, Submission
+from .track import Measured, Track
 
 
 class Tag(NamedTuple):
@@ -48,6 +49,7 @@ class ImageState:
     seconds: float = 0.0
     asked: int = 0
     ballot: Ballot | None = None
+    held: bool = False
     purified: dict[int, Float32] = field(default_factory=dict)
     logits: dict[int, Float32] = field(default_factory=dict)
 
@@ -64,6 +66,7 @@ class Request:
         on_progress: called after each image.
         monitor: counts and flags.
         submissions: who waits for the result of each image; empty: the caller, for all of them.
+        track: of a request of one image: holds what was measured of it for those after it.
     """
 
     def __init__(
@@ -77,7 +80,10 @@ class Request:
         on_progress: Progress | None = None,
         monitor: Monitor | None = None,
         submissions: Sequence[Submission] = (),
+        track: Track | None = None,
     ) -> None:
+        if track is not None and len(images) != 1:
+            raise ConfigError(f"a track holds one image at a time, got {len(images)}", code="E-track-option")
         check_images(images, graphs.image_shape)
         if monitor is not None and not isinstance(monitor, Monitor):
             raise ConfigError(f"monitor is {monitor!r:.80}, expected a Monitor", code="E-config-type")
@@ -97,7 +103,7 @@ class Request:
         self._state: dict[int, ImageState] = {}
         self._to_classify: list[tuple[int, int]] = []
         self._results: dict[int, Result] = {}
-        self._monitor, self._submissions = monitor, submissions
+        self._monitor, self._submissions, self._track = monitor, submissions, track
         extra = monitor.probe if monitor is not None and preset.ssni is None else None
         spec = preset.ssni.probe if preset.ssni is not None else extra
         self._probe = None if spec is None else graphs.planner.rows(spec)
@@ -119,9 +125,10 @@ class Request:
         """Jobs in the order of the images; masks are computed for a chunk of images at a time."""
         for start in range(0, len(self._images), self._chunk):
             chunk = self._images[start : start + self._chunk]
-            masks: Float32 | None = None
+            known = None if self._track is None else self._track.holds(chunk[0], self._preset)
+            masks = None if known is None or known.mask is None else known.mask[None]
             plain: NDArray[np.int64] | None = None
-            if self._preset.mask is not None:
+            if self._preset.mask is not None and masks is None:
                 seen = self._graphs.attention(chunk, self._preset.mask)
                 masks, plain = seen["mask"], seen["logits"].argmax(axis=1)
             for offset, image in enumerate(chunk):
@@ -133,7 +140,16 @@ class Request:
                     state.plain_label = int(plain[offset])
                 state.started = perf_counter()
                 self._state[index] = state
-                if self._probe is None:
+                if known is not None:
+                    state.held = True
+                    if known.score_norms is not None:
+                        (state.score_norm,), state.p_value, state.flagged = (
+                            known.score_norms,
+                            known.p_value,
+                            known.flagged,
+                        )
+                    yield from self._votes(index, self._graphs.planner.plan(self._preset, state.score_norm))
+                elif self._probe is None:
                     yield from self._votes(index, self._graphs.planner.plan(self._preset))
                 else:
                     state.unet_calls = self._probe.unet_calls
@@ -261,7 +277,12 @@ class Request:
             seconds=perf_counter() - state.started,
             image=state.purified[0],
             abstained=state.ballot is not None and state.ballot.settled is None,
+            held=state.held,
         )
+        if self._track is not None and not state.held:
+            norms = None if state.score_norm is None else (state.score_norm,)
+            found = Measured(state.mask, norms, state.p_value, state.flagged)
+            self._track.keep(self._images[index], self._preset, found)
         del self._state[index]
         if self._progress is not None:
             done, count = len(self._results), len(self._images)

@@ -29,6 +29,7 @@ class Result:
             a score norm, or if its probe was not calibrated. Small means off-distribution: an alarm, not a proof.
         flagged: the monitor's answer; None without a monitor.
         abstained: True if sequential votes did not settle the answer: then the label is only the one with most votes.
+        held: score norm, p-value, flag and mask are those of an earlier frame of the track.
         mask: ``[H, W]`` bool, True where the strong noise went; None for methods without a mask.
         mask_area: share of pixels inside the mask; None likewise.
         unet_calls: UNet calls that this decision took, probes and votes included.
@@ -52,6 +53,7 @@ class Result:
     flagged: bool | None = None
     mask: NDArray[np.bool_] | None = field(default=None, repr=False)
     abstained: bool = False
+    held: bool = False
 
     @property
     def mask_area(self) -> float | None:
@@ -74,6 +76,7 @@ class Result:
             "flagged": self.flagged,
             "mask_area": self.mask_area,
             "abstained": self.abstained,
+            "held": self.held,
             "unet_calls": self.unet_calls,
             "seconds": round(self.seconds, 6),
         }
