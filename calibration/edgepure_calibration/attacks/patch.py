@@ -93,6 +93,6 @@ class PatchAttack(GradientAttack):
             norm=None,
             eps=None,
             step_size=f"step {patch.step:.3g}",
-            bounded=f"a square of {side} x {side} pixels of {height} x {width}, at a place drawn for each image; inside "
-            "anything in [0, 1], outside nothing",
+            bounded=f"a square of {side} x {side} pixels of {height} x {width}, at a place drawn for each image; "
+            "inside anything in [0, 1], outside nothing",
         )
