@@ -174,7 +174,7 @@ class Manifest(Entry):
                 found = "is listed" if graph in self.graphs else "is missing"
                 raise ValueError(f"graph {graph!r} {found}, but {reason}")
         for name, preset in self.presets.items():
-            if preset.mask is not None and "mask" not in self.graphs:
+            if preset.mask is not None and preset.mask.source == "attention" and "mask" not in self.graphs:
                 raise ValueError(f"preset {name!r} has a mask, but the bundle has no mask graph")
         for graph, entry in self.graphs.items():
             self._check_graph(graph, entry)

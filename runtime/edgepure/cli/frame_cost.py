@@ -64,6 +64,5 @@ def frame_cost(text: str, image: tuple[int, int, int], planner: Planner, preset:
             code="E-frame-option",
         )
     down, across = Tiling((height, width), image[1:], preset.tiles.overlap).grid
-    probe = planner.probe(preset)
-    calls = planner.plan(preset).unet_calls + (probe.unet_calls if probe is not None else 0)
+    calls = planner.before(preset) + planner.plan(preset).unet_calls
     return FrameCost(width, height, image[2], image[1], across, down, across * down * calls)

@@ -180,8 +180,7 @@ def _certificate(planner: Planner, preset: Preset) -> tuple[float | None, str | 
 
 
 def _cost(planner: Planner, preset: Preset, plan: Plan) -> dict[str, int]:
-    probe = planner.probe(preset)
-    probes = probe.unet_calls if probe is not None else 0
+    probes = planner.before(preset)
     votes = preset.votes.count
     return {"rows": plan.unet_calls, "votes": votes, "probes": probes, "unet_calls": votes * plan.unet_calls + probes}
 

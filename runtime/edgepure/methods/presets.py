@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from ..errors import ConfigError
 from ..validation import Entry, first_fault
 from .registry import AnyMethod
+from .restore import RestoreSpec
 from .ssni import SsniSpec
 from .tiles import TileSpec
 
@@ -18,11 +19,16 @@ class MaskSpec(Entry):
 
     ``minmax`` (authors' code): per-image min-max, maximum over blocks. ``softmax`` (paper): spatial softmax per block,
     union of the blocks. Give ``threshold`` (tau, in [0, 1]) or ``area`` (the fraction of pixels to attend), not both.
+
+    The source ``residual`` looks for patches: where the image differs from what comes back of it (`RestoreSpec`). Then
+    ``threshold`` is that difference, in [0, 1], and the rule does not matter.
     """
 
+    source: Literal["attention", "residual"] = "attention"
     rule: Literal["minmax", "softmax"] = "minmax"
     threshold: float | None = Field(None, ge=0.0, le=1.0, description="tau")
     area: float | None = Field(None, gt=0.0, le=1.0)
+    residual: RestoreSpec = RestoreSpec()
 
     @model_validator(mode="after")
     def _one_of(self) -> MaskSpec:

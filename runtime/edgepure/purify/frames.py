@@ -15,8 +15,9 @@ from ..images.frames import fitted, resized
 from ..images.spec import ImageSpec
 from ..images.tiles import Tiling
 from ..methods.presets import MaskSpec, Preset
+from ..methods.restore import MASK_VOTE, residual_map, residual_mask
 from ..rows.cut_noise import cut_noise
-from ..rows.noise import NoiseSource
+from ..rows.noise import NoiseSource, RowNoise
 from ..rows.plan import Plan
 from ..types import Float32, Progress
 from .graphs import OpenGraphs
@@ -192,6 +193,8 @@ class FrameRequest:
         spec = self._preset.mask
         if self._given is not None or spec is None:
             return None
+        if spec.source == "residual":
+            return residual_mask(self._residuals(spec), spec.threshold, spec.area)
         if self._preset.tiles.mask == "frame":
             c, h, w = self._graphs.image_shape
             small = resized(self._frame, ImageSpec(channels=c, height=h, width=w))
@@ -201,14 +204,40 @@ class FrameRequest:
         mask = np.zeros((1, *self._shape[1:]), np.float32)
         for first in range(0, len(self._tiling), self._graphs.slots):
             some = range(first, min(first + self._graphs.slots, len(self._tiling)))
-            found = self._tile_masks(np.stack([self._tiling.cut(self._frame, i) for i in some]), spec)
-            for tile, one in zip(some, found, strict=True):
+            found = self._graphs.attention(np.stack([self._tiling.cut(self._frame, i) for i in some]), spec)
+            for tile, one in zip(some, found["mask"], strict=True):
                 under = self._tiling.cut(mask, tile)
                 np.maximum(under, one, out=under)
         return mask
 
-    def _tile_masks(self, tiles: Float32, spec: MaskSpec) -> Float32:
-        return self._graphs.attention(tiles, spec)["mask"]
+    def _residuals(self, spec: MaskSpec) -> Float32:
+        """How far the frame is from what comes back of its tiles: their maps, blended by the windows."""
+        plan, found = self._graphs.planner.rows(spec.residual), np.zeros((1, *self._shape[1:]), np.float32)
+        noise = self._noise.for_image(plan, self._image, MASK_VOTE, None, self._shape, probe=True)
+
+        def done(job: Job, x: Float32) -> None:
+            maps[job.tag] = residual_map(x, job.ref, spec.residual.window)
+            while (tile := len(added)) in maps:  # in the order of the tiles, as rows are blended
+                self._tiling.cut(found, tile)[...] += self._tiling.window(tile) * maps.pop(tile)
+                added.append(tile)
+
+        maps: dict[int, Float32] = {}
+        added: list[int] = []
+        self._measure(plan, noise, done)
+        return found
+
+    def _measure(self, plan: Plan, noise: RowNoise, done: Callable[[Job, Float32], None]) -> None:
+        """Run the rows of a measurement on every tile, each for itself."""
+
+        def jobs() -> Iterator[Job]:
+            for tile in range(len(self._tiling)):
+                under = cut_noise(noise, self._shape, self._tiling.place(tile), self._tiling.tile)
+                yield Job(plan, under, 2.0 * self._tiling.cut(self._frame, tile) - 1.0, tag=tile)
+
+        inflight = InFlight(self._stepper)
+        inflight.run(jobs(), done)
+        self.counters.rows += inflight.counters.rows
+        self.counters.ticks += inflight.counters.ticks
 
     def _checked(self, mask: NDArray[Any], frame: Float32, pad: Pad) -> Float32:
         array = np.asarray(mask)
@@ -231,20 +260,12 @@ class FrameRequest:
         noise = self._noise.for_image(probe, self._image, 0, None, self._shape, probe=True)
         norms, shares = np.zeros(len(self._tiling)), np.zeros(len(self._tiling))
 
-        def jobs() -> Iterator[Job]:
-            for tile in range(len(self._tiling)):
-                under = cut_noise(noise, self._shape, self._tiling.place(tile), self._tiling.tile)
-                yield Job(probe, under, 2.0 * self._tiling.cut(self._frame, tile) - 1.0, tag=tile)
-
         def done(job: Job, x: Float32) -> None:
             square = x.astype(np.float64) ** 2
             norms[job.tag] = np.sqrt(square.sum())
             shares[job.tag] = (square * self._tiling.window(job.tag)).sum()
 
-        inflight = InFlight(self._stepper)
-        inflight.run(jobs(), done)
-        self.counters.rows += inflight.counters.rows
-        self.counters.ticks += inflight.counters.ticks
+        self._measure(probe, noise, done)
         if self._preset.tiles.score_norm == "tile":
             return tuple(norms.tolist())
         pixels = self._shape[1] * self._shape[2] / (self._tiling.tile[0] * self._tiling.tile[1])

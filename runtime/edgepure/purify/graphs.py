@@ -185,6 +185,11 @@ class OpenGraphs:
             ConfigError: the bundle has no mask graph.
             ImageError: the batch has another shape or dtype.
         """
+        if mask.source != "attention":
+            raise ConfigError(
+                f"the mask is of the source {mask.source!r}, which needs no attention; see `residual_masks`",
+                code="E-mask-source",
+            )
         if "mask" not in self.bundle.manifest.graphs:
             raise ConfigError(
                 "this bundle has no mask graph; export the classifier with blocks to tap", code="E-config-graph"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
 from ..methods.presets import Preset
+from ..methods.restore import MASK_VOTE, residual_map, residual_mask
 from ..rows.noise import NoiseSource
 from ..rows.plan import Plan
 from ..types import Float32, Progress
@@ -24,9 +25,12 @@ from .results import Result, Results, decide
 from .submissions import Status, Submission
 from .track import Measured, Track
 
+#: Jobs that measure an image before its votes.
+PROBE, RESTORATION = -1, -2
+
 
 class Tag(NamedTuple):
-    """Whose job it is: vote ``vote`` of an image of a request; -1 is the probe."""
+    """Whose job it is: vote ``vote`` of an image of a request; `PROBE`, or `RESTORATION` of its mask."""
 
     request: Request
     image: int
@@ -107,6 +111,7 @@ class Request:
         extra = monitor.probe if monitor is not None and preset.ssni is None else None
         spec = preset.ssni.probe if preset.ssni is not None else extra
         self._probe = None if spec is None else graphs.planner.rows(spec)
+        self._restoration = graphs.planner.restoration(preset)
         self._monitor_calls = 0 if extra is None else extra.unet_calls
         calibration = graphs.bundle.manifest.calibration
         self._reference = None if spec is None else reference_of(calibration, spec, graphs.precision)
@@ -128,7 +133,7 @@ class Request:
             known = None if self._track is None else self._track.holds(chunk[0], self._preset)
             masks = None if known is None or known.mask is None else known.mask[None]
             plain: NDArray[np.int64] | None = None
-            if self._preset.mask is not None and masks is None:
+            if self._preset.mask is not None and self._preset.mask.source == "attention" and masks is None:
                 seen = self._graphs.attention(chunk, self._preset.mask)
                 masks, plain = seen["mask"], seen["logits"].argmax(axis=1)
             for offset, image in enumerate(chunk):
@@ -141,22 +146,33 @@ class Request:
                 state.started = perf_counter()
                 self._state[index] = state
                 if known is not None:
-                    state.held = True
-                    if known.score_norms is not None:
-                        (state.score_norm,), state.p_value, state.flagged = (
-                            known.score_norms,
-                            known.p_value,
-                            known.flagged,
-                        )
-                    yield from self._votes(index, self._graphs.planner.plan(self._preset, state.score_norm))
-                elif self._probe is None:
-                    yield from self._votes(index, self._graphs.planner.plan(self._preset))
+                    yield from self._held(index, known)
+                elif self._restoration is not None and state.mask is None:
+                    yield self._measuring(index, self._restoration, RESTORATION)
                 else:
-                    state.unet_calls = self._probe.unet_calls
-                    noise = self._sources[index].for_image(
-                        self._probe, self._ids[index], 0, None, self._graphs.image_shape, probe=True
-                    )
-                    yield Job(self._probe, noise, state.ref, None, tag=Tag(self, index, -1))
+                    yield from self._levelled(index)
+
+    def _held(self, index: int, known: Measured) -> Iterator[Job]:
+        """What follows where an earlier frame was measured."""
+        state = self._state[index]
+        state.held, state.p_value, state.flagged = True, known.p_value, known.flagged
+        if known.score_norms is not None:
+            (state.score_norm,) = known.score_norms
+        yield from self._votes(index, self._graphs.planner.plan(self._preset, state.score_norm))
+
+    def _levelled(self, index: int) -> Iterator[Job]:
+        """What follows once the mask is known: the probe, or the votes at once."""
+        if self._probe is None:
+            yield from self._votes(index, self._graphs.planner.plan(self._preset))
+        else:
+            yield self._measuring(index, self._probe, PROBE)
+
+    def _measuring(self, index: int, plan: Plan, what: int) -> Job:
+        """A job that comes before the votes, with noise that no vote has."""
+        state, vote = self._state[index], MASK_VOTE if what == RESTORATION else 0
+        state.unet_calls += plan.unet_calls
+        noise = self._sources[index].for_image(plan, self._ids[index], vote, None, self._graphs.image_shape, probe=True)
+        return Job(plan, noise, state.ref, None, tag=Tag(self, index, what))
 
     def _votes(self, index: int, plan: Plan) -> Iterator[Job]:
         state = self._state[index]
@@ -176,12 +192,18 @@ class Request:
             yield Job(plan, noise, state.ref, state.mask, tag=Tag(self, index, vote))
 
     def done(self, job: Job, x: Float32) -> Iterator[Job] | None:
-        """Take the result of a job; after a probe, the jobs that follow from it."""
+        """Take the result of a job; after a measurement, the jobs that follow from it."""
         _, index, vote = job.tag
         if self._over(index):
             return None
         state = self._state[index]
-        if vote < 0:
+        if vote == RESTORATION:
+            spec = self._preset.mask
+            assert spec is not None
+            found = residual_map(x, state.ref, spec.residual.window)
+            state.mask = residual_mask(found, spec.threshold, spec.area)
+            return self._levelled(index)
+        if vote == PROBE:
             state.score_norm = float(np.linalg.norm(x.astype(np.float64)))
             if self._reference is not None:
                 state.p_value = self._reference.p_value(state.score_norm)
