@@ -37,20 +37,24 @@ class ClassifierModule(nn.Module):
 
 @dataclass(frozen=True)
 class Part:
-    """One graph to export."""
+    """One graph to export. ``multiple``: of images of any size, whose sides are multiples of it."""
 
     name: GraphName
     module: nn.Module
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    multiple: int | None = None
 
     def select(self, case: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs of a case in the order of the module's arguments."""
         return {key: case[key] for key in self.inputs}
 
 
-def bundle_parts(classifier: nn.Module, unet: nn.Module, mask: MaskModule | None, learned: bool) -> list[Part]:
-    """The graphs of a bundle. A network with a learned variance has both step graphs."""
+def bundle_parts(
+    classifier: nn.Module, unet: nn.Module, mask: MaskModule | None, learned: bool, multiple: int | None = None
+) -> list[Part]:
+    """The graphs of a bundle. A network with a learned variance has both step graphs; with ``multiple`` there is one
+    more, for images of any size whose sides are multiples of it."""
     state = ("x", "ref", "noise", "mask", "coeffs")
     parts = [Part("classifier", ClassifierModule(classifier), ("image",), ("logits",))]
     if mask is not None:
@@ -59,6 +63,8 @@ def bundle_parts(classifier: nn.Module, unet: nn.Module, mask: MaskModule | None
     parts.append(Part("step", StepModule(unet), state, ("x_next",)))
     if learned:
         parts.append(Part("step_learned", LearnedStepModule(unet), (*state, "noise_out"), ("x_next",)))
+    if multiple is not None:
+        parts.append(Part("step_any", StepModule(unet), state, ("x_next",), multiple))
     parts.append(Part("unet", UnetModule(unet), ("x", "t"), ("epsilon",)))
     return parts
 
@@ -77,7 +83,8 @@ def export_parts(
     with WeightsPool(folder) as pool:
         for done, part in enumerate(parts):
             report(0.02 + 0.68 * done / len(parts), f"exporting {part.name}")
-            graph = export_graph(part.name, part.module, part.select(cases.of(part.name)[0]), part.outputs, opset=opset)
+            example = part.select(cases.of(part.name)[0])
+            graph = export_graph(part.name, part.module, example, part.outputs, opset=opset, multiple=part.multiple)
             graphs[part.name] = _in_order(graph, image, classes)
             pool.save(graph.model, f"{part.name}.onnx")
     return graphs

@@ -93,12 +93,15 @@ def torch_executor(manifest: Manifest, classifier: nn.Module, unet: nn.Module) -
             reference = TorchReference(
                 unet, schedule=schedule, classifier=classifier, mask_module=mask, checkpointing=False
             )
+            multiple, other = None, None
+            if manifest.any_size is not None:
+                multiple, other = manifest.any_size.multiple, manifest.any_size.checked[1]
             parts: dict[str, Part] = {
                 part.name: part
-                for part in bundle_parts(classifier, unet, mask, manifest.learned_variance)
+                for part in bundle_parts(classifier, unet, mask, manifest.learned_variance, multiple)
                 if part.name in manifest.graphs
             }
-            yield TorchExecutor(reference, parts, Cases(manifest.image, schedule, manifest.presets))
+            yield TorchExecutor(reference, parts, Cases(manifest.image, schedule, manifest.presets, other_size=other))
         finally:
             if mask is not None:
                 mask.close()

@@ -21,6 +21,7 @@ def run_frames(
     sources: Sequence[Source],
     size: Size,
     pad: Pad,
+    whole: bool,
     bgr: bool,
     on_result: Callable[[int, FrameResult], Any],
 ) -> list[Failure]:
@@ -45,6 +46,7 @@ def run_frames(
                     number=position,
                     size=size,
                     pad=pad,
+                    whole=whole,
                     order="bgr" if bgr else "rgb",
                     on_progress=update,
                 )
@@ -68,10 +70,12 @@ def parse_size(text: str | None) -> Size:
     return int(found[1]) if found[2] is None else (int(found[2]), int(found[1]))
 
 
-def check_frame_options(tile: bool, resize: object, size: str | None, pad: str) -> None:
+def check_frame_options(tile: bool, resize: object, size: str | None, pad: str, whole: bool) -> None:
     """Raise ConfigError for options that belong to the other way of treating images."""
-    if not tile and (size is not None or pad != "no"):
-        raise ConfigError("--size and --pad are for frames: give --tile, or use --resize", code="E-frame-option")
+    if not tile and (size is not None or pad != "no" or whole):
+        raise ConfigError(
+            "--size, --pad and --whole are for frames: give --tile, or use --resize", code="E-frame-option"
+        )
     if tile and resize:
         raise ConfigError(
             "--resize makes images as small as the network, and --tile keeps their size; give one of them (--tile "

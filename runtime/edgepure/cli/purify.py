@@ -52,6 +52,11 @@ def purify(
         typer.Option("--tile", help="Purify frames of any size by overlapping tiles, and write them at their own size; "
                      "--set tiles.overlap=0.5 and others say how."),
     ] = False,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="With --tile: run the network on the whole frame instead, where the bundle has a "
+                     "graph of any size."),
+    ] = False,
     size: Annotated[
         str | None,
         typer.Option(metavar="N|WxH", help="With --tile: resize frames before, to a shorter side of N pixels (their "
@@ -91,7 +96,7 @@ def purify(
     from .session import Session
     from .sources import find_sources
 
-    check_frame_options(tile, resize, size, pad)
+    check_frame_options(tile, resize, size, pad, whole)
     target_size = parse_size(size)
     sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize or tile)
     files = _targets(sources, output, mask_out)
@@ -110,7 +115,7 @@ def purify(
         written.append(entry)
 
     if tile:
-        failures = run_frames(session, sources, target_size, cast("Pad", pad), bgr, save)
+        failures = run_frames(session, sources, target_size, cast("Pad", pad), whole, bgr, save)
     else:
         failures = session.run(sources, resize, bgr, save, "purifying")
 

@@ -53,7 +53,7 @@ def resized(frame: Float32, spec: ImageSpec) -> Float32:
 def fitted(
     frame: Float32, least: tuple[int, int], pad: Literal["no", "reflect", "black"]
 ) -> tuple[Float32, tuple[slice, slice, slice]]:
-    """A frame ``[C, H, W]`` with sides of at least ``least``, and where the given one lies in it.
+    """A frame ``[C, H, W]`` with sides of at least ``least``, as the network needs, and where the given one lies in it.
 
     ``pad``: ``reflect`` mirrors the frame at its borders, ``black`` puts zeros around it, half on each side; ``no``
     refuses.
@@ -68,7 +68,7 @@ def fitted(
     missing = [max(side - have, 0) for side, have in zip(least, (height, width), strict=True)]
     if any(missing) and pad == "no":
         raise ImageError(
-            f"the frame is {width} x {height} pixels (width x height), and the network sees {least[1]} x {least[0]}; "
+            f"the frame is {width} x {height} pixels (width x height), and the network takes {least[1]} x {least[0]}; "
             "pad it (pad='reflect', --pad reflect), resize it (size=..., --size), or use `classify`, which resizes",
             code="E-frame-size",
         )

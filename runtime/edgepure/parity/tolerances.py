@@ -38,6 +38,7 @@ GRAPHS: dict[str, dict[str, Tolerance]] = {
         "mask": network.times(2.0),
         "step": network,
         "step_learned": network,
+        "step_any": network,
         "unet": network,
     }
     for precision, network in {"fp32": _FP32, "fp16": _FP16, "bf16": _BF16, "int8": _INT8, "fp8": _FP8}.items()

@@ -94,6 +94,8 @@ class FrameRequest:
         noise: of which the frame is image ``image``.
         mask: ``[H, W]``, the caller's in place of the preset's.
         pad: what is done with a side that is shorter than the network's.
+        whole: do without tiles, by the graph that takes any size; masks of the classifier are those of tiles all the
+            same. Sides that are no multiple of what it takes are padded, too.
         on_progress: called after each call.
         track: holds what was measured of a frame for those after it.
 
@@ -112,17 +114,24 @@ class FrameRequest:
         image: int = 0,
         mask: NDArray[Any] | None = None,
         pad: Pad = "no",
+        whole: bool = False,
         on_progress: Progress | None = None,
         track: Track | None = None,
     ) -> None:
         self._graphs, self._preset, self._noise, self._image = graphs, preset, noise, image
         self._progress, self._track = on_progress, track
-        height, width = graphs.image_shape[1:]
-        self._frame, self._inner = fitted(frame, (height, width), pad)
+        tile, sides = graphs.image_shape[1:], frame.shape[1:]
+        entry = graphs.bundle.manifest.any_size
+        multiple = entry.multiple if whole and entry is not None else 1
+        least = [max(side, -(-n // multiple) * multiple) for side, n in zip(tile, sides, strict=True)]
+        self._least = (least[0], least[1])
+        self._frame, self._inner = fitted(frame, self._least, pad)
         self._shape = (self._frame.shape[0], self._frame.shape[1], self._frame.shape[2])
-        self._tiling = Tiling(self._shape[1:], (height, width), preset.tiles.overlap)
+        self._tiling = self._seen = Tiling(self._shape[1:], tile, preset.tiles.overlap)
+        if whole:  # one tile
+            self._tiling = Tiling(self._shape[1:], self._shape[1:], 0.0)
         self._given = None if mask is None else self._checked(mask, frame, pad)
-        self._stepper = graphs.stepper(graphs.step_graph(preset))
+        self._stepper = graphs.whole(self._shape[1:], preset) if whole else graphs.stepper(graphs.step_graph(preset))
         self.counters = Counters()
 
     def result(self, name: str) -> FrameResult:
@@ -202,11 +211,11 @@ class FrameRequest:
             rows, columns = (np.arange(n) * side // n for n, side in zip(self._shape[1:], (h, w), strict=True))
             return np.ascontiguousarray(seen[:, rows[:, None], columns])
         mask = np.zeros((1, *self._shape[1:]), np.float32)
-        for first in range(0, len(self._tiling), self._graphs.slots):
-            some = range(first, min(first + self._graphs.slots, len(self._tiling)))
-            found = self._graphs.attention(np.stack([self._tiling.cut(self._frame, i) for i in some]), spec)
+        for first in range(0, len(self._seen), self._graphs.slots):
+            some = range(first, min(first + self._graphs.slots, len(self._seen)))
+            found = self._graphs.attention(np.stack([self._seen.cut(self._frame, i) for i in some]), spec)
             for tile, one in zip(some, found["mask"], strict=True):
-                under = self._tiling.cut(mask, tile)
+                under = self._seen.cut(mask, tile)
                 np.maximum(under, one, out=under)
         return mask
 
@@ -248,7 +257,7 @@ class FrameRequest:
                 code="E-frame-mask",
             )
         inside = array.astype(np.float32)[None]
-        return fitted(inside, self._graphs.image_shape[1:], pad)[0]
+        return fitted(inside, self._least, pad)[0]
 
     # ---- noise levels -------------------------------------------------------------------------------------------
 
@@ -266,9 +275,9 @@ class FrameRequest:
             shares[job.tag] = (square * self._tiling.window(job.tag)).sum()
 
         self._measure(probe, noise, done)
-        if self._preset.tiles.score_norm == "tile":
+        if self._preset.tiles.score_norm == "tile" and self._tiling is self._seen:
             return tuple(norms.tolist())
-        pixels = self._shape[1] * self._shape[2] / (self._tiling.tile[0] * self._tiling.tile[1])
+        pixels = self._shape[1] * self._shape[2] / (self._seen.tile[0] * self._seen.tile[1])
         return (float(np.sqrt(shares.sum() / pixels)),)
 
     def _parts(self, norms: tuple[float, ...] | None) -> list[Part]:

@@ -250,6 +250,7 @@ class Purifier:
         number: int = 0,
         size: Size = None,
         pad: Pad = "no",
+        whole: bool = False,
         order: Order = "rgb",
         track: Track | None = None,
         on_progress: Progress | None = None,
@@ -271,13 +272,16 @@ class Purifier:
                 ``(height, width)`` (it is squashed). None: it stays as it is. The result has this size.
             pad: what is done with a side that is shorter than the network's: ``no`` refuses it, ``reflect`` mirrors
                 the frame, ``black`` puts zeros around. The result is cut to the frame.
+            whole: run the network on the whole frame instead, where the bundle was exported for any size and the
+                provider can (docs/tasks.md, "Whole frames").
             order: of the colours in arrays.
             track: holds masks and noise levels of a frame for those of a video that follow it.
             on_progress: called with the share of the rows that is done, and words.
 
         Raises:
             ImageError: the frame cannot be used, or is too small.
-            ConfigError: as `classify`, or the mask does not fit the frame.
+            ConfigError: as `classify`, or the mask does not fit the frame, or the bundle has no graph for ``whole``.
+            ProviderError: the provider computes at fixed sizes, and ``whole`` was asked for.
             NotFiniteError: the model gave NaN or infinite values.
         """
         chosen = self.preset(preset)
@@ -291,6 +295,7 @@ class Purifier:
                 image=number,
                 mask=mask,
                 pad=pad,
+                whole=whole,
                 on_progress=on_progress,
                 track=track,
             )
