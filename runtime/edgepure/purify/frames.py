@@ -138,10 +138,11 @@ class FrameRequest:
         """Run it, and wait for it."""
         self._graphs.check_files()
         start, inner = perf_counter(), self._inner
-        known = None if self._track is None else self._track.holds(self._frame, self._preset)
+        way = self._preset, self._tiling.grid
+        known = None if self._track is None else self._track.holds(self._frame, way)
         found = Measured(self._mask(), self._score_norms()) if known is None else known
         if self._track is not None and known is None:
-            self._track.keep(self._frame, self._preset, found)
+            self._track.keep(self._frame, way, found)
         mask, norms = found.mask if self._given is None else self._given, found.score_norms
         parts = self._parts(norms)
         tiles = len(self._tiling)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..methods.presets import Preset
 from ..types import Float32
 
 #: Two frames are compared by the means of so many cells below and beside each other.
@@ -59,27 +58,30 @@ class Track:
             raise ConfigError(f"change is {change!r:.40}, expected a number from 0 to 1", code="E-track-option")
         self.every, self.change = every, float(change)
         self.measured = self.held = 0
-        self._kept: tuple[Preset, tuple[int, ...], NDArray[np.float64], Measured] | None = None
+        self._kept: tuple[object, tuple[int, ...], NDArray[np.float64], Measured] | None = None
         self._age = 0
 
     def reset(self) -> None:
         """Measure the next frame: a cut, another camera, another object."""
         self._kept = None
 
-    def holds(self, frame: Float32, preset: Preset) -> Measured | None:
-        """What is held for a frame ``[C, H, W]`` in [0, 1]; None: it has to be measured."""
+    def holds(self, frame: Float32, way: object) -> Measured | None:
+        """What is held for a frame ``[C, H, W]`` in [0, 1]; None: it has to be measured.
+
+        ``way``: how it is measured, the preset first of all; what was measured in another way does not hold.
+        """
         if self._kept is None or self._age >= self.every:
             return None
         known, shape, cells, found = self._kept
-        if known != preset or shape != frame.shape or np.abs(_cells(frame) - cells).max() > self.change:
+        if known != way or shape != frame.shape or np.abs(_cells(frame) - cells).max() > self.change:
             return None
         self._age += 1
         self.held += 1
         return found
 
-    def keep(self, frame: Float32, preset: Preset, found: Measured) -> None:
+    def keep(self, frame: Float32, way: object, found: Measured) -> None:
         """Hold what was measured of a frame."""
-        self._kept, self._age = (preset, frame.shape, _cells(frame), found), 1
+        self._kept, self._age = (way, frame.shape, _cells(frame), found), 1
         self.measured += 1
 
 
