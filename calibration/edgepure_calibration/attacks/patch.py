@@ -53,9 +53,10 @@ class Patch:
         inside = []
         for share, size in zip(drawn, (height, width), strict=True):
             first = (share * (size - side + 1)).long()
-            places = torch.arange(size)
-            inside.append((places >= first) & (places < first + side))
-        return (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(images)
+            at = torch.arange(size)
+            inside.append((at >= first) & (at < first + side))
+        places: Tensor = (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(images)
+        return places
 
     def __call__(
         self, logits: Logits, images: Tensor, labels: Tensor, on_step: Callable[[int], None] | None = None

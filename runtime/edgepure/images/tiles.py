@@ -72,7 +72,8 @@ class Tiling:
     def window(self, index: int) -> Float32:
         """The weights ``[h, w]`` of a tile; those of all tiles add up to 1 at every pixel of the frame."""
         row, column = divmod(index, self.grid[1])
-        return self._windows[0][row][:, None] * self._windows[1][column]
+        found: Float32 = self._windows[0][row][:, None] * self._windows[1][column]
+        return found
 
 
 def _starts(frame: int, tile: int, overlap: float) -> tuple[int, ...]:

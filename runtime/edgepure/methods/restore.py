@@ -21,7 +21,6 @@ from ..rows.builder import RowBuilder
 from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
 from ..types import Float32
-from . import steps
 from .spec import MethodSpec
 
 #: The vote whose noise the restorations of a mask have, in the stream of the probes: no other purification has it.
@@ -50,8 +49,8 @@ class RestoreSpec(MethodSpec):
             schedule.check(t, "mask level")
             alpha, sigma = schedule.sqrt_alpha_bar(t), schedule.sigma(t)
             builder.diffuse_ref(alpha, sigma, t, source="probe")
-            call = {**steps.predict_x0(schedule.alpha_bar(t)), "out_x": 1.0, "out_x0": 1.0 / len(self.levels)}
-            builder.call(t, clip=1.0, stage="restore", next_level=t, **call)
+            share = 1.0 / len(self.levels)
+            builder.call(t, alpha=alpha, sigma=sigma, clip=1.0, stage="restore", next_level=t, out_x=1.0, out_x0=share)
         return builder.finish(start="zeros", levels={"restorations": float(len(self.levels))})
 
 
@@ -80,9 +79,9 @@ def residual_mask(found: Float32, threshold: float | None, area: float | None) -
     ties included."""
     if area is None:
         assert threshold is not None
-        return (found >= np.float32(threshold)).astype(np.float32)
+        return np.asarray(found >= np.float32(threshold), np.float32)
     count = int(found.size * area)
     if count < 1:
         return np.zeros_like(found)
     cut = np.partition(found.ravel(), found.size - count)[found.size - count]
-    return (found >= cut).astype(np.float32)
+    return np.asarray(found >= cut, np.float32)

@@ -206,7 +206,8 @@ class StreamNoise:
     def at(self, index: int, blocks: UInt64, stream: Stream | None = None) -> Float32:
         """Noise of row ``index`` at some blocks of four elements, flat; ``stream``: OUT, or CLOSING with row 0."""
         chosen = self._stream if stream is None else stream
-        return normals_at(self._seed, self._image, chosen, self._vote, (self._high | index,), blocks)[0]
+        found: Float32 = normals_at(self._seed, self._image, chosen, self._vote, (self._high | index,), blocks)[0]
+        return found
 
 
 def _place(seed: int, image: int, vote: int, probe: bool) -> tuple[int, int, int, int]:
