@@ -13,6 +13,7 @@ from edgepure.engines.base import Stepper
 from edgepure.methods.presets import Preset
 from edgepure.purify.inflight import run_images
 from edgepure.purify.purifier import Purifier
+from edgepure.purify.residual import residual_masks
 from edgepure.rows.noise import RowNoise, SeededNoise
 from edgepure.rows.plan import Plan
 from edgepure.types import Float32
@@ -103,7 +104,7 @@ def masks_of(purifier: Purifier, preset: Preset, images: Float32, seed: int) -> 
     if preset.mask is None:
         return None
     if preset.mask.source == "residual":
-        return purifier.residual_masks(images, preset.mask, seed)
+        return residual_masks(purifier, images, preset.mask, seed)
     size = purifier.slots
     return np.concatenate(
         [purifier.attention(images[i : i + size], preset.mask)["mask"] for i in range(0, len(images), size)]

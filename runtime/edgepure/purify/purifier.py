@@ -18,7 +18,6 @@ from ..images.frames import Size, load_frame
 from ..images.load import Order, Resize, check_options, load_images
 from ..methods import EpsSpec
 from ..methods.presets import MaskSpec, Preset, VoteSpec
-from ..methods.restore import MASK_VOTE, residual_map, residual_mask
 from ..rows.noise import NoiseSource, noise_source
 from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
@@ -26,7 +25,7 @@ from ..types import Float32, Progress
 from .certify import Certificate, Certifier, CertifySettings
 from .frames import FrameRequest, FrameResult, Pad
 from .graphs import OpenGraphs, Opens, open_from_bundle
-from .inflight import Counters, InFlight, Job, run_images
+from .inflight import Counters, run_images
 from .monitor import Monitor
 from .request import Request, check_images
 from .results import Failure, Result, Results
@@ -375,42 +374,6 @@ class Purifier:
             ImageError: the batch has another shape or dtype.
         """
         return self.graphs.attention(images, mask)
-
-    def residual_masks(
-        self,
-        images: Float32,
-        mask: MaskSpec,
-        noise: NoiseSource | int | None = None,
-        *,
-        ids: Sequence[int] | None = None,
-    ) -> Float32:
-        """Masks ``[B, 1, H, W]`` (0 or 1) of the source ``residual``, of images ``[B, C, H, W]`` float32 in [0, 1].
-
-        ``ids``: which images of the noise stream they are; None: 0, 1, 2, ...
-
-        Raises:
-            ConfigError: the mask is of another source, or its levels do not fit the schedule.
-            ImageError: the batch has another shape or dtype.
-        """
-        if mask.source != "residual":
-            raise ConfigError(f"the mask is of the source {mask.source!r}, expected 'residual'", code="E-mask-source")
-        check_images(images, self.image_shape)
-        plan, source = self.planner.rows(mask.residual), noise_source(noise)
-        masks = np.zeros((len(images), 1, *self.image_shape[1:]), np.float32)
-
-        def jobs() -> Iterator[Job]:
-            for i, image in enumerate(images):
-                number = i if ids is None else ids[i]
-                own = source.for_image(plan, number, MASK_VOTE, None, self.image_shape, probe=True)
-                yield Job(plan, own, 2.0 * image - 1.0, tag=i)
-
-        def done(job: Job, x: Float32) -> None:
-            found = residual_map(x, job.ref, mask.residual.window)
-            masks[job.tag] = residual_mask(found, mask.threshold, mask.area)
-
-        with self.turns.alone():
-            InFlight(self.stepper("step")).run(jobs(), done)
-        return masks
 
     def score_norms(
         self,

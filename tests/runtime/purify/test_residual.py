@@ -15,6 +15,7 @@ from tiny_bundle import epsilon, images
 import edgepure
 from edgepure import MaskSpec, Preset, Purifier, Track
 from edgepure.methods.restore import MASK_VOTE, RestoreSpec, residual_map, residual_mask
+from edgepure.purify.residual import residual_masks
 from edgepure.rows.noise import SeededNoise
 from edgepure.types import Float32
 
@@ -60,7 +61,7 @@ def by_hand(purifier: Purifier, image: Float32, number: int, seed: int) -> Float
 def test_the_mask_is_what_the_formulas_say(purifier: Purifier) -> None:
     data = images(3)
     found = purifier.run(data, RESIDUAL, noise=7)
-    apart = purifier.residual_masks(data, SPEC, 7)
+    apart = residual_masks(purifier, data, SPEC, 7)
     for i, result in enumerate(found):
         means = by_hand(purifier, data[i], i, 7)
         wanted = means >= np.sort(means.ravel())[-math.floor(256 * 0.2)]
@@ -118,7 +119,7 @@ def patched(kind: str) -> tuple[Float32, np.ndarray]:
 def test_a_pasted_patch_is_found_on_digits(digits: Purifier, kind: str) -> None:
     """A tenth of the pixels are inside the mask; most of the patch is, and far more of it than of the rest."""
     data, truth = patched(kind)
-    masks = digits.residual_masks(data, MaskSpec(source="residual", area=0.1), 3)[:, 0] > 0.5
+    masks = residual_masks(digits, data, MaskSpec(source="residual", area=0.1), 3)[:, 0] > 0.5
     found = np.array([mask[place].mean() for mask, place in zip(masks, truth, strict=True)])
     elsewhere = np.array([mask[~place].mean() for mask, place in zip(masks, truth, strict=True)])
     assert found.mean() > 0.6
@@ -128,9 +129,9 @@ def test_a_pasted_patch_is_found_on_digits(digits: Purifier, kind: str) -> None:
 
 def test_a_threshold_leaves_clean_digits_alone(digits: Purifier) -> None:
     spec = MaskSpec(source="residual", threshold=0.25)
-    clean = digits.residual_masks(edgepure.demo_images().clean[:60], spec, 3)
+    clean = residual_masks(digits, edgepure.demo_images().clean[:60], spec, 3)
     attacked, truth = patched("chequered")
-    found = digits.residual_masks(attacked, spec, 3)[:, 0] > 0.5
+    found = residual_masks(digits, attacked, spec, 3)[:, 0] > 0.5
     assert clean.mean() < 0.02 < 0.3 < np.mean([m[t].mean() for m, t in zip(found, truth, strict=True)])
 
 
@@ -165,8 +166,8 @@ def test_what_cannot_be_is_refused(purifier: Purifier) -> None:
             Preset.parse({**RESIDUAL, "mask": {"source": "residual", "area": 0.2, "residual": wrong}})
     with raises_code("E-timestep"):
         purifier.plan(RESIDUAL)
-        purifier.residual_masks(images(1), MaskSpec(source="residual", area=0.1, residual=RestoreSpec(levels=(5000,))))
+        residual_masks(purifier, images(1), MaskSpec(source="residual", area=0.1, residual=RestoreSpec(levels=(5000,))))
     with raises_code("E-mask-source"):
-        purifier.residual_masks(images(1), MaskSpec(area=0.1))
+        residual_masks(purifier, images(1), MaskSpec(area=0.1))
     with raises_code("E-mask-source"):
         purifier.attention(images(1), SPEC)
