@@ -8,7 +8,7 @@ from .graphs.attention import MaskModule as MaskModule
 from .graphs.step import LearnedStepModule as LearnedStepModule
 from .graphs.step import StepModule as StepModule
 from .graphs.step import UnetModule as UnetModule
-from .graphs.taps import Taps as Taps
+from .graphs.tap_families import Taps as Taps
 from .graphs.taps import default_taps as default_taps
 from .graphs.taps import find_taps as find_taps
 from .graphs.to_onnx import export_graph as export_graph

@@ -1,6 +1,6 @@
 from .bundle.bundle import Bundle as Bundle
-from .demo.data import demo_bundle as demo_bundle
-from .demo.data import demo_images as demo_images
+from .demo.shipped import demo_bundle as demo_bundle
+from .demo.shipped import demo_images as demo_images
 from .doctor import doctor as doctor
 from .errors import BundleError as BundleError
 from .errors import BusyError as BusyError
@@ -36,11 +36,11 @@ from .purify.results import Result as Result
 from .purify.results import Results as Results
 from .purify.service import Service as Service
 from .purify.track import Track as Track
-from .rows.noise import Replay as Replay
 from .rows.noise import SecretNoise as SecretNoise
 from .rows.noise import SeededNoise as SeededNoise
 from .rows.plan import Plan as Plan
 from .rows.plan import Row as Row
+from .rows.replay import Replay as Replay
 from .rows.schedule import NoiseSchedule as NoiseSchedule
 from .rows.schedule import ScheduleSpec as ScheduleSpec
 

@@ -22,7 +22,8 @@ from torch import nn
 import edgepure
 from edgepure.bundle.bundle import Bundle, hash_files, update_manifest
 from edgepure.bundle.manifest import SELFTEST_FILE, Manifest
-from edgepure.files.atomic import atomic_directory, write_npz
+from edgepure.files.atomic import write_npz
+from edgepure.files.folders import atomic_directory
 from edgepure.purify.purifier import load
 from edgepure.types import Progress
 from edgepure_export.bundle.recordings import record_pipelines

@@ -115,7 +115,7 @@ def make_report(run: Run, purifier: Purifier) -> DemoReport:
             f"{count or len(run.labels)} images are a look, not a measurement, and a stronger attack leaves less: "
             "docs/results/cifar10.md shows by how much."
         ],
-    )  # fmt: skip
+    )
 
 
 def _whitebox(votes: Any, count: int) -> ColumnProtocol:
@@ -140,6 +140,11 @@ def _whitebox(votes: Any, count: int) -> ColumnProtocol:
 def attack(pgd: PGD) -> dict[str, Any]:
     """An attack in a protocol's words."""
     return {
-        "attack": "PGD-EOT" if pgd.eot > 1 else "PGD", "norm": "Linf", "eps": pgd.eps, "steps": pgd.steps,
-        "step_size": pgd.step, "random_start": True, "eot": pgd.eot if pgd.eot > 1 else None,
-    }  # fmt: skip
+        "attack": "PGD-EOT" if pgd.eot > 1 else "PGD",
+        "norm": "Linf",
+        "eps": pgd.eps,
+        "steps": pgd.steps,
+        "step_size": pgd.step,
+        "random_start": True,
+        "eot": pgd.eot if pgd.eot > 1 else None,
+    }

@@ -35,16 +35,29 @@ def heterogeneous(
 ) -> dict[str, Any]:
     """Divide and Conquer with `first` and `second` steps in its stages."""
     method = {
-        "method": "heterogeneous", "t_l": T_L, "t_s": T_S, "stage1_steps": first, "stage2_steps": second,
-        "resample": resample, "U": U, "eta": 1.0, "variant": variant,
-    }  # fmt: skip
+        "method": "heterogeneous",
+        "t_l": T_L,
+        "t_s": T_S,
+        "stage1_steps": first,
+        "stage2_steps": second,
+        "resample": resample,
+        "U": U,
+        "eta": 1.0,
+        "variant": variant,
+    }
     return {"method": method, "mask": MASK}
 
 
 def equal_cost() -> dict[str, dict[str, Any]]:
     """The cheap presets: 1, 3, 6, 10 and 20 calls."""
-    gdmp = {"method": "gdmp", "respacing": "25", "purify_steps": 3, "rounds": 2, "guide_scale": 200.0,
-            "variance": "fixed_small"}  # fmt: skip
+    gdmp = {
+        "method": "gdmp",
+        "respacing": "25",
+        "purify_steps": 3,
+        "rounds": 2,
+        "guide_scale": 200.0,
+        "variance": "fixed_small",
+    }
     gnsp = {"method": "gnsp", "max_timesteps": [15, 30, 60], "num_denoising_steps": [1, 2, 3], "clip": True}
     repaint = {"method": "repaint", "respacing": "25", "t_T": 3, "jump_length": 1, "jump_n_sample": 2}
     return {

@@ -70,9 +70,29 @@ def test_the_table_of_a_bundle_with_published_values_beside(
     manifest = Bundle.open(bundle).manifest
     named = {"cifar10-diffpure-linf": manifest.presets["uniform"]}
     write_manifest(bundle, manifest.model_copy(update={"presets": {**manifest.presets, **named}}))
-    words = ["--random-images", "--bundle", bundle, "--preset", "cifar10-diffpure-linf", "--attack", "surrogate,pgd",
-             "--images", 2, "--steps", 1, "--eot", 1, "--votes", 2, "--worst", 2, "--threads", 1,
-             "--out", tmp_path / "r.json"]  # fmt: skip
+    words = [
+        "--random-images",
+        "--bundle",
+        bundle,
+        "--preset",
+        "cifar10-diffpure-linf",
+        "--attack",
+        "surrogate,pgd",
+        "--images",
+        2,
+        "--steps",
+        1,
+        "--eot",
+        1,
+        "--votes",
+        2,
+        "--worst",
+        2,
+        "--threads",
+        1,
+        "--out",
+        tmp_path / "r.json",
+    ]
     monkeypatch.setattr("sys.argv", ["evaluate", *map(str, words)])
     evaluation.main("cifar10", cifar10.read, cifar10.TEST_IMAGES, "unused")
     shown = capsys.readouterr().out
@@ -110,9 +130,15 @@ def test_a_recipe_on_small_networks(tmp_path: Path) -> None:
 
     assert edgepure_export.__all__
     report = recipe.run(
-        cifar10_export.RECIPE, classifier, f"diffusers:{folder}", tmp_path / "bundle", ["cifar10-edge-uniform-2"],
-        threads=1, image=(3, 32, 32), check_epsilon=False,
-    )  # fmt: skip
+        cifar10_export.RECIPE,
+        classifier,
+        f"diffusers:{folder}",
+        tmp_path / "bundle",
+        ["cifar10-edge-uniform-2"],
+        threads=1,
+        image=(3, 32, 32),
+        check_epsilon=False,
+    )
     assert report["verified"]
     assert report["peak_memory_gib"] > 0.1
     assert max(report["largest_difference_to_pytorch"].values()) < 1e-4

@@ -12,7 +12,8 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.edit import edit_bundle
 from edgepure.images.dataset import LabelledImages
 from edgepure.types import Progress
-from edgepure_export.graphs.precision import HALF_TYPES, load_graph
+from edgepure_export.graphs.half_rules import HALF_TYPES
+from edgepure_export.graphs.precision import load_graph
 
 from ..provider import ProviderSettings
 from ..work import open_work, remove_work_folder

@@ -18,8 +18,11 @@ from edgepure.images.dataset import LabelledImages
 from edgepure.methods.presets import Preset
 from edgepure.purify.purifier import Purifier
 from edgepure.types import Float32, Progress
-from edgepure_export.graphs.precision import HALF_TYPES, matching
-from edgepure_export.graphs.qdq import Range, Tap, scheme_of, schemes_of
+from edgepure_export.graphs.half_rules import HALF_TYPES
+from edgepure_export.graphs.precision import matching
+from edgepure_export.graphs.qdq import scheme_of, schemes_of
+from edgepure_export.graphs.qdq_rules import Tap
+from edgepure_export.graphs.quantized_numbers import Range
 
 from ..data_checks import check_images
 from ..digest import digest

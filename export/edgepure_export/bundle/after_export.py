@@ -83,23 +83,6 @@ class GraphParity:
         return {**asdict(self), "outputs": [asdict(o) for o in self.outputs], "ok": bool(self)}
 
 
-@dataclass(frozen=True)
-class ParityReport:
-    """Results of all graphs of a bundle."""
-
-    graphs: tuple[GraphParity, ...]
-
-    def __bool__(self) -> bool:
-        return all(self.graphs)
-
-    def __str__(self) -> str:
-        return "\n".join(str(graph) for graph in self.graphs)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {"ok": bool(self), "graphs": [graph.to_json() for graph in self.graphs]}
-
-
 def measure(
     graph: str,
     path: Path,

@@ -17,7 +17,8 @@ from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec, schedule_from
 from edgepure.types import Progress
 
 from ..graphs.attention import MaskModule
-from ..graphs.taps import Taps, candidate_blocks, find_taps, named_taps
+from ..graphs.tap_families import Taps
+from ..graphs.taps import candidate_blocks, find_taps, named_taps
 from ..networks.checkpoints import require_memory
 from ..sources.preprocessing import Preprocessed
 from ..sources.resolve import resolve_classifier, resolve_diffusion

@@ -19,7 +19,8 @@ from torch import nn
 from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
 from edgepure.bundle.manifest import SELFTEST_FILE, AttentionEntry, Manifest, PresetName, Provenance
 from edgepure.errors import ConfigError, ExportError
-from edgepure.files.atomic import atomic_directory, write_npz
+from edgepure.files.atomic import write_npz
+from edgepure.files.folders import atomic_directory
 from edgepure.images.spec import ImageSpec
 from edgepure.methods import HeterogeneousSpec, UniformSpec
 from edgepure.methods.planner import Planner
@@ -29,7 +30,7 @@ from edgepure.types import Progress
 from edgepure.validation import first_fault
 
 from ..graphs.attention import BlockTransform, MaskModule
-from ..graphs.taps import Taps
+from ..graphs.tap_families import Taps
 from ..graphs.to_onnx import evaluating
 from ..twin.reference import TorchReference
 from . import after_export as parity

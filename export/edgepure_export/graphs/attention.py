@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from edgepure.errors import ExportError
 
 from .mask_cut import MaskGradient, cut_map
-from .taps import Taps, named_taps
+from .tap_families import Taps
+from .taps import named_taps
 
 #: Codes of the rules in the graph input ``rule``.
 RULES = {"minmax": 0.0, "softmax": 1.0}

@@ -83,21 +83,6 @@ class Preconditioning:
         return torch.zeros_like(sigma), torch.full_like(sigma, sign)
 
 
-class EdmDenoiser(nn.Module):
-    """``D(x [B, C, H, W], sigma [B])``: the denoised image in [-1, 1]."""
-
-    def __init__(self, network: nn.Module, precond: Preconditioning) -> None:
-        super().__init__()
-        self.network, self.precond = network, precond
-
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        sigma = sigma.to(torch.float32)[:, None, None, None]
-        c_in, c_noise = self.precond.inputs(sigma)
-        c_skip, c_out = self.precond.outputs(sigma)
-        raw: Tensor = self.network(c_in * x, c_noise.flatten())
-        return c_skip * x + c_out * raw
-
-
 class EdmEpsilon(EpsilonModel):
     """The raw network F in the runtime's convention: ``(x_t, t) -> eps``, t an index of ``schedule``."""
 

@@ -7,18 +7,17 @@ damage; the manifest is not signed, so they do not prove who made the bundle (se
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError, ConfigError
 from ..files.atomic import write_text
+from ..files.folders import heal
 from .external_data import external_tensors
 from .manifest import (
     ENGINES_FOLDER,
@@ -80,7 +79,7 @@ class Bundle:
     @classmethod
     def _open(cls, path: str | PathLike[str], verify: bool) -> Bundle:
         try:
-            root = _directory(Path(path))
+            root = bundle_folder(Path(path))
             data = _read_manifest(root)
             manifest = Manifest.from_json(data, source=str(root / MANIFEST_FILE))
             _check_files(root, manifest)
@@ -178,7 +177,7 @@ def hash_files(directory: str | PathLike[str]) -> dict[str, FileEntry]:
     Raises:
         BundleError: a name may not be listed in a bundle, or something is a symlink or not a regular file.
     """
-    root = _directory(Path(directory))
+    root = bundle_folder(Path(directory))
     entries: dict[str, FileEntry] = {}
     for name in sorted(_found(root)):
         if name == MANIFEST_FILE:
@@ -201,7 +200,7 @@ def write_manifest(directory: str | PathLike[str], manifest: Manifest) -> Path:
         BundleError: a file that the manifest lists is missing or has another size.
         EdgepureError: no space or no permission; the old manifest is untouched.
     """
-    root = _directory(Path(directory))
+    root = bundle_folder(Path(directory))
     checked = Manifest.from_data(dict(manifest))  # `model_copy(update=...)` does not check
     _check_files(root, checked)
     write_text(root / MANIFEST_FILE, checked.to_json())
@@ -218,7 +217,7 @@ def update_manifest(path: str | PathLike[str], change: Callable[[Manifest], Mani
         BundleError: the old or the new manifest is not valid; the old one is untouched.
         EdgepureError: no space or no permission; the old one is untouched.
     """
-    root = _directory(Path(path))
+    root = bundle_folder(Path(path))
     old = Manifest.from_json(_read_manifest(root), source=str(root / MANIFEST_FILE))
     new = Manifest.from_data(dict(change(old)))
     write_manifest(root, new)
@@ -241,21 +240,19 @@ def _identity(path: str | PathLike[str]) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _directory(path: Path) -> Path:
+def bundle_folder(path: Path) -> Path:
+    """The folder at ``path``, without symlinks; one whose replacement was cut short is put back first.
+
+    Raises:
+        BundleError: there is nothing, or it is a file.
+    """
     if not path.exists():
-        raise BundleError(f"there is no bundle at {path}: {_left_behind(path)}")
+        heal(path.resolve())
+    if not path.exists():
+        raise BundleError(f"there is no bundle at {path}: the folder does not exist; check the path")
     if not path.is_dir():
         raise BundleError(f"{path} is a file, expected a bundle's folder (the one that holds {MANIFEST_FILE})")
     return path.resolve()
-
-
-def _left_behind(path: Path) -> str:
-    """Why nothing is at ``path``: where two folders cannot change places in one step, a crash can leave none there."""
-    for temporary in sorted(path.parent.glob(f".{glob.escape(path.name[:48])}.*.tmp/{MANIFEST_FILE}")):
-        with suppress(BundleError):
-            Bundle.open(temporary.parent)
-            return f"a change of it was cut short; it is whole in {temporary.parent}: rename that folder to {path.name}"
-    return "the folder does not exist; check the path"
 
 
 def _read_manifest(root: Path) -> bytes:

@@ -11,7 +11,8 @@ import math
 import numpy as np
 
 from ..types import Float32
-from .noise import RowNoise, Stream, StreamNoise
+from .noise import RowNoise, StreamNoise
+from .philox import Stream
 
 
 def cut_noise(noise: RowNoise, frame: tuple[int, int, int], place: tuple[int, int], size: tuple[int, int]) -> RowNoise:

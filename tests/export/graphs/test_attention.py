@@ -23,7 +23,7 @@ from edgepure_export.bundle.after_export import open_session
 from edgepure_export.graphs.attention import AttentionHead, MaskModule
 from edgepure_export.graphs.layouts import Tokens as TokenLayout
 from edgepure_export.graphs.mask_cut import area_cut
-from edgepure_export.graphs.taps import Taps
+from edgepure_export.graphs.tap_families import Taps
 from edgepure_export.graphs.to_onnx import export_graph
 
 MINMAX, SOFTMAX = 0.0, 1.0

@@ -13,17 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgepure.errors import ExportError
 from edgepure_export.bundle.after_export import open_session
 from edgepure_export.graphs.precision import load_graph, to_half
-from edgepure_export.graphs.qdq import (
-    Range,
-    Tap,
-    count_qdq,
-    fake_quantized,
-    insert_qdq,
-    quantizable,
-    scheme_of,
-    schemes_of,
-    taps,
-)
+from edgepure_export.graphs.qdq import count_qdq, insert_qdq, quantizable, scheme_of, schemes_of, taps
+from edgepure_export.graphs.qdq_rules import Tap
+from edgepure_export.graphs.quantized_numbers import Range, fake_quantized
 from edgepure_export.graphs.weights_pool import WeightsPool
 
 RNG = np.random.default_rng(0)

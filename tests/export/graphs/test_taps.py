@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from edgepure_export.graphs.attention import MaskModule
 from edgepure_export.graphs.layouts import token_map_to_grid
-from edgepure_export.graphs.taps import Taps, default_taps, find_taps, named_taps
+from edgepure_export.graphs.tap_families import Taps
+from edgepure_export.graphs.taps import default_taps, find_taps, named_taps
 from edgepure_export.networks.wideresnet import DMWideResNet, WideResNet, WideResNetConfig
 
 #: Side of the images that the small classifiers below take.

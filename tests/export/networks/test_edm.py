@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from codes import raises_code
+from edm_denoiser import EdmDenoiser
 from goldens_path import goldens_dir
 from network_goldens import TOLERANCE, difference, load, names, record
 from numpy.typing import NDArray
@@ -80,11 +81,11 @@ def raw_edm(a: dict[str, NDArray[np.float64]]) -> Recorded:
 @pytest.mark.goldens
 def test_denoiser_is_the_original_one(arrays: dict[str, NDArray[np.float64]]) -> None:
     x, sigma = torch.tensor(arrays["x_edm"]), torch.tensor(arrays["sigma"], dtype=torch.float32)
-    denoiser = edm.EdmDenoiser(raw_edm(arrays), preconditioning("edm", arrays))
+    denoiser = EdmDenoiser(raw_edm(arrays), preconditioning("edm", arrays))
     assert difference(denoiser(x, sigma), arrays["D"]) < TOLERANCE
     x_t = x / torch.sqrt(1 + sigma**2)[:, None, None, None]  # VP preconditioning scales its input to the VP image
     raw = Recorded(x_t.numpy(), arrays["vp_sigma_inv_c_noise"], arrays["vp_F"])
-    denoiser = edm.EdmDenoiser(raw, preconditioning("vp", arrays))
+    denoiser = EdmDenoiser(raw, preconditioning("vp", arrays))
     np.testing.assert_allclose(denoiser(x, sigma).numpy(), arrays["vp_D"], rtol=2e-6, atol=TOLERANCE)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from edgepure.errors import ExportError
 from edgepure_export.bundle.from_sources import choose_taps, preview_taps
 from edgepure_export.graphs.attention import RULES, MaskModule
-from edgepure_export.graphs.taps import Taps
+from edgepure_export.graphs.tap_families import Taps
 from edgepure_export.sources.preprocessing import Preprocessed
 from edgepure_export.sources.resolve import resolve_classifier
 from edgepure_export.sources.scheme import ClassifierSource

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from codes import raises_code
+from edm_denoiser import EdmDenoiser
 from goldens_path import goldens_dir
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,7 +22,7 @@ from edgepure.methods import UniformSpec
 from edgepure.rows.execute import execute_row
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec
 from edgepure_export.graphs.step import LearnedStepModule, UnetModule
-from edgepure_export.networks.edm import EdmDenoiser, Preconditioning
+from edgepure_export.networks.edm import Preconditioning
 from edgepure_export.networks.edm_unets import EdmUNetConfig, SongUNet
 from edgepure_export.sources.random_weights import with_random_weights
 from edgepure_export.sources.resolve import resolve_diffusion

@@ -13,18 +13,36 @@ from edgepure.bundle import calibration, manifest, selftest
 from edgepure.methods import EpsSpec
 from edgepure.methods.presets import MaskSpec, Preset, VoteSpec
 from edgepure.methods.ssni import SsniSpec
-from edgepure.rows.noise import Stream, normals
+from edgepure.rows.philox import Stream, normals
 from edgepure.rows.plan import COLUMNS, LEARNED_COLUMNS, NO_CLIP
 from edgepure.rows.schedule import ScheduleSpec
 
 TEXT = (Path(__file__).parents[3] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 MODELS = [
-    manifest.Manifest, manifest.ImageSpec, manifest.GraphEntry, manifest.TensorEntry, manifest.AttentionEntry,
-    manifest.Provenance, manifest.FileEntry, ScheduleSpec, Preset, MaskSpec, VoteSpec, SsniSpec, EpsSpec,
-    calibration.Calibration, calibration.ProbeCalibration, calibration.ScoreNorms, calibration.Separation,
-    calibration.LinearReweighting, calibration.SigmoidReweighting, calibration.FirstCall, calibration.MaskCalibration,
-    calibration.MaskArea, calibration.DataRecord,
-]  # fmt: skip
+    manifest.Manifest,
+    manifest.ImageSpec,
+    manifest.GraphEntry,
+    manifest.TensorEntry,
+    manifest.AttentionEntry,
+    manifest.Provenance,
+    manifest.FileEntry,
+    ScheduleSpec,
+    Preset,
+    MaskSpec,
+    VoteSpec,
+    SsniSpec,
+    EpsSpec,
+    calibration.Calibration,
+    calibration.ProbeCalibration,
+    calibration.ScoreNorms,
+    calibration.Separation,
+    calibration.LinearReweighting,
+    calibration.SigmoidReweighting,
+    calibration.FirstCall,
+    calibration.MaskCalibration,
+    calibration.MaskArea,
+    calibration.DataRecord,
+]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.__name__)

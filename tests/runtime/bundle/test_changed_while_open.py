@@ -15,7 +15,7 @@ from tiny_bundle import images
 
 import edgepure
 from edgepure.bundle.edit import edit_bundle
-from edgepure.files.atomic import atomic_directory
+from edgepure.files.folders import atomic_directory
 
 
 @pytest.fixture

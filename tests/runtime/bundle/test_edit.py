@@ -14,7 +14,8 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.edit import edit_bundle
 from edgepure.bundle.manifest import SELFTEST_FILE
 from edgepure.errors import BundleError
-from edgepure.files import atomic
+from edgepure.files import folders
+from edgepure.files.atomic import write_bytes
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_two_changes_that_end_together_do_not_both_succeed(bundle: Path, monkeyp
             refused.append(error)
 
     second = threading.Thread(target=other)
-    sync = atomic._sync_tree
+    sync = folders._sync_tree
 
     def slow_sync(folder: Path) -> None:  # the last thing before the first change takes the bundle's place
         sync(folder)
@@ -78,7 +79,7 @@ def test_two_changes_that_end_together_do_not_both_succeed(bundle: Path, monkeyp
             second.start()
             second.join(0.5)
 
-    monkeypatch.setattr(atomic, "_sync_tree", slow_sync)
+    monkeypatch.setattr(folders, "_sync_tree", slow_sync)
     with edit_bundle(bundle) as edit:
         edit.write("first.json", b"{}")
     second.join()
@@ -93,8 +94,8 @@ def test_engines_that_are_built_while_it_changes_stay(bundle: Path) -> None:
     (folder / "gone.plan").write_bytes(b"gone")
     with edit_bundle(bundle) as edit:
         edit.write("notes/a.json", b"{}")
-        atomic.write_bytes(folder / "old.plan", b"built again")
-        atomic.write_bytes(folder / "new.plan", b"new")
+        write_bytes(folder / "old.plan", b"built again")
+        write_bytes(folder / "new.plan", b"new")
         (folder / "gone.plan").unlink()
     assert "notes/a.json" in Bundle.open(bundle).manifest.files
     assert contents(folder) == {"old.plan": b"built again", "new.plan": b"new"}

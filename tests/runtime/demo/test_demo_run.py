@@ -13,8 +13,8 @@ import pytest
 from codes import raises_code
 
 import edgepure
-from edgepure.demo import data as demo_data
 from edgepure.demo import demo_bundle, demo_images, run_demo
+from edgepure.demo import shipped as demo_data
 from edgepure.demo.evaluate import default_first, evaluate, evaluate_methods, one_of_each_class
 
 MAIN = ("uniform", "heterogeneous", "uniform-ssni", "heterogeneous-ssni")

@@ -18,12 +18,13 @@ from edgepure.engines.gpu.onnxruntime import CudaEngine, CudaStepper
 from edgepure.errors import EdgepureError
 from edgepure.methods import UniformSpec
 from edgepure.purify.inflight import InFlight, Job
-from edgepure.rows.noise import SeededNoise, Stream, normals
+from edgepure.rows.noise import SeededNoise
+from edgepure.rows.philox import Stream, normals
 from edgepure.rows.schedule import NoiseSchedule
 
 pytestmark = pytest.mark.gpu
 
-DIGITS = Path(edgepure.__file__).parent / "data" / "digits"
+DIGITS = Path(edgepure.__file__).parent / "demo" / "data" / "digits"
 needs_onnxruntime = pytest.mark.skipif(
     "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="needs onnxruntime-gpu"
 )

@@ -7,7 +7,8 @@ import pytest
 
 from edgepure.methods import UniformSpec
 from edgepure.rows.cut_noise import cut_noise
-from edgepure.rows.noise import Replay, RowNoise, SeededNoise
+from edgepure.rows.noise import RowNoise, SeededNoise
+from edgepure.rows.replay import Replay
 from edgepure.rows.schedule import NoiseSchedule
 
 FRAME = (3, 11, 13)  # lines do not begin at multiples of four

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 from edgepure.methods import HeterogeneousSpec, UniformSpec
 from edgepure.rows import noise as noise_module
-from edgepure.rows.noise import Replay, SecretNoise, SeededNoise, Stream, noise_source, normals, philox4x32
+from edgepure.rows.noise import SecretNoise, SeededNoise, noise_source
+from edgepure.rows.philox import Stream, normals, philox4x32
 from edgepure.rows.plan import Plan
+from edgepure.rows.replay import Replay
 from edgepure.rows.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.linear()

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...bundle.bundle import Bundle, hash_file
+from ...bundle.bundle import Bundle, bundle_folder, hash_file
 from ...bundle.external_data import external_tensors
 from ...bundle.manifest import GraphEntry
 from ...errors import BundleError, ProviderError
@@ -221,7 +221,8 @@ def write_plan(bundle: Bundle, key: EngineKey, data: bytes, seconds: float) -> P
         BundleError: the graph has changed.
         EdgepureError: no space or no permission.
     """
-    with locked(bundle.path):  # a change of the bundle would not take along what is written meanwhile
+    # A change of the bundle would not take along what is written meanwhile.
+    with locked(bundle.path, make=lambda: bundle_folder(bundle.path)):
         _check_unchanged(bundle, key)
         return _write_plan(plan_path(bundle, key), key, data, seconds)
 

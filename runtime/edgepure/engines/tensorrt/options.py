@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...bundle.external_data import external_tensors
-from ...doctor import memory
 from ...errors import ConfigError, EdgepureError, ProviderError
+from ...machine.memory import available_memory
 from ...machine.nvidia import Gpu
 from ..gpu.cuda import call
 from .engine_files import Machine
@@ -146,12 +146,11 @@ def choose_workspace(workspace_mb: int | None, machine: Machine) -> int | None:
 
 def check_memory(path: Path, machine: Machine) -> None:
     """Refuse a build that cannot end well, before minutes have gone into it."""
-
     folder = path.parent
     sources = {folder / tensor.location for tensor in external_tensors(path)}
     weights = path.stat().st_size + sum(source.stat().st_size for source in sources)
     need = HOST_MEMORY_OVER_WEIGHTS * weights
-    _, available = memory()
+    available = available_memory()
     if available is not None and available < need:
         raise EdgepureError(
             f"not enough memory to build {path.name}: about {need >> 20} MiB are needed and {available >> 20} MiB are "

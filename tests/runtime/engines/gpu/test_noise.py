@@ -21,8 +21,10 @@ from edgepure.engines.gpu.noise import COUNTER_WORDS, SOURCE, THREADS, DeviceNoi
 from edgepure.errors import ProviderError
 from edgepure.methods import UniformSpec
 from edgepure.rows import noise
-from edgepure.rows.noise import Replay, SecretNoise, SeededNoise, StreamNoise, normals, philox4x32
-from edgepure.rows.noise import Stream as NoiseStream
+from edgepure.rows.noise import SecretNoise, SeededNoise, StreamNoise
+from edgepure.rows.philox import Stream as NoiseStream
+from edgepure.rows.philox import normals, philox4x32
+from edgepure.rows.replay import Replay
 from edgepure.rows.schedule import NoiseSchedule
 
 #: The kernels as C, and a loop in the place of the grid.

@@ -23,7 +23,7 @@ from edgepure.measure import bench
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.rows.noise import SeededNoise
 
-DIGITS = Path(edgepure.__file__).parent / "data" / "digits"
+DIGITS = Path(edgepure.__file__).parent / "demo" / "data" / "digits"
 PRESET = {"method": {"method": "uniform", "t_star": 60, "steps": 4, "sampler": "ddim"}}
 
 

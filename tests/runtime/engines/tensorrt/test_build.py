@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from edgepure.engines.tensorrt.engine_files import read_plan
 from edgepure.engines.tensorrt.module import fault, import_tensorrt, make_log
 from edgepure.engines.tensorrt.progress import Phases
 from edgepure.errors import BundleError, ConfigError, EdgepureError, ProviderError
-from edgepure.files import atomic
+from edgepure.files import folders
 from edgepure.machine.jetson import Jetson
 from edgepure.machine.nvidia import Gpu
 
@@ -139,7 +140,7 @@ def test_an_engine_that_is_finished_while_a_change_ends_waits_for_it(
 ) -> None:
     """The change takes the engines along and puts another folder in the bundle's place: the engine must be in that."""
     finished, change_ends, built = threading.Event(), threading.Event(), []
-    sync = atomic._sync_tree
+    sync = folders._sync_tree
 
     def slow_sync(root: Path) -> None:  # the last thing before the change takes the bundle's place; it holds the lock
         change_ends.set()
@@ -157,7 +158,7 @@ def test_an_engine_that_is_finished_while_a_change_ends_waits_for_it(
     assert finished.wait(30)
     with monkeypatch.context() as patch, edit_bundle(folder) as edit:
         edit.write("notes/a.json", b"{}")
-        patch.setattr(atomic, "_sync_tree", slow_sync)
+        patch.setattr(folders, "_sync_tree", slow_sync)
     build.join(30)
     assert built[0].path.is_file() and "notes/a.json" in Bundle.open(folder).manifest.files
 
@@ -331,7 +332,7 @@ def test_a_full_disk_leaves_the_old_engine(folder: Path, gpu: Any, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(EdgepureError, match="no space left on the disk"):
             build_engines(folder, graphs=["unet"], tf32=True)
     assert {p.name: p.read_bytes() for p in old.path.parent.iterdir()} == before
@@ -342,7 +343,7 @@ def test_too_little_memory_is_said_before_building(folder: Path, gpu: Any, monke
     import edgepure.engines.tensorrt.options as checks
 
     with monkeypatch.context() as patch:
-        patch.setattr(checks, "memory", lambda: (8 << 30, 1 << 20))
+        patch.setattr(checks, "available_memory", lambda: 1 << 20)
         with pytest.raises(EdgepureError, match=r"not enough memory to build step\.onnx: about 7 MiB are needed"):
             build_engines(folder, graphs=["step"])
     gpu.machine.total = 1 << 20

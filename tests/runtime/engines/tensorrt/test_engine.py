@@ -17,14 +17,15 @@ from edgepure.engines.tensorrt.engine import TensorRTEngine, TensorRTStepper
 from edgepure.errors import BundleError, EdgepureError, ProviderError
 from edgepure.machine.nvidia import Gpu as RealGpu
 from edgepure.purify.inflight import InFlight, Job
-from edgepure.rows.noise import Replay, SeededNoise
+from edgepure.rows.noise import SeededNoise
+from edgepure.rows.replay import Replay
 
 PRESET = {"method": {"method": "heterogeneous", "t_l": 80, "t_s": 40, "stage1_steps": 2, "stage2_steps": 2},
           "mask": {"area": 0.25}}  # fmt: skip
 
 
 def digits(count: int) -> np.ndarray:
-    path = Path(edgepure.__file__).parent / "data" / "digits_images.npz"
+    path = Path(edgepure.__file__).parent / "demo" / "data" / "digits_images.npz"
     with np.load(path) as data:
         key = "images" if "images" in data.files else data.files[0]
         images = data[key][:count].astype(np.float32)
