@@ -1,6 +1,8 @@
 from .bundle.from_sources import ExportedBundle as ExportedBundle
+from .bundle.from_sources import TaskSource as TaskSource
 from .bundle.from_sources import export_from_sources as export_from_sources
 from .bundle.settings import ExportSettings as ExportSettings
+from .bundle.tasks import Task as Task
 from .bundle.writer import export_bundle as export_bundle
 from .compare.against_torch import verify_against_torch as verify_against_torch
 from .graphs.attention import AttentionHead as AttentionHead

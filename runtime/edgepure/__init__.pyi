@@ -32,9 +32,13 @@ from .purify.frames import FrameResult as FrameResult
 from .purify.monitor import Monitor as Monitor
 from .purify.purifier import Purifier as Purifier
 from .purify.purifier import load as load
+from .purify.results import Purified as Purified
 from .purify.results import Result as Result
 from .purify.results import Results as Results
 from .purify.service import Service as Service
+from .purify.tasks import Detection as Detection
+from .purify.tasks import Embedding as Embedding
+from .purify.tasks import Segmentation as Segmentation
 from .purify.track import Track as Track
 from .rows.noise import SecretNoise as SecretNoise
 from .rows.noise import SeededNoise as SeededNoise

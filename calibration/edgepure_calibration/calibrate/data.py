@@ -43,16 +43,15 @@ def load_data(
     """Read, check and (beyond ``limit`` images) draw the data.
 
     Raises:
-        ImageError, ConfigError: the images are unfit; the sentence says why.
+        ImageError, ConfigError: the images are unfit; the sentence says why. Attacked ones need a classifier.
     """
     found = _load(purifier, clean)
     _check(found, "the clean images", FEWEST_CLEAN)
-    plain = purifier.logits(found.images).argmax(axis=1)
     other = None if attacked is None else _load(purifier, attacked)
-    answers = None
     if other is not None:
+        purifier.bundle.manifest.require_classifier("a calibration with attacked images")
         _check(other, "the attacked images", FEWEST_ATTACKED)
-        answers = purifier.logits(other.images).argmax(axis=1)
+        plain, answers = (purifier.logits(part.images).argmax(axis=1) for part in (found, other))
         _check_attacked(purifier, found, other, plain, answers)
     clean_record, used = _record(purifier, _drawn(found, limit, seed))
     attacked_record, used_attacks = (None, None) if other is None else _record(purifier, _drawn(other, limit, seed))
@@ -79,7 +78,7 @@ def _drawn(data: LabelledImages, limit: int, seed: int) -> LabelledImages:
 def _record(purifier: Purifier, data: LabelledImages) -> tuple[DataRecord, LabelledImages]:
     """What is recorded of the images that are used, and these."""
     accuracy = None
-    if data.labels is not None:
+    if data.labels is not None and purifier.classes:
         accuracy = round(float((purifier.logits(data.images).argmax(axis=1) == data.labels).mean()), 6)
     return DataRecord(sha256=data.sha256, images=len(data), accuracy=accuracy), data
 

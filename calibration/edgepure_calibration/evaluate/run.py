@@ -72,6 +72,7 @@ def evaluate(
     started = perf_counter()
     _check_device(device)
     opened = Bundle.open(bundle)
+    opened.manifest.require_classifier("an evaluation in labels")
     images, drawn, others = _images(opened, data, settings)
     key = bundle_key(opened.manifest, runs_on.precision)
     folder = None if work is None else Path(work)  # its files are whole: several runs may add some

@@ -56,6 +56,7 @@ def quantize(
         EdgepureError: another run is at work in the folder.
     """
     bundle = Bundle.open(path)
+    bundle.manifest.require_classifier("the gate of a variant, which is in decisions,")
     runs_on = replace(provider or ProviderSettings(slots=8), precision="fp32")
     folder = work or bundle.path.with_name(f".{bundle.path.name}.quantize-{settings.precision}-{settings.target}")
     with runs_on.open(bundle) as fp32:

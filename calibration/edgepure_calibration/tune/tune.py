@@ -86,6 +86,7 @@ def tune(
         raise ConfigError("a white-box attack needs the bundle's PyTorch twin", code="E-tune-twin")
     report: Progress = on_progress or (lambda share, words: None)
     runs_on, opened = provider or ProviderSettings(), Bundle.open(bundle)
+    opened.manifest.require_classifier("tuning, which counts labels that are right,")
     precisions = _precisions(opened.manifest, settings, runs_on.provider)
     folder = opened.path.with_name(f".{opened.path.name}.tune") if work is None else Path(work)
     with ExitStack() as held:

@@ -1,3 +1,4 @@
 from .from_sources import ExportedBundle as ExportedBundle
 from .from_sources import export_from_sources as export_from_sources
+from .tasks import Task as Task
 from .writer import export_bundle as export_bundle

@@ -27,15 +27,6 @@ def _given(metavar: str, help_text: str, *names: str) -> Any:
 
 
 def export(
-    classifier: Annotated[
-        str,
-        _given(
-            "SOURCE",
-            "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
-            "python:package.module:function and python:file.py:function, whose code is run. Options follow a question "
-            "mark: timm:resnet50?weights=FILE&resize=crop.",
-        ),
-    ],
     diffusion: Annotated[
         str,
         _given(
@@ -44,6 +35,23 @@ def export(
         ),
     ],
     out: Annotated[Path, _given("DIR", "The bundle to write.", "--out", "-o")],
+    classifier: Annotated[
+        str | None,
+        _given(
+            "SOURCE",
+            "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
+            "python:package.module:function and python:file.py:function, whose code is run. Options follow a question "
+            "mark: timm:resnet50?weights=FILE&resize=crop. Without one the bundle purifies, and gives no labels.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        _given(
+            "SOURCE",
+            "In place of a classifier: a network, named likewise, whose blocks make the attention mask: a detector's, "
+            "a segmenter's. What it gives is not used.",
+        ),
+    ] = None,
     image: Annotated[
         str | None,
         _given(
@@ -52,12 +60,36 @@ def export(
             "knows it.",
         ),
     ] = None,
+    task: Annotated[
+        tuple[str, str] | None,
+        _given(
+            "KIND SOURCE",
+            "In place of a classifier: what is done with purified images. detection, segmentation or embedding (or "
+            "classification), and your network: an ONNX file (MODEL.onnx), or a source as above.",
+        ),
+    ] = None,
+    task_output: Annotated[
+        list[str] | None,
+        _given(
+            "ROLE=NAME",
+            "Where the task's network has an output that is called otherwise, or its position: boxes, scores, labels; "
+            "logits; vector. May be given several times.",
+        ),
+    ] = None,
+    task_set: Annotated[
+        list[str] | None,
+        _given(
+            "KEY=VALUE",
+            "Of a detector: score (least score of a detection, 0.25), overlap (largest IoU of two of a class, 0.5), "
+            "most (detections of an image, 100).",
+        ),
+    ] = None,
     blocks: Annotated[
         str | None,
         _given(
             "A,B,...|none",
-            "Blocks of the classifier whose activations make the attention mask; none: no mask graph. "
-            "Default: those of its family, where that is known.",
+            "Blocks of the classifier, the backbone or the task's network whose activations make the attention mask; "
+            "none: no mask graph. Default: those of its family, where that is known.",
         ),
     ] = None,
     mask_input: Annotated[
@@ -145,6 +177,9 @@ def export(
           --diffusion guided-diffusion:256x256_diffusion_uncond.pt --preset imagenet-edge-10 --out imagenet
       edgepure export --classifier python:models.py:load_classifier --diffusion python:models.py:load_unet \\
           --image 1x16x16 --blocks stem,block1 --out own
+      edgepure export --diffusion python:models.py:load_unet --image 1x16x16 --out unlabelled
+      edgepure export --task segmentation SOURCE --task-output logits=out --classes background,digit \\
+          --diffusion python:models.py:load_unet --image 1x16x16 --out segmenter
     """
     from edgepure.cli.output import emit_json, say, size, table
     from edgepure.cli.plan import parse_image_size, parse_schedule
@@ -152,6 +187,8 @@ def export(
 
     shape = parse_image_size(image) if image is not None else None
     spec = parse_schedule(schedule) if schedule is not None else None
+    if task is None and (task_output or task_set):
+        raise ConfigError("--task-output and --task-set describe a task; give it with --task", code="E-option")
     names = _class_names(classes)
     chosen = {**_published_presets(preset or [], change or []), **(_read_presets(presets) or {})}
     seen = _mask_input(mask_input, preset or [])
@@ -165,6 +202,8 @@ def export(
             diffusion,
             out,
             presets=chosen or None,
+            backbone=backbone,
+            task=None if task is None else exporter.TaskSource(*task, _pairs(task_output), _numbers(task_set)),
             blocks=_names(blocks) if blocks not in (None, "none") else blocks or "auto",
             mask_input=seen,
             image=shape,
@@ -211,6 +250,21 @@ def export(
         )
     table(("graph", "largest difference to PyTorch"), ((k, f"{v:.1e}") for k, v in parity.items()))
     say(f"\nnext: edgepure verify {out}")
+
+
+def _pairs(texts: list[str] | None, option: str = "--task-output") -> dict[str, str]:
+    pairs = [text.partition("=")[::2] for text in texts or ()]
+    for text, (key, value) in zip(texts or (), pairs, strict=True):
+        if not key or not value:
+            raise ConfigError(f"{option} {text!r}: expected KEY=VALUE", code="E-option")
+    return dict(pairs)
+
+
+def _numbers(texts: list[str] | None) -> dict[str, float]:
+    try:
+        return {key: float(value) for key, value in _pairs(texts, "--task-set").items()}
+    except ValueError as error:
+        raise ConfigError(f"--task-set: expected a number ({error})", code="E-option") from None
 
 
 def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset]:

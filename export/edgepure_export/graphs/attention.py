@@ -133,7 +133,8 @@ class MaskModule(nn.Module):
     """A classifier with tapped blocks: images -> logits, mask and attention map in one pass.
 
     Args:
-        classifier: images [B, C, H, W] in [0, 1] -> logits [B, N], preprocessing included.
+        classifier: images [B, C, H, W] in [0, 1] -> logits [B, N], preprocessing included. Of a backbone that stands in
+            for one the output may be anything; `MapsAlone` leaves it out.
         blocks: names of the modules whose outputs are tapped, as in ``classifier.named_modules()``, or `Taps`. How an
             output becomes a map is known for many families; behind a name it can be said (``blocks.3@nhwc``).
         size_hw: height and width of the image.
@@ -192,7 +193,7 @@ class MaskModule(nn.Module):
         area: Tensor,
         rule: Tensor,
         gradient: MaskGradient = "none",
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Any, Tensor, Tensor]:
         """image [B, C, H, W] in [0, 1]; threshold, area, rule [B] -> logits [B, N], mask and attention [B, 1, H, W]."""
         if self.input == "official":
             self._run(self.official_input(image))
@@ -234,10 +235,9 @@ class MaskModule(nn.Module):
         for hook in self._hooks:
             hook.remove()
 
-    def _run(self, image: Tensor) -> Tensor:
+    def _run(self, image: Tensor) -> Any:
         self._taps.clear()
-        logits: Tensor = self.classifier(image)
-        return logits
+        return self.classifier(image)
 
     def _tap(self, block: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -288,6 +288,19 @@ class MaskModule(nn.Module):
                 code="E-layout",
             )
         return output
+
+
+class MapsAlone(nn.Module):
+    """The mask module of a backbone: mask and attention map, without what the network itself says."""
+
+    def __init__(self, module: MaskModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, image: Tensor, threshold: Tensor, area: Tensor, rule: Tensor) -> tuple[Tensor, Tensor]:
+        """The arguments of `MaskModule.forward` -> mask and attention [B, 1, H, W]."""
+        _, mask, attention = self.module(image, threshold, area, rule)
+        return mask, attention
 
 
 def _no_such_block(block: str, names: list[str]) -> str:

@@ -26,6 +26,19 @@ from .scheme import ClassifierSource, SourceText, classifier_scheme, origin_of
 _CONVERTED = 17
 
 
+class _Outputs(nn.Module):
+    """The graph as a function from images [B, C, H, W] to all of its outputs by name."""
+
+    def __init__(self, graph: OnnxModule, last: bool) -> None:
+        super().__init__()
+        self.graph, self.last = graph, last
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        found: Any = self.graph(image.permute(0, 2, 3, 1) if self.last else image)
+        values = found if isinstance(found, tuple) else (found,)
+        return dict(zip(self.graph.output_names, values, strict=True))
+
+
 class _Logits(nn.Module):
     """The graph as a function from images [B, C, H, W] to one of its outputs."""
 
@@ -44,6 +57,16 @@ class _Logits(nn.Module):
 def onnx_classifier(source: SourceText, image_size: tuple[int, int] | None) -> ClassifierSource:
     """``onnx:FILE``, for example ``onnx:resnet50.onnx?mean=0.485,0.456,0.406&std=0.229,0.224,0.225``."""
     source.allow("mean", "std", "resize", "size", "order", "layout", "output")
+    return _source(source, image_size, whole=False)
+
+
+def onnx_task(source: SourceText, image_size: tuple[int, int] | None) -> ClassifierSource:
+    """The same of a graph with other outputs than logits: the module gives all of them by name."""
+    source.allow("mean", "std", "resize", "size", "order", "layout")
+    return _source(source, image_size, whole=True)
+
+
+def _source(source: SourceText, image_size: tuple[int, int] | None, *, whole: bool) -> ClassifierSource:
     last = source.choice("layout", "nchw", "nhwc") == "nhwc"
     resize, size = source.choice("resize", *RESIZES), source.number("size")
     mean, std = source.numbers("mean"), source.numbers("std")
@@ -55,13 +78,15 @@ def onnx_classifier(source: SourceText, image_size: tuple[int, int] | None) -> C
         raise ExportError(f"{source.text}: {error}", code="E-source-network") from error
     shape = _image_shape(model, graph, last, source)
     output = source.options.get("output", graph.output_names[0])
-    if output not in graph.output_names or ("output" not in source.options and len(graph.output_names) > 1):
+    if whole:
+        output = graph.output_names[0]
+    elif output not in graph.output_names or ("output" not in source.options and len(graph.output_names) > 1):
         raise ExportError(
             f"{source.text}: the graph has the outputs {', '.join(graph.output_names)}; name the one with the logits "
             "(?output=NAME)",
             code="E-source-option",
         )
-    network = _Logits(graph, graph.output_names.index(output), last)
+    network = _Outputs(graph, last) if whole else _Logits(graph, graph.output_names.index(output), last)
     own = (shape[1], shape[2]) if shape[1] and shape[2] else None
     if own is not None and size is not None and own != (size, size):
         raise ExportError(f"{source.text}: the graph takes {own[0]} x {own[1]}, not {size}", code="E-source-option")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -67,20 +68,7 @@ def load_module(reference: str) -> nn.Module:
     Raises:
         ExportError: nothing there, the code fails, or it gives something else than a network.
     """
-    place, colon, name = reference.rpartition(":")
-    if not colon or not place or not name:
-        raise ExportError(
-            f"python:{reference}: expected python:package.module:function or python:path/to/file.py:function",
-            code="E-source",
-        )
-    module = _import_file(place) if place.endswith(".py") else _import_name(place)
-    if not hasattr(module, name):
-        offered = ", ".join(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
-        raise ExportError(
-            f"python:{reference}: {place} has no {name!r}; it has {offered or 'nothing to call'}",
-            code="E-source-missing",
-        )
-    found = getattr(module, name)
+    found = load_named(reference)
     if not isinstance(found, nn.Module):
         if not callable(found):
             raise ExportError(
@@ -98,6 +86,28 @@ def load_module(reference: str) -> nn.Module:
             f"python:{reference} gave a {type(found).__name__}, expected a torch.nn.Module", code="E-source-network"
         )
     return found
+
+
+def load_named(reference: str) -> Any:
+    """What ``package.module:name`` or ``path/to/file.py:name`` is.
+
+    Raises:
+        ExportError: nothing there, or the module's code fails.
+    """
+    place, colon, name = reference.rpartition(":")
+    if not colon or not place or not name:
+        raise ExportError(
+            f"python:{reference}: expected python:package.module:function or python:path/to/file.py:function",
+            code="E-source",
+        )
+    module = _import_file(place) if place.endswith(".py") else _import_name(place)
+    if not hasattr(module, name):
+        offered = ", ".join(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
+        raise ExportError(
+            f"python:{reference}: {place} has no {name!r}; it has {offered or 'nothing to call'}",
+            code="E-source-missing",
+        )
+    return getattr(module, name)
 
 
 def _import_name(name: str) -> ModuleType:

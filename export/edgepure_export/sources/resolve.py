@@ -77,6 +77,33 @@ def resolve_diffusion(
     return _in_eval_mode(resolver(parsed, schedule or NoiseSchedule.linear()))
 
 
+def resolve_task(source: str, image_size: tuple[int, int] | None = None, *, boxes: bool = False) -> ClassifierSource:
+    """Make the network of a task: what it gives may be anything.
+
+    Args:
+        source: as `resolve_classifier`, or the name of an ONNX file, whose outputs are given by name.
+        image_size: as `resolve_classifier`.
+        boxes: it gives coordinates, so nothing may resize its images before it.
+
+    Raises:
+        ExportError: as `resolve_classifier`, or the images would be resized before a detector.
+    """
+    text = f"onnx:{source}" if ":" not in source and source.partition("?")[0].endswith(".onnx") else source
+    parsed = parse_source(text, "classifier", None)
+    if parsed.scheme == "onnx":
+        made: ClassifierSource = import_module(".onnx_file", __package__).onnx_task(parsed, image_size)
+        found = _in_eval_mode(made)
+    else:
+        found = resolve_classifier(text, None, image_size)
+    if boxes and getattr(found.model, "resize", None) is not None:
+        raise ExportError(
+            f"{source}: its images are resized before the network, so its boxes are those of another size; export it "
+            "for the bundle's image size, or scale the boxes in a module of your own (python:FILE.py:NAME)",
+            code="E-task-size",
+        )
+    return found
+
+
 def schemes(kind: Kind) -> tuple[str, ...]:
     """Every scheme that may make this kind of network, those of other packages and of this process among them."""
     registered = REGISTRY.classifiers if kind == "classifier" else REGISTRY.diffusions

@@ -7,8 +7,8 @@ times the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from edgepure.errors import ConfigError
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import MaskSpec, Preset
 from edgepure.methods.restore import MASK_VOTE
+from edgepure.purify.masks import check_mask_use
 from edgepure.rows.noise import NoiseSource
 from edgepure.rows.plan import Plan
 from edgepure.rows.schedule import NoiseSchedule
@@ -39,10 +40,11 @@ class Purification:
 
     Attributes:
         purified: [B, C, H, W] in [0, 1].
-        logits: [B, N] of the purified images.
+        logits: [B, N] of the purified images; N is 0 without a classifier.
         mask: [B, 1, H, W]; None for presets without a mask.
         score_norms: [B]; None without SSNI.
         plans: one per image.
+        task: outputs of the task on the purified images, by name; none without a task.
     """
 
     purified: Tensor
@@ -50,6 +52,7 @@ class Purification:
     mask: Tensor | None
     score_norms: Tensor | None
     plans: tuple[Plan, ...]
+    task: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class TorchReference:
@@ -61,6 +64,7 @@ class TorchReference:
         step, learned_step: modules that execute one row, called as `StepModule` and `LearnedStepModule` are.
         schedule: of the diffusion model; `run_preset` needs it to compile plans.
         classifier: images [B, C, H, W] in [0, 1] -> logits [B, N].
+        task: images as the classifier -> the outputs of a task, a tensor or a tuple in the order of ``names``.
         mask_module: computes attention masks; `MaskModule(classifier, blocks, size)` or what is called as it is.
         checkpointing: compute each row again in the backward pass. Without it a backward pass needs the activations of
             all rows, and takes about a quarter less time.
@@ -74,6 +78,8 @@ class TorchReference:
         learned_step: nn.Module | None = None,
         schedule: NoiseSchedule | None = None,
         classifier: nn.Module | None = None,
+        task: nn.Module | None = None,
+        names: Sequence[str] = (),
         mask_module: nn.Module | None = None,
         checkpointing: bool = True,
     ) -> None:
@@ -88,6 +94,8 @@ class TorchReference:
         self.learned_step = learned_step.eval() if learned_step is not None else None
         self.schedule = schedule
         self.classifier = classifier.eval() if classifier is not None else None
+        self.task = task.eval() if task is not None else None
+        self.task_names = tuple(names)
         self.mask_module = mask_module.eval() if mask_module is not None else None
         self.checkpointing = checkpointing
         self._planners: dict[int, Planner] = {}
@@ -95,7 +103,7 @@ class TorchReference:
     @property
     def networks(self) -> tuple[nn.Module, ...]:
         """All modules that it computes with."""
-        parts = (self.step, self.learned_step, self.classifier, self.mask_module)
+        parts = (self.step, self.learned_step, self.classifier, self.task, self.mask_module)
         return tuple(part for part in parts if part is not None)
 
     def run(
@@ -182,7 +190,7 @@ class TorchReference:
         Raises:
             ConfigError: there is no mask module, or the mask is of another source: `run_preset` has the noise for that.
         """
-        if spec.source != "attention":
+        if spec.source == "residual":
             raise ConfigError(
                 f"a mask of the source {spec.source!r} is computed with noise; use run_preset", code="E-twin-missing"
             )
@@ -230,6 +238,13 @@ class TorchReference:
         result: Tensor = self.classifier(x01)
         return result
 
+    def task_outputs(self, x01: Tensor) -> dict[str, Tensor]:
+        """The outputs of the task on images [B, C, H, W] in [0, 1], by name; none without a task."""
+        if self.task is None:
+            return {}
+        found = self.task(x01)
+        return dict(zip(self.task_names, found if isinstance(found, tuple) else (found,), strict=True))
+
     def run_preset(
         self,
         x01: Tensor,
@@ -239,16 +254,18 @@ class TorchReference:
         vote: int = 0,
         first_image: int = 0,
         mask_gradient: MaskGradient = "none",
+        mask: Tensor | None = None,
         on_row: Callable[[int, Tensor], None] | None = None,
     ) -> Purification:
         """Mask, score norm, plan, purification and logits of one vote, as the runtime does them with the same noise.
 
-        SSNI's choice of a plan has no gradient (plans are discrete); everything else is differentiable. ``on_row`` sees
-        the states of the purification (see `run`), not those of a probe.
+        SSNI's choice of a plan has no gradient (plans are discrete); everything else is differentiable. ``mask``
+        [B, 1, H, W] takes the place of the attention mask. ``on_row`` sees the states of the purification (see `run`),
+        not those of a probe.
         """
-        state = self._prepare(x01, preset, noise, first_image, mask_gradient)
+        state = self._prepare(x01, preset, noise, first_image, mask_gradient, mask)
         purified = self._vote(x01, state, noise, vote, first_image, on_row)
-        return Purification(purified, self.logits(purified), *state)
+        return Purification(purified, self._answers(purified), *state, self.task_outputs(purified))
 
     def run_votes(
         self,
@@ -265,23 +282,38 @@ class TorchReference:
         done = []
         for vote in range(preset.votes.count) if votes is None else votes:
             purified = self._vote(x01, state, noise, vote, first_image)
-            done.append(Purification(purified, self.logits(purified), *state))
+            done.append(Purification(purified, self._answers(purified), *state, self.task_outputs(purified)))
         return done
 
     def purify_preset(
-        self, x01: Tensor, preset: Preset, noise: NoiseSource, *, mask_gradient: MaskGradient = "none"
+        self,
+        x01: Tensor,
+        preset: Preset,
+        noise: NoiseSource,
+        *,
+        mask_gradient: MaskGradient = "none",
+        mask: Tensor | None = None,
     ) -> Tensor:
         """The first vote's purified images [B, C, H, W] in [0, 1], without classifying them."""
-        return self._vote(x01, self._prepare(x01, preset, noise, 0, mask_gradient), noise, 0, 0)
+        return self._vote(x01, self._prepare(x01, preset, noise, 0, mask_gradient, mask), noise, 0, 0)
+
+    def _answers(self, purified: Tensor) -> Tensor:
+        return purified.new_zeros((len(purified), 0)) if self.classifier is None else self.logits(purified)
 
     def _prepare(
-        self, x01: Tensor, preset: Preset, noise: NoiseSource, first_image: int, mask_gradient: MaskGradient
+        self,
+        x01: Tensor,
+        preset: Preset,
+        noise: NoiseSource,
+        first_image: int,
+        mask_gradient: MaskGradient,
+        mask: Tensor | None = None,
     ) -> _Prepared:
         planner = self._planner(x01)
-        mask: Tensor | None = None
-        if preset.mask is not None and preset.mask.source == "residual":
+        check_mask_use(preset, mask is not None)
+        if preset.mask is not None and preset.mask.source == "residual" and mask is None:
             mask = self.residual_mask(x01, preset.mask, noise, first_image, mask_gradient)
-        elif preset.mask is not None:
+        elif preset.mask is not None and mask is None:
             mask = self.mask(x01, preset.mask, mask_gradient)
         norms: Tensor | None = None
         plans = (planner.plan(preset),) * len(x01)

@@ -23,6 +23,7 @@ from ..rows.plan import COLUMNS, LEARNED_COLUMNS
 from ..rows.schedule import ScheduleSpec
 from ..validation import Entry, first_fault
 from .calibration import Calibration
+from .task import TaskEntry
 
 #: Version of the format that this package writes, and the newest one that it reads.
 SCHEMA_VERSION = 1
@@ -37,8 +38,8 @@ MAX_MANIFEST_BYTES = 16 << 20
 #: So are more values: the largest manifests have some ten thousand, class names and score norms mostly.
 MAX_VALUES = 200_000
 
-GraphName = Literal["classifier", "mask", "step", "step_learned", "step_any", "unet"]
-GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "step_any", "unet")
+GraphName = Literal["classifier", "mask", "step", "step_learned", "step_any", "task", "unet"]
+GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "step_any", "task", "unet")
 #: Precisions that a bundle may have beside the fp32 in which it was exported.
 VariantName = Literal["fp16", "bf16", "int8", "fp8"]
 #: A provider whose engine a variant was made for; which there are is said by `edgepure.engines.kinds`.
@@ -101,7 +102,8 @@ class GraphEntry(Entry):
 
 
 class AttentionEntry(Entry):
-    """Where the attention map of the mask graph comes from: the activations ``A`` of these blocks of the classifier.
+    """Where the attention map of the mask graph comes from: the activations ``A`` of these blocks of the classifier, or
+    of the backbone that stands in for one.
 
     Per block, rule ``minmax`` takes ``sum_c A^2`` and rule ``softmax`` takes ``(sum_c |A|^norm_p)^(1/norm_p)``.
     """
@@ -137,7 +139,9 @@ class Provenance(Entry):
     edgepure_version: str
     torch_version: str
     onnx_version: str
-    classifier: str
+    classifier: str | None = Field(None, description="null: the bundle has none")
+    backbone: str | None = Field(None, description="the network whose blocks are tapped, where it is another one")
+    task: str | None = Field(None, description="null: the bundle has none")
     diffusion: str
     parity: dict[str, Annotated[float, Field(ge=0.0)]] = Field(
         default_factory=dict, description="largest absolute difference to PyTorch at export, for each graph"
@@ -154,7 +158,10 @@ class Manifest(Entry):
     schema_version: Literal[1] = 1
     name: str = Field(min_length=1, max_length=200)
     image: ImageSpec
-    classes: tuple[str, ...] = Field(min_length=2, description="names of the classes in the order of the logits")
+    classes: tuple[str, ...] = Field(
+        description="names of the classes in the order of the logits, at least 2; none without a classifier"
+    )
+    task: TaskEntry | None = Field(None, description="what is done with purified images; null: labels, or nothing")
     schedule: ScheduleSpec
     graphs: dict[GraphName, GraphEntry]
     variants: dict[VariantName, dict[GraphName, GraphEntry]] = Field(
@@ -176,7 +183,8 @@ class Manifest(Entry):
                 f"default_preset {self.default_preset!r} is not among the presets ({_listed(self.presets)})"
             )
         for graph, needed, reason in (
-            ("classifier", True, "every bundle needs it"),
+            ("classifier", bool(self.classes), f"`classes` is {'given' if self.classes else 'empty'}"),
+            ("task", self.task is not None, f"`task` is {'null' if self.task is None else 'given'}"),
             ("step", True, "every bundle needs it"),
             ("mask", self.attention is not None, f"`attention` is {'null' if self.attention is None else 'given'}"),
             ("step_learned", self.learned_variance, f"`learned_variance` is {str(self.learned_variance).lower()}"),
@@ -185,6 +193,10 @@ class Manifest(Entry):
             if needed != (graph in self.graphs):
                 found = "is listed" if graph in self.graphs else "is missing"
                 raise ValueError(f"graph {graph!r} {found}, but {reason}")
+        if self.classes and self.task is not None:
+            raise ValueError("there is a classifier and a task; a bundle does one thing with purified images")
+        if len(self.classes) == 1:
+            raise ValueError("`classes` names one class, expected at least 2, or none without a classifier")
         for name, preset in self.presets.items():
             if preset.mask is not None and preset.mask.source == "attention" and "mask" not in self.graphs:
                 raise ValueError(f"preset {name!r} has a mask, but the bundle has no mask graph")
@@ -232,6 +244,25 @@ class Manifest(Entry):
             f"one with `edgepure quantize BUNDLE --precision {precision} --data IMAGES`"
         )
 
+    def require_classifier(self, what: str) -> None:
+        """Raise ConfigError (``E-no-classifier``) if the bundle has no classifier, which ``what`` needs."""
+        if "classifier" not in self.graphs:
+            raise ConfigError(
+                f"{what} needs a classifier, and the bundle {self.name!r} has none; `purify` works without one: use "
+                "that, or export the bundle with a classifier (--classifier)",
+                code="E-no-classifier",
+            )
+
+    def require_task(self) -> TaskEntry:
+        """The task; ConfigError (``E-no-task``) if the bundle has none."""
+        if self.task is None:
+            raise ConfigError(
+                f"the bundle {self.name!r} has no task that finds boxes, label maps or vectors; export it with one "
+                "(--task KIND SOURCE)",
+                code="E-no-task",
+            )
+        return self.task
+
     def planner(self) -> Planner:
         """Compiles presets and methods to the rows that this bundle runs."""
         return Planner(self.schedule.build(), math.prod(self.image.shape))
@@ -239,7 +270,12 @@ class Manifest(Entry):
     def _check_graph(self, graph: GraphName, entry: GraphEntry) -> None:
         if entry.file not in self.files:
             raise ValueError(f"graph {graph!r} is in the file {entry.file!r}, which `files` does not list")
-        inputs, outputs = graph_signature(graph, self.image, len(self.classes))
+        if graph == "task" and self.task is not None:
+            given = tuple((t.name, tuple(n for n in t.shape if n != "batch")) for t in entry.outputs)
+            fault = self.task.fault(given, (self.image.height, self.image.width))
+            if fault is not None:
+                raise ValueError(f"graph 'task': {fault}, but the task {self.task.kind!r} asks for {self.task.wanted}")
+        inputs, outputs = graph_signature(graph, self.image, len(self.classes), entry.outputs)
         for kind, found, expected in (("inputs", entry.inputs, inputs), ("outputs", entry.outputs, outputs)):
             if found != expected:
                 raise ValueError(
@@ -299,9 +335,13 @@ class Manifest(Entry):
 
 
 def graph_signature(
-    graph: GraphName, image: ImageSpec, classes: int
+    graph: GraphName, image: ImageSpec, classes: int, outputs: tuple[TensorEntry, ...] = ()
 ) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
-    """Inputs and outputs that a graph of a bundle must have, in order. Everything is float32, batch first."""
+    """Inputs and outputs that a graph of a bundle must have, in order. Everything is float32, batch first.
+
+    ``classes`` is 0 without a classifier; then the mask graph has no logits either. ``outputs`` are those of a task
+    graph, which its `TaskEntry` checks.
+    """
 
     def entry(name: str, *shape: int | Literal["height", "width"]) -> TensorEntry:
         return TensorEntry(name=name, shape=("batch", *shape))
@@ -311,13 +351,16 @@ def graph_signature(
         size: tuple[Literal["height"], Literal["width"]] = ("height", "width")
         free = (entry("x", c, *size), entry("ref", c, *size), entry("mask", 1, *size), entry("noise", c, *size))
         return (*free, entry("coeffs", len(COLUMNS))), (entry("x_next", c, *size),)
-    logits = entry("logits", classes)
+    logits = (entry("logits", classes),) if classes else ()
     fixed = (entry("x", c, h, w), entry("ref", c, h, w), entry("mask", 1, h, w), entry("noise", c, h, w))
     if graph == "classifier":
-        return (entry("image", c, h, w),), (logits,)
+        return (entry("image", c, h, w),), logits
+    if graph == "task":
+        return (entry("image", c, h, w),), outputs
     if graph == "mask":
         inputs = (entry("image", c, h, w), entry("threshold"), entry("area"), entry("rule"))
-        return inputs, (logits, entry("mask", 1, h, w), entry("attention", 1, h, w))
+        maps = (entry("mask", 1, h, w), entry("attention", 1, h, w))
+        return inputs, (*logits, *maps)
     if graph == "step":
         return (*fixed, entry("coeffs", len(COLUMNS))), (entry("x_next", c, h, w),)
     if graph == "step_learned":

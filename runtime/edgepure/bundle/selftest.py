@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,8 +41,9 @@ class PipelineVectors:
         image: ``[B, C, H, W]`` float32 in [0, 1], the input.
         seed: of the noise.
         purified: ``[B, C, H, W]`` float32 in [0, 1].
-        logits: ``[B, N]`` float32, of the purified image.
+        logits: ``[B, N]`` float32, of the purified image; N is 0 without a classifier.
         mask: ``[B, 1, H, W]`` float32 of 0 and 1; None for presets without a mask.
+        task: outputs of the task graph on the purified images, by name; none without a task.
         score_norms: ``[B]`` float32; None for presets without SSNI, and where they were not recorded.
         rows, states: indices of rows, rising from 0, and ``[B, rows, C, H, W]`` float32, the state in model range after
             each of them; None where they were not recorded.
@@ -53,6 +54,7 @@ class PipelineVectors:
     purified: Float32
     logits: Float32
     mask: Float32 | None
+    task: Mapping[str, Float32] = field(default_factory=dict)
     score_norms: Float32 | None = None
     rows: tuple[int, ...] | None = None
     states: Float32 | None = None
@@ -127,6 +129,8 @@ def _expected(manifest: Manifest) -> dict[str, _Wanted]:
         "rows": _Wanted(("rows",), integer=True),
         "states": _Wanted(("batch", "rows", c, h, w)),
     }
+    outputs = manifest.graphs["task"].outputs if manifest.task is not None else ()
+    wanted.update({f"task/{t.name}": _Wanted(t.shape) for t in outputs})
     keys.update({f"pipeline/{preset}/{key}": want for preset in manifest.presets for key, want in wanted.items()})
     return keys
 
@@ -163,8 +167,15 @@ def _assemble(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> SelfTest:
         if not any(key.startswith(prefix) for key in arrays):
             continue
         mask = _take(arrays, prefix + "mask") if preset.mask is not None else None
-        rest = {key: _take(arrays, prefix + key) for key in ("image", "purified", "logits")}
-        _same_batch(prefix, [*rest.values(), *([] if mask is None else [mask])])
+        rest = {key: _take(arrays, prefix + key) for key in ("image", "purified")}
+        rest["logits"] = (
+            _take(arrays, prefix + "logits") if manifest.classes else np.zeros((len(rest["image"]), 0), np.float32)
+        )
+        task = {}
+        if manifest.task is not None:
+            names = [t.name for t in manifest.graphs["task"].outputs]
+            task = {name: _take(arrays, f"{prefix}task/{name}") for name in names}
+        _same_batch(prefix, [*rest.values(), *task.values(), *([] if mask is None else [mask])])
         for key in ("image", "purified"):
             if rest[key].min() < 0.0 or rest[key].max() > 1.0:
                 raise _fault(f"{prefix + key!r} has values outside [0, 1]")
@@ -175,7 +186,9 @@ def _assemble(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> SelfTest:
             _same_batch(prefix, [rest["image"], norms])
         rows, states = _states(arrays, prefix, rest["image"])
         seed = int(_take(arrays, prefix + "seed").item())
-        pipelines[name] = PipelineVectors(seed=seed, mask=mask, score_norms=norms, rows=rows, states=states, **rest)
+        pipelines[name] = PipelineVectors(
+            seed=seed, mask=mask, task=task, score_norms=norms, rows=rows, states=states, **rest
+        )
     if arrays:
         raise _fault(f"{min(arrays)!r} does not belong to its preset")
     return SelfTest(graphs, pipelines)

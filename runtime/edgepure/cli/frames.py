@@ -70,16 +70,16 @@ def parse_size(text: str | None) -> Size:
     return int(found[1]) if found[2] is None else (int(found[2]), int(found[1]))
 
 
-def check_frame_options(tile: bool, resize: object, size: str | None, pad: str, whole: bool) -> None:
+def check_frame_options(tile: bool, for_images: object, size: str | None, pad: str, whole: bool) -> None:
     """Raise ConfigError for options that belong to the other way of treating images."""
     if not tile and (size is not None or pad != "no" or whole):
         raise ConfigError(
             "--size, --pad and --whole are for frames: give --tile, or use --resize", code="E-frame-option"
         )
-    if tile and resize:
+    if tile and for_images:
         raise ConfigError(
-            "--resize makes images as small as the network, and --tile keeps their size; give one of them (--tile "
-            "--size resizes a frame before)",
+            "--resize and --mask are for images of the network's size, and --tile keeps that of a frame; leave one of "
+            "them out (--tile --size resizes a frame before; `purify_frame` takes masks)",
             code="E-frame-option",
         )
     if pad not in ("no", "reflect", "black"):

@@ -14,6 +14,7 @@ from .options import (
     DebugOption,
     ImagesArgument,
     JsonOption,
+    MaskOption,
     PrecisionOption,
     PresetOption,
     ProviderOption,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..purify.frames import FrameResult, Pad
-    from ..purify.results import Result
+    from ..purify.results import Purified
     from .sources import Source
 
 
@@ -42,9 +43,10 @@ def purify(
     ],
     preset: PresetOption = None,
     change: SetOption = [],  # noqa: B006 - typer copies it
+    mask: MaskOption = None,
     mask_out: Annotated[
         Path | None,
-        typer.Option("--mask-out", metavar="DIR", help="Write the attention masks there (white: strong noise).",
+        typer.Option("--mask-out", metavar="DIR", help="Write the masks there (white: strong noise).",
                      show_default=False),
     ] = None,
     tile: Annotated[
@@ -87,6 +89,7 @@ def purify(
     \b
       edgepure purify digits attacked.png -o clean.png
       edgepure purify digits photos/ extra.npy -o purified/ --preset heterogeneous --mask-out masks/
+      edgepure purify digits photos/ -o again/ --preset heterogeneous --mask masks/
       edgepure purify digits street.png -o street-purified.png --tile --set tiles.overlap=0.5
     """
     from ..bundle.bundle import Bundle
@@ -96,16 +99,17 @@ def purify(
     from .session import Session
     from .sources import find_sources
 
-    check_frame_options(tile, resize, size, pad, whole)
+    check_frame_options(tile, resize or mask is not None, size, pad, whole)
     target_size = parse_size(size)
     sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize or tile)
     files = _targets(sources, output, mask_out)
     session = Session(
-        bundle, preset, change, 1, None, seed, provider, precision, threads, slots, masked=mask_out is not None
-    )
+        bundle, preset, change, 1, None, seed, provider, precision, threads, slots, masked=mask_out is not None,
+        mask=mask,
+    )  # fmt: skip
     written: list[dict[str, Any]] = []
 
-    def save(position: int, result: Result | FrameResult) -> None:
+    def save(position: int, result: Purified | FrameResult) -> None:
         target = files[position]
         _write(save_image, result.image, target)
         entry = {**result.to_dict(), "name": sources[position].name, "file": str(target)}
@@ -117,15 +121,19 @@ def purify(
     if tile:
         failures = run_frames(session, sources, target_size, cast("Pad", pad), whole, bgr, save)
     else:
-        failures = session.run(sources, resize, bgr, save, "purifying")
+        failures = session.run(sources, resize, bgr, save, "purifying", session.purifier.own_head())
 
-    def about(entry: dict[str, Any]) -> str:
+    def what(entry: dict[str, Any]) -> str:
         return f"{entry['tiles'][0]} x {entry['tiles'][1]}" if tile else str(entry["class_name"])
 
     def show() -> None:
+        about = ("tiles",) if tile else ("label",) if session.purifier.classes else ()
         table(
-            ("image", "purified", "tiles" if tile else "label", "UNet calls", "ms"),
-            ((w["name"], w["file"], about(w), w["unet_calls"], f"{1e3 * w['seconds']:.1f}") for w in written),
+            ("image", "purified", *about, "UNet calls", "ms"),
+            (
+                (w["name"], w["file"], *(what(w) for _ in about), w["unet_calls"], f"{1e3 * w['seconds']:.1f}")
+                for w in written
+            ),
             right=("UNet calls", "ms"),
         )
 

@@ -99,7 +99,7 @@ def load_labelled(
     Args:
         path: ``.npz`` file (``file.npz:NAME``), or a folder.
         image: size of the bundle's images.
-        classes: names of the bundle's classes.
+        classes: names of the bundle's classes; none without a classifier, and then no labels are read.
         need_labels: refuse data without labels.
         resize: what is done with images of another size (`edgepure.images.load_images`).
 
@@ -138,7 +138,7 @@ def _read_npz(path: Path, key: str, image: ImageSpec, classes: int, resize: Resi
             if key in names:
                 check_array(*arrays.header(key), image, resize)
                 pixels = arrays[key]
-            labels = arrays["labels"] if "labels" in names else None
+            labels = arrays["labels"] if "labels" in names and classes else None
     except ImageError as error:
         raise ImageError(f"{path}{'' if key == 'images' else f':{key}'}: {error}", code=error.code) from None
     except ArrayError as error:

@@ -22,9 +22,13 @@ class MaskSpec(Entry):
 
     The source ``residual`` looks for patches: where the image differs from what comes back of it (`RestoreSpec`). Then
     ``threshold`` is that difference, in [0, 1], and the rule does not matter.
+
+    With the source ``caller`` there is nothing to compute: every call brings its mask, and neither of them is given.
     """
 
-    source: Literal["attention", "residual"] = "attention"
+    source: Literal["attention", "residual", "caller"] = Field(
+        "attention", description="residual: what does not come back of a restoration; caller: each call gives its mask"
+    )
     rule: Literal["minmax", "softmax"] = "minmax"
     threshold: float | None = Field(None, ge=0.0, le=1.0, description="tau")
     area: float | None = Field(None, gt=0.0, le=1.0)
@@ -32,7 +36,10 @@ class MaskSpec(Entry):
 
     @model_validator(mode="after")
     def _one_of(self) -> MaskSpec:
-        if (self.threshold is None) == (self.area is None):
+        if self.source == "caller":
+            if self.threshold is not None or self.area is not None:
+                raise ValueError("a mask of the `caller` is not computed: leave out `threshold` and `area`")
+        elif (self.threshold is None) == (self.area is None):
             raise ValueError("give either `threshold` (tau) or `area`, not both and not neither")
         return self
 
@@ -96,7 +103,7 @@ class Preset(Entry):
     @model_validator(mode="after")
     def _mask_where_needed(self) -> Preset:
         if self.method.needs_mask and self.mask is None:
-            raise ValueError(f"method '{self.method.method}' needs a `mask` (threshold or area)")
+            raise ValueError(f"method '{self.method.method}' needs a `mask` (threshold or area, or the source caller)")
         return self
 
     @classmethod

@@ -33,6 +33,7 @@ from .drift import Drift
 from .findings import LayerFinding
 from .images import Differing
 from .levels import Level
+from .tasks import TaskAgreement
 from .verification import Verification
 
 #: Fewer images make no histogram.
@@ -82,6 +83,7 @@ def _sections(found: Verification) -> list[Section]:
 
 def _level(level: Level) -> Section:
     checks = [part for part in level.parts if isinstance(part, OutputCheck)]
+    checks += [part.check for part in level.parts if isinstance(part, TaskAgreement)]
     drifts = [part for part in level.parts if isinstance(part, Drift)]
     decisions = [part for part in level.parts if isinstance(part, LabelFlips)]
     parts: list[Part] = [_table(checks)] if checks else []

@@ -140,6 +140,7 @@ class Certifier:
 
     def __init__(self, graphs: OpenGraphs, preset: Preset, settings: CertifySettings) -> None:
         """Raises ConfigError with the reason if the preset has no certificate."""
+        graphs.bundle.manifest.require_classifier("a certificate")
         self._graphs, self._preset, self._settings = graphs, preset, settings
         self.sigma = graphs.planner.certified_sigma(preset)
         self._plan = graphs.planner.plan(preset)

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
 from ..images.frames import fitted, resized
 from ..images.spec import ImageSpec
 from ..images.tiles import Tiling
@@ -22,6 +21,7 @@ from ..rows.plan import Plan
 from ..types import Float32, Progress
 from .graphs import OpenGraphs
 from .inflight import Counters, InFlight, Job
+from .masks import caller_masks, check_mask_use
 from .tiled import run_tiled
 from .track import Measured, Track
 
@@ -130,7 +130,9 @@ class FrameRequest:
         self._tiling = self._seen = Tiling(self._shape[1:], tile, preset.tiles.overlap)
         if whole:  # one tile
             self._tiling = Tiling(self._shape[1:], self._shape[1:], 0.0)
-        self._given = None if mask is None else self._checked(mask, frame, pad)
+        check_mask_use(preset, mask is not None)
+        given = None if mask is None else caller_masks(mask, 1, (sides[0], sides[1]))[0]
+        self._given = None if given is None else fitted(given, self._least, pad)[0]
         self._stepper = graphs.whole(self._shape[1:], preset) if whole else graphs.stepper(graphs.step_graph(preset))
         self.counters = Counters()
 
@@ -248,17 +250,6 @@ class FrameRequest:
         inflight.run(jobs(), done)
         self.counters.rows += inflight.counters.rows
         self.counters.ticks += inflight.counters.ticks
-
-    def _checked(self, mask: NDArray[Any], frame: Float32, pad: Pad) -> Float32:
-        array = np.asarray(mask)
-        if array.shape != frame.shape[1:] or not np.isin(array, (0, 1)).all():
-            raise ConfigError(
-                f"the mask is {array.dtype} {list(array.shape)}, expected {list(frame.shape[1:])} as the frame, with "
-                "True and False",
-                code="E-frame-mask",
-            )
-        inside = array.astype(np.float32)[None]
-        return fitted(inside, self._least, pad)[0]
 
     # ---- noise levels -------------------------------------------------------------------------------------------
 

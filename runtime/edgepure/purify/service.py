@@ -22,6 +22,7 @@ from ..images.load import Resize, load_images
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
 from ..types import Float32
+from .heads import Labels
 from .inflight import Counters, InFlight, Job
 from .monitor import Monitor
 from .purifier import Purifier
@@ -69,7 +70,8 @@ class Service:
             monitor: flags the results, and counts them.
 
         Raises:
-            ConfigError: the preset is unknown, or fits the bundle or the monitor not; or ``waiting`` is below 1.
+            ConfigError: the preset is unknown, or fits the bundle or the monitor not, or takes the caller's mask; the
+                bundle has no classifier; or ``waiting`` is below 1.
             EdgepureError: the purifier is that of a process from which this one was forked.
         """
         if not isinstance(purifier, Purifier):
@@ -80,7 +82,7 @@ class Service:
                 code="E-config-waiting",
             )
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
-        self._preset = purifier.preset(preset, votes)
+        self._preset, self._labels = purifier.preset(preset, votes), Labels(purifier.graphs)
         self._graph = purifier.graphs.step_graph(self._preset)
         self._request([])  # what is wrong is an error now
         with purifier.turns.alone():
@@ -90,7 +92,7 @@ class Service:
         self._urgent: deque[Submission] = deque()
         self._in_a_row = 0
         self._pace = _Pace(purifier.planner.unet_calls(self._preset))
-        self._running: list[Request] = []  # those with images that have no result yet
+        self._running: list[Request[Result]] = []  # those with images that have no result yet
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="edgepure-service", daemon=True)
@@ -270,12 +272,13 @@ class Service:
         except Exception as error:  # of the mask's graph
             request.fail(error)
 
-    def _request(self, together: list[Submission]) -> Request:
+    def _request(self, together: list[Submission]) -> Request[Result]:
         images = np.array([s.image for s in together], np.float32).reshape(-1, *self._purifier.image_shape)
         return Request(
             self._purifier.graphs,
             images,
             self._preset,
+            self._labels,
             [s.source for s in together],
             names=[s.name for s in together],
             ids=[0] * len(together),
@@ -284,7 +287,7 @@ class Service:
         )
 
     def _done(self, job: Job, x: Float32) -> Iterable[Job]:
-        request: Request = job.tag.request
+        request: Request[Result] = job.tag.request
         try:
             return list(request.done(job, x) or ())
         except Exception as error:  # of the classifier's graph
@@ -292,7 +295,7 @@ class Service:
             return []
 
     def _dropped(self, job: Job) -> bool:
-        request: Request = job.tag.request
+        request: Request[Result] = job.tag.request
         return request.dropped(job.tag.image)
 
     def _ticked(self, rows: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from edgepure.bundle import calibration, manifest, selftest
+from edgepure.bundle.task import TASK_OUTPUTS, TaskEntry
 from edgepure.methods import EpsSpec
 from edgepure.methods.presets import MaskSpec, Preset, VoteSpec
 from edgepure.methods.ssni import SsniSpec
@@ -42,6 +43,7 @@ MODELS = [
     calibration.MaskCalibration,
     calibration.MaskArea,
     calibration.DataRecord,
+    TaskEntry,
 ]
 
 
@@ -64,10 +66,20 @@ def test_graph_signatures_are_those_of_the_table() -> None:
     image = manifest.ImageSpec(channels=3, height=5, width=7)
     section = TEXT[TEXT.index("## The graphs") :]
     for graph in manifest.GRAPH_NAMES:
+        if graph == "task":  # its outputs are those of its kind
+            continue
         row = re.search(rf"^\| `{graph}` \| (.*) \| (.*) \|$", section, re.MULTILINE)
         assert row is not None
         for cell, tensors in zip(row.groups(), manifest.graph_signature(graph, image, 11), strict=True):
             assert re.findall(r"`(\w+)", cell) == [t.name for t in tensors]
+
+
+def test_outputs_of_tasks_are_those_of_the_table() -> None:
+    section = TEXT[TEXT.index("### task") :]
+    for kind, names in TASK_OUTPUTS.items():
+        row = re.search(rf"^\| `{kind}` \| (.*) \|$", section, re.MULTILINE)
+        assert row is not None
+        assert re.findall(r"`(\w+) \[", row[1]) == list(names)
 
 
 def test_limits_are_stated() -> None:

@@ -95,7 +95,12 @@ def test_schema_forbids_unknown_keys_in_every_object() -> None:
         (lambda d: d["image"].update(height=True), "image.height is true: expected a valid integer"),
         (lambda d: d["image"].update(height=4.0), "image.height is 4.0: expected a valid integer"),
         (lambda d: d["image"].update(channels=0), "image.channels is 0: expected greater than or equal to 1"),
-        (lambda d: d.update(classes=["one"]), "classes is a list: it must have at least 2 items"),
+        (lambda d: d.update(classes=["one"]), "`classes` names one class, expected at least 2, or none"),
+        (lambda d: d.update(classes=[]), "graph 'classifier' is listed, but `classes` is empty"),
+        (
+            lambda d: d.update(task={"kind": "embedding"}),
+            "graph 'task' is missing, but `task` is given",
+        ),
         (lambda d: d["graphs"].update(steps={}), "unknown key graphs.steps: expected 'classifier', 'mask', 'step'"),
         (lambda d: d["graphs"]["step"].update(precision="fp31"), 'graphs.step.precision is "fp31": expected'),
         (

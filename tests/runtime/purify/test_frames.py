@@ -108,9 +108,15 @@ def test_the_callers_mask_is_taken_as_it_is(purifier: Purifier) -> None:
     assert found.mask is not None and np.array_equal(found.mask, mask)
     as_numbers = purifier.purify_frame(frame(), {**HETEROGENEOUS, **tiles()}, mask=mask.astype(np.uint8), noise=4)
     assert np.array_equal(as_numbers.image, found.image)
-    for bad in (mask[:-1], mask.astype(np.float32) * 0.5, mask[None]):
-        with raises_code("E-frame-mask"):
+    for bad, code in ((mask[:-1], "E-mask-shape"), (mask.astype(np.float32) * 0.5, "E-mask-values")):
+        with raises_code(code):
             purifier.purify_frame(frame(), HETEROGENEOUS, mask=bad)
+    with raises_code("E-mask-unused"):
+        purifier.purify_frame(frame(), "uniform", mask=mask)
+    asks = {**HETEROGENEOUS, "mask": {"source": "caller"}}
+    with raises_code("E-mask-missing"):
+        purifier.purify_frame(frame(), asks)
+    assert np.array_equal(purifier.purify_frame(frame(), {**asks, **tiles()}, mask=mask, noise=4).image, found.image)
 
 
 def test_every_tile_has_the_noise_level_of_its_score_norm(purifier: Purifier) -> None:
