@@ -82,13 +82,13 @@ def plan(
 
     name, chosen, planner, shape = _subject(bundle, preset, method, change, schedule, image)
     if score_norm is not None and chosen.ssni is None:
-        raise ConfigError("--score-norm is for presets with SSNI, and this one has none", code="E-plan-subject")
+        raise ConfigError("--score-norm is for presets with SSNI, and this one has none", code="E-plan-score-norm")
     rows = planner.plan(chosen, score_norm)
     cost = _cost(planner, chosen, rows)
     sigma, why = _certificate(planner, chosen)
     of_frame = None if frame is None else frame_cost(frame, shape, planner, chosen)
     if of_frame is None and call_ms is not None:
-        raise ConfigError("--call-ms is for --frame, and none is given", code="E-plan-subject")
+        raise ConfigError("--call-ms is for --frame, and none is given", code="E-frame-option")
     seconds = None if of_frame is None or call_ms is None else of_frame.seconds(call_ms)
     if as_json:
         about = None if of_frame is None else {**of_frame.to_dict(), "seconds": seconds}
@@ -112,7 +112,7 @@ def parse_image_size(text: str) -> tuple[int, int, int]:
     found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})", text.lower())
     if found is None:
         raise ConfigError(
-            f"image size {text!r}: expected CHANNELSxHEIGHTxWIDTH, for example 3x32x32", code="E-plan-subject"
+            f"image size {text!r}: expected CHANNELSxHEIGHTxWIDTH, for example 3x32x32", code="E-plan-image"
         )
     channels, height, width = (int(part) for part in found.groups())
     return channels, height, width
@@ -149,7 +149,7 @@ def _subject(
 
         if schedule is not None or image is not None:
             raise ConfigError(
-                "--schedule and --image are for plans without a bundle; a bundle has its own", code="E-plan-subject"
+                "--schedule and --image are for plans without a bundle; a bundle has its own", code="E-plan-bundle"
             )
         manifest = Bundle.open(bundle, verify=False).manifest  # nothing is run, so weights need no hashing
         planner, shape = manifest.planner(), manifest.image.shape

@@ -75,7 +75,7 @@ def test_plan_counts_the_tiles_of_a_frame(tiny_bundle: Path) -> None:
     assert with_probes["frame"]["unet_calls"] == 2 * (2 + 4) + (2 + 4)
     for wrong in ("1920", "100x100", "1920x1080x3"):
         assert run(*about[:-1], wrong, "--json").json["error"]["code"] == "E-frame-option"
-    assert run(*about[:-2], "--call-ms", "10", "--json").json["error"]["code"] == "E-plan-subject"
+    assert run(*about[:-2], "--call-ms", "10", "--json").json["error"]["code"] == "E-frame-option"
 
 
 def test_bench_multiplies_the_measured_call(tiny_bundle: Path) -> None:
