@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from edgepure.demo.evaluate import method_gallery, one_of_each_class, plan_rows
-from edgepure.demo.report import ColumnProtocol, DemoReport, Gallery
-from edgepure.purify.purifier import Purifier
-from edgepure.purify.scores import Score
-from edgepure.report.environment import environment
-from edgepure.report.pictures import Picture
+from edgepure import Purifier
+from edgepure.demo import ColumnProtocol, DemoReport, Gallery, method_gallery, one_of_each_class, plan_rows
+from edgepure.purify import Score
+from edgepure.report import Picture, environment
 from edgepure_calibration.attacks import PGD, Defence
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgepure import EpsSpec
-from edgepure.methods.published import get
+from edgepure.methods import published_preset
 
 #: The noise level of the cheap presets, and the share of pixels that the heterogeneous ones attend. T_L and T_S keep
 #: the papers' ratio of 2. The levels are lower than the papers' 100 and 200/100, for so small a denoiser loses too much
@@ -84,7 +84,10 @@ def equal_cost() -> dict[str, dict[str, Any]]:
 
 def papers() -> dict[str, dict[str, Any]]:
     """The published CIFAR-10 settings: 100 calls, one vote."""
-    diffpure, official = get("cifar10-diffpure-linf").data(), get("cifar10-dhni-official").data()
+    diffpure, official = (
+        published_preset("cifar10-diffpure-linf").data(),
+        published_preset("cifar10-dhni-official").data(),
+    )
     ddpm = {"method": {"method": "uniform", "t_star": 100, "sampler": "ddpm"}}
     return {"papers-diffpure-100": diffpure, "papers-heterogeneous-100": official, "papers-ddpm-100": ddpm}
 

@@ -22,18 +22,14 @@ from rich.console import Console
 from torch import nn
 
 import edgepure
-from edgepure.bundle.bundle import Bundle, hash_files, update_manifest
-from edgepure.bundle.calibration import Calibration
-from edgepure.bundle.manifest import SELFTEST_FILE, Manifest
-from edgepure.files.atomic import write_npz
-from edgepure.files.folders import atomic_directory
-from edgepure.images.dataset import LabelledImages
+from edgepure import Bundle
+from edgepure.bundle import SELFTEST_FILE, Calibration, Manifest, hash_files, update_manifest
+from edgepure.files import atomic_directory, write_npz
+from edgepure.images import LabelledImages
 from edgepure.types import Progress
 from edgepure_calibration.attacks import PGD
-from edgepure_export.bundle.recordings import record_pipelines
-from edgepure_export.bundle.writer import export_bundle
-from edgepure_export.graphs.attention import MaskModule
-from edgepure_export.twin.reference import TorchReference
+from edgepure_export import MaskModule, TorchReference, export_bundle
+from edgepure_export.bundle import record_pipelines
 
 PACKAGE_DATA = Path(__file__).resolve().parents[2] / "runtime" / "edgepure" / "demo" / "data"
 

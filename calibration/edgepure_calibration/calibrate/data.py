@@ -65,7 +65,8 @@ def _load(purifier: Purifier, data: str | Path | LabelledImages) -> LabelledImag
     if data.images.shape[1:] != manifest.image.shape:
         raise ImageError(
             f"the images are {list(data.images.shape[1:])} (C, H, W), this bundle takes {list(manifest.image.shape)}; "
-            "resize them"
+            "resize them",
+            code="E-data-size",
         )
     return data
 
@@ -90,7 +91,8 @@ def _check(data: LabelledImages, what: str, fewest: int) -> None:
     if len(constant):
         raise ImageError(
             f"{what}: {len(constant)} of {len(data)} are one constant colour (the first is {data.names[constant[0]]}), "
-            "which would shift the statistics; remove them"
+            "which would shift the statistics; remove them",
+            code="E-data-constant",
         )
     if data.labels is not None:
         check_labels(data, what)
@@ -108,7 +110,8 @@ def _check_attacked(
     if same == len(attacked):
         raise ConfigError(
             "the attacked images are the clean ones: every one of them is also among the clean images; give images "
-            "that were attacked, or leave them out"
+            "that were attacked, or leave them out",
+            code="E-attacked-clean",
         )
     if clean.labels is not None and attacked.labels is not None:
         check_attacks(clean, attacked, purifier.logits, "the attacked images")
@@ -117,12 +120,14 @@ def _check_attacked(
         if changed < FEWEST_CHANGED * len(attacked):
             raise ConfigError(
                 f"the attacked images are no attacks on this bundle's classifier: it answers {len(attacked) - changed} "
-                f"of {len(attacked)} as their clean versions; give images that were attacked on it"
+                f"of {len(attacked)} as their clean versions; give images that were attacked on it",
+                code="E-attacked-weak",
             )
     else:
         raise ConfigError(
             f"nothing tells whether the attacked images are attacks: there are {len(clean)} clean and {len(attacked)} "
-            "attacked images, not both with labels; give labels, or the attacked version of every clean image in order"
+            "attacked images, not both with labels; give labels, or the attacked version of every clean image in order",
+            code="E-attacked-unproven",
         )
 
 

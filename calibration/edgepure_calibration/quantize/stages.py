@@ -17,6 +17,7 @@ from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure.methods.presets import Preset
 from edgepure.purify.purifier import Purifier
+from edgepure.report.numerals import number
 from edgepure.types import Float32, Progress
 from edgepure_export.graphs.half_rules import HALF_TYPES
 from edgepure_export.graphs.precision import matching
@@ -293,9 +294,9 @@ class Stages:
     def _slow(self, speeds: Sequence[Speed]) -> list[str]:
         least = self.settings.limits.speed
         return [
-            f"a step call at batch {s.batch} takes {s.variant_ms:.3g} ms in {self.settings.precision} and "
-            f"{s.fp32_ms:.3g} ms in fp32: it is not faster on this device ({s.ratio:.2f} x, more than {least:g} x is "
-            "asked for); for another device give --for"
+            f"a step call at batch {s.batch} takes {number(s.variant_ms)} ms in {self.settings.precision} and "
+            f"{number(s.fp32_ms)} ms in fp32: it is not faster on this device ({s.ratio:.2f} x, more than "
+            f"{least:g} x is asked for); for another device give --for"
             for s in speeds
             if s.ratio <= least
         ]

@@ -116,7 +116,7 @@ def measure(
             if found[name].shape != expected[name].shape:
                 shapes = f"{list(found[name].shape)} instead of {list(expected[name].shape)}"
                 raise ExportError(
-                    f"{graph}: ONNX Runtime gives {name!r} with the shape {shapes}", code="E-export-engine"
+                    f"{graph}: ONNX Runtime gives {name!r} with the shape {shapes}", code="E-export-engine-shape"
                 )
             differences[name].append(np.abs(found[name].astype(np.float64) - expected[name]).ravel())
             scales[name] = max(scales[name], float(np.abs(expected[name]).max()))
@@ -151,7 +151,7 @@ def open_session(path: Path, threads: int | None = None) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises many unrelated classes
         raise ExportError(
-            f"ONNX Runtime cannot load {path.name}: {str(error).strip().splitlines()[0]}", code="E-export-engine"
+            f"ONNX Runtime cannot load {path.name}: {str(error).strip().splitlines()[0]}", code="E-export-engine-load"
         ) from error
 
 
@@ -174,6 +174,6 @@ def _pairs(
             batch = len(next(iter(feeds.values())))
             raise ExportError(
                 f"ONNX Runtime cannot run the {graph} graph at batch {batch}: {str(error).strip().splitlines()[0]}",
-                code="E-export-engine",
+                code="E-export-engine-run",
             ) from error
         yield found, run_module(module, case, outputs)

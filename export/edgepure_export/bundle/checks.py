@@ -127,14 +127,14 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
             raise ExportError(
                 f"the classifier fails on images {list(images.shape)}: {type(error).__name__}: {first_line(error)}; "
                 "its preprocessing (resizing included) must be part of the module",
-                code="E-network-fails",
+                code="E-classifier-fails",
             ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ExportError(
             f"the classifier gives {got} for {len(images)} images, expected the tensor of logits [{len(images)}, "
             "classes]; wrap it in a module that returns only them",
-            code="E-network-output",
+            code="E-classifier-output",
         )
     if not bool(torch.isfinite(logits).all()):
         raise ExportError(
@@ -143,11 +143,13 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
         )
     if logits.shape[1] < 2:
         raise ExportError(
-            "the classifier has one output; purified classification needs at least 2 classes", code="E-network-output"
+            "the classifier has one output; purified classification needs at least 2 classes",
+            code="E-classifier-classes",
         )
     if classes is not None and classes != logits.shape[1]:
         raise ExportError(
-            f"{classes} class names were given, but the classifier has {logits.shape[1]} outputs", code="E-classes"
+            f"{classes} class names were given, but the classifier has {logits.shape[1]} outputs",
+            code="E-classes-count",
         )
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1.0).abs() < 1e-4).all()):
         raise ExportError(
@@ -237,11 +239,11 @@ def _check_output(output: Any, x: Tensor) -> bool:
     if output.ndim != 4 or len(output) != len(x) or list(output.shape[2:]) != size:
         raise ExportError(
             f"the diffusion network gives {list(output.shape)} for x {list(x.shape)}, expected {expected}",
-            code="E-network-output",
+            code="E-network-shape",
         )
     if output.shape[1] not in (channels, 2 * channels):
         raise ExportError(
-            f"the diffusion network gives {output.shape[1]} channels, expected {expected}", code="E-network-output"
+            f"the diffusion network gives {output.shape[1]} channels, expected {expected}", code="E-network-channels"
         )
     if not bool(torch.isfinite(output).all()):
         raise ExportError(

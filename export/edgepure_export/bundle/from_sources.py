@@ -165,7 +165,7 @@ def export_from_sources(
         raise ExportError(
             "mask input 'official' normalises the image itself, and so does this classifier's preprocessing; add "
             "variant=official to the classifier, or choose mask input 'own' (--mask-input own)",
-            code="E-mask-input",
+            code="E-mask-input-twice",
         )
     weights = sum(p.numel() * p.element_size() for s in given.values() if s is not None for p in s.model.parameters())
     require_memory(int(MEMORY_FACTOR * weights), "the graphs of these networks and their parity check")

@@ -136,7 +136,7 @@ def _in_order(graph: Graph, image: ImageSpec, classes: int) -> Graph:
     inputs, outputs = graph_signature(graph.name, image, classes, found_outputs)  # type: ignore[arg-type]
     by_name = {str(value.name): value for value in graph.model.graph.inputs}
     if set(by_name) != {entry.name for entry in inputs}:
-        raise ExportError(f"{graph.name}: the graph has the inputs {sorted(by_name)}", code="E-graph-signature")
+        raise ExportError(f"{graph.name}: the graph has the inputs {sorted(by_name)}", code="E-graph-inputs")
     graph.model.graph.inputs[:] = [by_name[entry.name] for entry in inputs]
     specs = {spec.name: spec for spec in graph.inputs}
     ordered = Graph(graph.name, graph.model, tuple(specs[e.name] for e in inputs), graph.outputs, graph.opset)

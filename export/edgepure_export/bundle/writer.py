@@ -27,7 +27,7 @@ from edgepure.methods.planner import Planner
 from edgepure.methods.presets import MaskSpec, Preset
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec, schedule_from
 from edgepure.types import Progress
-from edgepure.validation import first_fault
+from edgepure.validation import fault_code, first_fault
 
 from ..graphs.attention import BlockTransform, MaskModule
 from ..graphs.tap_families import Taps
@@ -98,7 +98,8 @@ def export_bundle(
     parsed = _presets(presets, noise, has_blocks=blocks is not None)
     if default_preset is not None and default_preset not in parsed:
         raise ExportError(
-            f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)})", code="E-preset"
+            f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)}); choose one of these",
+            code="E-preset-default-unknown",
         )
     report: Progress = on_progress or (lambda share, words: None)
     networks = _networks(classifier, backbone, unet, blocks, task)
@@ -122,7 +123,7 @@ def export_bundle(
         if learned and not predicts_variance:
             raise ExportError(
                 f"learned_variance needs a network with {2 * image.channels} output channels, not {image.channels}",
-                code="E-learned-variance",
+                code="E-learned-variance-channels",
             )
         _check_presets(parsed, noise, image, learned)
         entry = None
@@ -226,7 +227,7 @@ def _checked(kind: type[M], data: Mapping[str, Any], what: str) -> M:
         return kind.model_validate(dict(data))
     except ValidationError as error:
         raise ConfigError(
-            f"{what}: {first_fault(error, data, kind.model_json_schema())}", code="E-export-settings"
+            f"{what}: {first_fault(error, data, kind.model_json_schema())}", code=fault_code(error, "E-export-settings")
         ) from None
 
 
@@ -269,13 +270,13 @@ def _presets(
             )
         return chosen
     if not presets:
-        raise ExportError("`presets` is empty; give at least one, or None for the defaults", code="E-preset")
+        raise ExportError("`presets` is empty; give at least one, or None for the defaults", code="E-presets-empty")
     for name in presets:
         try:
             TypeAdapter(PresetName).validate_python(name)
         except ValidationError:
             raise ConfigError(
-                f"preset name {name!r}: use letters, digits, '.', '_' and '-', at most 100", code="E-preset"
+                f"preset name {name!r}: use letters, digits, '.', '_' and '-', at most 100", code="E-preset-name"
             ) from None
     return {key: preset if isinstance(preset, Preset) else _parse(key, preset) for key, preset in presets.items()}
 
@@ -284,7 +285,7 @@ def _parse(name: str, data: Mapping[str, Any]) -> Preset:
     try:
         return Preset.parse(dict(data))
     except ConfigError as error:
-        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}", code="E-preset") from None
+        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}", code=error.code) from None
 
 
 def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image: ImageSpec, learned: bool) -> None:
@@ -295,7 +296,7 @@ def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image
             raise ExportError(
                 f"preset {key!r} uses the network's learned variance, but this export has none; "
                 "choose variance 'fixed_small'",
-                code="E-learned-variance",
+                code="E-learned-variance-preset",
             )
         planner.probe(preset)
 

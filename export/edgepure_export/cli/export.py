@@ -261,10 +261,10 @@ def _numbers(texts: list[str] | None) -> dict[str, float]:
 def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset]:
     """Published presets with --set: statistics go to every preset that needs them, other changes to a single one."""
     from edgepure.cli.presets import apply_changes, parse_preset
-    from edgepure.methods.published import STATISTICS, choose, get
+    from edgepure.methods.published import STATISTICS, choose, published_preset
 
     if changes and not names:
-        raise ConfigError("--set changes a preset with published settings; name one with --preset", code="E-preset")
+        raise ConfigError("--set changes a preset with published settings; name one with --preset", code="E-set-preset")
     known = {f"ssni.{name}" for group in STATISTICS.values() for name in group}
     statistics, others = {}, []
     for change in changes:
@@ -275,23 +275,23 @@ def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset
         try:
             statistics[key.removeprefix("ssni.")] = float(text)
         except ValueError:
-            raise ConfigError(f"--set {change!r}: expected a number", code="E-preset") from None
+            raise ConfigError(f"--set {change!r}: expected a number", code="E-set-number") from None
     presets = choose(names, statistics)
     if not others:
         return presets
     if len(names) != 1:
         raise ConfigError(
-            f"--set {others[0]!r} and {len(names)} presets: which one is meant? Give one", code="E-preset"
+            f"--set {others[0]!r} and {len(names)} presets: which one is meant? Give one", code="E-set-presets"
         )
     name = names[0]
-    return {name: parse_preset(apply_changes(get(name).data(statistics), others), f"preset {name!r}")}
+    return {name: parse_preset(apply_changes(published_preset(name).data(statistics), others), f"preset {name!r}")}
 
 
 def _mask_input(given: str | None, names: list[str]) -> str:
     from edgepure.methods.published import mask_input
 
     if given not in (None, "own", "official"):
-        raise ConfigError(f"--mask-input {given!r} is unknown; choose own or official", code="E-mask-input")
+        raise ConfigError(f"--mask-input {given!r} is unknown; choose own or official", code="E-mask-input-option")
     return given or mask_input(names)
 
 
@@ -311,7 +311,11 @@ def _class_names(text: str | None) -> tuple[str, ...] | None:
     try:
         lines = Path(text).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"class names {text} cannot be read: {error}", code="E-classes") from None
+        raise ConfigError(
+            f"class names {text} cannot be read: {error}; "
+            "give a text file with one name a line, or the names with commas",
+            code="E-classes-file",
+        ) from None
     return tuple(line.strip() for line in lines if line.strip())
 
 
@@ -322,7 +326,9 @@ def _read_presets(path: Path | None) -> dict[str, Preset] | None:
         return None
     data = read_json(path, "presets")
     if not isinstance(data, dict) or not data:
-        raise ConfigError(f"presets file {path}: expected an object with a preset under each name", code="E-preset")
+        raise ConfigError(
+            f"presets file {path}: expected an object with a preset under each name", code="E-presets-file"
+        )
     return {name: parse_preset(preset, f"presets file {path}, preset {name!r}") for name, preset in data.items()}
 
 

@@ -98,7 +98,7 @@ def verify_against_torch(
             findings = find_layers(opened, found, modules=modules, threads=threads)
     except ExportError as error:
         raise ConfigError(
-            f"the networks do not fit the bundle {manifest.name!r}: {error}", code="E-against-torch"
+            f"the networks do not fit the bundle {manifest.name!r}: {error}", code="E-against-torch-fit"
         ) from None
     return replace(found, findings=findings, notes=(*found.notes, *notes))
 
@@ -130,7 +130,8 @@ def _network(what: What, given: nn.Module | str | None, manifest: Manifest) -> t
             "which would run code" if text.startswith("python:") else "which is no source that is followed by itself"
         )
         raise ConfigError(
-            f"the bundle's provenance says of its {what} only {recorded!r}, {reason}; {option}", code="E-against-torch"
+            f"the bundle's provenance says of its {what} only {recorded!r}, {reason}; {option}",
+            code="E-against-torch-sources",
         )
     try:
         size = (manifest.image.height, manifest.image.width)

@@ -63,7 +63,7 @@ def _import(provider: str) -> Any:
     """Polygraphy's module for this TensorRT."""
     if provider not in TENSORRT:
         raise ConfigError(
-            f"{provider!r} is not a TensorRT provider; choose one of {', '.join(TENSORRT)}", code="E-provider-unknown"
+            f"{provider!r} is not a TensorRT provider; choose one of {', '.join(TENSORRT)}", code="E-provider-tensorrt"
         )
     wanted = str(int(TENSORRT[provider].builds_anywhere))  # TensorRT for RTX
     if "polygraphy" in sys.modules and os.environ.get(_RTX, "0") != wanted:

@@ -165,7 +165,7 @@ class MaskModule(nn.Module):
         if not names:
             raise ExportError(
                 "the attention mask needs at least one block of the classifier to tap; `blocks` is empty",
-                code="E-taps-name",
+                code="E-taps-empty",
             )
         if input not in ("own", "official"):
             raise ExportError(f"mask input {input!r} is unknown; choose 'own' or 'official'", code="E-mask-input")
@@ -212,7 +212,7 @@ class MaskModule(nn.Module):
         if image.shape[1] != len(IMAGENET_MEAN):
             raise ExportError(
                 f"mask input 'official' normalises 3 colour channels, but the images have {image.shape[1]}; use 'own'",
-                code="E-mask-input",
+                code="E-mask-input-colour",
             )
         mean, std = (image.new_tensor(v)[None, :, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
         return ((2.0 * image - 1.0) - mean) / std
@@ -224,7 +224,7 @@ class MaskModule(nn.Module):
             if block not in self._taps:
                 raise ExportError(
                     f"block {block!r} of the classifier did not run in its forward pass; tap another one",
-                    code="E-taps-name",
+                    code="E-taps-silent",
                 )
             maps.append(self._map(block, self._taps[block]))
         self._taps.clear()
@@ -254,7 +254,7 @@ class MaskModule(nn.Module):
         watched = name.removeprefix("input of ")
         if watched not in modules:
             raise ExportError(
-                f"the classifier has no module {watched!r}, which shows where its tokens lie", code="E-layout"
+                f"the classifier has no module {watched!r}, which shows where its tokens lie", code="E-layout-module"
             )
 
         def output(module: nn.Module, args: Any, found: Any) -> None:
@@ -285,7 +285,7 @@ class MaskModule(nn.Module):
             raise ExportError(
                 f"block {block!r} of the classifier gives {got}, but the attention mask needs maps [B, C, h, w]; "
                 "tap another block, or pass `transforms` with a function that makes such a map",
-                code="E-layout",
+                code="E-layout-maps",
             )
         return output
 

@@ -51,14 +51,16 @@ def load_graph(path: Path) -> ir.Model:
     try:
         model = ir.load(path)
     except Exception as error:  # protobuf raises classes of its own
-        raise ExportError(f"{path} is not a readable ONNX graph: {error}", code="E-graph-file") from error
+        raise ExportError(
+            f"{path} is not a readable ONNX graph: {error}; export the bundle again", code="E-graph-invalid"
+        ) from error
     if any(value.dtype is None for node in model.graph for value in node.outputs):
         model = ShapeInferencePass()(model).model
     for node in model.graph:
         for value in node.outputs:
             if value.name and value.dtype is None:
                 raise ExportError(
-                    f"{path.name}: the type of {value.name!r} is unknown; export the graph again", code="E-graph-file"
+                    f"{path.name}: the type of {value.name!r} is unknown; export the graph again", code="E-graph-type"
                 )
     return model
 
@@ -103,7 +105,7 @@ def to_half(model: ir.Model, precision: str, keep: Collection[str] = ()) -> Half
     if any(True for _ in model.graph.subgraphs()):
         raise ExportError(
             f"graph {model.graph.name!r} has control flow (If, Loop), which cannot be converted",
-            code="E-graph-operator",
+            code="E-graph-control-flow",
         )
     graph = model.graph
     halves = Halves(graph, HALF_TYPES[precision], frozenset(keep))

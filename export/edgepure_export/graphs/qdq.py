@@ -35,7 +35,7 @@ def schemes_of(precision: str, provider: str) -> tuple[Scheme, ...]:
         )
         raise ConfigError(
             f"there are no {precision} kernels in {provider}; {precision} can be made for {made_for}",
-            code="E-provider-precision",
+            code="E-variant-kernels",
         )
     return kind.schemes[precision]
 

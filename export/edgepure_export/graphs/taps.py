@@ -70,7 +70,7 @@ def named_taps(module: nn.Module, names: Sequence[str], prefix_tokens: int | Non
             listed = ", ".join((near or candidate_blocks(module))[:20])
             raise ExportError(f"the classifier has no module named {name!r}; it has {listed}", code="E-taps-name")
     if not names:
-        raise ExportError("no blocks named; leave the option out to use the default ones", code="E-taps-name")
+        raise ExportError("no blocks named; leave the option out to use the default ones", code="E-taps-empty")
     known = {name: written_layout(text) for name, text in written.items() if text}
     parts: dict[str, int | None] = {}
     try:

@@ -169,7 +169,7 @@ class Preprocessed(nn.Module):
         if source is None:
             raise ExportError(
                 "this classifier takes images of any size; say which (image_size, --image CxHxW)",
-                code="E-preprocessing",
+                code="E-preprocessing-size",
             )
         resized, kept = transform.steps(source)
         self.input_size = kept

@@ -121,7 +121,7 @@ def parse_source(text: str, kind: Kind, weights: str | PathLike[str] | None = No
     """Take a source apart. ``weights`` stands for the option of that name."""
     if not isinstance(text, str):
         raise ExportError(
-            f"a {kind} is named by a text such as timm:resnet50, got a {type(text).__name__}", code="E-source"
+            f"a {kind} is named by a text such as timm:resnet50, got a {type(text).__name__}", code="E-source-type"
         )
     scheme, colon, rest = text.partition(":")
     known = schemes(kind)
@@ -129,7 +129,7 @@ def parse_source(text: str, kind: Kind, weights: str | PathLike[str] | None = No
         raise ExportError(
             f"{kind} {text!r}: expected scheme:name with one of the schemes {', '.join(known)}; for example "
             "python:package.module:function",
-            code="E-source",
+            code="E-source-scheme",
         )
     place, mark, query = rest, "", ""
     if not Path(rest).exists():  # a file name may contain a question mark
@@ -139,18 +139,19 @@ def parse_source(text: str, kind: Kind, weights: str | PathLike[str] | None = No
         name, equals, value = part.partition("=")
         if not equals or not name or not value or name in options:
             raise ExportError(
-                f"{kind} {text!r}: expected ?option=value&option=value after the name, got {part!r}", code="E-source"
+                f"{kind} {text!r}: expected ?option=value&option=value after the name, got {part!r}",
+                code="E-source-options",
             )
         options[name] = value
     if weights is not None:
         if "weights" in options:
             raise ExportError(
                 f"{kind} {text!r} names its weights, and so does the weights option; give them once",
-                code="E-source-option",
+                code="E-source-weights-twice",
             )
         options["weights"] = fspath(weights)
     if not place:
-        raise ExportError(f"{kind} {text!r}: there is no name after {scheme}:", code="E-source")
+        raise ExportError(f"{kind} {text!r}: there is no name after {scheme}:", code="E-source-name")
     return SourceText(text, scheme, place, options)
 
 
@@ -165,10 +166,12 @@ def _resolver(source: SourceText, kind: Kind, registered: Mapping[str, Any]) -> 
                 foreign.load()
         except ImportError as error:
             raise ExportError(
-                f"{source.text!r}: {import_fault(f'the source {source.scheme}', error)}", code="E-source"
+                f"{source.text!r}: {import_fault(f'the source {source.scheme}', error)}", code="E-source-import"
             ) from error
     if source.scheme not in registered:
-        raise ExportError(f"{source.text!r}: the scheme {source.scheme} makes no {kind}", code="E-source")
+        raise ExportError(
+            f"{source.text!r}: the scheme {source.scheme} makes no {kind}; choose another scheme", code="E-source-makes"
+        )
     return registered[source.scheme]
 
 

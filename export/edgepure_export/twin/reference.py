@@ -85,7 +85,7 @@ class TorchReference:
             step, learned_step = StepModule(unet), LearnedStepModule(unet)
         if step is None:
             raise ConfigError(
-                "the reference has nothing to execute rows with; give it a `unet` or a `step`", code="E-twin-missing"
+                "the reference has nothing to execute rows with; give it a `unet` or a `step`", code="E-twin-executor"
             )
         self.unet = unet
         self.step = step.eval()
@@ -129,13 +129,13 @@ class TorchReference:
         if len(plans) != len(ref):
             raise ConfigError(
                 f"{len(plans)} plans were given for {len(ref)} images; give one, or one per image",
-                code="E-twin-missing",
+                code="E-twin-plans",
             )
         kinds = {p.learned_variance for p in plans if p.rows}
         if len(kinds) > 1:
             raise ConfigError(
                 "plans with and without learned variance cannot share a batch; run them apart",
-                code="E-learned-variance",
+                code="E-twin-variance-mixed",
             )
         learned = kinds == {True}
         given = as_batch_noise(noise)
@@ -186,7 +186,7 @@ class TorchReference:
         """The attention mask [B, 1, H, W] of images in [0, 1]."""
         if self.mask_module is None:
             raise ConfigError(
-                "the reference has no mask module; give it the classifier's blocks to tap", code="E-twin-missing"
+                "the reference has no mask module; give it the classifier's blocks to tap", code="E-twin-mask"
             )
         full = torch.ones(len(x01), dtype=x01.dtype, device=x01.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and gradient != "none"):
@@ -208,7 +208,7 @@ class TorchReference:
     def logits(self, x01: Tensor) -> Tensor:
         """The plain classifier: [B, C, H, W] in [0, 1] -> [B, N]."""
         if self.classifier is None:
-            raise ConfigError("the reference has no classifier", code="E-twin-missing")
+            raise ConfigError("the reference has no classifier", code="E-twin-classifier")
         result: Tensor = self.classifier(x01)
         return result
 
@@ -313,7 +313,7 @@ class TorchReference:
 
     def _planner(self, x01: Tensor) -> Planner:
         if self.schedule is None:
-            raise ConfigError("the reference has no noise schedule to compile presets with", code="E-twin-missing")
+            raise ConfigError("the reference has no noise schedule to compile presets with", code="E-twin-schedule")
         elements = x01[0].numel()
         return self._planners.setdefault(elements, Planner(self.schedule, elements))
 
@@ -321,7 +321,7 @@ class TorchReference:
         module = self.learned_step if len(draws) == 2 else self.step
         if module is None:
             raise ConfigError(
-                "the plan needs a learned variance, which this diffusion model does not have", code="E-learned-variance"
+                "the plan needs a learned variance, which this diffusion model does not have", code="E-twin-variance"
             )
         inputs = (x, ref, draws[0], mask, coeffs, *draws[1:])
         if self.checkpointing and torch.is_grad_enabled() and any(t.requires_grad for t in (x, ref, mask)):

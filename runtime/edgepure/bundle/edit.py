@@ -20,7 +20,8 @@ from ..errors import BundleError
 from ..files.atomic import write_bytes, write_npz
 from ..files.folders import atomic_directory, link_or_copy
 from ..files.locks import locked
-from .bundle import Bundle, bundle_folder, hash_file, write_manifest
+from .bundle import Bundle, bundle_folder, write_manifest
+from .contents import hash_file
 from .manifest import MANIFEST_FILE, SELFTEST_FILE, FileEntry, Manifest, check_relative_path
 
 
@@ -68,7 +69,9 @@ class BundleEdit:
         """
         files = dict(self.manifest.files)
         if files.pop(name, None) is None:
-            raise BundleError(f"the bundle has no file {name!r} to remove; it has {', '.join(sorted(files))}")
+            raise BundleError(
+                f"the bundle has no file {name!r} to remove; it has {', '.join(sorted(files))}", code="E-bundle-remove"
+            )
         (self.root / name).unlink()
         self.manifest = self.manifest.model_copy(update={"files": files})
 
@@ -87,7 +90,7 @@ class BundleEdit:
         try:
             check_relative_path(name)
         except ValueError as error:
-            raise BundleError(f"{name!r} cannot be a file of a bundle: {error}") from None
+            raise BundleError(f"{name!r} cannot be a file of a bundle: {error}", code="E-bundle-file-name") from None
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
@@ -117,7 +120,10 @@ def edit_bundle(path: str | PathLike[str]) -> Iterator[BundleEdit]:
         lock = locked(bundle.path, make=lambda: bundle_folder(bundle.path))
         exchange.enter_context(lock)  # from the last look at the bundle to the exchange
         if Bundle.open(bundle.path, verify=False).content_hash != bundle.content_hash:
-            raise BundleError(f"{bundle.path} was changed by something else in the meantime; run the command again")
+            raise BundleError(
+                f"{bundle.path} was changed by something else in the meantime; run the command again",
+                code="E-bundle-busy",
+            )
         engines = [file for file in bundle.engines_path.rglob("*") if file.is_file()]  # those built meanwhile, too
         _link(bundle, root, [str(file.relative_to(bundle.path)) for file in engines])
 

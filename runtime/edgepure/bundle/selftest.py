@@ -81,17 +81,19 @@ def read_selftest(path: Path, manifest: Manifest) -> SelfTest:
         with zipfile.ZipFile(path) as archive:
             total = sum(info.file_size for info in archive.infolist())
             if total > MAX_SELFTEST_BYTES:
-                raise _fault(f"it unpacks to {total} bytes, at most {MAX_SELFTEST_BYTES} are allowed")
+                raise _fault(
+                    f"it unpacks to {total} bytes, at most {MAX_SELFTEST_BYTES} are allowed", code="E-selftest-size"
+                )
             for info in archive.infolist():
                 key = info.filename.removesuffix(".npy")
                 if key not in expected or key in arrays or not info.filename.endswith(".npy"):
-                    raise _fault(f"{info.filename!r} is unknown or there twice")
+                    raise _fault(f"{info.filename!r} is unknown or there twice", code="E-selftest-unknown")
                 with archive.open(info) as file:
                     arrays[key] = _read_array(file, key, expected[key], info.file_size)
     except BundleError:
         raise
     except Exception as error:  # zipfile, zlib and numpy.lib.format raise many unrelated classes on damaged files
-        raise _fault(f"it cannot be read ({error})") from None
+        raise _fault(f"it cannot be read ({error})", code="E-selftest-read") from None
     return _assemble(arrays, manifest)
 
 
@@ -140,13 +142,17 @@ def _read_array(file: IO[bytes], key: str, expected: _Wanted, size: int) -> NDAr
     wanted = np.dtype(np.int64 if expected.integer else np.float32)
     if dtype != wanted or fortran or not expected.fits(shape):
         needed = [] if expected.shape == (1,) else list(expected.shape)
-        raise _fault(f"{key!r} is {dtype} {list(shape)}, expected {wanted} {needed} in C order")
+        raise _fault(
+            f"{key!r} is {dtype} {list(shape)}, expected {wanted} {needed} in C order", code="E-selftest-array"
+        )
     count = math.prod(shape) * dtype.itemsize
     if count != size - file.tell():
-        raise _fault(f"{key!r} announces {count} bytes of data, but has {size - file.tell()}")
+        raise _fault(
+            f"{key!r} announces {count} bytes of data, but has {size - file.tell()}", code="E-selftest-cut-off"
+        )
     array = np.frombuffer(file.read(count), dtype=dtype).reshape(shape)
     if not expected.integer and not np.isfinite(array).all():
-        raise _fault(f"{key!r} holds NaN or infinities")
+        raise _fault(f"{key!r} holds NaN or infinities", code="E-selftest-not-finite")
     return array
 
 
@@ -178,9 +184,9 @@ def _assemble(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> SelfTest:
         _same_batch(prefix, [*rest.values(), *task.values(), *([] if mask is None else [mask])])
         for key in ("image", "purified"):
             if rest[key].min() < 0.0 or rest[key].max() > 1.0:
-                raise _fault(f"{prefix + key!r} has values outside [0, 1]")
+                raise _fault(f"{prefix + key!r} has values outside [0, 1]", code="E-selftest-range")
         if mask is not None and not np.isin(mask, (0.0, 1.0)).all():
-            raise _fault(f"{prefix + 'mask'!r} has values other than 0 and 1")
+            raise _fault(f"{prefix + 'mask'!r} has values other than 0 and 1", code="E-selftest-mask")
         norms = arrays.pop(prefix + "score_norms", None) if preset.ssni is not None else None
         if norms is not None:
             _same_batch(prefix, [rest["image"], norms])
@@ -190,7 +196,7 @@ def _assemble(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> SelfTest:
             seed=seed, mask=mask, task=task, score_norms=norms, rows=rows, states=states, **rest
         )
     if arrays:
-        raise _fault(f"{min(arrays)!r} does not belong to its preset")
+        raise _fault(f"{min(arrays)!r} does not belong to its preset", code="E-selftest-unknown")
     return SelfTest(graphs, pipelines)
 
 
@@ -201,22 +207,25 @@ def _states(
         return None, None
     rows, states = _take(arrays, prefix + "rows"), _take(arrays, prefix + "states")
     if rows[0] < 0 or (np.diff(rows) <= 0).any() or states.shape[1] != len(rows):
-        raise _fault(f"{prefix + 'rows'!r} must rise from 0 on and name one row for each of {prefix + 'states'!r}")
+        raise _fault(
+            f"{prefix + 'rows'!r} must rise from 0 on and name one row for each of {prefix + 'states'!r}",
+            code="E-selftest-rows",
+        )
     _same_batch(prefix, [image, states])
     return tuple(map(int, rows)), states
 
 
 def _take(arrays: dict[str, NDArray[Any]], key: str) -> NDArray[Any]:
     if key not in arrays:
-        raise _fault(f"{key!r} is missing")
+        raise _fault(f"{key!r} is missing", code="E-selftest-missing")
     return arrays.pop(key)
 
 
 def _same_batch(prefix: str, arrays: list[NDArray[Any]]) -> None:
     sizes = sorted({len(array) for array in arrays})
     if len(sizes) > 1:
-        raise _fault(f"the arrays of {prefix!r} have different batch sizes {sizes}")
+        raise _fault(f"the arrays of {prefix!r} have different batch sizes {sizes}", code="E-selftest-batch")
 
 
-def _fault(what: str) -> BundleError:
-    return BundleError(f"{SELFTEST_FILE}: {what}; export the bundle again")
+def _fault(what: str, *, code: str) -> BundleError:
+    return BundleError(f"{SELFTEST_FILE}: {what}; export the bundle again", code=code)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ..errors import ConfigError
 from ..validation import Entry
 
 TaskKind = Literal["detection", "segmentation", "embedding"]
@@ -47,7 +48,9 @@ class TaskEntry(Entry):
         least = {"detection": 1, "segmentation": 2, "embedding": 0}[self.kind]
         if len(self.classes) < least or (self.kind == "embedding" and self.classes):
             expected = "none" if self.kind == "embedding" else f"at least {least}"
-            raise ValueError(f"task {self.kind!r} has {len(self.classes)} classes, expected {expected}")
+            raise ConfigError(
+                f"task {self.kind!r} has {len(self.classes)} classes, expected {expected}", code="E-task-classes"
+            )
         return self
 
     def fault(self, outputs: tuple[tuple[str, tuple[int, ...]], ...], size: tuple[int, int]) -> str | None:

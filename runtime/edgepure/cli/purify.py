@@ -132,21 +132,21 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
     if output.suffix.lower() == ".png" and not output.is_dir():
         if len(sources) != 1:
             raise ConfigError(
-                f"-o {output} is one file, but there are {len(sources)} images; give a folder", code="E-output-place"
+                f"-o {output} is one file, but there are {len(sources)} images; give a folder", code="E-output-one-file"
             )
         targets = [output]
     else:
         if output.suffix.lower() in suffixes() and not output.is_dir():
             raise ConfigError(
                 f"-o {output}: images are written as PNG, which loses nothing; give FILE.png or a folder",
-                code="E-output-place",
+                code="E-output-png",
             )
         if output.exists() and not output.is_dir():
-            raise ConfigError(f"-o {output} is a file; give FILE.png or a folder", code="E-output-place")
+            raise ConfigError(f"-o {output} is a file; give FILE.png or a folder", code="E-output-png")
         targets = [output / name for name in output_names(sources)]
     if mask_out is not None and mask_out.resolve() == targets[0].parent.resolve():
         raise ConfigError(
-            f"--mask-out {mask_out}: choose another folder than that of the purified images", code="E-output-place"
+            f"--mask-out {mask_out}: choose another folder than that of the purified images", code="E-output-same"
         )
     inputs = [source.path for source in sources]
     check_outputs(targets, "-o", inputs)

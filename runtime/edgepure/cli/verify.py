@@ -104,12 +104,12 @@ def verify(
     from .progress import Progress
 
     if against not in (None, "torch"):
-        raise ConfigError(f"--against {against!r} is unknown; the only choice is torch", code="E-verify-option")
+        raise ConfigError(f"--against {against!r} is unknown; the only choice is torch", code="E-verify-against")
     networks = {"classifier": classifier, "diffusion": diffusion, "backbone": backbone, "task": task}
     if against is None and any(networks.values()):
         raise ConfigError(
             "--classifier, --diffusion, --backbone and --task name what to compare with; add --against torch",
-            code="E-verify-option",
+            code="E-verify-networks",
         )
     prepare_file(report, "--report", (data, attacked))
     engines = [(p, q) for p in _listed(providers, "--providers") for q in _listed(precision, "--precision")]
@@ -225,7 +225,9 @@ def _print(found: Verification) -> None:
 
 
 def _used(check: OutputCheck) -> str:
-    return f"{100 * check.used:.2g} %" if check.used < float("inf") else "-"
+    from ..report.numerals import percent
+
+    return f"{percent(check.used)} %" if check.used < float("inf") else "-"
 
 
 def _stories(level: Level) -> list[str]:
@@ -251,7 +253,7 @@ def _stories(level: Level) -> list[str]:
 def _listed(text: str, option: str) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     if not all(names):
-        raise ConfigError(f"{option} {text!r}: expected names separated by commas", code="E-verify-option")
+        raise ConfigError(f"{option} {text!r}: expected names separated by commas", code="E-verify-names")
     return names
 
 

@@ -27,15 +27,18 @@ from ..errors import EdgepureError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REASONS = {
-    errno.ENOENT: "its folder does not exist; make the folder first",
-    errno.EISDIR: "it is a directory; choose another name",
-    errno.ENOTDIR: "a part of its path is a file; choose another place",
-    errno.EEXIST: "a part of its path is a file; choose another place",
-    errno.EACCES: "permission denied; write elsewhere, or change the permissions",
-    errno.EPERM: "permission denied; write elsewhere, or change the permissions",
-    errno.EROFS: "the file system is read-only; write elsewhere",
-    errno.EXDEV: "it lies in a layer of a container's image, where a folder cannot be replaced; copy it to a volume",
-    errno.EBUSY: "it is a mounted folder, which cannot be replaced; mount the folder above it",
+    errno.ENOENT: ("its folder does not exist; make the folder first", "E-output-no-folder"),
+    errno.EISDIR: ("it is a directory; choose another name", "E-output-directory"),
+    errno.ENOTDIR: ("a part of its path is a file; choose another place", "E-output-path"),
+    errno.EEXIST: ("a part of its path is a file; choose another place", "E-output-path"),
+    errno.EACCES: ("permission denied; write elsewhere, or change the permissions", "E-output-permission"),
+    errno.EPERM: ("permission denied; write elsewhere, or change the permissions", "E-output-permission"),
+    errno.EROFS: ("the file system is read-only; write elsewhere", "E-output-read-only"),
+    errno.EXDEV: (
+        "it lies in a layer of a container's image, where a folder cannot be replaced; copy it to a volume",
+        "E-output-layer",
+    ),
+    errno.EBUSY: ("it is a mounted folder, which cannot be replaced; mount the folder above it", "E-output-mounted"),
 }
 
 
@@ -134,15 +137,18 @@ def explained(target: Path, temporary: Path, expected_bytes: int | None = None) 
             words = ", ".join(known)
             raise EdgepureError(
                 f"no space left on the disk of {target.parent} while writing {target.name}"
-                f"{f' ({words})' if words else ''}; nothing was written: free some space, or write elsewhere"
+                f"{f' ({words})' if words else ''}; nothing was written: free some space, or write elsewhere",
+                code="E-disk-full",
             ) from error
         named = {Path(name) for name in (error.filename, error.filename2) if isinstance(name, str | PathLike)}
         if named and named.isdisjoint({target, temporary, *target.parents}):
             raise  # the block read or wrote something else
-        reason = _REASONS.get(error.errno or 0) or (named and f"{error.strerror}; choose another name or place")
-        if not reason:
+        other = (f"{error.strerror}; choose another name or place", "E-output-write") if named else None
+        known_reason = _REASONS.get(error.errno or 0, other)
+        if known_reason is None:
             raise
-        raise EdgepureError(f"cannot write {target}: {reason}; nothing was written") from error
+        reason, code = known_reason
+        raise EdgepureError(f"cannot write {target}: {reason}; nothing was written", code=code) from error
 
 
 def _size(count: int) -> str:

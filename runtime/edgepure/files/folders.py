@@ -135,16 +135,20 @@ def _check_replaceable(target: Path, overwrite: bool, marker: str) -> None:
     if not os.path.lexists(target):
         return
     if not target.is_dir():
-        raise EdgepureError(f"{target} is already there and is not a directory; choose another name")
+        raise EdgepureError(
+            f"{target} is already there and is not a directory; choose another name", code="E-output-file"
+        )
     if not any(target.iterdir()):
         return
     if not overwrite:
         raise EdgepureError(
-            f"{target} is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)"
+            f"{target} is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)",
+            code="E-output-exists",
         )
     if not (target / marker).is_file():
         raise EdgepureError(
-            f"{target} is not empty and holds no {marker}, so it is not overwritten; choose another name, or remove it"
+            f"{target} is not empty and holds no {marker}, so it is not overwritten; choose another name, or remove it",
+            code="E-output-foreign",
         )
 
 

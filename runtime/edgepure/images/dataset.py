@@ -109,23 +109,23 @@ def load_labelled(
     """
     text = str(path)
     if not text:  # as a path it would be the current folder
-        raise ImageError("the path of the images is empty; give an .npz file or a folder", code="E-image-missing")
+        raise ImageError("the path of the images is empty; give an .npz file or a folder", code="E-data-path-empty")
     match = re.fullmatch(r"(.+\.npz)(?::(\w+))?", text)
     place = Path(match.group(1) if match else text)
     if not place.exists():
-        raise ImageError(f"there are no images at {place}: it does not exist; check the path", code="E-image-missing")
+        raise ImageError(f"there are no images at {place}: it does not exist; check the path", code="E-data-missing")
     data = _read_npz(place, (match and match.group(2)) or "images", image, len(classes), resize) if match else None
     if data is None:
         if not place.is_dir():
             raise ImageError(
-                f"{place} is neither an .npz file nor a folder of images; give one of these", code="E-image-missing"
+                f"{place} is neither an .npz file nor a folder of images; give one of these", code="E-data-kind"
             )
         data = _read_folder(place, image, classes, resize, need_labels)
     if need_labels and data.labels is None:
         raise ConfigError(
             f"{place} has no labels, and they are needed here; add the array `labels` to the .npz, or sort the images "
             f"into one sub-folder per class ({', '.join(list(classes)[:3])}, ...)",
-            code="E-config-labels",
+            code="E-data-labels",
         )
     return data
 
@@ -143,12 +143,12 @@ def _read_npz(path: Path, key: str, image: ImageSpec, classes: int, resize: Resi
         raise ImageError(f"{path}{'' if key == 'images' else f':{key}'}: {error}", code=error.code) from None
     except ArrayError as error:
         raise ImageError(
-            f"{path} cannot be read as .npz ({error}); save it with numpy.savez", code="E-image-unreadable"
+            f"{path} cannot be read as .npz ({error}); save it with numpy.savez", code="E-data-unreadable"
         ) from None
     if pixels is None:
         raise ImageError(
             f"{path} has no array {key!r}; it has {', '.join(names) or 'none'}: FILE.npz:NAME takes the array NAME",
-            code="E-image-missing",
+            code="E-data-array",
         )
     try:
         loaded = load_images(pixels, image, resize=resize)
@@ -159,13 +159,13 @@ def _read_npz(path: Path, key: str, image: ImageSpec, classes: int, resize: Resi
             raise ConfigError(
                 f"{path}: `labels` is {labels.dtype} {list(labels.shape)}, expected integers [{len(loaded)}], one per "
                 "image",
-                code="E-config-labels",
+                code="E-labels-type",
             )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ConfigError(
                 f"{path}: `labels` go from {labels.min()} to {labels.max()}, but the bundle has the classes 0 to "
                 f"{classes - 1}",
-                code="E-config-labels",
+                code="E-labels-range",
             )
         labels = labels.astype(np.int64)
     return LabelledImages(loaded.images, labels, tuple(loaded.names))

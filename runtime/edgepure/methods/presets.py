@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from ..errors import ConfigError
-from ..validation import Entry, first_fault
+from ..validation import Entry, fault_code, first_fault
 from .registry import AnyMethod
 from .ssni import SsniSpec
 
@@ -30,9 +30,11 @@ class MaskSpec(Entry):
     def _one_of(self) -> MaskSpec:
         if self.source == "caller":
             if self.threshold is not None or self.area is not None:
-                raise ValueError("a mask of the `caller` is not computed: leave out `threshold` and `area`")
+                raise ConfigError(
+                    "a mask of the `caller` is not computed: leave out `threshold` and `area`", code="E-mask-caller"
+                )
         elif (self.threshold is None) == (self.area is None):
-            raise ValueError("give either `threshold` (tau) or `area`, not both and not neither")
+            raise ConfigError("give either `threshold` (tau) or `area`, not both and not neither", code="E-mask-rule")
         return self
 
     def area_input(self, pixels: int) -> float:
@@ -78,7 +80,10 @@ class VoteSpec(Entry):
     @model_validator(mode="after")
     def _agrees(self) -> VoteSpec:
         if self.sequential is not None and (self.count, self.rule) != (self.sequential.max, "majority"):
-            raise ValueError("with `sequential`, leave out `count` and `rule`: they are its max and the majority")
+            raise ConfigError(
+                "with `sequential`, leave out `count` and `rule`: they are its max and the majority",
+                code="E-votes-sequential",
+            )
         return self
 
 
@@ -94,7 +99,10 @@ class Preset(Entry):
     @model_validator(mode="after")
     def _mask_where_needed(self) -> Preset:
         if self.method.needs_mask and self.mask is None:
-            raise ValueError(f"method '{self.method.method}' needs a `mask` (threshold or area, or the source caller)")
+            raise ConfigError(
+                f"method '{self.method.method}' needs a `mask` (threshold or area, or the source caller)",
+                code="E-preset-mask",
+            )
         return self
 
     @classmethod
@@ -103,4 +111,6 @@ class Preset(Entry):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(f"preset: {first_fault(error, data, cls.model_json_schema())}", code="E-preset") from None
+            raise ConfigError(
+                f"preset: {first_fault(error, data, cls.model_json_schema())}", code=fault_code(error, "E-preset")
+            ) from None

@@ -79,7 +79,7 @@ def graph_tolerance(graph: str, precision: str) -> Tolerance:
         return GRAPHS[precision][graph]
     except KeyError:
         raise ConfigError(
-            f"there is no tolerance for the graph {graph!r} in {precision!r}", code="E-tolerance"
+            f"there is no tolerance for the graph {graph!r} in {precision!r}; give one of your own", code="E-tolerance"
         ) from None
 
 

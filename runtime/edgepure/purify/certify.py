@@ -88,11 +88,11 @@ class CertifySettings:
     def __post_init__(self) -> None:
         for name, count in (("n", self.n), ("n0", self.n0)):
             if not 1 <= count <= MOST:
-                raise ConfigError(f"{name} {count} must lie in 1 .. {MOST}", code="E-certificate-settings")
+                raise ConfigError(f"{name} {count} must lie in 1 .. {MOST}", code="E-certificate-count")
         if not 0.0 < self.alpha < 0.5:
-            raise ConfigError(f"alpha {self.alpha} must lie in (0, 0.5)", code="E-certificate-settings")
+            raise ConfigError(f"alpha {self.alpha} must lie in (0, 0.5)", code="E-certificate-alpha")
         if self.radius is not None and not 0.0 <= self.radius < 100.0:
-            raise ConfigError(f"radius {self.radius} must be at least 0", code="E-certificate-settings")
+            raise ConfigError(f"radius {self.radius} must be at least 0", code="E-certificate-radius")
 
 
 class _Tally:

@@ -235,7 +235,7 @@ class OpenGraphs:
                 raise BundleError(
                     f"{self.bundle.path / name} was written to while it was in use; put a new bundle in its place by "
                     "renaming it, and load that",
-                    code="E-bundle-changed",
+                    code="E-bundle-written",
                 )
 
     def _run(
@@ -255,7 +255,7 @@ class OpenGraphs:
                 raise BundleError(
                     f"the graph {graph} gives {name} of the shape {list(found[name].shape)}, expected {list(shape)}; "
                     "export the bundle again",
-                    code="E-bundle-graph",
+                    code="E-bundle-graph-output",
                 )
         return found
 

@@ -164,12 +164,14 @@ class Purifier:
         if calibration is None:
             raise ConfigError(
                 "this bundle is not calibrated, so there are no clean score norms to compare with; run `edgepure "
-                "calibrate` on it"
+                "calibrate` on it",
+                code="E-calibration-missing",
             )
         if self.precision not in calibration.precisions:
             raise ConfigError(
                 f"this bundle was calibrated in {', '.join(calibration.precisions)}, but runs in {self.precision}; run "
-                f"`edgepure calibrate` with --precision {self.precision}, or load it with that of the calibration"
+                f"`edgepure calibrate` with --precision {self.precision}, or load it with that of the calibration",
+                code="E-calibration-precision",
             )
         return Monitor(calibration, flag_rate, probe=probe, precision=self.precision)
 
@@ -390,7 +392,9 @@ class Purifier:
         else:
             probe = self.planner.probe(self.preset(preset))
         if probe is None:
-            raise ConfigError("the preset has no SSNI, so it has no probe to measure score norms with")
+            raise ConfigError(
+                "the preset has no SSNI, so it has no probe to measure score norms with", code="E-probe-missing"
+            )
         check_images(images, self.image_shape)
         if ids is not None and len(ids) != len(images):
             raise ConfigError(f"{len(ids)} ids for {len(images)} images; give one for each", code="E-config-count")
@@ -518,7 +522,7 @@ class Purifier:
 
     def explained(self, error: NotFiniteError, preset: Preset) -> NotFiniteError:
         """The error with the preset's name, and with what to do about the variant."""
-        return NotFiniteError(f"{self._called(preset)}{error}{self._advice()}")
+        return NotFiniteError(f"{self._called(preset)}{error}{self._advice()}", code=error.code)
 
     def _called(self, preset: Preset) -> str:
         """``preset NAME: `` of a preset of the bundle, whatever its votes."""

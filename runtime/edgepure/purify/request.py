@@ -91,7 +91,9 @@ class Request(Generic[P]):
             raise ConfigError(f"monitor is {monitor!r:.80}, expected a Monitor", code="E-config-type")
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(images):
-                raise ConfigError(f"{len(given)} {what} for {len(images)} images; give one for each")
+                raise ConfigError(
+                    f"{len(given)} {what} for {len(images)} images; give one for each", code="E-request-length"
+                )
         self._graphs, self._images, self._preset, self._sources = graphs, images, preset, sources
         self._head, self._masks = head, masks
         self._ids = ids if ids is not None else range(len(images))
@@ -282,13 +284,17 @@ def check_images(images: Float32, shape: tuple[int, int, int]) -> None:
     if not isinstance(images, np.ndarray):
         raise ImageError(
             f"the batch is a {type(images).__name__}, expected an array; `classify` takes other kinds of images",
-            code="E-image-type",
+            code="E-batch-type",
         )
     if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape:
         raise ImageError(
             f"the batch is {images.dtype} {list(images.shape)}, expected float32 [B, {', '.join(map(str, shape))}] in "
-            "[0, 1]; `classify` takes other kinds of images"
+            "[0, 1]; `classify` takes other kinds of images",
+            code="E-batch-shape",
         )
     bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
     if len(bad):
-        raise ImageError(f"image {bad[0]} of the batch has pixels that are NaN or infinite, expected [0, 1]")
+        raise ImageError(
+            f"image {bad[0]} of the batch has pixels that are NaN or infinite, expected [0, 1]",
+            code="E-batch-not-finite",
+        )

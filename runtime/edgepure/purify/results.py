@@ -131,7 +131,9 @@ def decide(logits: NDArray[np.float32], rule: str) -> tuple[int, NDArray[np.floa
         NotFiniteError: the logits of a vote are NaN or infinite.
     """
     if not np.isfinite(logits.max(axis=1)).all():
-        raise NotFiniteError("the classifier gave NaN or infinite logits, which name no class")
+        raise NotFiniteError(
+            "the classifier gave NaN or infinite logits, which name no class", code="E-not-finite-logits"
+        )
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exp = np.exp(shifted)
     mean = (exp / exp.sum(axis=1, keepdims=True)).mean(axis=0)

@@ -133,7 +133,7 @@ class Service:
         self._check_room(deadline, urgent)  # before anything is decoded: to refuse costs nothing
         loaded = load_images(image, self._purifier.bundle.manifest.image, resize=resize)
         if len(loaded) != 1:
-            raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one")
+            raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one", code="E-service-image")
         submission = Submission(loaded.images[0], loaded.names[0], noise_source(noise), deadline=deadline)
         with self._changed:
             self._check_room(deadline, urgent)
@@ -190,7 +190,9 @@ class Service:
                 raise EdgepureError("this service has been closed and takes no more images", code="E-service-closed")
             ahead = self.waiting
             if ahead >= self._limit:
-                raise BusyError(f"{self._limit} images are waiting, and no more may; try again later")
+                raise BusyError(
+                    f"{self._limit} images are waiting, and no more may; try again later", code="E-service-full"
+                )
             if deadline is None:
                 return
             if urgent:
@@ -198,8 +200,9 @@ class Service:
             left, needed = deadline - time.monotonic(), self._pace.seconds(ahead + len(self._running))
             if left <= needed:
                 raise OverdueError(
-                    f"the image has {max(left, 0.0):.3g} seconds, and the {ahead} before it and itself take about "
-                    f"{needed:.3g}; ask again later, or give it more time"
+                    f"the image has {max(left, 0.0):.1f} seconds, and the {ahead} before it and itself take about "
+                    f"{needed:.1f}; ask again later, or give it more time",
+                    code="E-deadline-short",
                 )
 
     # ---- the thread -------------------------------------------------------------------------------------------------

@@ -110,7 +110,10 @@ class Task(Head[Purified]):
         for outputs in answers:
             for name, values in outputs.items():
                 if not np.isfinite(values).all():
-                    raise NotFiniteError(f"the task's network gave NaN or infinite {name}")
+                    raise NotFiniteError(
+                        f"the task's network gave NaN or infinite {name}; run `edgepure verify` on the bundle",
+                        code="E-not-finite-task",
+                    )
         if self.task.kind == "detection":
             found = detections(self.task, answers)
             names = tuple(self.task.classes[n] for n in found.labels)

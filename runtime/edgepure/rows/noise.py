@@ -149,7 +149,9 @@ class SeededNoise:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
             raise ConfigError(f"the noise seed is {seed!r}, expected an integer", code="E-noise-seed")
         if not 0 <= seed < 2**KEY_BITS:
-            raise ConfigError(f"the noise seed must lie in 0 .. 2^{KEY_BITS} - 1, got {seed}", code="E-noise-seed")
+            raise ConfigError(
+                f"the noise seed must lie in 0 .. 2^{KEY_BITS} - 1, got {seed}", code="E-noise-seed-range"
+            )
         self._seed = int(seed)
 
     @property
@@ -233,6 +235,6 @@ def noise_source(noise: NoiseSource | int | None) -> NoiseSource:
     if not hasattr(noise, "for_image"):
         raise ConfigError(
             f"noise is {noise!r:.80}, expected None (secret), an integer (a seed) or a source such as SeededNoise(7)",
-            code="E-noise-seed",
+            code="E-noise-type",
         )
     return cast(NoiseSource, noise)

@@ -78,6 +78,11 @@ class Model:
             return np.full(self.purifier.image_shape, 0.5, np.float32), 0, None
         return recorded.image[0], recorded.seed, recorded.purified[0]
 
+    @property
+    def abstains(self) -> bool:
+        """Whether an answer may be that there is none: the votes of the preset are sequential."""
+        return self.purifier.preset(self.settings.preset, self.settings.votes).votes.sequential is not None
+
     def probe(self) -> Future[Result]:
         """Put the self-test's image through the service, as a client's image goes."""
         image, seed, _ = self._vector
@@ -155,7 +160,7 @@ class Models:
         """
         known = [settings for (mine, _), settings in self._settings.items() if mine == name]
         if not known:
-            raise UnknownModelError(f"the owner of this server has named no model {name!r}")
+            raise UnknownModelError(f"the owner of this server has named no model {name!r}", code="E-model-not-named")
         for settings in known:
             self.add(settings)
 
@@ -165,7 +170,7 @@ class Models:
             keys = [key for key in self._open if key[0] == name]
             found = [self._open.pop(key) for key in keys]
         if not found:
-            raise UnknownModelError(f"no model {name!r} is loaded")
+            raise UnknownModelError(f"no model {name!r} is loaded", code="E-model-not-loaded")
         for model in found:
             model.retire(self._drain)
 
@@ -181,7 +186,9 @@ class Models:
             chosen = version or (versions[-1] if versions else "")
             model = self._open.get((name, chosen))
             if model is None:
-                raise UnknownModelError(f"no model {name!r}" + (f" of version {version!r}" if version else ""))
+                raise UnknownModelError(
+                    f"no model {name!r}" + (f" of version {version!r}" if version else ""), code="E-model-unknown"
+                )
             use = model.used()
             use.__enter__()
         try:
@@ -217,6 +224,8 @@ def metadata(model: Model, versions: list[str], show: frozenset[str], max_images
         {"name": "label", "datatype": "INT64", "shape": [-1]},
         {"name": "class_name", "datatype": "BYTES", "shape": [-1]},
     ]
+    if model.abstains:
+        outputs.append({"name": "abstained", "datatype": "BOOL", "shape": [-1]})
     if "probabilities" in show:
         outputs.append({"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.purifier.classes)]})
     if "flags" in show:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import typer
 
-from edgepure.bundle.bundle import Bundle
+from edgepure import Bundle
 from edgepure_calibration.digest import derived_seed
 from samples.cifar10.data import Cifar10, to_unit
 from samples.cifar10.fetch import get

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepure.files.atomic import write_npz, write_text
+from edgepure.files import write_npz, write_text
 
 BATCH = 32
 

@@ -46,5 +46,5 @@ def test_every_float_tensor_of_a_graph_can_be_marked(tiny_bundle: Path) -> None:
 
 
 def test_another_provider_is_refused() -> None:
-    with raises_code("E-provider-unknown"):
+    with raises_code("E-provider-tensorrt"):
         tensorrt_outputs(Path("unet.onnx"), ["y"], {"x": np.zeros(2, np.float32)}, "cpu")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgepure_export.networks import edm, guided_diffusion, ncsnpp
-from edgepure_export.networks.checkpoints import CheckpointError, read_checkpoint
+from edgepure_export.networks.checkpoints import read_checkpoint
 from edgepure_export.networks.edm_unets import DhariwalUNet, EdmUNetConfig, SongUNet, infer_config
 from edgepure_export.networks.load import load_diffusion
 from edgepure_export.networks.parametrisation import to_epsilon
@@ -318,21 +318,21 @@ def test_published_cifar10_network_has_its_known_size() -> None:
 
 def test_what_cannot_be_used_is_refused() -> None:
     state = SongUNet(SONG).state_dict()
-    with pytest.raises(CheckpointError, match="class-conditional"):
+    with raises_code("E-checkpoint-conditional"):
         edm.from_state_dict(state | {"map_label.weight": torch.zeros(8, 10)})
-    with raises_code("E-checkpoint-settings"):
+    with raises_code("E-edm-preconditioning"):
         edm.from_state_dict({"model." + k: v for k, v in state.items()} | {"u": torch.zeros(1001)})
-    with raises_code("E-checkpoint-settings"):
+    with raises_code("E-edm-preconditioning"):
         edm.from_state_dict(state, config={"precond": "flow"})
-    with raises_code("E-checkpoint-settings"):
+    with raises_code("E-edm-config"):
         edm.from_state_dict(state, config={"num_blocks": 4})
     with raises_code("E-checkpoint-conditional"):
         edm.from_state_dict(state, config={"label_dim": 10})
-    with pytest.raises(CheckpointError, match="missing"):
+    with raises_code("E-checkpoint-keys"):
         edm.from_state_dict({k: v for k, v in state.items() if k != "map_layer1.bias"})
     with raises_code("E-checkpoint-incomplete"):
         edm.from_state_dict({k: v for k, v in state.items() if "aux_conv" not in k})
-    with raises_code("E-checkpoint-settings"):
+    with raises_code("E-edm-resampling"):
         edm.from_state_dict({k: v * 2 if "filter" in k else v for k, v in state.items()})
 
 
@@ -345,5 +345,5 @@ def test_config_inside_the_file_or_beside_it(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text('{"precond": "ve"}')
     assert load_diffusion("edm", tmp_path / "b.pt").model.precond.kind == "ve"
     (tmp_path / "b.json").write_text("{")
-    with raises_code("E-checkpoint-settings"):
+    with raises_code("E-checkpoint-settings-json"):
         load_diffusion("edm", tmp_path / "b.pt")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from edgepure.bundle import calibration, manifest, selftest
+from edgepure.bundle import calibration, manifest, manifest_text, selftest
 from edgepure.bundle.task import TASK_OUTPUTS, TaskEntry
 from edgepure.methods import EpsSpec
 from edgepure.methods.presets import MaskSpec, Preset, VoteSpec
@@ -83,7 +83,7 @@ def test_outputs_of_tasks_are_those_of_the_table() -> None:
 
 
 def test_limits_are_stated() -> None:
-    assert f"at most {manifest.MAX_MANIFEST_BYTES >> 20} MiB" in TEXT
+    assert f"at most {manifest_text.MAX_MANIFEST_BYTES >> 20} MiB" in TEXT
     assert f"more than {selftest.MAX_SELFTEST_BYTES >> 20} MiB" in TEXT
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from codes import raises_code
 
 from edgepure.errors import EdgepureError
 from edgepure.files.atomic import atomic_file, write_bytes, write_json, write_npz, write_text
@@ -114,9 +115,7 @@ def test_full_disk_leaves_the_old_file(
     path = tmp_path / "file"
     path.write_bytes(b"old")
     full_disk(room)
-    with pytest.raises(
-        EdgepureError, match=r"no space left on the disk of .* while writing file .*nothing was written"
-    ):
+    with raises_code("E-disk-full"):
         write(path)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
@@ -124,8 +123,9 @@ def test_full_disk_leaves_the_old_file(
 
 def test_full_disk_message_says_how_much_is_needed(tmp_path: Path, full_disk: Callable[[int], None]) -> None:
     full_disk(100)
-    with pytest.raises(EdgepureError, match=r"need about 1.2 MB, .* free"):
+    with raises_code("E-disk-full") as caught:
         write_bytes(tmp_path / "file", bytes(1_200_000))
+    assert "need about 1.2 MB, " in str(caught.value)
     assert names(tmp_path) == []
 
 
@@ -164,15 +164,15 @@ def test_exception_in_the_block_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_wrong_places_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(EdgepureError, match="its folder does not exist; make the folder first; nothing was written"):
+    with raises_code("E-output-no-folder"):
         write_bytes(tmp_path / "missing" / "file", b"")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(EdgepureError, match="it is a directory; choose another name"):
+    with raises_code("E-output-directory"):
         write_bytes(tmp_path / "folder", b"")
     (tmp_path / "plain").touch()
-    with pytest.raises(EdgepureError, match="a part of its path is a file"):
+    with raises_code("E-output-path"):
         write_bytes(tmp_path / "plain" / "file", b"")
-    with pytest.raises(EdgepureError, match="File name too long"):
+    with raises_code("E-output-write"):
         write_bytes(tmp_path / ("x" * 300), b"")
     assert names(tmp_path) == ["folder", "plain"]
 
@@ -180,7 +180,7 @@ def test_wrong_places_are_explained(tmp_path: Path) -> None:
 def test_denied_permission_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     monkeypatch.setattr(os, "replace", fail(PermissionError(errno.EACCES, "denied", str(path))))
-    with pytest.raises(EdgepureError, match="permission denied; write elsewhere"):
+    with raises_code("E-output-permission"):
         write_bytes(path, b"")
     assert names(tmp_path) == []
 

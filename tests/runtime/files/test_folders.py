@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from codes import raises_code
 
 from edgepure.errors import EdgepureError
 from edgepure.files.atomic import write_text
@@ -84,7 +85,7 @@ def test_failed_rename_keeps_the_old_directory(
 def test_existing_directory_is_replaced_only_when_asked(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     build(target, "old")
-    with pytest.raises(EdgepureError, match="is already there; choose another name, or ask to overwrite it"):
+    with raises_code("E-output-exists"):
         build(target)
     assert (target / "sub" / "file").read_text() == "old"
     (target / "engines").mkdir()
@@ -98,9 +99,9 @@ def test_only_a_bundle_is_ever_overwritten(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "thesis.tex").write_text("years of work")
-    with pytest.raises(EdgepureError, match=r"holds no bundle\.json, so it is not overwritten"):
+    with raises_code("E-output-foreign"):
         build(home, overwrite=True)
-    with pytest.raises(EdgepureError, match="is already there and is not a directory"):
+    with raises_code("E-output-file"):
         build(home / "thesis.tex", overwrite=True)
     assert (home / "thesis.tex").read_text() == "years of work"
     assert names(home) == ["thesis.tex"]
@@ -121,7 +122,7 @@ def test_directory_that_appears_during_the_build_is_kept(tmp_path: Path) -> None
             target.mkdir()
             (target / "other").touch()
 
-    with pytest.raises(EdgepureError, match="is already there"):
+    with raises_code("E-output-exists"):
         race()
     assert names(target) == ["other"]
     assert names(tmp_path) == ["bundle"]
@@ -129,7 +130,7 @@ def test_directory_that_appears_during_the_build_is_kept(tmp_path: Path) -> None
 
 def test_parent_that_is_a_file_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(EdgepureError, match=r"cannot write .*a part of its path is a file"):
+    with raises_code("E-output-path"):
         build(tmp_path / "file" / "bundle")
     assert names(tmp_path) == ["file"]
 
@@ -145,21 +146,21 @@ def test_what_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
-    [(errno.EXDEV, "a layer of a container's image"), (errno.EBUSY, "a mounted folder, which cannot be replaced")],
+    ("number", "code"),
+    [(errno.EXDEV, "E-output-layer"), (errno.EBUSY, "E-output-mounted")],
 )
 def test_folders_that_cannot_be_renamed_are_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
 ) -> None:
     with atomic_directory(tmp_path / "folder", marker="file") as folder:
         write_text(folder / "file", "old")
 
     def refused(source: Any, target: Any) -> None:
-        raise OSError(code, os.strerror(code), str(source), None, str(target))
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
 
     monkeypatch.setattr(os, "rename", refused)
     with (
-        pytest.raises(EdgepureError, match=words),
+        raises_code(code),
         atomic_directory(tmp_path / "folder", overwrite=True, marker="file") as folder,
     ):
         write_text(folder / "file", "new")
@@ -304,7 +305,7 @@ def test_a_name_that_leaves_no_room_for_ours(tmp_path: Path) -> None:
     build(target, "old")
     build(target, "new", overwrite=True)
     assert (read(target), names(tmp_path)) == ("new", [target.name])
-    with pytest.raises(EdgepureError, match="File name too long"):
+    with raises_code("E-output-write"):
         build(tmp_path / ("x" * 300))
 
 
