@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, SupportsFloat
 
 import numpy as np
@@ -73,17 +74,27 @@ def auroc_interval(value: float, clean: int, other: int) -> tuple[float, float]:
     Newcombe 2006, part 2, method 5: the Hanley-McNeil variance as a score interval. It does not shrink to a point at 0
     or 1, as a Wald interval or a bootstrap does.
     """
-    from scipy.optimize import brentq
-
     half = 0.5 * (clean + other) - 1.0
 
     def distance(theta: float) -> float:
         variance = theta * (1.0 - theta) * (1.0 + half * ((1.0 - theta) / (2.0 - theta) + theta / (1.0 + theta)))
         return abs(value - theta) - Z95 * math.sqrt(variance / (clean * other))
 
-    # The distance is positive at 0 and 1, unless ``value`` is there, and falls towards ``value``.
-    low, high = (end if distance(end) <= 0.0 else float(brentq(distance, end, value)) for end in (0.0, 1.0))
-    return low, high
+    # The distance is positive at 0 and 1 and falls towards ``value``.
+    return _root(distance, 0.0, value), _root(distance, 1.0, value)
+
+
+def _root(distance: Callable[[float], float], outside: float, inside: float) -> float:
+    """Bisect between a point outside of the interval and one inside."""
+    if distance(outside) <= 0.0:
+        return outside
+    for _ in range(60):
+        middle = 0.5 * (outside + inside)
+        if distance(middle) > 0.0:
+            outside = middle
+        else:
+            inside = middle
+    return inside
 
 
 def roc_curve(clean: Norms, other: Norms) -> tuple[Norms, Norms]:

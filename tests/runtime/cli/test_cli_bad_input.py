@@ -302,12 +302,17 @@ def test_a_place_that_cannot_be_written_is_named(tiny_bundle: Path, photo: Path,
     done.fails(1, str(tmp_path / "file"))
 
 
-@pytest.mark.parametrize("name", ["verify", "calibrate", "quantize", "tune", "evaluate"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "verify",
+        pytest.param("calibrate", marks=pytest.mark.needs("sklearn")),
+        pytest.param("quantize", marks=pytest.mark.needs("onnx_ir")),
+        pytest.param("tune", marks=pytest.mark.needs("optuna")),
+        pytest.param("evaluate", marks=pytest.mark.needs("torch")),
+    ],
+)
 def test_a_report_that_cannot_be_written_stops_the_work_before_it_begins(name: str, photo: Path) -> None:
-    for module in {"quantize": ("onnx",), "tune": ("optuna",)}.get(name, ()):
-        pytest.importorskip(module)
-    if name == "evaluate":
-        pytest.importorskip("torch")
     asked = {
         "verify": (), "calibrate": ("--data", photo), "quantize": ("--data", photo, "--precision", "int8"),
         "tune": ("--data", photo, "--budget-calls", 5), "evaluate": ("--data", photo),

@@ -186,6 +186,7 @@ def test_environment_names_versions() -> None:
     assert all(isinstance(v, str) and v for v in found.values())
 
 
+@pytest.mark.needs("openvino")
 def test_environment_names_the_engines_that_computed() -> None:
     found = environment("openvino")
     assert re.fullmatch(r"\d+\.\d+.*", found["openvino"]) and "onnxruntime" not in found

@@ -73,6 +73,7 @@ def test_report_says_what_was_and_what_was_not_run(tmp_path: Path) -> None:
         assert method.attacked.fraction >= 0.85
 
 
+@pytest.mark.needs("openvino")
 def test_the_report_names_the_engine_that_ran(tmp_path: Path) -> None:
     report = run_demo(tmp_path, presets=["uniform"], provider="openvino", threads=1)
     assert "on OpenVINO" in report.summary and "ONNX Runtime" not in report.summary

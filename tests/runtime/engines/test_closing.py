@@ -54,7 +54,7 @@ def check(folder: Path, provider: str) -> None:
     engine.close()
 
 
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", pytest.param("openvino", marks=pytest.mark.needs("openvino"))])
 def test_on_the_cpu(provider: str) -> None:
     check(edgepure.demo_bundle(), provider)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from edgepure.engines.open import open_graph
 from edgepure.engines.schema import check_operators
 from edgepure.errors import BundleError
 
-ON_CPU = [name for name, kind in KINDS.items() if kind.device == "cpu"]
+ON_CPU = [name for name, kind in KINDS.items() if kind.device == "cpu" and find_spec(kind.module)]
 ESCAPE = "\x1b[2J\x1b]0;owned\x07 all comparisons pass"
 
 

@@ -15,6 +15,7 @@ from edgepure.engines.openvino import OpenVinoEngine
 from edgepure.types import Float32
 
 DIGITS = edgepure.demo_bundle()
+pytestmark = pytest.mark.needs("openvino")
 
 
 def feeds(engine: Engine, batch: int, seed: int = 0) -> dict[str, Float32]:

@@ -25,6 +25,7 @@ from edgepure.errors import BundleError
 from edgepure.types import Float32
 
 DIGITS = edgepure.demo_bundle()
+pytestmark = pytest.mark.needs("openvino")
 ROWS: list[int | str] = ["batch", 4]
 
 

@@ -71,7 +71,9 @@ def test_the_stream_is_what_its_text_says() -> None:
 
 def test_extreme_uniforms_stay_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     for word in (0, 0xFFFFFFFF):
-        monkeypatch.setattr(noise_module, "philox4x32", lambda counter, key, word=word: np.full_like(counter, word))
+        monkeypatch.setattr(
+            "edgepure.rows.philox.philox4x32", lambda counter, key, word=word: np.full_like(counter, word)
+        )
         assert np.isfinite(normals(1, 0, Stream.ROW, 0, [0], 8)).all()
 
 

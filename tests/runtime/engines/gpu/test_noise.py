@@ -20,7 +20,7 @@ import edgepure
 from edgepure.engines.gpu.cuda import DeviceBuffer, Stream, to_device, to_host
 from edgepure.engines.gpu.noise import COUNTER_WORDS, SOURCE, THREADS, DeviceNoise, compile_kernels
 from edgepure.methods import UniformSpec
-from edgepure.rows import noise
+from edgepure.rows import philox
 from edgepure.rows.noise import SecretNoise, SeededNoise, StreamNoise
 from edgepure.rows.philox import Stream as NoiseStream
 from edgepure.rows.philox import normals, philox4x32
@@ -122,9 +122,9 @@ def test_the_transform_at_its_edges(kernels: Any, monkeypatch: pytest.MonkeyPatc
     pointer = lambda a: a.ctypes.data_as(ctypes.c_void_p)  # noqa: E731
     kernels.pairs(pointer(words), pointer(found), len(words))
     monkeypatch.setattr(  # a block is two pairs; the second one repeats the first
-        noise, "philox4x32", lambda counter, key: np.concatenate([words.T, words.T]).astype(np.uint64)[:, None, :]
+        philox, "philox4x32", lambda counter, key: np.concatenate([words.T, words.T]).astype(np.uint64)[:, None, :]
     )
-    expected = noise.normals(0, 0, NoiseStream.ROW, 0, [0], 4 * len(words)).reshape(-1, 4)[:, :2]
+    expected = philox.normals(0, 0, NoiseStream.ROW, 0, [0], 4 * len(words)).reshape(-1, 4)[:, :2]
     assert np.isfinite(expected).all() and np.abs(expected).max() > 6.6
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
 
