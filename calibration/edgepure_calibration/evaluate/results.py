@@ -234,7 +234,8 @@ class Evaluated:
             sizes = " and ".join(f"{norm} of radius {eps:.4g}" for norm, eps in balls)
             found.append(f"any ball but {sizes}; other norms and larger radii")
         geometry = "other geometry than small rotations and shifts" if "geometry" in done else "rotations and shifts"
-        found.append(f"targeted attacks, patches, {geometry}, and attacks bounded by LPIPS")
+        patches = "larger patches" if "patch" in done else "patches"
+        found.append(f"targeted attacks, {patches}, {geometry}, and attacks bounded by LPIPS")
         if not self.crossed:
             found.append("images that were attacked through another preset (--cross)")
         if any(p.preset.mask is not None for p in self.presets) and {p.mask_gradient for p in made} <= {None, "none"}:
@@ -258,7 +259,8 @@ class Evaluated:
             found.append("an attacker who knows or predicts the noise (--noise-policy)")
         if not self.baselines:
             found.append("the classifier without any defence, and cheap filters, under the same attacks (--baseline)")
-        judges = dict.fromkeys([self.facts["engine"], *(protocol.judge for protocol in made)])
+        names = [self.facts["engine"], *(protocol.judge for protocol in made)]
+        judges = dict.fromkeys(str(name).removeprefix("the deployed graphs on ") for name in names)
         found.append(f"other engines and precisions than {' and '.join(judges)}")
         found.append(
             "attacks that nobody has thought of yet: an evaluation is an upper bound of robustness, no proof of it"
