@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,20 +29,20 @@ class Entry(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            fault = first_fault(error, values, type(self).model_json_schema())
+            fault = first_fault(error, values, type(self).model_json_schema)
             raise ConfigError(f"{type(self).__name__}: {fault}", code="E-config-value") from None
 
     # pydantic need not call it for entries inside of others, whose faults are told by their place in the whole
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
-def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -> str:
+def first_fault(error: ValidationError, document: Any, schema: Callable[[], dict[str, Any]]) -> str:
     """Describe the first fault.
 
     Args:
         error: what pydantic raised.
         document: the plain data that was validated; the path is given as it is found there.
-        schema: the model's JSON schema, to name the keys that are known at that place.
+        schema: gives the model's JSON schema, to name the keys that are known at that place; it takes a while.
     """
     faults = error.errors(include_url=False)
     # an unknown key is most often the cause of the missing one beside it
@@ -50,8 +51,8 @@ def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -
     more = "" if len(faults) == 1 else f" (and {len(faults) - 1} more)"
     path = _path(loc, document)
     if fault["type"] == "extra_forbidden":
-        known = sorted(_known_keys(schema, loc[:-1]))
-        close = get_close_matches(str(loc[-1]), known, n=1)
+        known = sorted(_known_keys(_made(schema), loc[:-1]))
+        close = get_close_matches(str(loc[-1])[:_LONGEST_VALUE], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"the known keys are {', '.join(known)}"
         return f"unknown key {path}: {hint}{more}"
     if fault["type"] == "missing":
@@ -62,7 +63,7 @@ def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -
         # the text of one of our own validators, which already says what it found
         return f"{path}: {message}{more}" if path else f"{message}{more}"
     if fault["type"].startswith("union_tag"):
-        tags = _known_tags(schema, loc)
+        tags = _known_tags(_made(schema), loc)
         key = str(fault["ctx"]["discriminator"]).strip("'")
         found = f"is {fault['ctx']['tag']!r}" if "tag" in fault["ctx"] else "is missing"
         return f"{path}.{key} {found}: expected one of {', '.join(sorted(tags))}{more}"
@@ -73,6 +74,11 @@ def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -
     if loc and loc[-1] == "[key]":
         return f"unknown key {path}: {expected}{more}"
     return f"{path or 'the document'} is {_shown(fault['input'])}: {expected}{more}"
+
+
+@lru_cache(16)
+def _made(schema: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return schema()
 
 
 def _path(loc: Sequence[int | str], document: Any) -> str:
@@ -90,6 +96,8 @@ def _path(loc: Sequence[int | str], document: Any) -> str:
 
 
 def _part(part: int | str) -> str:
+    if isinstance(part, str):
+        part = part if len(part) <= _LONGEST_VALUE else part[: _LONGEST_VALUE - 3] + "..."
     if isinstance(part, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", part):
         return f".{part}"
     return f"[{json.dumps(part, ensure_ascii=False)}]"

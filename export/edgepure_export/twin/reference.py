@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, ImageError
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import MaskSpec, Preset
 from edgepure.rows.noise import NoiseSource
@@ -60,6 +60,7 @@ class TorchReference:
         schedule: of the diffusion model; `run_preset` needs it to compile plans.
         classifier: images [B, C, H, W] in [0, 1] -> logits [B, N].
         mask_module: computes attention masks; `MaskModule(classifier, blocks, size)` or what is called as it is.
+        image_shape: ``(C, H, W)`` of the images that the networks take; None: whatever comes.
         checkpointing: compute each row again in the backward pass. Without it a backward pass needs the activations of
             all rows, and takes about a quarter less time.
     """
@@ -73,6 +74,7 @@ class TorchReference:
         schedule: NoiseSchedule | None = None,
         classifier: nn.Module | None = None,
         mask_module: nn.Module | None = None,
+        image_shape: tuple[int, int, int] | None = None,
         checkpointing: bool = True,
     ) -> None:
         if unet is not None:
@@ -87,7 +89,7 @@ class TorchReference:
         self.schedule = schedule
         self.classifier = classifier.eval() if classifier is not None else None
         self.mask_module = mask_module.eval() if mask_module is not None else None
-        self.checkpointing = checkpointing
+        self.image_shape, self.checkpointing = image_shape, checkpointing
         self._planners: dict[int, Planner] = {}
 
     @property
@@ -280,6 +282,13 @@ class TorchReference:
     def _planner(self, x01: Tensor) -> Planner:
         if self.schedule is None:
             raise ConfigError("the reference has no noise schedule to compile presets with", code="E-twin-missing")
+        shape = list(x01.shape)
+        if len(shape) != 4 or not shape[0] or shape[1:] != list(self.image_shape or shape[1:]):
+            expected = ", ".join(map(str, self.image_shape or ("C", "H", "W")))
+            raise ImageError(
+                f"the batch has the shape {shape}, expected [B, {expected}] with at least one image",
+                code="E-image-size",
+            )
         elements = x01[0].numel()
         return self._planners.setdefault(elements, Planner(self.schedule, elements))
 

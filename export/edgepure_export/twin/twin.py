@@ -63,6 +63,7 @@ def load_twin(
         schedule=opened.manifest.schedule.build(),
         classifier=graphs["classifier"],
         mask_module=GraphMask(graphs["mask"], temperature) if "mask" in graphs else None,
+        image_shape=opened.manifest.image.shape,
         checkpointing=checkpointing,
     )
     for network in reference.networks:

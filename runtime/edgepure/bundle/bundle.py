@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError, ConfigError
 from ..files.atomic import write_text
+from ..machine.shortage import shortage
 from .external_data import external_tensors
 from .manifest import (
     ENGINES_FOLDER,
@@ -88,7 +89,9 @@ class Bundle:
             hashes = {name: _check_hash(root, name, manifest) for name in sorted(manifest.files)} if verify else {}
             _check_external_data(root, manifest)
         except OSError as error:
-            raise BundleError(f"the bundle {path} cannot be read: {error.strerror} ({error.filename})") from error
+            raise shortage(error) or BundleError(
+                f"the bundle {path} cannot be read: {error.strerror} ({error.filename})"
+            ) from error
         return cls(root, manifest, hashlib.sha256(data).hexdigest(), hashes, identities)
 
     def graph_path(self, name: str, precision: str = "fp32") -> Path:
@@ -146,7 +149,7 @@ class Bundle:
             for handle in handles:
                 os.close(handle)
             if isinstance(error, OSError):
-                raise BundleError(
+                raise shortage(error) or BundleError(
                     f"{self.path} was changed after it was loaded ({error.strerror}); load the bundle again",
                     code="E-bundle-changed",
                 ) from None

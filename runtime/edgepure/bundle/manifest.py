@@ -270,7 +270,7 @@ class Manifest(Entry):
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            fault = first_fault(error, data, cls.model_json_schema())
+            fault = first_fault(error, data, cls.model_json_schema)
             raise BundleError(f"{source}: {fault}; correct it, or export the bundle again") from None
 
     @classmethod
@@ -283,7 +283,7 @@ class Manifest(Entry):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            raise BundleError(f"manifest: {first_fault(error, data, cls.model_json_schema())}") from None
+            raise BundleError(f"manifest: {first_fault(error, data, cls.model_json_schema)}") from None
 
 
 def graph_signature(

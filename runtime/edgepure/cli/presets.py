@@ -66,7 +66,7 @@ def check(adapter: TypeAdapter[Any], data: Any, what: str, code: str = "E-preset
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
-        raise ConfigError(f"{what}: {first_fault(error, data, adapter.json_schema())}", code=code) from None
+        raise ConfigError(f"{what}: {first_fault(error, data, adapter.json_schema)}", code=code) from None
 
 
 def apply_changes(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:

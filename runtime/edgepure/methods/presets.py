@@ -97,4 +97,4 @@ class Preset(Entry):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(f"preset: {first_fault(error, data, cls.model_json_schema())}", code="E-preset") from None
+            raise ConfigError(f"preset: {first_fault(error, data, cls.model_json_schema)}", code="E-preset") from None

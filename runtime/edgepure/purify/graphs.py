@@ -14,6 +14,7 @@ from ..bundle.bundle import Bundle
 from ..engines.base import Engine, Stepper
 from ..engines.open import open_engine
 from ..errors import BundleError, ConfigError, EdgepureError
+from ..machine.shortage import shortage
 from ..methods.presets import MaskSpec, Preset
 from ..types import Float32
 
@@ -130,19 +131,25 @@ class OpenGraphs:
     def engine(self, graph: str) -> Engine:
         """The engine of one graph."""
         if graph not in self._engines:
-            names = self.bundle.files_of(graph, self.precision)
-            held = self.bundle.hold(names)  # what was checked is what is opened, and stays what it is
             try:
-                engine = self._opens(self.bundle, graph, self.provider, self.precision, self._threads)
-                for handle in self.bundle.hold(names):  # nor was it exchanged meanwhile
-                    os.close(handle)
-            except BaseException:
-                for handle in held:
-                    os.close(handle)
-                raise
-            self._engines[graph] = engine
-            self._held += zip(names, held, strict=True)
+                self._open(graph)
+            except OSError as error:
+                raise (shortage(error) or error) from None
         return self._engines[graph]
+
+    def _open(self, graph: str) -> None:
+        names = self.bundle.files_of(graph, self.precision)
+        held = self.bundle.hold(names)  # what was checked is what is opened, and stays what it is
+        try:
+            engine = self._opens(self.bundle, graph, self.provider, self.precision, self._threads)
+            for handle in self.bundle.hold(names):  # nor was it exchanged meanwhile
+                os.close(handle)
+        except BaseException:
+            for handle in held:
+                os.close(handle)
+            raise
+        self._engines[graph] = engine
+        self._held += zip(names, held, strict=True)
 
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -157,7 +158,7 @@ def _read(request: Any, max_images: int) -> InferRequest:
         if entry.datatype not in _CONTENTS:
             raise RequestError(f"the datatype {entry.datatype[:20]!r} comes as raw contents, or not at all")
         values = getattr(entry.contents, _CONTENTS[entry.datatype])
-        if len(values) != int(np.prod(shape)):
+        if len(values) != math.prod(shape):
             raise RequestError(f"{entry.name[:40]!r} of the shape {list(shape)} has {len(values)} values")
         if entry.datatype == "BYTES":
             inputs[entry.name] = list(values)

@@ -128,7 +128,7 @@ def test_what_ends_a_command_from_outside() -> None:
 
 
 def test_no_more_threads_is_no_defect() -> None:
-    assert guard.describe(RuntimeError("can't start new thread")).code == "E-memory"
+    assert guard.describe(RuntimeError("can't start new thread")).code == "E-threads"
 
 
 def test_absurd_numbers_are_wrong_usage(tiny_bundle: Path, npz: Path) -> None:
