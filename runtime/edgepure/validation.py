@@ -1,13 +1,16 @@
-"""Entries of documents, and one clear sentence out of a pydantic `ValidationError`: where, what was found, what was
-expected."""
+"""Entries of documents, one clear sentence out of a pydantic `ValidationError` (where, what was found, what was
+expected), and the same for arguments."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
+from numbers import Integral, Real
+from os import PathLike
+from types import NoneType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +18,27 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from .errors import ConfigError
 
 _LONGEST_VALUE = 80
+
+
+#: How a sentence names a type; others by their own name.
+_TYPE_WORDS: dict[Any, str] = {
+    Integral: "an integer", Real: "a number", bool: "True or False", str: "a text", Callable: "a function",
+    Sequence: "a list", Iterable: "something to iterate over", NoneType: "None", PathLike: "a path",
+}  # fmt: skip
+
+
+def expect(**arguments: tuple[Any, ...]) -> None:
+    """Raise ConfigError unless each argument, given as ``name=(value, type, ...)``, is of one of its types. True and
+    False are no numbers here, and None has to be named."""
+    for name, (value, *types) in arguments.items():
+        known = [NoneType if kind is None else kind for kind in types]
+        if not isinstance(value, tuple(known)) or (isinstance(value, bool) and bool not in known):
+            words = " or ".join(_TYPE_WORDS.get(kind, kind.__name__) for kind in known)
+            raise ConfigError(f"{name} is {_repr(value)}, expected {words}", code="E-config-type")
+
+
+def _repr(value: object) -> str:
+    return " ".join(repr(value).split())[:_LONGEST_VALUE]
 
 
 class Entry(BaseModel):

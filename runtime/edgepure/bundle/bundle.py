@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
-from ..errors import BundleError, ConfigError
+from ..errors import BundleError
 from ..files.atomic import write_text
 from ..machine.shortage import shortage
+from ..validation import expect
 from .external_data import external_tensors
 from .manifest import (
     ENGINES_FOLDER,
@@ -68,8 +69,7 @@ class Bundle:
             BundleError: missing, damaged, of a newer format, with missing, changed or unlisted files, or with a path,
                 symlink or external tensor that leaves the directory.
         """
-        if not isinstance(path, str | os.PathLike):
-            raise ConfigError(f"the path of the bundle is {path!r:.80}, expected a path", code="E-config-type")
+        expect(path=(path, str, PathLike), verify=(verify, bool))
         while True:
             before = _identity(path)
             try:
@@ -101,6 +101,7 @@ class Bundle:
             BundleError: the bundle has no such graph, or no such variant.
             ConfigError: no such precision.
         """
+        expect(name=(name, str), precision=(precision, str))
         for graph, entry in self.manifest.graphs_in(precision).items():
             if graph == name:
                 return self.path / entry.file

@@ -21,11 +21,12 @@ from ..rows.noise import NoiseSource, noise_source
 from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
 from ..types import Float32, Progress
+from ..validation import expect
 from .certify import Certificate, Certifier, CertifySettings
 from .graphs import OpenGraphs, Opens, open_from_bundle
 from .inflight import Counters, run_images
 from .monitor import Monitor
-from .request import Request, check_images
+from .request import Request, check_ids, check_images
 from .results import Failure, Result, Results
 
 #: More threads than any processor has cores only take memory; so do more slots.
@@ -92,13 +93,7 @@ class Purifier:
     ) -> None:
         """The arguments are those of `load`. ``opens`` opens the engines: somebody else's, or of other graphs."""
         check_counts(threads, slots)
-        for name, value, kind in (
-            ("bundle", bundle, Bundle),
-            ("provider", provider, str),
-            ("precision", precision, str),
-        ):
-            if not isinstance(value, kind):
-                raise ConfigError(f"{name} is {value!r:.80}, expected a {kind.__name__}", code="E-config-type")
+        expect(bundle=(bundle, Bundle), provider=(provider, str), precision=(precision, str))
         self.bundle = bundle
         self.provider = provider
         self.precision = precision
@@ -286,6 +281,7 @@ class Purifier:
         Raises:
             ImageError: the batch has another shape or dtype.
         """
+        check_images(images, self.image_shape)
         return self.graphs.logits(images)
 
     def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
@@ -296,6 +292,8 @@ class Purifier:
             ConfigError: the bundle has no mask graph.
             ImageError: the batch has another shape or dtype.
         """
+        check_images(images, self.image_shape)
+        expect(mask=(mask, MaskSpec))
         return self.graphs.attention(images, mask)
 
     def score_norms(
@@ -320,8 +318,7 @@ class Purifier:
         if probe is None:
             raise ConfigError("the preset has no SSNI, so it has no probe to measure score norms with")
         check_images(images, self.image_shape)
-        if ids is not None and len(ids) != len(images):
-            raise ConfigError(f"{len(ids)} ids for {len(images)} images; give one for each", code="E-config-count")
+        check_ids(ids, len(images))
         norms = np.zeros(len(images))
 
         def done(image: int, x: Float32) -> None:
@@ -356,8 +353,12 @@ class Purifier:
             ConfigError: as `classify`.
             NotFiniteError: the model gave NaN or infinite values.
         """
+        expect(
+            names=(names, Sequence, None), on_progress=(on_progress, Callable, None), on_rows=(on_rows, Callable, None)
+        )
         chosen = self.preset(preset, votes)
         check_images(images, self.image_shape)
+        check_ids(ids, len(images))
         with self.turns.alone():
             sources = [noise_source(noise)] * len(images)
             request = Request(self.graphs, images, chosen, sources, names, ids, on_progress, monitor)
@@ -405,6 +406,7 @@ class Purifier:
             ImageError: an image cannot be used.
             NotFiniteError: the model gave NaN or infinite values.
         """
+        expect(on_progress=(on_progress, Callable, None), on_certificate=(on_certificate, Callable, None))
         certifier = Certifier(self.graphs, self.preset(preset), CertifySettings(n, n0, alpha, radius))
         loaded = load_images(images, self.bundle.manifest.image, resize=resize)
         found: dict[int, Certificate] = {}
@@ -443,10 +445,12 @@ class Purifier:
 
     def engine(self, graph: str) -> Engine:
         """The engine of one graph, opened at first use."""
+        expect(graph=(graph, str))
         return self.graphs.engine(graph)
 
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph, opened at first use."""
+        expect(graph=(graph, str))
         return self.graphs.stepper(graph)
 
     def close(self) -> None:

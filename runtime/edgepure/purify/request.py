@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from time import perf_counter
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from ..methods.presets import Preset
 from ..rows.noise import NoiseSource
 from ..rows.plan import Plan
 from ..types import Float32, Progress
+from ..validation import expect
 from .ballot import Ballot
 from .graphs import OpenGraphs
 from .inflight import Counters, InFlight, Job
@@ -79,8 +81,7 @@ class Request:
         submissions: Sequence[Submission] = (),
     ) -> None:
         check_images(images, graphs.image_shape)
-        if monitor is not None and not isinstance(monitor, Monitor):
-            raise ConfigError(f"monitor is {monitor!r:.80}, expected a Monitor", code="E-config-type")
+        expect(monitor=(monitor, Monitor, None))
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(images):
                 raise ConfigError(f"{len(given)} {what} for {len(images)} images; give one for each")
@@ -266,6 +267,15 @@ class Request:
         if self._progress is not None:
             done, count = len(self._results), len(self._images)
             self._progress(done / count, f"{done} of {count} images")
+
+
+def check_ids(ids: Sequence[int] | None, count: int) -> None:
+    """Raise ConfigError unless these are the places of so many images in the stream of noise."""
+    expect(ids=(ids, Sequence, np.ndarray, None))
+    for number in () if ids is None else ids:
+        expect(ids=(number, Integral))
+    if ids is not None and len(ids) != count:
+        raise ConfigError(f"{len(ids)} ids for {count} images; give one for each", code="E-config-count")
 
 
 def check_images(images: Float32, shape: tuple[int, int, int]) -> None:
