@@ -113,4 +113,4 @@ def test_what_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     for source in (tmp_path / "none.avi", "videotestsrc ! appsink"):
         done = camera(source)
-        assert done.returncode == 2 and "cannot be opened" in " ".join(done.stderr.split())
+        assert done.returncode == 2 and "cannot be opened" in " ".join(done.stderr.replace("│", " ").split())

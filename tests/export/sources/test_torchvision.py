@@ -36,11 +36,14 @@ def settings(network: nn.Module) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("name", "weights"), published())
 def test_flags_of_published_weights(name: str, weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against the library's own builder, which gets an empty file: without numbers, every network costs nothing."""
+    """Against the library's own builder, which gets an empty file; nobody draws numbers that nobody reads."""
     monkeypatch.setattr(type(weights), "get_state_dict", lambda self, *args, **kwargs: {})
     monkeypatch.setattr(nn.Module, "load_state_dict", lambda self, *args, **kwargs: None)
+    for filler in (f for f in vars(nn.init) if f.endswith("_") and not f.startswith("_")):
+        monkeypatch.setattr(nn.init, filler, lambda tensor, *args, **kwargs: tensor)
     fast = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with torch.device("meta"):
+    # Not on the meta device for all: RegNet works its widths out with tensors.
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
         theirs = models.get_model(name, weights=weights, **fast)
         ours = models.get_model(name, weights=None, **fast, **constructor_arguments(name, weights))
     found = dict(settings(ours))
@@ -63,7 +66,7 @@ def test_transforms_of_published_weights(weights: Any, source: tuple[int, int]) 
     coarse = torch.rand((1, 3, 9, 7), generator=torch.Generator().manual_seed(1))
     x = nn.functional.interpolate(coarse, source, mode="bilinear")
     ours = Preprocessed(nn.Identity(), read_transform(theirs, SOURCE).fitted("crop", None), source)
-    torch.testing.assert_close(ours.preprocess(x), theirs(x), atol=3e-5, rtol=0)
+    torch.testing.assert_close(ours.preprocess(x), theirs(x), atol=7e-6 / min(theirs.std), rtol=0)  # of an image's range
 
 
 def test_a_switch_that_nobody_knows() -> None:

@@ -1,0 +1,216 @@
+"""`python -m benchmarks.serve`: latency of `edgepure serve` under load, beside LitServe and Ray Serve.
+
+All serve the same bundle with the same preset, votes and slots, each with its own batching. Clients are one process
+that speaks HTTP over loopback and starts requests at random (Poisson), whether or not earlier ones have been answered.
+Load 1 is the most that any of the servers answered while twice as many requests as slots were always under way. The
+order of the servers turns from round to round; numbers are medians over the rounds. Then, one request at a time: what
+REST and gRPC add to `edgepure.Service` in this process. Times mean something only on a machine that does nothing else.
+
+``--peers PYTHON`` names the interpreter of an environment with litserve, ray[serve] and edgepure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import http.client
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+from PIL import Image
+
+import edgepure
+from edgepure.demo import demo_images
+from edgepure.files.atomic import write_text
+
+from .__main__ import machine
+from .load import Ask, closed_loop, open_loop, with_client
+
+SERVERS = ("edgepure", "litserve", "ray")
+LOADS = (0.7, 1.0, 3.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", default=str(edgepure.demo_bundle()))
+    parser.add_argument("--preset", default="uniform-ssni", help="one whose plans differ in length from image to image")
+    parser.add_argument("--votes", type=int, default=1)
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=600, help="of each server, load and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--servers", default=",".join(SERVERS))
+    parser.add_argument("--peers", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--out", type=Path, default=Path("out/serve.json"))
+    asked = parser.parse_args()
+    servers = asked.servers.split(",")
+    files = png_files(
+        demo_images().adversarial if asked.bundle == str(edgepure.demo_bundle()) else random_images(asked)
+    )
+    capacity = max(run(server, asked, files, lambda ask: closed_loop(ask, 2 * asked.slots, 10)) for server in servers)
+    print(f"load 1: {capacity:.1f} answers a second", flush=True)
+    rounds: list[dict[str, dict[float, dict[str, float]]]] = []
+    for number in range(asked.rounds):
+        turned = servers[number % len(servers) :] + servers[: number % len(servers)]
+        rounds.append(
+            {s: run(s, asked, files, lambda ask, n=number: at_all_loads(ask, capacity, asked, n)) for s in turned}
+        )
+    found = {
+        server: {
+            load: {key: float(np.median([r[server][load][key] for r in rounds])) for key in ("p50", "p99", "answered")}
+            for load in LOADS
+        }
+        for server in servers
+    }
+    added = overhead(asked, files) if "edgepure" in servers else {}
+    print(table(found, added))
+    kept = {
+        key: value for key, value in vars(asked).items() if key in ("preset", "votes", "slots", "requests", "rounds")
+    }
+    result = {"machine": machine(), **kept, "capacity": capacity, "servers": found, "one_at_a_time": added}
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(asked.out, json.dumps(result, indent=1) + "\n")
+
+
+async def at_all_loads(
+    ask: Ask, capacity: float, asked: argparse.Namespace, seed: int
+) -> dict[float, dict[str, float]]:
+    """Every load, one after another; what the last one left is answered before the next begins."""
+    return {load: await open_loop(ask, load * capacity, asked.requests, seed) for load in LOADS}
+
+
+def run(server: str, asked: argparse.Namespace, files: list[bytes], work: Callable[[Ask], Any]) -> Any:
+    """Start a server, give ``work`` its client, and end it."""
+    with started(server, asked) as (url, _):
+        return asyncio.run(with_client(url, [body(server, file) for file in files], work))
+
+
+@contextmanager
+def started(server: str, asked: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """A server of the bundle: where it answers images, and our port of gRPC. It ends with the block."""
+    port, grpc_port = free_port(), free_port()
+    choice = [asked.bundle, asked.preset, str(asked.votes), str(asked.slots), str(port)]
+    command, path = [asked.peers, "-m", f"benchmarks.peers.{server}_app", *choice], "classify"
+    if server == "edgepure":
+        options = {"preset": asked.preset, "votes": asked.votes, "slots": asked.slots, "threads": 1}
+        options |= {"port": port, "grpc-port": grpc_port}
+        flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        command, path = [sys.executable, "-m", "edgepure", "serve", f"m={asked.bundle}", *flags], "v2/models/m/infer"
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield f"http://127.0.0.1:{port}/{path}", grpc_port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what a peer left behind
+        process.wait()
+
+
+def overhead(asked: argparse.Namespace, files: list[bytes], requests: int = 300) -> dict[str, float]:
+    """Median milliseconds of a request on an idle server: `Service` in this process, REST, gRPC. They take turns."""
+    with (
+        started("edgepure", asked) as (url, grpc_port),
+        edgepure.load(asked.bundle, slots=asked.slots, threads=1) as purifier,
+        edgepure.Service(purifier, asked.preset, votes=asked.votes) as service,
+    ):
+        bodies = [body("edgepure", file) for file in files]
+        asyncio.run(with_client(url, bodies, _nothing))
+        host, path = url.removeprefix("http://").split("/", 1)
+        rest = http.client.HTTPConnection(host)
+        grpc = triton.InferenceServerClient(f"127.0.0.1:{grpc_port}")
+
+        def by_rest(index: int) -> None:
+            rest.request("POST", "/" + path, bodies[index], {"Content-Type": "application/json"})
+            rest.getresponse().read()
+
+        def by_grpc(index: int) -> None:
+            tensor = triton.InferInput("image", [1], "BYTES")
+            tensor.set_data_from_numpy(np.array([files[index]], object))
+            grpc.infer("m", [tensor])
+
+        ways: dict[str, Callable[[int], Any]] = {
+            "service": lambda index: service.submit(files[index]).result(),
+            "rest": by_rest,
+            "grpc": by_grpc,
+        }
+        took: dict[str, list[float]] = {way: [] for way in ways}
+        for index in range(requests):
+            for way, ask in ways.items():
+                began = time.perf_counter()
+                ask(index % len(files))
+                took[way].append(1e3 * (time.perf_counter() - began))
+    return {way: float(np.median(times[10:])) for way, times in took.items()}
+
+
+async def _nothing(_: Ask) -> None:
+    """The server has answered: that was all."""
+
+
+def png_files(images: np.ndarray) -> list[bytes]:
+    """Images [N, C, H, W] in [0, 1] as clients send them."""
+    found = []
+    for image in np.round(255 * images).astype(np.uint8):
+        file = io.BytesIO()
+        Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)).save(file, "PNG")
+        found.append(file.getvalue())
+    return found
+
+
+def random_images(asked: argparse.Namespace) -> np.ndarray:
+    image = edgepure.Bundle.open(asked.bundle).manifest.image
+    shape = (64, image.channels, image.height, image.width)
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def body(server: str, file: bytes) -> bytes:
+    """A request of one image file."""
+    text = base64.b64encode(file).decode()
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [text]}
+    return json.dumps({"inputs": [tensor]} if server == "edgepure" else {"image": text}).encode()
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def table(found: dict[str, dict[float, dict[str, float]]], added: dict[str, float]) -> str:
+    """Markdown: a row a server and load; then what a request costs on an idle server."""
+    lines = ["| server | load | p50, ms | p99, ms | p99 / ours | answered |", "|---|---|---|---|---|---|"]
+    for server, loads in found.items():
+        for load, row in loads.items():
+            ours = found.get("edgepure", loads)[load]["p99"]
+            lines.append(
+                f"| {server} | {load:g} | {row['p50']:.1f} | {row['p99']:.1f} | {row['p99'] / ours:.2f} | "
+                f"{100 * row['answered']:.0f} % |"
+            )
+    if added:
+        lines += ["", "| one request at a time | median, ms | more than Service |", "|---|---|---|"]
+        lines += [f"| {way} | {ms:.2f} | {ms - added['service']:.2f} |" for way, ms in added.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
