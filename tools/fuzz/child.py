@@ -16,7 +16,7 @@ from random import Random
 from edgepure.errors import EdgepureError
 
 from .kind import sound
-from .kinds import KINDS
+from .kinds import kind_called
 
 #: Memory that one process may take beyond what it has when it begins, in bytes.
 MEMORY = 3 << 30
@@ -29,7 +29,7 @@ def run(kind: str, seed: int, first: int, count: int, place: Path) -> None:
     folder = Path.cwd() / "work"
     folder.mkdir()
     warnings.simplefilter("ignore")
-    tried = KINDS[kind](folder)
+    tried = kind_called(kind)(folder)
     watched = [folder, Path.cwd(), Path(tempfile.gettempdir())]
     before = [set(os.listdir(place)) for place in watched]
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

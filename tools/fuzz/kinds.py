@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 
 from .bundles import Bundles, Engines, Graphs, Outcomes
@@ -21,3 +22,12 @@ if importlib.util.find_spec("torch") is not None:
     from .weights import Checkpoints
 
     KINDS[Checkpoints.name] = Checkpoints
+
+
+def kind_called(name: str) -> type[Kind]:
+    """One of `KINDS`, or somebody else's as ``module:Class``. Raises KeyError."""
+    if ":" not in name:
+        return KINDS[name]
+    module, _, attribute = name.partition(":")
+    found: type[Kind] = getattr(importlib.import_module(module), attribute)
+    return found
