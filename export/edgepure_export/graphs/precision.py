@@ -18,6 +18,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from edgepure.errors import ConfigError, ExportError
 
+from .linked import unlink_weights
+
 #: The names of the manifest.
 HALF_TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 #: What the time of a network is spent in.
@@ -70,6 +72,7 @@ def load_graph(path: Path) -> ir.Model:
     """
     try:
         model = ir.load(path)
+        unlink_weights(model)
     except Exception as error:  # protobuf raises classes of its own
         raise ExportError(f"{path} is not a readable ONNX graph: {error}", code="E-graph-file") from error
     if any(value.dtype is None for node in model.graph for value in node.outputs):
