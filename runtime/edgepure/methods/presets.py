@@ -77,13 +77,14 @@ class VoteSpec(Entry):
 
 
 class Preset(Entry):
-    """Method, mask, SSNI and votes."""
+    """Method, mask, SSNI and votes; ``precision`` is the one that it was tuned in, if it was."""
 
     method: AnyMethod
     mask: MaskSpec | None = None
     ssni: SsniSpec | None = None
     votes: VoteSpec = VoteSpec()
     description: str = ""
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None = None
 
     @model_validator(mode="after")
     def _mask_where_needed(self) -> Preset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..engines.base import Engine, Stepper
 from ..engines.kinds import check_variant
-from ..errors import ConfigError, NotFiniteError
+from ..errors import ConfigError, NotFiniteError, PrecisionWarning
 from ..images.load import Order, Resize, check_options, load_images
 from ..methods import EpsSpec
 from ..methods.presets import MaskSpec, Preset, VoteSpec
@@ -130,6 +131,13 @@ class Purifier:
             chosen = self.presets[preset]
         else:
             chosen = preset if isinstance(preset, Preset) else Preset.parse(preset)
+        if chosen.precision not in (None, self.precision):
+            warnings.warn(
+                f"{self._called(chosen)}it was tuned in {chosen.precision} and runs in {self.precision}, where what it "
+                f"was measured to do need not hold; use precision {chosen.precision}, or tune it in {self.precision}",
+                PrecisionWarning,
+                stacklevel=2,
+            )
         if votes is not None:
             if isinstance(votes, bool) or not isinstance(votes, int | np.integer) or not 1 <= votes <= 1000:
                 raise ConfigError(f"votes is {votes!r:.40}, expected a number from 1 to 1000", code="E-config-votes")
