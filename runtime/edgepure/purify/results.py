@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NotFiniteError
+from ..validation import expect
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +96,7 @@ class Results(list[Result]):
     """
 
     def __init__(self, results: Iterable[Result] = (), failures: Iterable[Failure] = ()) -> None:
+        expect(results=(results, Iterable), failures=(failures, Iterable))
         super().__init__(results)
         self.failures: tuple[Failure, ...] = tuple(failures)
 
