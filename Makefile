@@ -1,4 +1,4 @@
-# make demo | test-fast | test | test-arm64 | docs | images | bench | fuzz | lint | lines | wheel | clean
+# make demo | test-fast | test | test-arm64 | test-triton | docs | images | bench | fuzz | lint | lines | wheel | clean
 # Each does its own set-up: only Python 3.10 to 3.13 (with its venv module) and make have to be there.
 
 PYTHON ?= python3
@@ -19,7 +19,7 @@ UV_FILE := $(filter .uv/%,$(UV))
 SUPPORTED := -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cifar10 test-fast test test-arm64 docs images bench fuzz lint lines format wheel setup constraints clean distclean
+.PHONY: help demo cifar10 test-fast test test-arm64 test-triton docs images bench fuzz lint lines format wheel setup constraints clean distclean
 
 help:
 	@echo "make demo       export, attack, purify and classify: the digits (out/report.html) and 40 photographs (out/cifar10-shipped)"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-fast  the runtime's tests, without PyTorch"
 	@echo "make test       ruff, hadolint, mypy, import-linter and all tests"
 	@echo "make test-arm64 the runtime's tests on emulated 64-bit Arm; needs root: sudo make test-arm64"
+	@echo "make test-triton a model repository in a real tritonserver (nvidia-pytriton, in an environment of its own)"
 	@echo "make images     build and try container images with docker, podman or buildah: make images IMAGES='cpu export'"
 	@echo "make bench      the speed table; writes out/bench.json"
 	@echo "make fuzz       100,000 damaged and hostile inputs (INPUTS=N, SEED=N, KINDS='image rest')"
@@ -54,6 +55,9 @@ test: lint
 
 test-arm64:
 	tests/arm64/run.sh
+
+test-triton: $(STAMP)
+	tests/triton/run.sh
 
 images:
 	$(PYTHON) docker/check.py $(IMAGES)

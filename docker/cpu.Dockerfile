@@ -1,4 +1,4 @@
-# The runtime on a CPU: NumPy, ONNX Runtime, the digits bundle; no PyTorch, no compiler, no pip, not root.
+# The runtime on a CPU and its server: NumPy, ONNX Runtime, the digits bundle; no PyTorch, no compiler, no pip, not root.
 #
 #   docker build -f docker/cpu.Dockerfile -t edgepure:cpu .
 #   docker run --rm --network none edgepure:cpu demo
@@ -15,7 +15,7 @@ RUN python -m venv /tmp/tools \
  && /tmp/tools/bin/pip install --constraint constraints.txt hatchling==1.33.0 uv==0.13.9 \
  && python -m venv --without-pip /opt/edgepure \
  && /tmp/tools/bin/uv pip install --python /opt/edgepure/bin/python --compile-bytecode \
-      --constraint constraints.txt -r pyproject.toml --extra cpu
+      --constraint constraints.txt -r pyproject.toml --extra cpu --extra serve
 COPY LICENSE README.md ./
 COPY runtime runtime
 COPY export export

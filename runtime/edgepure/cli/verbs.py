@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_
 #: As one meets them at work; those of other packages follow in the order of their names.
 ORDER = (
     "demo", "export", "calibrate", "quantize", "tune", "build", "verify", "evaluate", "compare", "certify", "purify",
-    "classify", "plan", "presets", "inspect", "bench", "doctor", "serve",
+    "classify", "plan", "presets", "inspect", "bench", "doctor", "serve", "triton",
 )  # fmt: skip
 
 

@@ -66,9 +66,8 @@ def test_transforms_of_published_weights(weights: Any, source: tuple[int, int]) 
     coarse = torch.rand((1, 3, 9, 7), generator=torch.Generator().manual_seed(1))
     x = nn.functional.interpolate(coarse, source, mode="bilinear")
     ours = Preprocessed(nn.Identity(), read_transform(theirs, SOURCE).fitted("crop", None), source)
-    torch.testing.assert_close(
-        ours.preprocess(x), theirs(x), atol=7e-6 / min(theirs.std), rtol=0
-    )  # of an image's range
+    error = 7e-6 / min(theirs.std)  # in the unit of a pixel
+    torch.testing.assert_close(ours.preprocess(x), theirs(x), atol=error, rtol=0)
 
 
 def test_a_switch_that_nobody_knows() -> None:

@@ -1,0 +1,111 @@
+"""A model repository for NVIDIA Triton: a copy of the bundle, its configuration, and a ``model.py`` of one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+
+from ..bundle.bundle import Bundle
+from ..errors import ConfigError
+from ..files import atomic_directory
+from .settings import ModelSettings
+
+#: What a Triton model may show beyond labels.
+SHOWN = ("probabilities", "purified")
+_MODEL_PY = '"""Served by edgepure."""\n\nfrom edgepure.serve.triton import TritonPythonModel as TritonPythonModel\n'
+#: Providers whose instances Triton should count among those of a GPU.
+_CPU = ("cpu", "openvino")
+
+
+def write_triton_repository(
+    settings: ModelSettings,
+    out: str | PathLike[str],
+    *,
+    show: Iterable[str] = (),
+    streams: bool = False,
+    max_images: int = 64,
+    overwrite: bool = False,
+) -> Path:
+    """Write ``out/NAME/config.pbtxt``, ``out/NAME/VERSION/model.py`` and ``out/NAME/VERSION/bundle``.
+
+    Args:
+        settings: the bundle, the model's name and version, preset, votes, engine and slots. The version is a number.
+        out: the repository; other models in it stay as they are.
+        show: outputs beyond labels, of `SHOWN`.
+        streams: answer every request when it is done (decoupled; clients use gRPC streams). Otherwise any client works,
+            and requests that wait together are answered together.
+        max_images: in one request, and of requests that Triton hands over together.
+        overwrite: replace a model of this name.
+
+    Returns:
+        The folder of the model.
+
+    Raises:
+        BundleError: the bundle is damaged, or has no such preset.
+        ConfigError: a name, version or output that there is not.
+        EdgepureError: the model is already there, no space, or no permission; nothing was written.
+    """
+    bundle = Bundle.open(settings.path)
+    shown = sorted(set(show))
+    unknown = [name for name in shown if name not in SHOWN]
+    if unknown:
+        raise ConfigError(f"Triton cannot show {unknown[0]!r}; choose of {', '.join(SHOWN)}", code="E-triton-show")
+    if not (settings.version.isdigit() and int(settings.version) > 0):
+        raise ConfigError(
+            f"Triton's versions are numbers from 1, not {settings.version!r}; name it {settings.name}:1=BUNDLE",
+            code="E-triton-version",
+        )
+    preset = settings.preset or bundle.manifest.default_preset
+    if preset not in bundle.manifest.presets:
+        names = ", ".join(sorted(bundle.manifest.presets))
+        raise ConfigError(f"the bundle has no preset {preset!r}; it has {names}", code="E-preset-unknown")
+    place = Path(out) / settings.name
+    with atomic_directory(place, overwrite, marker="config.pbtxt") as folder:
+        config = _config(bundle, settings, preset, shown, streams, max_images)
+        (folder / "config.pbtxt").write_text(config, encoding="utf-8")
+        version = folder / settings.version
+        version.mkdir()
+        (version / "model.py").write_text(_MODEL_PY, encoding="utf-8")
+        shutil.copytree(bundle.path, version / "bundle", ignore=shutil.ignore_patterns(".*"))
+    return place
+
+
+def _config(
+    bundle: Bundle, settings: ModelSettings, preset: str, shown: list[str], streams: bool, max_images: int
+) -> str:
+    """The model's configuration in Triton's text form. Text is quoted as JSON quotes it, which protobuf reads."""
+    image = bundle.manifest.image
+    shape = [image.channels, image.height, image.width]
+    outputs = [("label", "INT64", [1]), ("class_name", "STRING", [1])]
+    if "probabilities" in shown:
+        outputs.append(("probabilities", "FP32", [len(bundle.manifest.classes)]))
+    if "purified" in shown:
+        outputs.append(("purified", "FP32", shape))
+    parameters = {
+        "preset": preset,
+        "votes": settings.votes,
+        "provider": settings.provider,
+        "precision": settings.precision,
+        "threads": settings.threads,
+        "slots": settings.slots,
+        "waiting": max(settings.waiting, max_images),
+        "show": " ".join(shown) or None,
+    }
+    lines = [f"name: {json.dumps(settings.name)}", 'backend: "python"', f"max_batch_size: {max_images}"]
+    for name, kind, dims in (("image", "FP32", shape), ("file", "STRING", [1])):
+        lines.append(f'input {{ name: "{name}" data_type: TYPE_{kind} dims: {dims} optional: true }}')
+    for name, kind, dims in outputs:
+        lines.append(f'output {{ name: "{name}" data_type: TYPE_{kind} dims: {dims} }}')
+    lines.append(f"instance_group {{ count: 1 kind: KIND_{'CPU' if settings.provider in _CPU else 'GPU'} }}")
+    if streams:
+        lines.append("model_transaction_policy { decoupled: true }")
+    else:
+        lines.append("dynamic_batching { }")
+    for key, value in parameters.items():
+        if value is not None:
+            text = json.dumps(str(value))
+            lines.append(f'parameters {{ key: "{key}" value {{ string_value: {text} }} }}')
+    return "\n".join(lines) + "\n"
