@@ -58,9 +58,9 @@ class Schedules(Kind):
 
     def attempt(self, random: Random) -> None:
         kind = random.choice(("linear", "cosine", "betas", "vp", "edm"))
-        document = {"kind": kind, "timesteps": 100, "beta_start": 1e-4, "beta_end": 0.02}
+        document: dict[str, Any] = {"kind": kind, "timesteps": 100, "beta_start": 1e-4, "beta_end": 0.02}
         if kind == "betas":
-            document = {"kind": kind, "timesteps": 5, "betas": [0.1, 0.2, 0.3, 0.4, 0.5]}  # type: ignore[dict-item]
+            document = {"kind": kind, "timesteps": 5, "betas": [0.1, 0.2, 0.3, 0.4, 0.5]}
         found = changed(document, random)
         schedule = edgepure.ScheduleSpec(**{str(k): v for k, v in found.items()}) if isinstance(found, dict) else None
         if schedule is not None:

@@ -129,7 +129,7 @@ class GrpcMessages(_Server):
             GrpcService(*self.parts)
             .handler()
             .service(SimpleNamespace(method="/inference.GRPCInferenceService/ModelInfer", invocation_metadata=()))
-        )  # type: ignore[arg-type]
+        )
         self._handler: Any = found
         self._files = image_files()
 

@@ -62,7 +62,7 @@ class Images(Kind):
 
     def attempt(self, random: Random) -> None:
         data = damaged(random.choice(self._files), random, random.choice(self._files))
-        how = random.choice((False, False, True, "crop", "pad"))
+        how: Any = random.choice((False, False, True, "crop", "pad"))
         load_images(io.BytesIO(data) if random.random() < 0.2 else data, SPEC[random.choice((1, 3))], resize=how)
 
 
@@ -75,7 +75,7 @@ class Arrays(Kind):
     def attempt(self, random: Random) -> None:
         dtype = np.dtype(random.choice(self._TYPES))
         numbers = (0, 1, 2, 3, 15, 16, 16, 16, 17, 40)
-        shape = random.choice(((16, 16), (1, 16, 16), (16, 16, 1), (2, 1, 16, 16), (2, 16, 16, 1), None))
+        shape: Any = random.choice(((16, 16), (1, 16, 16), (16, 16, 1), (2, 1, 16, 16), (2, 16, 16, 1), None))
         if shape is None:
             shape = tuple(random.choice(numbers) for _ in range(random.randrange(6)))
         values = np.random.default_rng(random.getrandbits(32)).random(shape)
@@ -89,7 +89,8 @@ class Arrays(Kind):
         if random.random() < 0.1:
             array = np.ma.masked_array(array, mask=random.random() < 0.5)
         given = [array] if random.random() < 0.2 else array
-        load_images(given, SPEC[random.choice((1, 3))], resize=random.choice((False, True, "crop", "pad")))
+        how: Any = random.choice((False, True, "crop", "pad"))
+        load_images(given, SPEC[random.choice((1, 3))], resize=how)
 
 
 class DataSets(Kind):
