@@ -37,7 +37,7 @@ def test_inputs_are_taken_or_refused(name: str, tmp_path: Path) -> None:
 def test_what_it_looks_for_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """One input raises, one leaves a file, one ends the process, one hangs; those between are tried all the same."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
-    monkeypatch.setattr(run, "PROCESSOR_SECONDS", 0.5)
+    monkeypatch.setattr(run, "PROCESSOR_SECONDS", 4.0)
     found = run.fuzz("faulty_kind:Faulty", 0, 0, 12)
     assert [number for number, _ in found.faults] == [1, 3, 5, 7, 9]
     words = ("KeyError", "stray", "ended (-6)", "too long", "no sentence")

@@ -23,7 +23,7 @@ _FILES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("WEBP", "RGB", {"lossless": True}), ("GIF", "P", {}), ("BMP", "RGB", {}), ("BMP", "P", {}), ("TIFF", "RGB", {}),
     ("TIFF", "I;16", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}), ("PPM", "RGB", {}), ("PPM", "L", {}),
     ("TGA", "RGB", {"compression": "tga_rle"}), ("ICO", "RGB", {}), ("PCX", "RGB", {}), ("SGI", "RGB", {}),
-    ("JPEG2000", "RGB", {}), ("AVIF", "RGB", {}), ("DDS", "RGB", {}), ("IM", "RGB", {}), ("SPIDER", "F", {}),
+    ("JPEG2000", "RGB", {}), ("AVIF", "RGB", {}), ("DDS", "RGB", {}), ("SPIDER", "F", {}),
 )  # fmt: skip
 SPEC = {1: ImageSpec(channels=1, height=16, width=16), 3: ImageSpec(channels=3, height=16, width=16)}
 

@@ -17,6 +17,8 @@ from .child import PLACE
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds of processor time that one input may take, and of time on the clock, before it hangs.
 PROCESSOR_SECONDS, SECONDS = 20.0, 300.0
+#: The same for a process until its first input: it imports.
+START_SECONDS = 300.0
 #: A kind with so many faults is given up: they will be one and the same.
 MOST_FAULTS = 25
 
@@ -70,7 +72,7 @@ def _one_process(found: Findings, kind: str, seed: int, first: int, count: int, 
 def _watch(process: subprocess.Popen[bytes], place: Path) -> str:
     """Wait for the process; stop it at an input that takes too long, and say so."""
     ticks = os.sysconf("SC_CLK_TCK")
-    at, since, used = b"", time.monotonic(), 0.0
+    at, since, used, begins = b"", time.monotonic(), 0.0, place.read_bytes()
     while True:
         try:
             process.wait(0.2)
@@ -85,7 +87,9 @@ def _watch(process: subprocess.Popen[bytes], place: Path) -> str:
         now = place.read_bytes()
         if now != at:
             at, since, used = now, time.monotonic(), busy
-        elif busy - used > PROCESSOR_SECONDS or time.monotonic() - since > SECONDS:
+        elif (
+            busy - used > (START_SECONDS if now == begins else PROCESSOR_SECONDS) or time.monotonic() - since > SECONDS
+        ):
             process.kill()
             process.wait()
             return "it takes too long"

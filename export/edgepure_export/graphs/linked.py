@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -53,4 +54,5 @@ def _read(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
     for key, value in (("location", tensor.location), ("offset", tensor.offset), ("length", tensor.length)):
         if value is not None:
             proto.external_data.add(key=key, value=os.fspath(value) if isinstance(value, os.PathLike) else str(value))
-    return ir.from_proto(embedded(proto, Path(tensor.base_dir)))
+    found: Any = ir.from_proto(embedded(proto, Path(tensor.base_dir)))
+    return found  # type: ignore[no-any-return]
