@@ -75,8 +75,12 @@ def main() -> None:
     with edgepure.load(edgepure.demo_bundle()) as digits:
         stream = np.resize(images, (256, *images.shape[1:]))
         flight = inflight.measure(digits, stream, repeats)
-        note("inflight", flight, inflight_vs_padded=flight["inflight_vs_padded"],  # type: ignore[arg-type]
-             inflight_vs_equal=flight["inflight_vs_equal"])  # type: ignore[arg-type]  # fmt: skip
+        note(
+            "inflight",
+            flight,
+            inflight_vs_padded=flight["inflight_vs_padded"],  # type: ignore[arg-type]
+            inflight_vs_equal=flight["inflight_vs_equal"],
+        )  # type: ignore[arg-type]
     path, unet = ddpm_unet.build(options.work / "ddpm")
     with edgepure.load(path) as ddpm:
         cost = loop_cost.measure(ddpm, "heterogeneous", np.full(ddpm.image_shape, 0.5, np.float32), 5 * repeats)
@@ -84,8 +88,11 @@ def main() -> None:
         for batch in (1, 8):
             # Seven rounds scatter by 5 % from run to run.
             peer = versus_pytorch.measure(ddpm, unet, batch, (3 if batch == 1 else 2) * repeats)
-            note(f"versus_pytorch_b{batch}", peer, **{f"vs_eager_b{batch}": peer["vs_eager"],
-                 f"vs_channels_last_b{batch}": peer["vs_channels_last"]})  # type: ignore[arg-type]  # fmt: skip
+            note(
+                f"versus_pytorch_b{batch}",
+                peer,
+                **{f"vs_eager_b{batch}": peer["vs_eager"], f"vs_channels_last_b{batch}": peer["vs_channels_last"]},
+            )  # type: ignore[arg-type]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     temporary = options.out.with_suffix(".tmp")
     temporary.write_text(json.dumps({**results, "details": details}, indent=1) + "\n")

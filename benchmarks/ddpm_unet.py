@@ -62,12 +62,18 @@ def build(out: Path) -> tuple[Path, DdpmUnet]:
             blocks=["features"],
             presets={
                 "heterogeneous": {
-                    "method": {"method": "heterogeneous", "variant": "official", "t_l": 200, "t_s": 100,
-                               "ddim_steps": 50, "U": 3},
+                    "method": {
+                        "method": "heterogeneous",
+                        "variant": "official",
+                        "t_l": 200,
+                        "t_s": 100,
+                        "ddim_steps": 50,
+                        "U": 3,
+                    },
                     "mask": {"area": 0.5},
                 }
             },
             check_epsilon=False,
             name="ddpm-cifar10-random-weights",
-        )  # fmt: skip
+        )
     return out, unet

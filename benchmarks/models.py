@@ -44,12 +44,21 @@ BUDGET = 120.0
 
 #: The UNet of Ho et al. 2020 for CIFAR-10 as diffusers' google/ddpm-cifar10-32 has it.
 DDPM_CIFAR10 = {
-    "sample_size": 32, "in_channels": 3, "out_channels": 3, "layers_per_block": 2, "act_fn": "silu",
+    "sample_size": 32,
+    "in_channels": 3,
+    "out_channels": 3,
+    "layers_per_block": 2,
+    "act_fn": "silu",
     "block_out_channels": [128, 256, 256, 256],
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D", *["DownBlock2D"] * 2],
-    "up_block_types": [*["UpBlock2D"] * 2, "AttnUpBlock2D", "UpBlock2D"], "attention_head_dim": None,
-    "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6, "norm_num_groups": 32,
-}  # fmt: skip
+    "up_block_types": [*["UpBlock2D"] * 2, "AttnUpBlock2D", "UpBlock2D"],
+    "attention_head_dim": None,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "norm_eps": 1e-6,
+    "norm_num_groups": 32,
+}
 
 
 @dataclass(frozen=True)
@@ -123,8 +132,11 @@ def kept_rows(path: Path, info: Mapping[str, Any], some: bool) -> dict[str, Any]
     if not path.exists():
         return {}
     kept = json.loads(path.read_text(encoding="utf-8"))
-    differing = [f"{key} {kept['machine'].get(key)} (now {value})" for key, value in info.items()
-                 if kept["machine"].get(key) != value]  # fmt: skip
+    differing = [
+        f"{key} {kept['machine'].get(key)} (now {value})"
+        for key, value in info.items()
+        if kept["machine"].get(key) != value
+    ]
     if not differing:
         rows: dict[str, Any] = kept["models"]
         return rows
@@ -226,9 +238,13 @@ def timing(session: Any, module: nn.Module, inputs: Mapping[str, Tensor], repeat
 def line(name: str, row: Mapping[str, Any]) -> str:
     """One line of the table."""
     cells = [
-        name, f"{row['parameters'] / 1e6:.1f}", f"{row['gmacs']:.2f}", f"{row['export_seconds']:.0f}",
-        f"{row['onnx_bytes'] / 1e6:.0f}", f"{row['difference']:.1e}",
-    ]  # fmt: skip
+        name,
+        f"{row['parameters'] / 1e6:.1f}",
+        f"{row['gmacs']:.2f}",
+        f"{row['export_seconds']:.0f}",
+        f"{row['onnx_bytes'] / 1e6:.0f}",
+        f"{row['difference']:.1e}",
+    ]
     for batch in (1, 8):
         t = row[f"batch_{batch}"]
         torch_ms = min(t["eager_ms"], t["channels_last_ms"])

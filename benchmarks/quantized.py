@@ -91,9 +91,14 @@ def variants(
     if openvino:
         for precision in ("bf16", "int8"):
             made[f"openvino_{precision}"] = build(
-                bundle, precision, "openvino", work / f"openvino_{precision}", ranges if precision == "int8" else None,
-                graphs=("step",), provider="openvino",
-            )  # fmt: skip
+                bundle,
+                precision,
+                "openvino",
+                work / f"openvino_{precision}",
+                ranges if precision == "int8" else None,
+                graphs=("step",),
+                provider="openvino",
+            )
     found: dict[str, Purifier] = {name: DraftPurifier(bundle, c, c.target) for name, c in made.items()}
     if openvino:
         found["openvino_fp32"] = Purifier(bundle, "openvino")
@@ -131,8 +136,10 @@ def table(results: dict[str, float], milliseconds: dict[int, dict[str, float]]) 
         for batch in BATCHES:
             ratio, best = max((results[f"{n}_vs_{peer}_b{batch}"], n) for n in names if n.endswith("int8"))
             verdict = "reached" if ratio >= goal else "missed"
-            lines.append(f"\nint8 against {PEERS[peer]}, batch {batch}: {ratio:.2f} ({CANDIDATES[best]}), "
-                         f"asked for {goal:g}: {verdict}")  # fmt: skip
+            lines.append(
+                f"\nint8 against {PEERS[peer]}, batch {batch}: {ratio:.2f} ({CANDIDATES[best]}), "
+                f"asked for {goal:g}: {verdict}"
+            )
     return "\n".join(lines)
 
 
@@ -163,8 +170,12 @@ def main() -> None:
             results |= ratios
             print(f"batch {batch}, ms: {milliseconds[batch]}", flush=True)
     details = {
-        "machine": info, "rounds": rounds, "without_amx": options.without_amx, "milliseconds": milliseconds, **made,
-    }  # fmt: skip
+        "machine": info,
+        "rounds": rounds,
+        "without_amx": options.without_amx,
+        "milliseconds": milliseconds,
+        **made,
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(options.out, json.dumps({**results, "details": details}, indent=1) + "\n")
     print(table(results, milliseconds))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import edgepure
-from edgepure.demo.data import demo_bundle, demo_images
+from edgepure.demo import demo_bundle, demo_images
 
 SMOOTH = {"method": "smooth", "sigma": 0.25}
 

@@ -150,8 +150,10 @@ def _service(purifier: edgepure.Purifier, preset: Preset) -> Iterator[Submit]:
 
 
 WAYS: dict[str, Callable[[edgepure.Purifier, Preset], Any]] = {
-    "alone": _batches(1), "batches": _batches(None), "service": _service,
-}  # fmt: skip
+    "alone": _batches(1),
+    "batches": _batches(None),
+    "service": _service,
+}
 
 
 def table(found: dict[float, dict[str, dict[str, float]]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 # One OpenMP thread per pytest-xdist worker: two workers on two cores would otherwise start four threads.
@@ -25,10 +26,11 @@ GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/nvhost-gpu"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` on a machine without an NVIDIA device."""
-    if any(device.exists() for device in GPU_DEVICES):
-        return
-    skip = pytest.mark.skip(reason="needs an NVIDIA device")
+    """Skip what is marked `gpu` where there is no NVIDIA device, and what is marked `needs` where a module lacks."""
+    device = any(device.exists() for device in GPU_DEVICES)
     for item in items:
-        if item.get_closest_marker("gpu") is not None:
-            item.add_marker(skip)
+        if item.get_closest_marker("gpu") is not None and not device:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA device"))
+        for module in (name for marker in item.iter_markers("needs") for name in marker.args):
+            if find_spec(module) is None:
+                item.add_marker(pytest.mark.skip(reason=f"needs {module}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 
 from edgepure.bundle.manifest import Manifest
 from edgepure.cli.verbs import ORDER
-from tools.docs import errors, fields
+from tools.docs import errors, fields, raised
 from tools.docs.__main__ import PAGES, stale
 from tools.docs.page import ROOT, Page
 
@@ -44,16 +45,55 @@ def test_a_page_that_was_not_made_is_noticed() -> None:
     assert page.text.startswith("<!-- fields: X -->\n") and page.text.endswith("<!-- end -->\n")
 
 
-def test_errors_are_read_from_the_source(tmp_path: Path) -> None:
-    source = tmp_path / "module.py"
-    source.write_text('raise ImageError(f"it is {size}, " "expected one", code="E-x-size")\n')
-    assert list(errors.raised(source)) == [("E-x-size", "ImageError", "it is ..., expected one")]
+def test_errors_are_read_from_the_source() -> None:
+    source = """
+AGAIN = "export it again"
+
+def require(condition, message, *, code):
+    if not condition:
+        raise ConfigError(message, code=code)
+
+def check(path, size):
+    if size > 9:
+        raise ImageError(f"{path.name} is {size}, " f"expected {2 + 2}; {AGAIN}", code="E-x-size")
+    require(size, "give a size", code="E-x-none")
+    if size == 3:
+        why, code = "it is odd", "E-x-odd"
+    else:
+        why, code = "it is even", "E-x-even"
+    raise BundleError(f"no: {why}", code=code)
+"""
+    tree = ast.parse(source)
+    known = {name: name for name in raised.kinds()} | {"require": "ConfigError"}
+    assert sorted(raised.Module(tree, known, {"AGAIN": "export it again"}).raised()) == [
+        ("E-x-even", "BundleError", "it is even"),
+        ("E-x-none", "ConfigError", "give a size"),
+        ("E-x-odd", "BundleError", "it is odd"),
+        ("E-x-size", "ImageError", "{name} is {size}, expected ...; export it again"),
+    ]
+
+
+def test_every_error_that_is_raised_names_its_code() -> None:
+    without = [
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for path, module in raised.modules().items()
+        for call, _ in module.calls()
+        if "code" not in [keyword.arg for keyword in call.keywords]
+    ]
+    assert without == []
 
 
 def test_codes_are_short_and_all_look_alike() -> None:
     found = errors.codes()
-    assert len(found) > 50
     assert [code for code in found if len(code) > 40 or not re.fullmatch(r"E(-[a-z0-9]+)+", code)] == []
+
+
+def test_a_code_is_of_one_class_and_has_a_sentence() -> None:
+    """The sentences themselves are held by docs/errors.md: `test_no_page_is_stale` shows each that was changed."""
+    made = {kind.code for kind in raised.kinds().values()}
+    found = {code: entry for code, entry in errors.codes().items() if code not in made}
+    assert [code for code, entry in found.items() if len(entry.classes) != 1] == []
+    assert [code for code, entry in found.items() if not entry.sentences] == []
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -27,8 +27,11 @@ def files() -> Iterator[tuple[Path, int]]:
     """Every Python file that git knows or would take, with its lines."""
     known = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     for name in known.stdout.splitlines():
         path = ROOT / name
         if path.is_file():

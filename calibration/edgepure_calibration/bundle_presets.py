@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgepure.bundle.edit import BundleEdit
-from edgepure.bundle.manifest import SELFTEST_FILE
 from edgepure.methods.presets import Preset
 
 
@@ -25,16 +23,5 @@ def put_presets(
     old = edit.manifest.presets
     changed = {name for name, preset in presets.items() if name in old and old[name] != preset}
     edit.manifest = edit.manifest.model_copy(update={"presets": {**old, **presets}})
-    if not changed and not recorded:
-        return
-    with np.load(edit.root / SELFTEST_FILE, allow_pickle=False) as arrays:
-        kept = {key: arrays[key] for key in arrays if not _belongs(key, changed)}
-        stale = len(kept) < len(arrays.files)
-    if stale or recorded:
-        edit.write_npz(SELFTEST_FILE, {**kept, **(recorded or {})})
-
-
-def _belongs(key: str, presets: set[str]) -> bool:
-    """``pipeline/<preset>/<array>``."""
-    kind, _, rest = key.partition("/")
-    return kind == "pipeline" and rest.rpartition("/")[0] in presets
+    if changed or recorded:
+        edit.record(changed, recorded)

@@ -23,13 +23,17 @@ def check_images(data: LabelledImages, what: str, fewest: int) -> None:
         ImageError: they are not.
     """
     if len(data) < fewest:
-        raise ImageError(f"{what}: {len(data)} images are too few, at least {fewest} are needed; give more")
+        raise ImageError(
+            f"{what}: {len(data)} images are too few, at least {fewest} are needed; give more", code="E-data-few"
+        )
     flat = data.images.reshape(len(data), -1)
     constant = int((np.ptp(flat, axis=1) == 0.0).sum())
     if constant == len(data):
-        raise ImageError(f"{what}: every image is one constant colour; give real images")
+        raise ImageError(f"{what}: every image is one constant colour; give real images", code="E-data-constant")
     if len(data) > 1 and bool((flat == flat[0]).all()):
-        raise ImageError(f"{what}: all {len(data)} images are the same picture; give different ones")
+        raise ImageError(
+            f"{what}: all {len(data)} images are the same picture; give different ones", code="E-data-same"
+        )
 
 
 def check_labels(data: LabelledImages, what: str) -> NDArray[np.int64]:
@@ -41,12 +45,14 @@ def check_labels(data: LabelledImages, what: str) -> NDArray[np.int64]:
     if data.labels is None:
         raise ConfigError(
             f"{what}: the images have no labels, and accuracy needs them; add the array `labels` to the .npz, or sort "
-            "the images into one sub-folder per class"
+            "the images into one sub-folder per class",
+            code="E-data-labels",
         )
     if len(data) and len(np.unique(data.labels)) < 2:
         raise ConfigError(
             f"{what}: all images are of one class ({int(data.labels[0])}), so a classifier that always says the same "
-            "would look perfect; give images of several classes"
+            "would look perfect; give images of several classes",
+            code="E-data-one-class",
         )
     return data.labels
 
@@ -63,7 +69,8 @@ def check_attacks(clean: LabelledImages, attacked: LabelledImages, plain: PlainL
     if clopper_pearson(after, len(attacked))[1] >= share:
         raise ConfigError(
             f"{what}: these images are no attacks on this bundle's classifier, which reads {after} of {len(attacked)} "
-            f"right without any defence (clean ones: {before} of {len(clean)}); give images that were attacked on it"
+            f"right without any defence (clean ones: {before} of {len(clean)}); give images that were attacked on it",
+            code="E-attacked-weak",
         )
 
 

@@ -1,6 +1,8 @@
 from .bundle.from_sources import ExportedBundle as ExportedBundle
+from .bundle.from_sources import TaskSource as TaskSource
 from .bundle.from_sources import export_from_sources as export_from_sources
 from .bundle.settings import ExportSettings as ExportSettings
+from .bundle.tasks import Task as Task
 from .bundle.writer import export_bundle as export_bundle
 from .compare.against_torch import verify_against_torch as verify_against_torch
 from .graphs.attention import AttentionHead as AttentionHead
@@ -8,7 +10,7 @@ from .graphs.attention import MaskModule as MaskModule
 from .graphs.step import LearnedStepModule as LearnedStepModule
 from .graphs.step import StepModule as StepModule
 from .graphs.step import UnetModule as UnetModule
-from .graphs.taps import Taps as Taps
+from .graphs.tap_families import Taps as Taps
 from .graphs.taps import default_taps as default_taps
 from .graphs.taps import find_taps as find_taps
 from .graphs.to_onnx import export_graph as export_graph

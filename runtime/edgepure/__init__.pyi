@@ -1,6 +1,6 @@
 from .bundle.bundle import Bundle as Bundle
-from .demo.data import demo_bundle as demo_bundle
-from .demo.data import demo_images as demo_images
+from .demo.shipped import demo_bundle as demo_bundle
+from .demo.shipped import demo_images as demo_images
 from .doctor import doctor as doctor
 from .errors import BundleError as BundleError
 from .errors import BusyError as BusyError
@@ -30,14 +30,18 @@ from .purify.certify import Certificate as Certificate
 from .purify.monitor import Monitor as Monitor
 from .purify.purifier import Purifier as Purifier
 from .purify.purifier import load as load
+from .purify.results import Purified as Purified
 from .purify.results import Result as Result
 from .purify.results import Results as Results
 from .purify.service import Service as Service
-from .rows.noise import Replay as Replay
+from .purify.tasks import Detection as Detection
+from .purify.tasks import Embedding as Embedding
+from .purify.tasks import Segmentation as Segmentation
 from .rows.noise import SecretNoise as SecretNoise
 from .rows.noise import SeededNoise as SeededNoise
 from .rows.plan import Plan as Plan
 from .rows.plan import Row as Row
+from .rows.replay import Replay as Replay
 from .rows.schedule import NoiseSchedule as NoiseSchedule
 from .rows.schedule import ScheduleSpec as ScheduleSpec
 

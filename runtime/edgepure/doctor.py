@@ -20,6 +20,7 @@ from .machine import jetson as jetsons
 from .machine import nvidia
 from .machine.install import CUDA_BINDINGS, driver_line
 from .machine.jetson import Jetson
+from .machine.memory import memory
 from .machine.nvidia import Driver
 from .machine.packages import installed_package, package_version
 from .machine.processor import cpu_features, cpu_name, usable_cores
@@ -173,23 +174,10 @@ def _bindings(driver: Driver, jetson: Jetson | None) -> ProviderStatus:
 
 
 def _demo_bundle() -> str | None:
-    folder = Path(__file__).resolve().parent / "data" / "digits"
+    folder = Path(__file__).resolve().parent / "demo" / "data" / "digits"
     return str(folder) if (folder / "bundle.json").is_file() else None
 
 
 def _onnxruntime_version() -> str | None:
     found = installed_package(*ONNXRUNTIME)
     return None if found is None else f"{found[1]} ({found[0]})"
-
-
-def memory() -> tuple[int | None, int | None]:
-    """Bytes of memory in all, and available; None where the system does not say."""
-    values: dict[str, int] = {}
-    try:
-        with open("/proc/meminfo", encoding="utf-8") as lines:
-            for line in lines:
-                name, _, rest = line.partition(":")
-                values[name] = int(rest.split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return values.get("MemTotal"), values.get("MemAvailable")

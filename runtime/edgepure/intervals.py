@@ -23,9 +23,14 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
         ConfigError: the counts or the confidence are out of range.
     """
     if trials < 1 or not 0 <= successes <= trials:
-        raise ConfigError(f"{successes} of {trials} is not a share: expected 0 <= successes <= trials and trials >= 1")
+        raise ConfigError(
+            f"{successes} of {trials} is not a share: expected 0 <= successes <= trials and trials >= 1",
+            code="E-interval-share",
+        )
     if not 0.0 < confidence < 1.0:
-        raise ConfigError(f"confidence {confidence} must be between 0 and 1, for example 0.95")
+        raise ConfigError(
+            f"confidence {confidence} must be between 0 and 1, for example 0.95", code="E-interval-confidence"
+        )
     tail = (1.0 - confidence) / 2.0
     return lower_bound(successes, trials, tail), 1.0 - lower_bound(trials - successes, trials, tail)
 

@@ -14,8 +14,9 @@ from types import NoneType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
-from .errors import ConfigError
+from .errors import ConfigError, EdgepureError
 
 _LONGEST_VALUE = 80
 
@@ -54,7 +55,7 @@ class Entry(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             fault = first_fault(error, values, type(self).model_json_schema)
-            raise ConfigError(f"{type(self).__name__}: {fault}", code="E-config-value") from None
+            raise ConfigError(f"{type(self).__name__}: {fault}", code=fault_code(error, "E-config-value")) from None
 
     # pydantic need not call it for entries inside of others, whose faults are told by their place in the whole
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -68,11 +69,9 @@ def first_fault(error: ValidationError, document: Any, schema: Callable[[], dict
         document: the plain data that was validated; the path is given as it is found there.
         schema: gives the model's JSON schema, to name the keys that are known at that place; it takes a while.
     """
-    faults = error.errors(include_url=False)
-    # an unknown key is most often the cause of the missing one beside it
-    fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
+    fault, others = _first(error)
     loc = fault["loc"]
-    more = "" if len(faults) == 1 else f" (and {len(faults) - 1} more)"
+    more = f" (and {others} more)" if others else ""
     path = _path(loc, document)
     if fault["type"] == "extra_forbidden":
         known = sorted(_known_keys(_made(schema), loc[:-1]))
@@ -103,6 +102,21 @@ def first_fault(error: ValidationError, document: Any, schema: Callable[[], dict
 @lru_cache(16)
 def _made(schema: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return schema()
+
+
+def fault_code(error: ValidationError, otherwise: str) -> str:
+    """The code of the fault that `first_fault` describes: that of the validator which found it, else ``otherwise``."""
+    fault, _ = _first(error)
+    known = {"extra_forbidden": "E-key-unknown", "missing": "E-key-missing"}
+    found = fault.get("ctx", {}).get("error")
+    return found.code if isinstance(found, EdgepureError) else known.get(fault["type"], otherwise)
+
+
+def _first(error: ValidationError) -> tuple[ErrorDetails, int]:
+    """The fault to tell, and how many there are beside it."""
+    faults = error.errors(include_url=False)
+    # an unknown key is most often the cause of the missing one beside it
+    return next((f for f in faults if f["type"] == "extra_forbidden"), faults[0]), len(faults) - 1
 
 
 def _path(loc: Sequence[int | str], document: Any) -> str:

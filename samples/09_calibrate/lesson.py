@@ -5,9 +5,8 @@ from pathlib import Path
 
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.calibrate import CalibrateSettings, calibrate
-from edgepure_calibration.calibrate.probes import describe
+from edgepure.images import LabelledImages
+from edgepure_calibration.calibrate import CalibrateSettings, calibrate, describe
 
 bundle = Path("out/calibrated")
 shutil.rmtree(bundle, ignore_errors=True)

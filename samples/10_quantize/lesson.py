@@ -5,7 +5,7 @@ from pathlib import Path
 
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.images.dataset import LabelledImages
+from edgepure.images import LabelledImages
 from edgepure_calibration.quantize import Limits, QuantizeSettings, quantize
 
 bundle = Path("out/quantized")
@@ -17,8 +17,8 @@ names = tuple(str(i) for i in range(len(digits)))
 clean = LabelledImages(digits.clean, digits.labels, names)
 attacked = LabelledImages(digits.adversarial, digits.labels, names)
 
-# 48 images are left to judge with: they cannot show that fewer than 6 % of the decisions flip.
-limits = Limits(flips=0.08, accuracy=0.08)
+# 56 images are left to judge with: one decision that flips may stand for 8 %, as far as they can show.
+limits = Limits(flips=0.08, accuracy=0.09)
 # For TensorRT: this machine cannot time it, but it can judge its decisions.
 for precision in ("int8", "fp16"):
     settings = QuantizeSettings(precision, "tensorrt", presets=("uniform",), redraws=6, limits=limits)

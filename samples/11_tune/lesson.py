@@ -5,7 +5,7 @@ from pathlib import Path
 
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.images.dataset import LabelledImages
+from edgepure.images import LabelledImages
 from edgepure_calibration.tune import TuneSettings, tune
 
 BUDGET = 5

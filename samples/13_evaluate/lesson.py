@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.evaluate import EvaluateSettings, evaluate
-from edgepure_calibration.evaluate.card import write_card
+from edgepure.images import LabelledImages
+from edgepure_calibration.evaluate import EvaluateSettings, evaluate, write_card
 
 bundle = Path("out/evaluated")
 shutil.rmtree(bundle, ignore_errors=True)

@@ -20,15 +20,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 import edgepure
-from edgepure.bundle.bundle import Bundle, hash_files, update_manifest
-from edgepure.bundle.manifest import SELFTEST_FILE, Manifest
-from edgepure.files.atomic import atomic_directory, write_npz
-from edgepure.purify.purifier import load
+from edgepure import Bundle, load
+from edgepure.bundle import SELFTEST_FILE, Manifest, hash_files, update_manifest
+from edgepure.files import atomic_directory, write_npz
 from edgepure.types import Progress
-from edgepure_export.bundle.recordings import record_pipelines
-from edgepure_export.bundle.writer import export_bundle
-from edgepure_export.graphs.attention import MaskModule
-from edgepure_export.twin.reference import TorchReference
+from edgepure_export import MaskModule, TorchReference, export_bundle
+from edgepure_export.bundle import record_pipelines
 from samples.cifar10.data import CLASSES, to_unit
 from samples.cifar10.fetch import get
 from samples.cifar10.models import WEIGHTS, CifarClassifier, load_classifier, load_unet

@@ -21,12 +21,10 @@ import typer
 from numpy.typing import NDArray
 
 import edgepure
-from edgepure.demo.evaluate import MethodRun, ScoredRun, evaluate, plain_labels
-from edgepure.demo.page import write
+from edgepure import Purifier, verify
+from edgepure.demo import MethodRun, ScoredRun, evaluate, plain_labels, write
 from edgepure.errors import VerificationError
-from edgepure.parity.verification import Verification
-from edgepure.parity.verify import verify
-from edgepure.purify.purifier import Purifier
+from edgepure.parity import Verification
 from edgepure_calibration.attacks import PGD, Defence
 from samples.cifar10.build_bundle import NORM_IMAGES, build, twin
 from samples.cifar10.data import Cifar10, DataError, shipped_images, to_unit

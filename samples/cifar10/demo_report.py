@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from edgepure.demo.evaluate import method_gallery, one_of_each_class, plan_rows
-from edgepure.demo.report import ColumnProtocol, DemoReport, Gallery
-from edgepure.purify.purifier import Purifier
-from edgepure.purify.scores import Score
-from edgepure.report.environment import environment
-from edgepure.report.pictures import Picture
+from edgepure import Purifier
+from edgepure.demo import ColumnProtocol, DemoReport, Gallery, method_gallery, one_of_each_class, plan_rows
+from edgepure.purify import Score
+from edgepure.report import Picture, environment
 from edgepure_calibration.attacks import PGD, Defence
 
 if TYPE_CHECKING:
@@ -115,7 +113,7 @@ def make_report(run: Run, purifier: Purifier) -> DemoReport:
             f"{count or len(run.labels)} images are a look, not a measurement, and a stronger attack leaves less: "
             "docs/results/cifar10.md shows by how much."
         ],
-    )  # fmt: skip
+    )
 
 
 def _whitebox(votes: Any, count: int) -> ColumnProtocol:
@@ -140,6 +138,11 @@ def _whitebox(votes: Any, count: int) -> ColumnProtocol:
 def attack(pgd: PGD) -> dict[str, Any]:
     """An attack in a protocol's words."""
     return {
-        "attack": "PGD-EOT" if pgd.eot > 1 else "PGD", "norm": "Linf", "eps": pgd.eps, "steps": pgd.steps,
-        "step_size": pgd.step, "random_start": True, "eot": pgd.eot if pgd.eot > 1 else None,
-    }  # fmt: skip
+        "attack": "PGD-EOT" if pgd.eot > 1 else "PGD",
+        "norm": "Linf",
+        "eps": pgd.eps,
+        "steps": pgd.steps,
+        "step_size": pgd.step,
+        "random_start": True,
+        "eot": pgd.eot if pgd.eot > 1 else None,
+    }

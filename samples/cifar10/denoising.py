@@ -16,7 +16,7 @@ from typing import Annotated
 import torch
 import typer
 
-from edgepure.files.atomic import write_text
+from edgepure.files import write_text
 from samples.cifar10.data import load_cifar10
 from samples.cifar10.models import WEIGHTS, load_unet
 from samples.cifar10.train_unet import alpha_bar

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgepure import EpsSpec
-from edgepure.methods.published import get
+from edgepure.methods import published_preset
 
 #: The noise level of the cheap presets, and the share of pixels that the heterogeneous ones attend. T_L and T_S keep
 #: the papers' ratio of 2. The levels are lower than the papers' 100 and 200/100, for so small a denoiser loses too much
@@ -35,16 +35,29 @@ def heterogeneous(
 ) -> dict[str, Any]:
     """Divide and Conquer with `first` and `second` steps in its stages."""
     method = {
-        "method": "heterogeneous", "t_l": T_L, "t_s": T_S, "stage1_steps": first, "stage2_steps": second,
-        "resample": resample, "U": U, "eta": 1.0, "variant": variant,
-    }  # fmt: skip
+        "method": "heterogeneous",
+        "t_l": T_L,
+        "t_s": T_S,
+        "stage1_steps": first,
+        "stage2_steps": second,
+        "resample": resample,
+        "U": U,
+        "eta": 1.0,
+        "variant": variant,
+    }
     return {"method": method, "mask": MASK}
 
 
 def equal_cost() -> dict[str, dict[str, Any]]:
     """The cheap presets: 1, 3, 6, 10 and 20 calls."""
-    gdmp = {"method": "gdmp", "respacing": "25", "purify_steps": 3, "rounds": 2, "guide_scale": 200.0,
-            "variance": "fixed_small"}  # fmt: skip
+    gdmp = {
+        "method": "gdmp",
+        "respacing": "25",
+        "purify_steps": 3,
+        "rounds": 2,
+        "guide_scale": 200.0,
+        "variance": "fixed_small",
+    }
     gnsp = {"method": "gnsp", "max_timesteps": [15, 30, 60], "num_denoising_steps": [1, 2, 3], "clip": True}
     repaint = {"method": "repaint", "respacing": "25", "t_T": 3, "jump_length": 1, "jump_n_sample": 2}
     return {
@@ -71,7 +84,10 @@ def equal_cost() -> dict[str, dict[str, Any]]:
 
 def papers() -> dict[str, dict[str, Any]]:
     """The published CIFAR-10 settings: 100 calls, one vote."""
-    diffpure, official = get("cifar10-diffpure-linf").data(), get("cifar10-dhni-official").data()
+    diffpure, official = (
+        published_preset("cifar10-diffpure-linf").data(),
+        published_preset("cifar10-dhni-official").data(),
+    )
     ddpm = {"method": {"method": "uniform", "t_star": 100, "sampler": "ddpm"}}
     return {"papers-diffpure-100": diffpure, "papers-heterogeneous-100": official, "papers-ddpm-100": ddpm}
 

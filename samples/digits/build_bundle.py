@@ -1,6 +1,6 @@
 """Export the digits models to a bundle with its presets, and make the data that ship with the package.
 
-python samples/digits/build_bundle.py            # runtime/edgepure/data: bundle and demo images
+python samples/digits/build_bundle.py            # runtime/edgepure/demo/data: bundle and demo images
 python samples/digits/build_bundle.py --out b    # only a bundle, in the folder b
 """
 
@@ -22,19 +22,16 @@ from rich.console import Console
 from torch import nn
 
 import edgepure
-from edgepure.bundle.bundle import Bundle, hash_files, update_manifest
-from edgepure.bundle.calibration import Calibration
-from edgepure.bundle.manifest import SELFTEST_FILE, Manifest
-from edgepure.files.atomic import atomic_directory, write_npz
-from edgepure.images.dataset import LabelledImages
+from edgepure import Bundle
+from edgepure.bundle import SELFTEST_FILE, Calibration, Manifest, hash_files, update_manifest
+from edgepure.files import atomic_directory, write_npz
+from edgepure.images import LabelledImages
 from edgepure.types import Progress
 from edgepure_calibration.attacks import PGD
-from edgepure_export.bundle.recordings import record_pipelines
-from edgepure_export.bundle.writer import export_bundle
-from edgepure_export.graphs.attention import MaskModule
-from edgepure_export.twin.reference import TorchReference
+from edgepure_export import MaskModule, TorchReference, export_bundle
+from edgepure_export.bundle import record_pipelines
 
-PACKAGE_DATA = Path(__file__).resolve().parents[2] / "runtime" / "edgepure" / "data"
+PACKAGE_DATA = Path(__file__).resolve().parents[2] / "runtime" / "edgepure" / "demo" / "data"
 
 #: The attack whose results travel with the package, and the test images it is shown on.
 TRANSFER = PGD(eps=0.1, steps=40, seed=1)

@@ -26,10 +26,10 @@ from rich.console import Console
 from workers import Pair, Report, Workers
 
 import edgepure
-from edgepure.cli.progress import Progress, duration
+from edgepure.cli import Progress, duration
 from edgepure.demo import MethodRun, ScoredRun, evaluate, evaluate_methods, plain_labels, write
 from edgepure_calibration.attacks import PGD, Defence
-from edgepure_export.twin.reference import TorchReference
+from edgepure_export import TorchReference
 
 #: The attack through the whole defence; against the plain classifier the same without EOT.
 WHITEBOX = PGD(eps=0.05, steps=15, eot=3, step_size=0.0125, seed=2)

@@ -9,10 +9,9 @@ import numpy as np
 
 import edgepure
 from edgepure import EpsSpec, Purifier
-from edgepure.bundle.calibration import Calibration, DataRecord, ProbeCalibration, SigmoidReweighting
-from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.calibrate.reweighting import fit_linear
-from edgepure_calibration.calibrate.statistics import distribution, reference_sample
+from edgepure.bundle import Calibration, DataRecord, ProbeCalibration, SigmoidReweighting
+from edgepure.images import LabelledImages
+from edgepure_calibration.calibrate import distribution, fit_linear, reference_sample
 
 DEFAULT = "heterogeneous"
 VOTES = {"count": 5, "rule": "majority"}

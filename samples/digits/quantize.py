@@ -19,11 +19,11 @@ from build_bundle import TRANSFER
 from data import load_digits_split
 from models import load_classifier
 
-from edgepure.bundle.manifest import Target, VariantName
-from edgepure.cli.progress import Progress
+from edgepure.bundle import Target, VariantName
+from edgepure.cli import Progress
 from edgepure.demo import demo_bundle
-from edgepure.files.atomic import write_text
-from edgepure.images.dataset import LabelledImages
+from edgepure.files import write_text
+from edgepure.images import LabelledImages
 from edgepure_calibration.provider import ProviderSettings
 from edgepure_calibration.quantize import Limits, QuantizeSettings, quantize
 

@@ -25,15 +25,24 @@ from data import load_digits_split
 from rich.console import Console
 
 import edgepure
-from edgepure.cli.progress import duration
+from edgepure.cli import duration
 from edgepure.demo import demo_bundle
-from edgepure.files.atomic import write_text
-from edgepure.images.dataset import LabelledImages
-from edgepure_calibration.evaluate import Evaluated, EvaluateSettings, Footnotes, evaluate
-from edgepure_calibration.evaluate.ablation import Ablation, resampling_ablation
-from edgepure_calibration.evaluate.card import write_card
-from edgepure_calibration.evaluate.report import write_report
-from edgepure_calibration.evaluate.tables import attack_table, mask_table, policy_table, summary_table
+from edgepure.files import write_text
+from edgepure.images import LabelledImages
+from edgepure_calibration.evaluate import (
+    Ablation,
+    Evaluated,
+    EvaluateSettings,
+    Footnotes,
+    attack_table,
+    evaluate,
+    mask_table,
+    policy_table,
+    resampling_ablation,
+    summary_table,
+    write_card,
+    write_report,
+)
 from edgepure_calibration.provider import ProviderSettings
 from edgepure_export import load_twin
 

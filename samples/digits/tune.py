@@ -24,19 +24,25 @@ from rich.console import Console
 from tune_report import Answer, share, write_results
 
 from edgepure import Preset
-from edgepure.cli.progress import Progress
+from edgepure.cli import Progress
 from edgepure.demo import demo_bundle
-from edgepure.images.dataset import LabelledImages
-from edgepure.methods.published import get
+from edgepure.images import LabelledImages
+from edgepure.methods import published_preset
 from edgepure.purify import Score
 from edgepure_calibration.attacks import AttackSeeds, AttackSettings, attack_named
 from edgepure_calibration.provider import ProviderSettings
-from edgepure_calibration.tune import TuneSettings, Tuning, tune
-from edgepure_calibration.tune.candidate import Candidate
-from edgepure_calibration.tune.deployed import DeployedGraphs
-from edgepure_calibration.tune.report import write_report
-from edgepure_calibration.tune.whitebox import TwinLoader, WhiteBox, transfer
-from edgepure_export.twin.reference import TorchReference
+from edgepure_calibration.tune import (
+    Candidate,
+    DeployedGraphs,
+    TuneSettings,
+    Tuning,
+    TwinLoader,
+    WhiteBox,
+    transfer,
+    tune,
+    write_report,
+)
+from edgepure_export import TorchReference
 
 #: At most a tenth of the paper's calls.
 BUDGET = 10
@@ -74,7 +80,7 @@ def labelled(*parts: Subset) -> LabelledImages:
 def papers_preset(area: float | None) -> Preset:
     """The published heterogeneous setting for images of this kind, 100 UNet calls, one vote; its threshold of the mask
     or, with ``area``, the mask of this sample's presets."""
-    data = get("cifar10-dhni-official").data()
+    data = published_preset("cifar10-dhni-official").data()
     data["votes"] = {"count": 1}
     if area is not None:
         data["mask"] = {"rule": "minmax", "area": area}

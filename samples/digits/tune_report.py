@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgepure.cli.progress import duration
-from edgepure.files.atomic import write_json, write_text
+from edgepure.cli import duration
+from edgepure.files import write_json, write_text
 from edgepure.purify import Score
-from edgepure_calibration.tune import Tuning
-from edgepure_calibration.tune.candidate import Candidate
-from edgepure_calibration.tune.result import score_data
-from edgepure_calibration.tune.whitebox import WhiteBox, describe
+from edgepure_calibration.tune import Candidate, Tuning, WhiteBox, describe, score_data
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from build_bundle import reference
 from models import load_classifier, load_unet
 
 import edgepure
-from edgepure_export.twin.reference import TorchReference
+from edgepure_export import TorchReference
 
 T = TypeVar("T")
 

@@ -109,12 +109,16 @@ def decisions(context: Context) -> None:
                     found = engine.run(images, preset, noise=11)
                     same = [a.label == b.label for a, b in zip(found, expected, strict=True)]
                     agreement = min(agreement, float(np.mean(same)))
-                    worst = max(worst, *(float(np.abs(a.image - b.image).max()) for a, b in zip(
-                        found, expected, strict=True)))  # fmt: skip
+                    worst = max(
+                        worst, *(float(np.abs(a.image - b.image).max()) for a, b in zip(found, expected, strict=True))
+                    )
             return {
-                "ok": agreement >= AGREEMENT[name.precision], "agreement": agreement, "largest_image_difference": worst,
-                "decisions": len(images) * len(wanted), "presets": list(wanted),
-            }  # fmt: skip
+                "ok": agreement >= AGREEMENT[name.precision],
+                "agreement": agreement,
+                "largest_image_difference": worst,
+                "decisions": len(images) * len(wanted),
+                "presets": list(wanted),
+            }
 
         context.run(str(name), run, needs=20)
 
@@ -182,9 +186,11 @@ def graphs(context: Context) -> None:
             exact = TOGETHER[name.precision] if name.provider == "cuda" else 1e-6
             return {
                 "ok": seen.get("captured", 1) > 0 and plain <= exact and host <= TOGETHER[name.precision],
-                **seen, "difference_without_graphs": plain,
-                "difference_with_noise_of_the_host": host, **{f"ms_a_row_{way}": value for way, value in ms.items()},
-            }  # fmt: skip
+                **seen,
+                "difference_without_graphs": plain,
+                "difference_with_noise_of_the_host": host,
+                **{f"ms_a_row_{way}": value for way, value in ms.items()},
+            }
 
         context.run(str(name), run, needs=20)
 

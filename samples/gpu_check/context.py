@@ -158,8 +158,11 @@ def breaks_the_gpu(error: BaseException) -> bool:
 def one_line(error: BaseException) -> str:
     """An error as one line of a table."""
     text = " ".join(str(error).split())
-    return (text or type(error).__name__)[:500] if isinstance(error, (EdgepureError, CannotRunError)) else (
-        f"{type(error).__name__}: {text}"[:500])  # fmt: skip
+    return (
+        (text or type(error).__name__)[:500]
+        if isinstance(error, (EdgepureError, CannotRunError))
+        else (f"{type(error).__name__}: {text}"[:500])
+    )
 
 
 def brief(values: Mapping[str, Any]) -> str:

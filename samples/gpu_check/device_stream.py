@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure.methods import UniformSpec
-from edgepure.rows.noise import SeededNoise, Stream, normals, philox4x32
+from edgepure.rows.noise import SeededNoise
+from edgepure.rows.philox import Stream, normals, philox4x32
 from edgepure.rows.schedule import NoiseSchedule
 
 from .context import CannotRunError

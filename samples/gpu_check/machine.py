@@ -16,9 +16,19 @@ from .sections import Section
 
 #: Packages whose versions decide the numbers.
 PACKAGES = (
-    "edgepure", "numpy", "torch", "triton", "onnx", "tensorrt", "tensorrt-rtx", "cuda-bindings",
-    "nvidia-cuda-nvrtc", "nvidia-cudnn-cu13", "nvidia-ml-py", "diffusers",
-)  # fmt: skip
+    "edgepure",
+    "numpy",
+    "torch",
+    "triton",
+    "onnx",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-bindings",
+    "nvidia-cuda-nvrtc",
+    "nvidia-cudnn-cu13",
+    "nvidia-ml-py",
+    "diffusers",
+)
 
 
 def describe() -> dict[str, Any]:

@@ -16,7 +16,8 @@ from torch import nn
 from benchmarks.ddpm_unet import DdpmUnet, PooledClassifier
 from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
 from edgepure.bundle.manifest import SELFTEST_FILE, Manifest, Provenance
-from edgepure.files.atomic import atomic_directory, write_npz
+from edgepure.files.atomic import write_npz
+from edgepure.files.folders import atomic_directory
 from edgepure.images.spec import ImageSpec
 from edgepure.machine.packages import package_version
 from edgepure.methods.presets import Preset
@@ -63,14 +64,16 @@ def _ddpm() -> nn.Module:
 NETWORKS = {
     "ddpm": Network("CIFAR-10 DDPM, 35.7 M parameters", (3, 32, 32), _ddpm),
     "ddpmpp": Network(
-        "CIFAR-10 DDPM++ deep, 106.6 M parameters", (3, 32, 32),
+        "CIFAR-10 DDPM++ deep, 106.6 M parameters",
+        (3, 32, 32),
         _source("score-sde:cifar10-ddpmpp-deep-continuous?weights=random"),
     ),
     "adm256": Network(
-        "ImageNet 256x256 (guided-diffusion), 552.8 M parameters", (3, 256, 256),
+        "ImageNet 256x256 (guided-diffusion), 552.8 M parameters",
+        (3, 256, 256),
         _source("guided-diffusion:imagenet256-uncond?weights=random"),
     ),
-}  # fmt: skip
+}
 
 
 def make_bundle(

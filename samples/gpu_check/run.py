@@ -160,8 +160,20 @@ class Run:
 
     def _process(self, section: Section, partial: Path, end: float, started: float) -> int | None:
         """Run the section's process to its end; its exit code, or None if it had to be stopped."""
-        command = [sys.executable, "-m", "samples.gpu_check.section", section.name, "--file", str(partial),
-                   "--work", str(self.work), "--device", self.device, "--deadline", str(end)]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "samples.gpu_check.section",
+            section.name,
+            "--file",
+            str(partial),
+            "--work",
+            str(self.work),
+            "--device",
+            self.device,
+            "--deadline",
+            str(end),
+        ]
         places = os.pathsep.join([*PLACES, os.environ.get("PYTHONPATH", "")])
         # NVML counts GPUs in the order of the bus, CUDA by speed unless it is told
         environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ, "PYTHONPATH": places}

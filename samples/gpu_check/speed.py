@@ -111,8 +111,13 @@ def measure(
         length = 0.2 if context.quick else seconds
         made.append(Bench(context, network, unet, context.work / key, chosen, length, flops, peaks, meter))
         parameters = sum(p.numel() for p in unet.parameters())
-        return {"title": network.title, "parameters": parameters, "gflop_per_call": flops / 1e9,
-                "energy_and_memory": meter.fault or "NVML", **meter.state()}  # fmt: skip
+        return {
+            "title": network.title,
+            "parameters": parameters,
+            "gflop_per_call": flops / 1e9,
+            "energy_and_memory": meter.fault or "NVML",
+            **meter.state(),
+        }
 
     if not context.run("network", prepare, needs=30, always=True):
         return

@@ -5,7 +5,7 @@ from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from edgepure.bundle.bundle import Bundle
+from edgepure import Bundle
 from edgepure.demo import demo_bundle, demo_images
 from edgepure_calibration.integrations import PurificationPreprocessor
 from edgepure_export import load_twin

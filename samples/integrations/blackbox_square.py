@@ -6,7 +6,7 @@ from art.estimators.classification import BlackBoxClassifierNeuralNetwork
 
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
-from edgepure_calibration.integrations.blackbox import BlackBox
+from edgepure_calibration.integrations import BlackBox
 
 IMAGES, EPS, QUERIES = 8, 0.1, 8
 

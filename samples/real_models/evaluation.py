@@ -13,16 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgepure
-from edgepure.bundle.bundle import Bundle
-from edgepure.cli.output import table
-from edgepure.cli.progress import Progress
-from edgepure.files.atomic import write_text
-from edgepure.images.dataset import LabelledImages
+from edgepure import Bundle
+from edgepure.cli import Progress, table
+from edgepure.files import write_text
+from edgepure.images import LabelledImages
 from edgepure_calibration.attacks import known_attacks
-from edgepure_calibration.evaluate import Evaluated, EvaluateSettings, evaluate
-from edgepure_calibration.evaluate.ablation import resampling_ablation
-from edgepure_calibration.evaluate.report import write_report
-from edgepure_calibration.evaluate.tables import attack_table, mask_table
+from edgepure_calibration.evaluate import (
+    Evaluated,
+    EvaluateSettings,
+    attack_table,
+    evaluate,
+    mask_table,
+    resampling_ablation,
+    write_report,
+)
 from edgepure_calibration.provider import ProviderSettings
 from edgepure_export import load_twin
 

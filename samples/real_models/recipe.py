@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import edgepure
-from edgepure.bundle.bundle import Bundle
-from edgepure.machine.processor import cpu_name, usable_cores
-from edgepure.parity.verify import verify
+from edgepure import Bundle, verify
+from edgepure.machine import cpu_name, usable_cores
 from edgepure_export import ExportedBundle, export_from_sources
 
 

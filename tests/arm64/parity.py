@@ -15,12 +15,12 @@ import numpy as np
 
 import edgepure
 from edgepure.demo import demo_images
-from edgepure.rows.noise import Stream, normals, philox4x32
+from edgepure.rows.philox import Stream, normals, philox4x32
 
 IMAGES = 16  # clean, and as many attacked
 PRESETS = ("uniform", "heterogeneous", "heterogeneous-ssni")
 SEED = 7
-#: Of the normals as `edgepure.rows.noise` promises it; of a purified image in [0, 1], as wide as the tests of the
+#: Of the normals as `edgepure.rows.philox` promises it; of a purified image in [0, 1], as wide as the tests of the
 #: engines.
 NORMALS, PIXELS = 1e-6, 1e-4
 

@@ -90,7 +90,7 @@ inside pip install --quiet --constraint constraints.txt cuda-bindings hypothesis
 
 inside python3 -c 'import platform, sys, numpy, onnxruntime as ort; assert platform.machine() == "aarch64"
 print(sys.version.split()[0], "NumPy", numpy.__version__, "ONNX Runtime", ort.__version__)'
-digits=/venv/lib/python3.11/site-packages/edgepure/data/digits
+digits=/venv/lib/python3.11/site-packages/edgepure/demo/data/digits
 inside edgepure doctor
 inside edgepure inspect $digits
 inside edgepure verify $digits

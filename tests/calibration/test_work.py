@@ -111,7 +111,7 @@ def test_a_full_disk_is_an_error_and_spoils_nothing(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "fsync", full)
     for keep in (lambda: work.remember(WHAT, 2), lambda: work.put(WHAT, seed(2))):
-        with pytest.raises(Exception, match="no space left"):
+        with raises_code("E-disk-full"):
             keep()
     monkeypatch.undo()
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -35,9 +35,7 @@ def hold() -> Iterator[Hold]:
 
     def start(folder: Path, *, shared: bool = False) -> subprocess.Popen[str]:
         words = [sys.executable, "-c", HOLD, str(folder), "shared" if shared else ""]
-        process = subprocess.Popen(
-            words, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )  # fmt: skip
+        process = subprocess.Popen(words, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         return process

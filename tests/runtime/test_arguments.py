@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from codes import raises_code
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,7 +171,7 @@ def test_every_method_of_a_purifier_is_there(purifier: edgepure.Purifier) -> Non
 
 @pytest.mark.parametrize("threads", [0, -1, 1000, True, 1.5, "2"])
 def test_threads_that_no_machine_has(tiny_bundle: Path, threads: Any) -> None:
-    with pytest.raises(edgepure.ConfigError, match="threads"):
+    with raises_code("E-config-threads"):
         edgepure.load(tiny_bundle, threads=threads)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,14 @@ print(*(name for name in room.__all__ if isinstance(getattr(room, name), ModuleT
 """
     done = subprocess.run([sys.executable, "-c", code, room], capture_output=True, text=True, timeout=120)
     assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_no_file_of_the_runtime_names_the_other_packages() -> None:
+    """Not in a comment either: what they add is found by entry points."""
+    texts = (
+        p for p in ROOT.rglob("*") if p.suffix in (".py", ".pyi", ".json", ".md", ".html", ".j2", ".typed", ".css")
+    )
+    named = [
+        str(p.relative_to(ROOT)) for p in texts if re.search(r"edgepure_(export|calibration)", p.read_text("utf-8"))
+    ]
+    assert named == []

@@ -137,8 +137,11 @@ results += [{"part": "last", "ok": True}]
     code_of_exit, found = outcome(tmp_path, program(code, monkeypatch, tmp_path))
     assert (code_of_exit, found["state"]) == (1, "finished")
     assert [(r["part"], r["ok"]) for r in found["results"]] == [
-        ("good", True), ("crash 1", False), ("crash 2", False), ("last", True),
-    ]  # fmt: skip
+        ("good", True),
+        ("crash 1", False),
+        ("crash 2", False),
+        ("last", True),
+    ]
     assert found["results"][1]["error"] == "its process was ended by SIGKILL (out of memory?)"
 
 
@@ -239,8 +242,10 @@ def test_a_gpu_that_is_broken_needs_another_process(context: Context, monkeypatc
     context.run("outer", lambda: {"ok": context.run("inner", broken)})
     assert left == [1]
     assert read(context)["results"][0] == {
-        "part": "inner", "ok": False, "error": "RuntimeError: CUDA error: an illegal memory access was encountered",
-    }  # fmt: skip
+        "part": "inner",
+        "ok": False,
+        "error": "RuntimeError: CUDA error: an illegal memory access was encountered",
+    }
 
 
 def test_a_section_that_cannot_begin_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,12 +280,23 @@ def test_every_provider_is_tried_in_every_precision() -> None:
 
 def test_the_table_of_a_network() -> None:
     rows: list[dict[str, Any]] = [
-        {"part": "edgepure tensorrt fp16, batch 8", "batch": 8, "ms_per_call": 2.0, "share_of_peak": 0.5,
-         "spread": 0.01},
+        {
+            "part": "edgepure tensorrt fp16, batch 8",
+            "batch": 8,
+            "ms_per_call": 2.0,
+            "share_of_peak": 0.5,
+            "spread": 0.01,
+        },
         {"part": "pytorch eager fp32, batch 1", "batch": 1, "ms_per_call": 6.0, "share_of_peak": 0.1, "spread": 0.02},
-        {"part": "edgepure tensorrt fp16, batch 1", "batch": 1, "ms_per_call": 1.5, "share_of_peak": 0.4,
-         "loop_cost": 1.02, "spread": 0.0},
-    ]  # fmt: skip
+        {
+            "part": "edgepure tensorrt fp16, batch 1",
+            "batch": 1,
+            "ms_per_call": 1.5,
+            "share_of_peak": 0.4,
+            "loop_cost": 1.02,
+            "spread": 0.0,
+        },
+    ]
     lines = report.speed_table(rows)
     assert lines[0] == "| | batch | ms a call | x eager fp32 | of measured peak | loop cost | spread |"
     assert lines[2] == "| pytorch eager fp32 | 1 | 6.000 | 1.00 | 10 % |  | 2 % |"
@@ -293,9 +309,12 @@ def test_goals_are_set_beside_what_was_found() -> None:
         return {"part": f"{part}, batch 1", "batch": 1, "ms_per_call": ms, **more}
 
     results = [
-        row("pytorch eager fp32", 9.0), row("pytorch compile fp16", 2.0), row("edgepure cuda fp16", 2.5, loop_cost=1.5),
-        row("edgepure tensorrt fp16", 2.25, loop_cost=1.02), {"part": "x, batch 8", "batch": 8, "ms_per_call": 0.1},
-    ]  # fmt: skip
+        row("pytorch eager fp32", 9.0),
+        row("pytorch compile fp16", 2.0),
+        row("edgepure cuda fp16", 2.5, loop_cost=1.5),
+        row("edgepure tensorrt fp16", 2.25, loop_cost=1.02),
+        {"part": "x, batch 8", "batch": 8, "ms_per_call": 0.1},
+    ]
     data = {"machine": {"gpus": ["NVIDIA H200, 141 GiB"]}, "sections": {"ddpmpp": {"results": results}}}
     assert goals.goals(data) == [
         ("ddpmpp", "loop cost with CUDA graphs at most 1.03", "1.020", "reached"),
@@ -308,13 +327,26 @@ def test_goals_are_set_beside_what_was_found() -> None:
 
 
 def test_a_report_of_everything() -> None:
-    machine = {"date": "2026-03-01", "gpus": ["GPU"], "driver": "580", "cuda_of_driver": "13.0", "cpu": "CPU",
-               "python": "3.12", "jetson": None, "power_mode": None, "versions": {"torch": "2.11"}}  # fmt: skip
+    machine = {
+        "date": "2026-03-01",
+        "gpus": ["GPU"],
+        "driver": "580",
+        "cuda_of_driver": "13.0",
+        "cpu": "CPU",
+        "python": "3.12",
+        "jetson": None,
+        "power_mode": None,
+        "versions": {"torch": "2.11"},
+    }
     sections = {
-        "parity": {"title": "Parity", "state": "finished", "missing": [{"part": "tensorrt", "why": "not installed"}],
-                   "results": [{"part": "cuda fp32", "ok": False, "error": "x | y"}]},
+        "parity": {
+            "title": "Parity",
+            "state": "finished",
+            "missing": [{"part": "tensorrt", "why": "not installed"}],
+            "results": [{"part": "cuda fp32", "ok": False, "error": "x | y"}],
+        },
         "memory": {"title": "Memory", "state": "stopped", "reason": "the time is used up", "results": []},
-    }  # fmt: skip
+    }
     text = report.markdown({"machine": machine, "device": "cuda", "quick": False, "sections": sections})
     assert text.startswith("# GPU check: GPU\n")
     assert "1 checks, 1 failed; 0 measurements; 1 sections or parts could not be run." in text

@@ -63,7 +63,7 @@ def test_goldens_are_replayed(context: Context) -> None:
 
 
 def test_the_expected_stream_is_the_one_of_the_runtime() -> None:
-    """The words that the kernel is compared with, put through Box-Muller, are the normals of `edgepure.rows.noise`."""
+    """The words that the kernel is compared with, put through Box-Muller, are the normals of `edgepure.rows.philox`."""
     uniform = (device_stream.expected_words()[:, :4].astype(np.float64) + 0.5) * 2.0**-32
     radius, angle = np.sqrt(-2.0 * np.log(uniform[:, 0::2])), 2.0 * np.pi * uniform[:, 1::2]
     first = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2).reshape(len(uniform), 4)
@@ -217,8 +217,12 @@ def test_a_small_network_through_the_whole_table(context: Context) -> None:
     speed.measure(context, "tiny", network, batches=(1, 2), seconds=0.02)
     results = read(context)["results"]
     assert [r["part"] for r in results] == [
-        "network", "pytorch eager fp32, batch 1", "export", "edgepure cpu fp32, batch 1", "edgepure cpu fp32"
-    ]  # fmt: skip
+        "network",
+        "pytorch eager fp32, batch 1",
+        "export",
+        "edgepure cpu fp32, batch 1",
+        "edgepure cpu fp32",
+    ]
     described, eager, exported, ours, error = results
     assert exported["bundle_mib"] > 0.0
     assert described["parameters"] == sum(p.numel() for p in tiny_models.TinyUNet().parameters())

@@ -64,8 +64,13 @@ def test_lesson_prints_what_its_readme_says(lesson: Path, tmp_path: Path) -> Non
     for command, shown in found:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         if shown is not None and os.environ.get("EDGEPURE_UPDATE_LESSONS") == "1":
             updated = updated.replace(shown[0], f"```text\n{done.stdout.strip()}\n```")

@@ -41,10 +41,16 @@ def test_the_page_of_a_tiny_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     groups = {t.group: robustness.merged([(t, robustness.work_on(t, demo_bundle(), tmp_path))]) for t in todo}
     page = robustness.markdown(groups, robustness.ablation(demo_bundle(), quick=True), 61.0, 2, quick=True)
     for text in (
-        "A quick run", "1 min 1 s", "known seed", "pgd, mask gradient soft", "| multi | 44 | 40 |",
-        "What was not tested", "`single (fused)` against `multi`: 91 % of all UNet calls saved", "[all]",
+        "A quick run",
+        "1 min 1 s",
+        "known seed",
+        "pgd, mask gradient soft",
+        "| multi | 44 | 40 |",
+        "What was not tested",
+        "`single (fused)` against `multi`: 91 % of all UNet calls saved",
+        "[all]",
         " of 20 answers differ",
-    ):  # fmt: skip
+    ):
         assert text in page, text
     whole = robustness.everything(groups)
     assert [p.name for p in whole.presets] == ["uniform"]

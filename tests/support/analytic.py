@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from numpy_stepper import NumpyStepper
 
 from edgepure.purify.inflight import InFlight, Job
-from edgepure.rows.noise import NoiseSource, Replay
+from edgepure.rows.noise import NoiseSource
 from edgepure.rows.plan import Draw, Plan
+from edgepure.rows.replay import Replay
 
 Array = NDArray[Any]
 

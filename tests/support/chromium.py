@@ -51,11 +51,19 @@ def overflows(page: str) -> list[str]:
         file.write_text(f"<!doctype html><meta charset=utf-8>{_PROBE}{frames}", encoding="utf-8")
         done = subprocess.run(
             [
-                PROGRAM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--window-size=1400,2000",
-                f"--user-data-dir={folder}/profile", f"file://{file}",
+                PROGRAM,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--dump-dom",
+                "--window-size=1400,2000",
+                f"--user-data-dir={folder}/profile",
+                f"file://{file}",
             ],
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
     answer = re.search(r'<pre id="probe">(\[.*?\])</pre>', done.stdout, re.DOTALL)
     assert answer is not None, done.stderr[-2000:]
     found: list[str] = json.loads(unescape(answer[1]))

@@ -23,15 +23,19 @@ from cuda.bindings import driver as real_driver
 from cuda.bindings import nvrtc as real_nvrtc
 from cuda.bindings import runtime as real_runtime
 
-from edgepure.rows.noise import Stream as NoiseStream
-from edgepure.rows.noise import normals, philox4x32
+from edgepure.rows.philox import Stream as NoiseStream
+from edgepure.rows.philox import normals, philox4x32
 
 OK = real_runtime.cudaError_t.cudaSuccess
 DRIVER_OK = real_driver.CUresult.CUDA_SUCCESS
 #: What the fake takes over from the real modules as it is.
 CONSTANTS = (
-    "cudaError_t", "cudaMemcpyKind", "cudaStreamCaptureMode", "cudaStreamNonBlocking", "cudaEventDisableTiming",
-)  # fmt: skip
+    "cudaError_t",
+    "cudaMemcpyKind",
+    "cudaStreamCaptureMode",
+    "cudaStreamNonBlocking",
+    "cudaEventDisableTiming",
+)
 #: First made-up device address; no process has memory there.
 DEVICE = 0x7000_0000_0000_0000
 
@@ -374,9 +378,19 @@ class Driver:
         return DRIVER_OK, real_driver.CUfunction(handle)
 
     def cuLaunchKernel(
-        self, f: Any, gridDimX: int, gridDimY: int, gridDimZ: int, blockDimX: int, blockDimY: int, blockDimZ: int,
-        sharedMemBytes: int, hStream: Any, kernelParams: Any, extra: Any,
-    ) -> Any:  # fmt: skip
+        self,
+        f: Any,
+        gridDimX: int,
+        gridDimY: int,
+        gridDimZ: int,
+        blockDimX: int,
+        blockDimY: int,
+        blockDimZ: int,
+        sharedMemBytes: int,
+        hStream: Any,
+        kernelParams: Any,
+        extra: Any,
+    ) -> Any:
         if not self._m.modules:
             raise Misuse("a kernel of an unloaded module")
         (target, counters, elements), types = kernelParams

@@ -539,9 +539,21 @@ class RtxExecutionContext(IExecutionContext):
 
 #: The classes whose interface is compared with a real module's.
 CLASSES: tuple[type, ...] = (
-    ILogger, IProgressMonitor, ITensor, INetworkDefinition, ParserError, OnnxParser, IOptimizationProfile, ITimingCache,
-    IHostMemory, IBuilderConfig, Builder, Runtime, ICudaEngine, IExecutionContext,
-)  # fmt: skip
+    ILogger,
+    IProgressMonitor,
+    ITensor,
+    INetworkDefinition,
+    ParserError,
+    OnnxParser,
+    IOptimizationProfile,
+    ITimingCache,
+    IHostMemory,
+    IBuilderConfig,
+    Builder,
+    Runtime,
+    ICudaEngine,
+    IExecutionContext,
+)
 RTX_CLASSES: tuple[type, ...] = (IRuntimeCache, IRuntimeConfig)
 ENUMS: tuple[type[IntEnum], ...] = (
     ErrorCode,

@@ -70,9 +70,15 @@ def dhni(path: Path) -> Case:
 
     noises = by_source(d["noise_names"], d["noise"], find)
     return Case(
-        path.stem, path.with_name(f"tiny_eps_{height}x{width}.onnx"), [plan] * batch, d["x"], Recorded(noises), expect,
-        masks=np.asarray(d["mask"], dtype=np.float32), trace_check=trace_check,
-    )  # fmt: skip
+        path.stem,
+        path.with_name(f"tiny_eps_{height}x{width}.onnx"),
+        [plan] * batch,
+        d["x"],
+        Recorded(noises),
+        expect,
+        masks=np.asarray(d["mask"], dtype=np.float32),
+        trace_check=trace_check,
+    )
 
 
 def ddim(path: Path) -> Case:
@@ -171,9 +177,14 @@ def repaint(path: Path, root: Path | None = None) -> Case:
         elif d["event_kind"][event + 1] == "reverse":  # the network sees the last undo inside the mask
             expect.append(Expect("z", row, d["x_after"][event], where=mask))
     return Case(
-        path.stem, path.with_name("tiny_eps_learnsigma.onnx"), [plan] * batch, d["gt"], recorded, expect,
+        path.stem,
+        path.with_name("tiny_eps_learnsigma.onnx"),
+        [plan] * batch,
+        d["gt"],
+        recorded,
+        expect,
         masks=np.asarray(mask, dtype=np.float32),
-    )  # fmt: skip
+    )
 
 
 def gdmp_cifar(path: Path) -> Case:
@@ -183,9 +194,13 @@ def gdmp_cifar(path: Path) -> Case:
     refs = to_model_range(d["x01"])
     guidance = {"MSE": "mse", "NONE": "none"}[str(d["guide_mode"])]
     spec = GdmpSpec(
-        purify_steps=K, rounds=rounds, guidance=guidance, guide_scale=float(d["guide_scale"]), ptb=float(d["ptb"]),
+        purify_steps=K,
+        rounds=rounds,
+        guidance=guidance,
+        guide_scale=float(d["guide_scale"]),
+        ptb=float(d["ptb"]),
         elements=refs.size,
-    )  # fmt: skip
+    )
     plan = spec.compile(SCHEDULE, refs[0].size)
 
     def find(name: str) -> tuple[str, float | None] | None:
@@ -200,9 +215,13 @@ def gdmp_cifar(path: Path) -> Case:
     expect = [*_calls(d["t"], len(refs)), Expect("z", 0, d["unet_x_first"])]
     expect += [Expect("x", row, x) for row, x in enumerate(d["x_after"])]
     return Case(
-        path.stem, path.with_name(f"tiny_eps_{height}x{width}.onnx"), [plan] * len(refs), refs,
-        Recorded(by_source(d["noise_names"], d["noise"], find)), [*expect, Expect("final", -1, d["x_after"][-1])],
-    )  # fmt: skip
+        path.stem,
+        path.with_name(f"tiny_eps_{height}x{width}.onnx"),
+        [plan] * len(refs),
+        refs,
+        Recorded(by_source(d["noise_names"], d["noise"], find)),
+        [*expect, Expect("final", -1, d["x_after"][-1])],
+    )
 
 
 def gdmp_imagenet(path: Path) -> Case:
@@ -210,9 +229,15 @@ def gdmp_imagenet(path: Path) -> Case:
     d = load(path)
     refs = to_model_range(d["x01"])
     spec = GdmpSpec(
-        purify_steps=int(d["purify_step"]), rounds=1, target="clean", guide_scale=float(d["guide_scale"]),
-        ptb=float(d["ptb"]), elements=refs.size, respacing=str(int(d["respacing"])), variance="learned",
-    )  # fmt: skip
+        purify_steps=int(d["purify_step"]),
+        rounds=1,
+        target="clean",
+        guide_scale=float(d["guide_scale"]),
+        ptb=float(d["ptb"]),
+        elements=refs.size,
+        respacing=str(int(d["respacing"])),
+        variance="learned",
+    )
     plan = spec.compile(SCHEDULE, refs[0].size)
     levels: list[float | None] = [float(d["timestep_map"][k]) for k in d["t_spaced"]]
     noises = {"initial": _sequence(d["noise"][:1], levels[:1]), "step": _sequence(d["noise"][1:], levels)}

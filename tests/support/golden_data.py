@@ -14,9 +14,18 @@ from numpy.typing import NDArray
 from edgepure.rows.plan import Draw
 
 __all__ = [
-    "Recorded", "by_source", "files", "goldens_dir", "initializers", "load", "meta", "numpy_epsilon", "onnx_epsilon",
-    "to_model_range", "torch_epsilon",
-]  # fmt: skip
+    "Recorded",
+    "by_source",
+    "files",
+    "goldens_dir",
+    "initializers",
+    "load",
+    "meta",
+    "numpy_epsilon",
+    "onnx_epsilon",
+    "to_model_range",
+    "torch_epsilon",
+]
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]

@@ -14,8 +14,9 @@ from numpy_stepper import NumpyStepper
 
 from edgepure.engines.base import Stepper
 from edgepure.purify.inflight import InFlight, Job
-from edgepure.rows.noise import Replay, RowNoise
+from edgepure.rows.noise import RowNoise
 from edgepure.rows.plan import Plan
+from edgepure.rows.replay import Replay
 
 Array = NDArray[Any]
 Epsilon = Callable[[Float32, Float32], Float32]

@@ -162,9 +162,7 @@ def plug_in_onnxruntime(patch: pytest.MonkeyPatch, machine: Machine) -> list[Cud
         return made[-1]
 
     patch.setattr(onnxruntime, "InferenceSession", session)
-    patch.setattr(
-        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )  # fmt: skip
+    patch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     if hasattr(onnxruntime, "preload_dlls"):
         patch.setattr(onnxruntime, "preload_dlls", lambda **_: None)
     return made
@@ -172,5 +170,5 @@ def plug_in_onnxruntime(patch: pytest.MonkeyPatch, machine: Machine) -> list[Cud
 
 def copy_of_digits(folder: Path) -> Path:
     """A copy of the digits bundle, to build engines in."""
-    source = Path(edgepure.__file__).parent / "data" / "digits"
+    source = Path(edgepure.__file__).parent / "demo" / "data" / "digits"
     return Path(shutil.copytree(source, folder / "digits", ignore=lambda *_: {"engines"}))

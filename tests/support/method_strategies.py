@@ -49,9 +49,13 @@ def uniform(draw: st.DrawFn) -> UniformSpec:
         t_star = min(t_star, 30)
     sampler = "sde" if kind == "sde" else draw(st.sampled_from(["ddpm", "ddim"]))
     return UniformSpec(
-        t_star=min(t_star, 40) if sampler == "sde" else t_star, sampler=sampler,
-        eta=draw(st.sampled_from([0.0, 0.5, 1.0])), clip=draw(clips), variance=draw(variances), **extra,
-    )  # fmt: skip
+        t_star=min(t_star, 40) if sampler == "sde" else t_star,
+        sampler=sampler,
+        eta=draw(st.sampled_from([0.0, 0.5, 1.0])),
+        clip=draw(clips),
+        variance=draw(variances),
+        **extra,
+    )
 
 
 @st.composite
@@ -60,22 +64,34 @@ def heterogeneous(draw: st.DrawFn) -> HeterogeneousSpec:
     variant = draw(st.sampled_from(["paper", "official"]))
     resample = draw(st.sampled_from(["none", "single"] + (["multi"] if variant == "paper" else [])))
     return HeterogeneousSpec(
-        t_l=draw(st.integers(t_s + 1, 500)), t_s=t_s, variant=variant, resample=resample, U=draw(st.integers(0, 5)),
-        ddim_steps=draw(st.sampled_from([None, None, 10, 50])), stage1_steps=draw(st.integers(1, 6)),
-        stage2_steps=draw(st.integers(1, 6)), eta=draw(st.sampled_from([0.0, 1.0])),
+        t_l=draw(st.integers(t_s + 1, 500)),
+        t_s=t_s,
+        variant=variant,
+        resample=resample,
+        U=draw(st.integers(0, 5)),
+        ddim_steps=draw(st.sampled_from([None, None, 10, 50])),
+        stage1_steps=draw(st.integers(1, 6)),
+        stage2_steps=draw(st.integers(1, 6)),
+        eta=draw(st.sampled_from([0.0, 1.0])),
         clip=draw(st.sampled_from([None, True, False])),
-    )  # fmt: skip
+    )
 
 
 @st.composite
 def gdmp(draw: st.DrawFn) -> GdmpSpec:
     variance = draw(variances)
     return GdmpSpec(
-        purify_steps=draw(st.integers(1, 15)), rounds=draw(st.integers(1, 3)), variance=variance,
-        variant=draw(st.sampled_from(["paper", "official"])), guidance=draw(st.sampled_from(["mse", "none"])),
+        purify_steps=draw(st.integers(1, 15)),
+        rounds=draw(st.integers(1, 3)),
+        variance=variance,
+        variant=draw(st.sampled_from(["paper", "official"])),
+        guidance=draw(st.sampled_from(["mse", "none"])),
         target="clean" if variance == "learned" else draw(st.sampled_from(["noised", "clean"])),
-        respacing=draw(st.sampled_from([None, "20", "ddim25"])), clip=draw(clips), elements=3072, guide_scale=1.0,
-    )  # fmt: skip
+        respacing=draw(st.sampled_from([None, "20", "ddim25"])),
+        clip=draw(clips),
+        elements=3072,
+        guide_scale=1.0,
+    )
 
 
 @st.composite
@@ -88,9 +104,15 @@ def gnsp(draw: st.DrawFn) -> GnspSpec:
 
 
 repaint = st.builds(
-    RepaintSpec, respacing=st.sampled_from(["50", "ddim20", "20"]), t_T=st.integers(1, 20), n_sample=st.integers(1, 2),
-    jump_length=st.integers(1, 5), jump_n_sample=st.integers(1, 3), variance=variances, clip=clips,
-)  # fmt: skip
+    RepaintSpec,
+    respacing=st.sampled_from(["50", "ddim20", "20"]),
+    t_T=st.integers(1, 20),
+    n_sample=st.integers(1, 2),
+    jump_length=st.integers(1, 5),
+    jump_n_sample=st.integers(1, 3),
+    variance=variances,
+    clip=clips,
+)
 methods = st.one_of(uniform(), heterogeneous(), gdmp(), gnsp(), repaint)
 probes = st.builds(EpsSpec, probes=st.integers(1, 10), perturb=st.booleans())
 

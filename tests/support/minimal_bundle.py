@@ -84,11 +84,16 @@ def manifest_data(files: dict[str, Any] | None = None) -> dict[str, Any]:
         },
         "default_preset": "heterogeneous",
         "provenance": {
-            "created": "2026-03-01", "edgepure_version": "0.1.0", "torch_version": "2.8.0", "onnx_version": "1.19.0",
-            "classifier": "nothing", "diffusion": "nothing", "parity": {"step": 1e-6},
+            "created": "2026-03-01",
+            "edgepure_version": "0.1.0",
+            "torch_version": "2.8.0",
+            "onnx_version": "1.19.0",
+            "classifier": "nothing",
+            "diffusion": "nothing",
+            "parity": {"step": 1e-6},
         },
         "files": files or {name: {"sha256": "0" * 64, "bytes": 1} for name in listed},
-    }  # fmt: skip
+    }
 
 
 def calibration(**changes: Any) -> Calibration:
@@ -96,12 +101,16 @@ def calibration(**changes: Any) -> Calibration:
     norms = {"images": 10, "mean": 5.5, "std": 3.02765, "min": 1.0, "max": 10.0, "quantiles": {"0.5": 5.5}}
     probe = {"levels": [10.0]}
     data = {
-        "created": "2026-03-02", "edgepure_version": "0.1.0", "seed": 0,
+        "created": "2026-03-02",
+        "edgepure_version": "0.1.0",
+        "seed": 0,
         "clean": {"sha256": "0" * 64, "images": 10},
         "probes": [{"probe": probe, "clean": norms, "sample": [float(n) for n in range(1, 11)]}],
-        "chosen": probe, "reason": "the only one",
-        "linear": {"xi_min": 1.0, "xi_max": 10.0}, "sigmoid": {"mu": 5.5, "tau": 3.02765},
-    }  # fmt: skip
+        "chosen": probe,
+        "reason": "the only one",
+        "linear": {"xi_min": 1.0, "xi_max": 10.0},
+        "sigmoid": {"mu": 5.5, "tau": 3.02765},
+    }
     return Calibration.model_validate({**data, **changes})
 
 

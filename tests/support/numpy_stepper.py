@@ -35,9 +35,14 @@ class NumpyStepper(Stepper):
     def step(self, active: int) -> None:
         assert self.noise_out is not None
         self._x[:active] = execute_row(
-            self._epsilon, self._x[:active], self._ref[:active], self._mask[:active],
-            self.noise[:active], self.coeffs[:active], self.noise_out[:active],
-        )  # fmt: skip
+            self._epsilon,
+            self._x[:active],
+            self._ref[:active],
+            self._mask[:active],
+            self.noise[:active],
+            self.coeffs[:active],
+            self.noise_out[:active],
+        )
 
     def state(self, slot: int) -> Float32:
         x: Float32 = self._x[slot].copy()

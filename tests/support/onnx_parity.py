@@ -22,9 +22,15 @@ def export(module: nn.Module, inputs: Sequence[Tensor], file: Path) -> onnx.Mode
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, tuple(inputs), file, dynamo=True, opset_version=20, external_data=False, verbose=False,
+            module,
+            tuple(inputs),
+            file,
+            dynamo=True,
+            opset_version=20,
+            external_data=False,
+            verbose=False,
             dynamic_shapes=tuple({0: batch} for _ in inputs),
-        )  # fmt: skip
+        )
     model = onnx.load(file)
     for value in (*model.graph.input, *model.graph.output):
         assert value.type.tensor_type.shape.dim[0].dim_param, f"{value.name} lost its dynamic batch"

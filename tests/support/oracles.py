@@ -110,9 +110,17 @@ class Oracle:
         return x
 
     def heterogeneous(
-        self, ref: Array, M: Array, stage1: Sequence[int], stage2: Sequence[int],
-        *, resample: str, U: int, eta: float, clip: bool,
-    ) -> Array:  # fmt: skip
+        self,
+        ref: Array,
+        M: Array,
+        stage1: Sequence[int],
+        stage2: Sequence[int],
+        *,
+        resample: str,
+        U: int,
+        eta: float,
+        clip: bool,
+    ) -> Array:
         """The paper: inpainting above t_s = stage2[0] with the outside re-injected, then ordinary denoising."""
 
         def known(x: Array, t: int) -> Array:
@@ -168,9 +176,21 @@ class Oracle:
         return x
 
     def gdmp(
-        self, ref: Array, kept: Sequence[int], K: int, rounds: int, *, start: int, target: str, ptb: float,
-        guide_scale: float, elements: int, variance: str, clip: bool, guided: bool = True,
-    ) -> Array:  # fmt: skip
+        self,
+        ref: Array,
+        kept: Sequence[int],
+        K: int,
+        rounds: int,
+        *,
+        start: int,
+        target: str,
+        ptb: float,
+        guide_scale: float,
+        elements: int,
+        variance: str,
+        clip: bool,
+        guided: bool = True,
+    ) -> Array:
         """GDMP with MSE guidance on the process ``kept`` (ascending): K steps a round, noised to index ``start``."""
         y, floor = ref, self._first_variance(kept)
         for _ in range(rounds):

@@ -100,11 +100,21 @@ def _dhni(source: Path, folder: Path) -> None:
         first = np.sqrt(stage.oracle.abar(grid[0])) * stage.ref
         first = first + np.sqrt(1 - stage.oracle.abar(grid[0])) * stage.noise[0]
         np.savez(
-            folder / f"dhni_cfg{name}.npz", x=stage.x, mask=mask, timesteps=np.int64(grid), noise=np.stack(stage.noise),
-            noise_names=np.array(names), x_after=np.concatenate([np.float32(first)[None], stage.states()]),
-            unet_t=np.repeat(stage.labels[:, None], BATCH, 1), final=np.float32(x), strength_l=np.float64(l),
-            x_clf=np.clip(np.float32(x) / 2 + 0.5, 0, 1), strength_s=np.float64(s), ddim_steps=ddim_steps, U=U,
-        )  # fmt: skip
+            folder / f"dhni_cfg{name}.npz",
+            x=stage.x,
+            mask=mask,
+            timesteps=np.int64(grid),
+            noise=np.stack(stage.noise),
+            noise_names=np.array(names),
+            x_after=np.concatenate([np.float32(first)[None], stage.states()]),
+            unet_t=np.repeat(stage.labels[:, None], BATCH, 1),
+            final=np.float32(x),
+            strength_l=np.float64(l),
+            x_clf=np.clip(np.float32(x) / 2 + 0.5, 0, 1),
+            strength_s=np.float64(s),
+            ddim_steps=ddim_steps,
+            U=U,
+        )
         shutil.copy(stage.net, folder / f"tiny_eps_{size}x{size}.onnx")
 
 
@@ -115,9 +125,13 @@ def _uniform(source: Path, folder: Path) -> None:
 
     def save(name: str, stage: _Stage, x: Array, **more: Any) -> None:
         np.savez(
-            folder / f"{name}.npz", x=stage.x, x_init=np.float32(stage.calls[0][0]), unet_t=stage.labels,
-            final=np.float32(x), **more,
-        )  # fmt: skip
+            folder / f"{name}.npz",
+            x=stage.x,
+            x_init=np.float32(stage.calls[0][0]),
+            unet_t=stage.labels,
+            final=np.float32(x),
+            **more,
+        )
 
     for eta, clip in ((0.0, True), (0.7, False)):
         stage, grid = _Stage(source, size, "learned", seed=30 + clip), [3, 10, 31, 64, 65, 120]
@@ -126,12 +140,20 @@ def _uniform(source: Path, folder: Path) -> None:
         betas = 1 - np.array(levels) / np.array([1.0, *levels[:-1]])
         noise = np.stack([*stage.noise, stage.normal()] if eta else stage.noise)
         save(
-            f"ddim6_eta{eta:g}_{'clip' if clip else 'noclip'}", stage, x, steps_ascending=np.int64(grid), noise=noise,
-            x_after=stage.states(), eta=eta, clip=int(clip), spaced_betas=betas,
-        )  # fmt: skip
+            f"ddim6_eta{eta:g}_{'clip' if clip else 'noclip'}",
+            stage,
+            x,
+            steps_ascending=np.int64(grid),
+            noise=noise,
+            x_after=stage.states(),
+            eta=eta,
+            clip=int(clip),
+            spaced_betas=betas,
+        )
     for name, kind, variance, t_star in (
-        ("ddpm_fixedsmall_noclip", "eps", "fixed_small", 23), ("ddpm_guided_learnsigma", "learned", "learned", 31),
-    ):  # fmt: skip
+        ("ddpm_fixedsmall_noclip", "eps", "fixed_small", 23),
+        ("ddpm_guided_learnsigma", "learned", "learned", 31),
+    ):
         stage, grid = _Stage(source, size, kind, seed=t_star), list(range(t_star))
         learned = variance == "learned"
         x = stage.oracle.uniform(stage.ref, grid[::-1], sampler="ddpm", eta=0.0, clip=learned, variance=variance)
@@ -144,9 +166,15 @@ def _uniform(source: Path, folder: Path) -> None:
         kept = [0, 4, 20]
         before = np.float32([stage.calls[k][0] for k in kept])
         save(
-            name, stage, x, t_star=t_star, noise_init=stage.noise[0], dw_unit=np.stack(stage.noise[1:]),
-            kept_steps=kept, x_before=before,
-        )  # fmt: skip
+            name,
+            stage,
+            x,
+            t_star=t_star,
+            noise_init=stage.noise[0],
+            dw_unit=np.stack(stage.noise[1:]),
+            kept_steps=kept,
+            x_before=before,
+        )
 
 
 def _gnsp(source: Path, folder: Path) -> None:
@@ -169,8 +197,15 @@ def _gnsp(source: Path, folder: Path) -> None:
             row += len(ascending)
             ends.append(np.float32(stage.oracle.states[row - 1]))
         np.savez(
-            folder / f"gnsp_{method}.npz", x01=(stage.x + 1) / 2, noise=np.stack(noise), noise_names=np.array(names),
-            unet_t=stage.labels, x_noised_per_round=np.stack(starts), x_after_round=np.stack(ends),
-            x_clf=np.float32(x / 2 + 0.5), max_timesteps=",".join(map(str, levels)),
-            num_denoising_steps=",".join(map(str, counts)), method=method,
-        )  # fmt: skip
+            folder / f"gnsp_{method}.npz",
+            x01=(stage.x + 1) / 2,
+            noise=np.stack(noise),
+            noise_names=np.array(names),
+            unet_t=stage.labels,
+            x_noised_per_round=np.stack(starts),
+            x_after_round=np.stack(ends),
+            x_clf=np.float32(x / 2 + 0.5),
+            max_timesteps=",".join(map(str, levels)),
+            num_denoising_steps=",".join(map(str, counts)),
+            method=method,
+        )

@@ -206,13 +206,25 @@ def selftest_arrays() -> dict[str, Any]:
     t = np.array([5.0, 300.0], np.float32)
     ones = np.ones(2, np.float32)
     arrays: dict[str, Any] = {
-        "classifier/in/image": image, "classifier/out/logits": logits(image),
-        "mask/in/image": image, "mask/in/threshold": 0.5 * ones, "mask/in/area": 0 * ones, "mask/in/rule": 0 * ones,
-        "mask/out/logits": logits(image), "mask/out/mask": mask, "mask/out/attention": heat,
-        "step/in/x": x, "step/in/ref": ref, "step/in/noise": noise, "step/in/mask": mask, "step/in/coeffs": rows,
+        "classifier/in/image": image,
+        "classifier/out/logits": logits(image),
+        "mask/in/image": image,
+        "mask/in/threshold": 0.5 * ones,
+        "mask/in/area": 0 * ones,
+        "mask/in/rule": 0 * ones,
+        "mask/out/logits": logits(image),
+        "mask/out/mask": mask,
+        "mask/out/attention": heat,
+        "step/in/x": x,
+        "step/in/ref": ref,
+        "step/in/noise": noise,
+        "step/in/mask": mask,
+        "step/in/coeffs": rows,
         "step/out/x_next": execute_row(epsilon, x, ref, mask, noise, rows),
-        "unet/in/x": x, "unet/in/t": t, "unet/out/epsilon": epsilon(x, t),
-    }  # fmt: skip
+        "unet/in/x": x,
+        "unet/in/t": t,
+        "unet/out/epsilon": epsilon(x, t),
+    }
     for name in ("uniform", "heterogeneous", "voted"):
         preset = Preset.parse(PRESETS[name])
         purified = reference_purification(image, preset, planner, SEED)
@@ -282,11 +294,16 @@ def _manifest_data(files: dict[str, Any]) -> dict[str, Any]:
         "presets": {name: Preset.parse(data) for name, data in PRESETS.items()},
         "default_preset": "uniform",
         "provenance": {
-            "created": "2026-03-01", "edgepure_version": "0.1.0", "torch_version": "none", "onnx_version": "1.19.0",
-            "classifier": "mean brightness", "diffusion": "a blur", "parity": {"step": 1e-6},
+            "created": "2026-03-01",
+            "edgepure_version": "0.1.0",
+            "torch_version": "none",
+            "onnx_version": "1.19.0",
+            "classifier": "mean brightness",
+            "diffusion": "a blur",
+            "parity": {"step": 1e-6},
         },
         "files": files or {name: {"sha256": "0" * 64, "bytes": 1} for name in names},
-    }  # fmt: skip
+    }
 
 
 def make_tiny_bundle(folder: Path) -> Path:

@@ -42,7 +42,7 @@ class NoisePolicy:
         bits = 32 if name == "fresh" else 64
         if seed is not None and not 0 <= seed < 2**bits:
             raise ConfigError(
-                f"the seed of {name} noise must lie in 0 .. 2^{bits} - 1, got {seed}", code="E-noise-policy"
+                f"the seed of {name} noise must lie in 0 .. 2^{bits} - 1, got {seed}", code="E-noise-policy-seed"
             )
         self.name, self.seed = name, seed
         self._calls = 0

@@ -34,7 +34,8 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """
     if logits.shape[1] < 3:
         raise ConfigError(
-            f"the DLR loss needs at least three classes, this classifier has {logits.shape[1]}; use the attack apgd-ce"
+            f"the DLR loss needs at least three classes, this classifier has {logits.shape[1]}; use the attack apgd-ce",
+            code="E-attack-classes",
         )
     ordered = logits.sort(dim=1, descending=True).values
     return -margin(logits, labels) / (ordered[:, 0] - ordered[:, 2]).clamp_min(1e-12)

@@ -13,7 +13,7 @@ from ..digest import digest
 DEFENCE = "defence: "
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttackProtocol:
     """Everything that has to be known to repeat or to doubt an accuracy.
 
@@ -45,17 +45,17 @@ class AttackProtocol:
     attack: str
     gradient: str
     bounded: str
-    norm: str | None
-    eps: float | None
-    steps: int | None
-    eot: int | None
-    step_size: str | None
-    restarts: int | None
-    mask_gradient: str | None
-    norm_penalty: float
+    norm: str | None = None
+    eps: float | None = None
+    steps: int | None = None
+    eot: int | None = None
+    step_size: str | None = None
+    restarts: int | None = None
+    mask_gradient: str | None = None
+    norm_penalty: float = 0.0
     selection: str
-    queries: int | None
-    surrogate: bool
+    queries: int | None = None
+    surrogate: bool = False
     target: str
     twin: str
     judge: str

@@ -55,7 +55,7 @@ class AttackSettings:
         if self.mask_gradient not in ("none", "soft", "straight_through"):
             raise ConfigError(
                 f"mask gradient {self.mask_gradient!r}: choose none, soft or straight_through",
-                code="E-attack-settings",
+                code="E-attack-mask-gradient",
             )
         self._at_least_one(
             "steps", "eot", "restarts", "selection", "queries", "surrogate_calls", "grid", "batch", "copies"
@@ -63,14 +63,14 @@ class AttackSettings:
         if self.norm_penalty < 0.0 or (self.field is not None and not 0.0 < self.field <= 1.0):
             raise ConfigError(
                 "the norm penalty must not be negative, and the field of the low-frequency attack lies in (0, 1]",
-                code="E-attack-settings",
+                code="E-attack-penalty",
             )
 
     def _at_least_one(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"{name.replace('_', ' ')} {value} must be at least 1", code="E-attack-settings")
+                raise ConfigError(f"{name.replace('_', ' ')} {value} must be at least 1", code="E-attack-count")
 
     @property
     def field_size(self) -> float:

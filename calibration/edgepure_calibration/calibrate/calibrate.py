@@ -92,7 +92,7 @@ def calibrate(
         with edit_bundle(opened.path) as edit:
             if bundle_key(edit.manifest, runs_on.precision) != bundle_key(opened.manifest, runs_on.precision):
                 raise BundleError(
-                    f"{opened.path} was exported anew in the meantime; run the command again", code="E-bundle-changed"
+                    f"{opened.path} was exported anew in the meantime; run the command again", code="E-bundle-busy"
                 )
             put_presets(edit, changed_presets(edit.manifest, calibration, settings))
             edit.manifest = edit.manifest.model_copy(update={"calibration": calibration})

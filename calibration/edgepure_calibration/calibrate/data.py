@@ -43,16 +43,15 @@ def load_data(
     """Read, check and (beyond ``limit`` images) draw the data.
 
     Raises:
-        ImageError, ConfigError: the images are unfit; the sentence says why.
+        ImageError, ConfigError: the images are unfit; the sentence says why. Attacked ones need a classifier.
     """
     found = _load(purifier, clean)
     _check(found, "the clean images", FEWEST_CLEAN)
-    plain = purifier.logits(found.images).argmax(axis=1)
     other = None if attacked is None else _load(purifier, attacked)
-    answers = None
     if other is not None:
+        purifier.bundle.manifest.require_classifier("a calibration with attacked images")
         _check(other, "the attacked images", FEWEST_ATTACKED)
-        answers = purifier.logits(other.images).argmax(axis=1)
+        plain, answers = (purifier.logits(part.images).argmax(axis=1) for part in (found, other))
         _check_attacked(purifier, found, other, plain, answers)
     clean_record, used = _record(purifier, _drawn(found, limit, seed))
     attacked_record, used_attacks = (None, None) if other is None else _record(purifier, _drawn(other, limit, seed))
@@ -66,7 +65,8 @@ def _load(purifier: Purifier, data: str | Path | LabelledImages) -> LabelledImag
     if data.images.shape[1:] != manifest.image.shape:
         raise ImageError(
             f"the images are {list(data.images.shape[1:])} (C, H, W), this bundle takes {list(manifest.image.shape)}; "
-            "resize them"
+            "resize them",
+            code="E-data-size",
         )
     return data
 
@@ -79,7 +79,7 @@ def _drawn(data: LabelledImages, limit: int, seed: int) -> LabelledImages:
 def _record(purifier: Purifier, data: LabelledImages) -> tuple[DataRecord, LabelledImages]:
     """What is recorded of the images that are used, and these."""
     accuracy = None
-    if data.labels is not None:
+    if data.labels is not None and purifier.classes:
         accuracy = round(float((purifier.logits(data.images).argmax(axis=1) == data.labels).mean()), 6)
     return DataRecord(sha256=data.sha256, images=len(data), accuracy=accuracy), data
 
@@ -91,7 +91,8 @@ def _check(data: LabelledImages, what: str, fewest: int) -> None:
     if len(constant):
         raise ImageError(
             f"{what}: {len(constant)} of {len(data)} are one constant colour (the first is {data.names[constant[0]]}), "
-            "which would shift the statistics; remove them"
+            "which would shift the statistics; remove them",
+            code="E-data-constant",
         )
     if data.labels is not None:
         check_labels(data, what)
@@ -109,7 +110,8 @@ def _check_attacked(
     if same == len(attacked):
         raise ConfigError(
             "the attacked images are the clean ones: every one of them is also among the clean images; give images "
-            "that were attacked, or leave them out"
+            "that were attacked, or leave them out",
+            code="E-attacked-clean",
         )
     if clean.labels is not None and attacked.labels is not None:
         check_attacks(clean, attacked, purifier.logits, "the attacked images")
@@ -118,12 +120,14 @@ def _check_attacked(
         if changed < FEWEST_CHANGED * len(attacked):
             raise ConfigError(
                 f"the attacked images are no attacks on this bundle's classifier: it answers {len(attacked) - changed} "
-                f"of {len(attacked)} as their clean versions; give images that were attacked on it"
+                f"of {len(attacked)} as their clean versions; give images that were attacked on it",
+                code="E-attacked-weak",
             )
     else:
         raise ConfigError(
             f"nothing tells whether the attacked images are attacks: there are {len(clean)} clean and {len(attacked)} "
-            "attacked images, not both with labels; give labels, or the attacked version of every clean image in order"
+            "attacked images, not both with labels; give labels, or the attacked version of every clean image in order",
+            code="E-attacked-unproven",
         )
 
 

@@ -37,7 +37,9 @@ def parse_levels(text: str) -> tuple[tuple[float, ...], ...]:
     except ValueError:
         levels = ()
     if not levels or any(level < 1.0 for probe in levels for level in probe):
-        raise ConfigError(f"probe timesteps {text!r}: expected timesteps from 1 on, for example 1,10,5+10+20")
+        raise ConfigError(
+            f"probe timesteps {text!r}: expected timesteps from 1 on, for example 1,10,5+10+20", code="E-probe-text"
+        )
     return levels
 
 
@@ -71,7 +73,10 @@ def candidates(
         if not any(probe.same_rows(other) for other in unique):
             unique.append(probe)
     if not unique:
-        raise ConfigError(f"every probe timestep lies beyond the {timesteps} of this bundle's schedule; choose smaller")
+        raise ConfigError(
+            f"every probe timestep lies beyond the {timesteps} of this bundle's schedule; choose smaller",
+            code="E-probe-range",
+        )
     return unique
 
 

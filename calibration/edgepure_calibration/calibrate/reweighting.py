@@ -36,7 +36,8 @@ def fit_sigmoid(clean: Norms, attacked: Norms | None) -> SigmoidReweighting:
     if spread <= 1e-9 * mu:
         raise ConfigError(
             f"the score norms of all {len(clean)} clean images are the same ({mu:g}), so the diffusion model does not "
-            "look at its input; run `edgepure verify` on the bundle"
+            "look at its input; run `edgepure verify` on the bundle",
+            code="E-norms-equal",
         )
     full = float(clean.max())
     if attacked is not None and mu < float(np.quantile(attacked, LENIENT)) < full:

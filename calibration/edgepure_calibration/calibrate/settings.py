@@ -50,26 +50,26 @@ class CalibrateSettings:
             raise ConfigError(
                 f"search {self.search} and limit {self.limit}: the probes are compared on at least 20 images, and "
                 "on no more than are measured",
-                code="E-calibrate-settings",
+                code="E-calibrate-search",
             )
         if self.noise not in ("both", "with", "without"):
-            raise ConfigError(f"noise {self.noise!r}: choose both, with or without", code="E-calibrate-settings")
+            raise ConfigError(f"noise {self.noise!r}: choose both, with or without", code="E-calibrate-noise")
         if self.reweighting not in ("sigmoid", "linear"):
             raise ConfigError(
-                f"reweighting {self.reweighting!r}: choose sigmoid or linear", code="E-calibrate-settings"
+                f"reweighting {self.reweighting!r}: choose sigmoid or linear", code="E-calibrate-reweighting"
             )
         if not 0.0 <= self.minimum <= 1.0:
             raise ConfigError(
                 f"minimum {self.minimum} is a fraction of the noise level and must be in 0..1",
-                code="E-calibrate-settings",
+                code="E-calibrate-minimum",
             )
         if self.mask_area is not None and not 0.0 < self.mask_area < 1.0:
             raise ConfigError(
                 f"mask area {self.mask_area} is a share of the pixels and must be between 0 and 1",
-                code="E-calibrate-settings",
+                code="E-calibrate-mask-area",
             )
         if self.mask_area is not None and "mask" not in manifest.graphs:
             raise ConfigError(
                 "this bundle has no mask graph, so there is no mask area to choose; leave it out",
-                code="E-calibrate-settings",
+                code="E-calibrate-mask",
             )

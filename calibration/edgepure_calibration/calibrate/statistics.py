@@ -27,7 +27,7 @@ def distribution(norms: Norms) -> ScoreNorms:
         ConfigError: fewer than two.
     """
     if len(norms) < 2:
-        raise ConfigError(f"need the score norms of at least 2 images, got {len(norms)}")
+        raise ConfigError(f"need the score norms of at least 2 images, got {len(norms)}", code="E-norms-few")
     return ScoreNorms(
         images=len(norms),
         mean=rounded(norms.mean()),

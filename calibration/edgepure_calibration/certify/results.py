@@ -72,16 +72,25 @@ class Curve:
         """Plain data for JSON."""
         count = len(self.entries)
         table = [
-            {"radius": r, "certified": self.certified(r), "share": self.share(r),
-             "interval": list(clopper_pearson(self.certified(r), count))}
+            {
+                "radius": r,
+                "certified": self.certified(r),
+                "share": self.share(r),
+                "interval": list(clopper_pearson(self.certified(r), count)),
+            }
             for r in RADII
-        ]  # fmt: skip
+        ]
         images = [{"index": e.index, "truth": e.truth, **e.certificate.to_dict()} for e in self.entries]
         return {
-            "preset": self.name, "sigma": self.sigma, "unet_calls": self.unet_calls, "abstained": self.abstained,
-            "samples": self.samples, "exact": all(e.certificate.exact for e in self.entries), "table": table,
+            "preset": self.name,
+            "sigma": self.sigma,
+            "unet_calls": self.unet_calls,
+            "abstained": self.abstained,
+            "samples": self.samples,
+            "exact": all(e.certificate.exact for e in self.entries),
+            "table": table,
             "images": images,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,9 @@ class Certified:
             "not_covered": list(self.warnings()),
             "facts": dict(self.facts),
             "bundle_sha256": self.bundle_sha256,
-            "n": settings.n, "n0": settings.n0, "alpha": settings.alpha, "radius": settings.radius,
+            "n": settings.n,
+            "n0": settings.n0,
+            "alpha": settings.alpha,
+            "radius": settings.radius,
             "presets": [curve.to_dict() for curve in self.curves],
-        }  # fmt: skip
+        }

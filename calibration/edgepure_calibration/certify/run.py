@@ -93,17 +93,27 @@ def certify_data(
                 with replace(on, precision=request.carry_to).open(purifier.bundle) as variant:
                     curves += tuple(
                         carry(
-                            curve, request.presets[curve.name], chosen, purifier, variant, request.settings,
-                            pairs=request.pairs, seed=request.seed or secrets.randbits(63), on_progress=on_progress,
+                            curve,
+                            request.presets[curve.name],
+                            chosen,
+                            purifier,
+                            variant,
+                            request.settings,
+                            pairs=request.pairs,
+                            seed=request.seed or secrets.randbits(63),
+                            on_progress=on_progress,
                         )
                         for curve in curves
-                    )  # fmt: skip
+                    )
         key = on.key(manifest)["bundle"]
         facts = {
-            "bundle": manifest.name, "edgepure": __version__, "engine": engine_words(on.provider),
-            "precision": on.precision, "images": f"{len(chosen)} of {len(images)}, every {request.every}",
+            "bundle": manifest.name,
+            "edgepure": __version__,
+            "engine": engine_words(on.provider),
+            "precision": on.precision,
+            "images": f"{len(chosen)} of {len(images)}, every {request.every}",
             "date": date.today().isoformat(),
-        }  # fmt: skip
+        }
         return Certified(request.settings, curves, purifier.image_shape, key, facts)
 
 
@@ -137,9 +147,12 @@ def _curve(
 
     with purifier.turns.alone():
         certifier.run(
-            data.images[left], noise_source(request.seed), [data.names[i] for i in left], done,
+            data.images[left],
+            noise_source(request.seed),
+            [data.names[i] for i in left],
+            done,
             ids=[ids[i] for i in left],
-        )  # fmt: skip
+        )
     assert data.labels is not None
     entries = [Entry(ids[i], int(data.labels[i]), found[i]) for i in range(len(data))]
     return Curve(name, certifier.sigma, plan.unet_calls, tuple(entries))

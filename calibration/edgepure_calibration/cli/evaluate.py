@@ -311,6 +311,6 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
     parts = names(text)
     if not parts or not all(part.isdecimal() for part in parts):
         raise ConfigError(
-            f"--seeds {text!r}: expected whole numbers separated by commas, for example 0,1,2", code="E-attack-settings"
+            f"--seeds {text!r}: expected whole numbers separated by commas, for example 0,1,2", code="E-seeds"
         )
     return tuple(int(part) for part in parts)

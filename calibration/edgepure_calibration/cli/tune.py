@@ -13,6 +13,7 @@ import typer
 from edgepure.cli.options import BundleArgument, radius
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import needs
+from edgepure.report.numerals import number
 
 from .groups import grouped
 from .shared import (
@@ -222,7 +223,7 @@ def _show(found: Any, bundle: Path, *, written: bool, report: Path | None) -> No
     table(
         (*columns, "what it does"),
         (
-            (name, f"{p.cost:.3g}", *map(_share, (p.clean, p.attacked, p.whitebox)), p.candidate.summary())
+            (name, number(p.cost), *map(_share, (p.clean, p.attacked, p.whitebox)), p.candidate.summary())
             for name, p in rows
         ),
         right=columns[1:],

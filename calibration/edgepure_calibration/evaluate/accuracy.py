@@ -31,7 +31,7 @@ class Rule:
         if self.kind not in ("single", "worst", "majority") or self.count < 1:
             raise ConfigError(
                 f"decision rule {self.kind!r} of {self.count}: choose single, worst of N or majority of K",
-                code="E-accuracy",
+                code="E-accuracy-rule",
             )
 
     def __str__(self) -> str:
@@ -61,10 +61,15 @@ class Accuracy:
             )
         if len(self.right) != len(self.protocol.seeds):
             raise ConfigError(
-                f"{len(self.right)} counts for {len(self.protocol.seeds)} seeds; expected one each", code="E-accuracy"
+                f"{len(self.right)} counts for {len(self.protocol.seeds)} seeds; expected one each",
+                code="E-accuracy-seeds",
             )
         if self.images < 1 or not all(0 <= n <= self.images for n in self.right):
-            raise ConfigError(f"{self.right} right of {self.images} images is no share", code="E-accuracy")
+            raise ConfigError(
+                f"{self.right} right of {self.images} images is no share; "
+                "expected one count for each seed, from 0 to that number",
+                code="E-accuracy-share",
+            )
 
     @property
     def fraction(self) -> float:
@@ -117,8 +122,14 @@ class Accuracy:
 
 def accuracy_of(data: Mapping[str, Any]) -> Accuracy:
     """The reverse of `Accuracy.to_dict`. Raises KeyError, TypeError or ConfigError."""
-    protocol = AttackProtocol(**{**data["protocol"], "seeds": tuple(data["protocol"]["seeds"])})
-    return Accuracy(protocol, Rule(data["rule"], data["count"]), tuple(data["right"]), data["images"])
+    return Accuracy(
+        protocol_of(data["protocol"]), Rule(data["rule"], data["count"]), tuple(data["right"]), data["images"]
+    )
+
+
+def protocol_of(data: Mapping[str, Any]) -> AttackProtocol:
+    """The reverse of `AttackProtocol.to_dict`. Raises TypeError or ConfigError."""
+    return AttackProtocol(**{**data, "seeds": tuple(data["seeds"])})
 
 
 class Footnotes:
@@ -128,25 +139,35 @@ class Footnotes:
 
     Args:
         protocols: in the order of their numbers; others that are cited get the next ones.
+        numbered: these have the first numbers; they are listed only if they are cited.
     """
 
-    def __init__(self, protocols: Iterable[AttackProtocol] = ()) -> None:
-        self._cited: list[list[str]] = []
+    def __init__(self, protocols: Iterable[AttackProtocol] = (), numbered: Iterable[AttackProtocol] = ()) -> None:
+        self._parts: list[list[str]] = []
+        self._cited: set[int] = set()
+        for protocol in numbered:
+            self._number(protocol)
         for protocol in protocols:
             self.cite(protocol)
 
     def cite(self, protocol: AttackProtocol) -> int:
         """The number of a protocol."""
+        number = self._number(protocol)
+        self._cited.add(number)
+        return number
+
+    def _number(self, protocol: AttackProtocol) -> int:
         parts = [part for part in protocol.parts() if not part.startswith(DEFENCE)]
-        if parts not in self._cited:
-            self._cited.append(parts)
-        return self._cited.index(parts) + 1
+        if parts not in self._parts:
+            self._parts.append(parts)
+        return self._parts.index(parts) + 1
 
     def lines(self) -> list[str]:
         """``[1] ...`` for each protocol; first, if there are several, what is the same in all of them."""
-        every = self._cited
+        cited = {number: self._parts[number - 1] for number in sorted(self._cited)}
+        every = list(cited.values())
         same = [part for part in every[0] if all(part in others for others in every)] if len(every) > 1 else []
         lines = [f"[all] {'; '.join(same)}"] if same else []
-        for number, parts in enumerate(every, start=1):
+        for number, parts in cited.items():
             lines.append(f"[{number}] {'; '.join(part for part in parts if part not in same)}")
         return lines

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from edgepure.bundle.manifest import Manifest
 from edgepure.errors import BundleError, ConfigError
 from edgepure.report.text import printable
 
-from ..attacks.protocol import AttackProtocol
 from ..digest import digest
 from ..work import bundle_key, former_bundle_key
+from .merging import Earlier, earlier_of, merged
 from .outcomes import OUTCOMES_FILE, outcomes_of
-from .results import AttackResult, Evaluated, PresetResult, preset_result_of
+from .results import Evaluated
 from .tables import cross_table, mask_table, policy_table, summary_table
 
 #: Where it lies in a bundle.
@@ -85,7 +84,7 @@ def write_card(
                 f"{bundle} does not hold the graphs and weights that were evaluated; evaluate it again for a card",
                 code="E-card-bundle",
             )
-        earlier = () if anew else _earlier(edit.root, edit.manifest, precision)
+        earlier = Earlier() if anew else _earlier(edit.root, edit.manifest, precision)
         whole, kept = merged(found, earlier)
         edit.write(CARD, card(whole).encode())
         protocols: dict[str, Any] = {}
@@ -96,68 +95,17 @@ def write_card(
     return kept
 
 
-def merged(found: Evaluated, earlier: Sequence[PresetResult]) -> tuple[Evaluated, tuple[str, ...]]:
-    """An evaluation with what earlier ones measured beside it, or more strongly; and what of the latter was kept."""
-    mine = {preset.name: preset for preset in found.presets}
-    kept: list[str] = []
-    presets: dict[str, PresetResult] = {}
-    for old in earlier:
-        new = mine.get(old.name)
-        same = new is not None and new.preset.model_copy(update={"description": ""}) == old.preset.model_copy(
-            update={"description": ""}
-        )
-        if new is None:
-            presets[old.name] = old
-        elif same:
-            presets[old.name] = _merged_preset(new, old, kept)
-    whole = {**presets, **{name: preset for name, preset in mine.items() if name not in presets}}
-    return replace(found, presets=tuple(whole.values())), tuple(kept)
-
-
-def _merged_preset(new: PresetResult, old: PresetResult, kept: list[str]) -> PresetResult:
-    lines = {_line(attack.protocol): attack for attack in old.attacks}
-    union, weaker = new.union, len(old.attacks) > len(new.attacks)
-    for attack in new.attacks:
-        line = _line(attack.protocol)
-        before = lines.get(line)
-        if before is not None and _weaker(attack, before):
-            kept.append(f"{new.name}, {attack.protocol.title}")
-            weaker = True
-        else:
-            lines[line] = attack
-    if weaker:
-        union = old.union or union  # its protocol says of which attacks it is
-    clean = old.clean if _weaker(new.clean, old.clean) else new.clean
-    return replace(new, clean=clean, attacks=tuple(lines.values()), union=union)
-
-
-def _line(protocol: AttackProtocol) -> tuple[Any, ...]:
-    """What is one line of the table: the attack and its bound."""
-    return protocol.title, protocol.norm, protocol.eps, protocol.bounded
-
-
-def _weaker(new: AttackResult, old: AttackResult) -> bool:
-    """Whether a run is weaker than another in anything that makes a number trustworthy."""
-
-    def strength(found: AttackResult) -> tuple[int, ...]:
-        p = found.protocol
-        return (found.plain.images, p.steps or 0, p.eot or 0, p.queries or 0, p.restarts or 0, len(p.seeds))
-
-    return any(a < b for a, b in zip(strength(new), strength(old), strict=True))
-
-
-def _earlier(root: Path, manifest: Manifest, precision: str) -> tuple[PresetResult, ...]:
-    """The presets on the card that the bundle has, if it is of the same graphs and can be read."""
+def _earlier(root: Path, manifest: Manifest, precision: str) -> Earlier:
+    """What is on the card that the bundle has, if it is of the same graphs and can be read."""
     if CARD_JSON not in manifest.files:
-        return ()
+        return Earlier()
     try:
         data = json.loads((root / CARD_JSON).read_text(encoding="utf-8"))
         if data["bundle_sha256"] not in (bundle_key(manifest, precision), former_bundle_key(manifest, precision)):
-            return ()
-        whole = _without_keys(data["presets"], data["protocols"])
-        return tuple(preset_result_of(preset) for preset in whole)
+            return Earlier()
+        return earlier_of(_without_keys(data, data["protocols"]))
     except (OSError, KeyError, TypeError, ValueError, AttributeError):  # of another version
-        return ()
+        return Earlier()
 
 
 def _without_keys(data: Any, protocols: Mapping[str, Any]) -> Any:

@@ -77,7 +77,7 @@ def compare(
         raise ConfigError(
             "the two were evaluated on different images, so nothing can be paired; evaluate both on the same data with "
             "the same --images",
-            code="E-compare",
+            code="E-compare-images",
         )
     mine, theirs = (list(column) for column in zip(*shared, strict=True))
     if pairs is None:
@@ -89,7 +89,7 @@ def compare(
                 raise ConfigError(
                     f"no preset {preset!r} among the outcomes of {outcomes.bundle}; there are "
                     f"{', '.join(outcomes.presets)}",
-                    code="E-compare",
+                    code="E-compare-preset",
                 )
         for (preset, attack, rule), right in one.right.items():
             against = other.right.get((second, attack, rule))
@@ -98,7 +98,7 @@ def compare(
     if not found:
         raise ConfigError(
             "the two have no preset under the same attack in common; name presets, as in A:PRESET B:PRESET",
-            code="E-compare",
+            code="E-compare-nothing",
         )
     return _holm(found)
 

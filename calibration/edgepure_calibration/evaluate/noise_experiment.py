@@ -11,7 +11,7 @@ One defence, three policies, the same attack and strength:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,7 @@ from ..attacks.protocol import AttackProtocol
 from ..attacks.square import Square, log_probabilities
 from ..digest import derived_seed
 from ..work import Work
-from .accuracy import Accuracy
+from .accuracy import Accuracy, accuracy_of
 from .draws import Draws, draw, rules
 from .settings import EvaluateSettings
 
@@ -63,6 +63,11 @@ class PolicyResult:
             "accuracies": [a.to_dict() for a in self.accuracies],
             "resubmission": [round(v, 6) for v in self.resubmission],
         }
+
+
+def policy_result_of(data: Mapping[str, Any]) -> PolicyResult:
+    """The reverse of `PolicyResult.to_dict`. Raises KeyError, TypeError or ConfigError."""
+    return PolicyResult(data["policy"], tuple(map(accuracy_of, data["accuracies"])), tuple(data["resubmission"]))
 
 
 def noise_policy(

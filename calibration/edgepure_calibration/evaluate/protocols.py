@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from ..attacks.protocol import AttackProtocol
+
+#: What all protocols of a preset have in common.
+SHARED = ("twin", "judge", "noise", "preset", "preset_sha256", "bundle_sha256", "images", "data_sha256", "seeds")
 
 
 def union_protocol(attacks: Sequence[AttackProtocol]) -> AttackProtocol:
     """Of the union of attacks, whose protocols these are."""
     names = ", ".join(made.title for made in attacks)
-    return replace(
-        attacks[0],
+    return AttackProtocol(
         attack="union",
         gradient="of each attack its own",
         bounded="each attack by its own bound",
-        norm=None,
-        eps=None,
-        steps=None,
-        eot=None,
-        step_size=None,
-        restarts=None,
-        mask_gradient=None,
-        norm_penalty=0.0,
-        queries=None,
         selection=f"right only if right unattacked and under each of {names}",
+        surrogate=attacks[0].surrogate,
         target="as each attack says",
+        **{name: getattr(attacks[0], name) for name in SHARED},
     )
 
 
@@ -37,17 +31,7 @@ def clean_protocol(common: dict[str, Any]) -> AttackProtocol:
         attack="none",
         gradient="none",
         bounded="nothing is changed",
-        norm=None,
-        eps=None,
-        steps=None,
-        eot=None,
-        step_size=None,
-        restarts=None,
-        mask_gradient=None,
-        norm_penalty=0.0,
         selection="none",
-        queries=None,
-        surrogate=False,
         target="nothing",
         **{**common, "twin": "nothing"},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from edgepure.types import Float32
 
 from ..attacks.known import known_attacks
 from ..attacks.protocol import AttackProtocol
-from .accuracy import Accuracy, Footnotes, accuracy_of
+from .accuracy import Accuracy, Footnotes, accuracy_of, protocol_of
 from .settings import EvaluateSettings
 
 
@@ -160,11 +160,11 @@ class PresetResult:
         }
 
 
-def preset_result_of(data: Mapping[str, Any]) -> PresetResult:
+def preset_result_of(data: Mapping[str, Any], kind: type[Preset] = Preset) -> PresetResult:
     """The reverse of `PresetResult.to_dict`. Raises KeyError, TypeError or ConfigError."""
     return PresetResult(
         name=data["name"],
-        preset=Preset.parse(data["preset"]),
+        preset=kind.parse(data["preset"]),
         unet_calls=data["unet_calls_of_one_purification"],
         clean=attack_result_of(data["clean"]),
         attacks=tuple(attack_result_of(part) for part in data["attacks"]),
@@ -186,6 +186,7 @@ class Evaluated:
         experiments: further results by name (``noise_policy``) and preset.
         baselines: no defence at all, and cheap filters, under the same attacks.
         crossed: (preset that was attacked, preset that answers, result): attacks that were made on another preset.
+        numbered: protocols whose footnotes come first, whether or not their numbers are still here.
     """
 
     bundle: str
@@ -200,9 +201,14 @@ class Evaluated:
     experiments: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
     baselines: tuple[PresetResult, ...] = ()
     crossed: tuple[tuple[str, str, AttackResult], ...] = ()
+    numbered: tuple[AttackProtocol, ...] = ()
 
     def footnotes(self) -> Footnotes:
         """The numbers of all protocols, the same wherever this evaluation is shown."""
+        return Footnotes(self.protocols(), self.numbered)
+
+    def protocols(self) -> list[AttackProtocol]:
+        """Those of all numbers, in the order in which they are shown."""
         found: list[AttackProtocol] = []
         for preset in (*self.presets, *self.baselines):
             for attack in (preset.clean, *preset.attacks):
@@ -211,51 +217,58 @@ class Evaluated:
         found += [result.protocol for _, _, result in self.crossed]
         for by_preset in self.experiments.values():
             found += [result.protocol for results in by_preset.values() for result in results]
-        return Footnotes(found)
+        return found
 
     def not_tested(self) -> list[str]:
-        """What these numbers say nothing about, one sentence each."""
-        s, done = self.settings, {a.protocol.attack for p in self.presets for a in p.attacks}
-        known = known_attacks()
+        """What the numbers that are shown, of whichever run, say nothing about; one sentence each."""
+        made = [a.protocol for p in self.presets for a in p.attacks]
+        known, done = known_attacks(), {protocol.attack for protocol in made}
         done |= {part for name in done if name in known for part in known[name].includes}
         rest = [name for name in known if name not in done]
         found = [f"attacks that were not run: {', '.join(rest)}"] if rest else []
-        others = [name for name in self.all_presets if name not in {p.name for p in self.presets}]
+        others = [name for name in self.all_presets if name not in {p.name for p in self.presets if p.attacks}]
         if others:
             found.append(f"presets that were not attacked: {', '.join(others)}")
-        found.append(f"any ball but {s.norm} of radius {s.eps:.4g}; other norms and larger radii")
+        balls = sorted({(p.norm, p.eps) for p in made if p.norm is not None and p.eps is not None})
+        if balls:
+            sizes = " and ".join(f"{norm} of radius {eps:.4g}" for norm, eps in balls)
+            found.append(f"any ball but {sizes}; other norms and larger radii")
         geometry = "other geometry than small rotations and shifts" if "geometry" in done else "rotations and shifts"
         found.append(f"targeted attacks, patches, {geometry}, and attacks bounded by LPIPS")
         if not self.crossed:
             found.append("images that were attacked through another preset (--cross)")
-        masked = [p for p in self.presets if p.preset.mask is not None]
-        if masked and s.mask_gradient == "none":
+        if any(p.preset.mask is not None for p in self.presets) and {p.mask_gradient for p in made} <= {None, "none"}:
             found.append("attackers who differentiate through the attention mask (--mask-gradient soft)")
         if any(p.preset.ssni is not None for p in self.presets):
             if "pgd-small-norm" not in done:
                 found.append("attackers who keep the score norm small (attack pgd-small-norm)")
             found.append("gradients of SSNI's rounded noise level: it is detached in every attack")
-        if s.eot < 20 or s.steps < 100:
+        steps, eot = {p.steps for p in made if p.steps}, {p.eot for p in made if p.eot}
+        if min(steps, default=100) < 100 or min(eot, default=20) < 20:
             found.append(
-                f"stronger settings of the same attacks: {s.steps} steps, EOT {s.eot}; critics ask for 100 and 20"
+                f"stronger settings of the same attacks: {_span(steps)} steps, EOT {_span(eot)}; critics ask for 100 "
+                "and 20"
             )
-        if len(self.labels) < 256:
-            found.append(f"more than {len(self.labels)} images; critics ask for at least 256")
-        if len(s.seeds) == 1:
+        images = {a.plain.images for p in self.presets for a in p.attacks}
+        if min(images, default=256) < 256:
+            found.append(f"more than {_span(images)} images; critics ask for at least 256")
+        if all(len(protocol.seeds) == 1 for protocol in made):
             found.append("more than one seed")
         if "noise_policy" not in self.experiments:
             found.append("an attacker who knows or predicts the noise (--noise-policy)")
         if not self.baselines:
             found.append("the classifier without any defence, and cheap filters, under the same attacks (--baseline)")
-        found.append(f"other engines and precisions than {self.facts['engine']}")
+        judges = dict.fromkeys([self.facts["engine"], *(protocol.judge for protocol in made)])
+        found.append(f"other engines and precisions than {' and '.join(judges)}")
         found.append(
             "attacks that nobody has thought of yet: an evaluation is an upper bound of robustness, no proof of it"
         )
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
+        """Plain data for JSON. Beside every protocol stands the number of its footnote."""
+        notes = self.footnotes()
+        data = {
             "bundle": self.bundle,
             "bundle_sha256": self.bundle_sha256,
             "presets": [p.to_dict() for p in self.presets],
@@ -263,6 +276,7 @@ class Evaluated:
             "crossed": [
                 {"attacked": source, "answers": name, **result.to_dict()} for source, name, result in self.crossed
             ],
+            "footnotes": notes.lines(),
             "not_tested": self.not_tested(),
             "experiments": {
                 name: {preset: [r.to_dict() for r in found] for preset, found in by_preset.items()}
@@ -270,3 +284,20 @@ class Evaluated:
             },
             "facts": dict(self.facts),
         }
+        _number(data, notes)
+        return data
+
+
+def _number(data: Any, notes: Footnotes) -> None:
+    """Put the number of its footnote beside every protocol in plain data."""
+    if isinstance(data, Mapping) and isinstance(data.get("protocol"), Mapping):
+        data["footnote"] = notes.cite(protocol_of(data["protocol"]))  # type: ignore[index]
+    elif isinstance(data, Mapping | list):
+        for part in data.values() if isinstance(data, Mapping) else data:
+            _number(part, notes)
+
+
+def _span(numbers: Collection[int]) -> str:
+    """``5``, or ``5 to 20``."""
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
@@ -12,9 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from edgepure import Preset
 from edgepure.bundle.bundle import Bundle
 from edgepure.errors import ProviderError
 from edgepure.images.dataset import LabelledImages, load_labelled
@@ -23,27 +19,18 @@ from edgepure.types import Float32, Progress
 from edgepure_export.twin.reference import TorchReference
 from edgepure_export.twin.twin import load_twin
 
-from ..attacks.attack import AttackSeeds, AttackTarget
-from ..attacks.known import attack_version
-from ..attacks.protocol import AttackProtocol
+from ..attacks.attack import AttackTarget
 from ..data_checks import check_images, check_labels
-from ..digest import derived_seed, digest
 from ..progress import Meter
 from ..provider import ProviderSettings
-from ..work import Work, bundle_key, open_work
-from .accuracy import Accuracy, Rule
-from .agreement import agreement
-from .baselines import BaselineTarget, baseline_target, make_baselines
-from .draws import Draws, draw, rules
-from .lines import Line, lines, work_to_do
+from ..work import bundle_key, open_work
+from .baselines import baseline_target, make_baselines
+from .lines import work_to_do
 from .memory import attack_memory
-from .noise_experiment import PolicyResult, noise_policy
-from .protocols import clean_protocol, union_protocol
-from .results import AttackResult, Evaluated, PresetResult
+from .noise_experiment import PolicyResult
+from .results import Evaluated
+from .runner import Runner
 from .settings import USUAL_IMAGES, EvaluateSettings
-from .union import union
-
-Labels = NDArray[np.int64]
 
 
 def evaluate(
@@ -85,6 +72,7 @@ def evaluate(
     started = perf_counter()
     _check_device(device)
     opened = Bundle.open(bundle)
+    opened.manifest.require_classifier("an evaluation in labels")
     images, drawn, others = _images(opened, data, settings)
     key = bundle_key(opened.manifest, runs_on.precision)
     folder = None if work is None else Path(work)  # its files are whole: several runs may add some
@@ -103,7 +91,7 @@ def evaluate(
         ]
         meter = Meter(work_to_do([*targets, *simple], settings, len(images)), on_progress)
         judge = runs_on.key(opened.manifest)
-        runner = _Runner(images, drawn, settings, store, judge, meter)
+        runner = Runner(images, drawn, settings, store, judge, meter)
         found = tuple(runner.preset(target) for target in targets)
         baselines = tuple(runner.preset(target) for target in simple)
         crossed = runner.crossed(targets, found) if settings.cross else ()
@@ -137,195 +125,6 @@ def evaluate(
     )
 
 
-class _Runner:
-    """Presets, one after another: clean images, then every attack, batch by batch, each finished part kept."""
-
-    def __init__(
-        self,
-        data: LabelledImages,
-        drawn: str,
-        settings: EvaluateSettings,
-        store: Work,
-        judge: dict[str, str],
-        meter: Meter,
-    ) -> None:
-        assert data.labels is not None
-        self.images, self.labels = data.images, data.labels
-        self._data, self._drawn, self._settings = data, drawn, settings
-        self._store, self._judge, self._meter = store, judge, meter
-        self.noise_seed = self._noise_seed()
-
-    def votes(self, preset: Preset) -> int:
-        """K of the majority."""
-        return self._settings.votes or preset.votes.count
-
-    def preset(self, target: AttackTarget) -> PresetResult:
-        settings = self._settings
-        common = self._common(target)
-        clean, (answers,) = self._judged(target, clean_protocol({**common, "seeds": (0,)}), [self.images])
-        attacks: list[AttackResult] = []
-        counted: dict[AttackProtocol, list[Draws]] = {}
-        for line in lines(target, settings):
-            made = line.attack.protocol(target, line.settings, common)
-            adversarial = [self._attacked(target, line, made, seed) for seed in settings.seeds]
-            judged, drawn = self._judged(target, made, adversarial)
-            if not made.surrogate:
-                counted[made] = drawn
-            same = None
-            if not isinstance(target, BaselineTarget):
-                same = agreement(target, adversarial[0], derived_seed(self.noise_seed, "agreement"), settings.batch)
-            attacks.append(replace(judged, agreement=same, images=adversarial[0]))
-        rights: tuple[Accuracy, ...] = ()
-        if len(counted) > 1:
-            decisions = rules(self.votes(target.preset), self._settings.worst)
-            rights = union(union_protocol(list(counted)), decisions, answers, list(counted.values()))
-        return PresetResult(target.name, target.preset, target.calls, clean, tuple(attacks), rights)
-
-    def crossed(
-        self, targets: Sequence[AttackTarget], found: Sequence[PresetResult]
-    ) -> tuple[tuple[str, str, AttackResult], ...]:
-        """The images of each preset's strongest attack, answered by every other preset."""
-        rows = []
-        for source in found:
-            strongest = source.worst
-            for target in targets:
-                if strongest is None or target.name == source.name or strongest.protocol.attack == "transfer":
-                    continue
-                common = self._common(target)
-                made = replace(
-                    strongest.protocol,
-                    target=f"the preset {source.name}, another one",
-                    preset=common["preset"],
-                    preset_sha256=common["preset_sha256"],
-                    seeds=strongest.protocol.seeds[:1],
-                )
-                result, _ = self._judged(target, made, [strongest.images])
-                rows.append((source.name, target.name, result))
-        return tuple(rows)
-
-    def noise_policy(self, target: AttackTarget) -> tuple[PolicyResult, ...]:
-        """The experiment on noise policies."""
-        settings = replace(self._settings, votes=self.votes(target.preset))
-        seeds = (derived_seed(self.noise_seed, "noise policy"), derived_seed(self.noise_seed, "deployed stream"))
-        spent = lambda calls: self._meter.add(calls, "noise policies")  # noqa: E731
-        return noise_policy(target, self._data, settings, self._store, self._common(target), seeds, spent)
-
-    def _attacked(self, target: AttackTarget, line: Line, made: AttackProtocol, seed: int) -> Float32:
-        """The images as one seed of an attack leaves them."""
-        attack, settings = line.attack, line.settings
-        # Not the whole protocol: one more seed changes no image, another engine only those of an attack that asks it,
-        # and those of an attack on the plain classifier serve every preset.
-        same = replace(made, seeds=(seed,), noise="any", judge=made.judge if attack.asks_engine else "any")
-        if attack.on_plain:
-            same = replace(same, preset="any", preset_sha256="any")
-        what = {
-            "what": "attack",
-            "protocol": same.key,
-            "attack": attack_version(attack),
-            "judge": self._judge if attack.asks_engine else None,
-            "selection": settings.selection,
-            "batch": settings.batch,
-            "copies": settings.copies,
-        }
-        words, price = f"{target.name}: {attack.name}", line.cost(target)
-        parts = []
-        for first in range(0, len(self.images), settings.batch):
-            part = slice(first, first + settings.batch)
-            images, labels = self.images[part], self.labels[part]
-            cost = len(images) * price
-            kept = self._store.get({**what, "first": first})
-            if kept is None:
-
-                def make(images: Float32 = images, labels: Labels = labels, first: int = first) -> dict[str, Any]:
-                    seeds = AttackSeeds.derived(derived_seed(seed, "batch", first), settings.restarts)
-                    cost = len(images) * price
-                    report = lambda share: self._meter.show(share * cost, words)  # noqa: E731
-                    return {"images": attack.run(target, settings, images, labels, seeds, report)}
-
-                kept = self._store.part({**what, "first": first}, make)
-                self._meter.add(cost, words)
-            else:
-                self._meter.known(cost, words)
-            parts.append(kept["images"])
-        return np.concatenate(parts)
-
-    def _judged(
-        self, target: AttackTarget, made: AttackProtocol, versions: Sequence[Float32]
-    ) -> tuple[AttackResult, list[Draws]]:
-        """What the rules make of the deployed engine's answers on the images of every seed, and those answers."""
-        found, plain = [], []
-        for seed, images in zip(made.seeds, versions, strict=True):
-            label = f"{target.name} {made.attack} {made.mask_gradient} {seed}"
-            found.append(self._draws(target, images, label))
-            plain.append(int((target.purifier.logits(images).argmax(1) == self.labels).sum()))
-        accuracies = tuple(
-            Accuracy(made, rule, tuple(int(d.right(rule).sum()) for d in found), len(self.labels))
-            for rule in rules(self.votes(target.preset), self._settings.worst)
-        )
-        alone = replace(made, noise="none: the classifier alone answers", preset="none", preset_sha256="none")
-        result = AttackResult(
-            accuracies=accuracies,
-            resubmission=tuple(float(v) for v in np.mean([d.resubmission() for d in found], axis=0)),
-            unet_calls=float(np.mean([d.unet_calls for d in found])),
-            plain=Accuracy(alone, Rule("single"), tuple(plain), len(self.labels)),
-            right=tuple(found[0].right(accuracy.rule) for accuracy in accuracies),
-            answers=found[0].answers[0],
-        )
-        return result, found
-
-    def _draws(self, target: AttackTarget, images: Float32, label: str) -> Draws:
-        count, logs, calls = max(self.votes(target.preset), self._settings.worst), [], []
-        for first in range(0, len(images), self._settings.batch):
-            part = images[first : first + self._settings.batch]
-            noise = derived_seed(self.noise_seed, "judge", label, first, bits=62)
-
-            def make(part: Float32 = part, noise: int = noise) -> dict[str, Any]:
-                found, unet_calls = draw(target.purifier, target.preset, part, count, noise)
-                return {"log_probabilities": found, "unet_calls": np.array(unet_calls)}
-
-            what = {
-                "what": "draws",
-                "images": LabelledImages(part, None, ()).sha256,
-                "noise": noise,
-                "count": count,
-                "preset": target.preset.model_dump_json(exclude={"description"}),
-                "judge": self._judge,
-            }
-            words, cost = f"{target.name}: the engine answers", float(count * len(part) * target.calls)
-            kept = self._store.get(what)
-            if kept is None:
-                kept = self._store.part(what, make)
-                self._meter.add(cost, words)
-            else:
-                self._meter.known(cost, words)
-            logs.append(kept["log_probabilities"])
-            calls.append(float(kept["unet_calls"]) * len(part))
-        return Draws(np.concatenate(logs, axis=1), self.labels, sum(calls) / len(images))
-
-    def _noise_seed(self) -> int:
-        if self._settings.noise_seed is not None:
-            return self._settings.noise_seed
-        kept = self._store.part({"what": "noise seed"}, lambda: {"seed": np.array(secrets.randbits(62), np.uint64)})
-        return int(kept["seed"])
-
-    def _common(self, target: AttackTarget) -> dict[str, Any]:
-        """What all protocols of a preset share."""
-        purifier = target.purifier
-        secret = self._settings.noise_seed is None
-        return {
-            "twin": "the PyTorch twin of the bundle" + _straight_through(purifier.precision),
-            "judge": f"the deployed graphs on {purifier.provider}, {purifier.precision}",
-            "noise": ("secret and" if secret else f"of seed {self._settings.noise_seed},")
-            + " fresh for every answer; the attacker draws his own",
-            "preset": target.name,
-            "preset_sha256": digest({"preset": target.preset.model_dump(mode="json", exclude={"description"})}),
-            "bundle_sha256": self._judge["bundle"],
-            "images": self._drawn,
-            "data_sha256": self._data.sha256,
-            "seeds": self._settings.seeds,
-        }
-
-
 def _check_device(device: str) -> None:
     try:
         torch.empty(1, device=device)
@@ -351,13 +150,6 @@ def _images(opened: Bundle, data: Any, settings: EvaluateSettings) -> tuple[Labe
     others = np.stack([image for image in data.images if image.tobytes() not in chosen])
     words = f"{count} of {len(data)} images, drawn with seed {settings.subset_seed}, classes in proportion"
     return taken, words, others
-
-
-def _straight_through(precision: str) -> str:
-    """What the gradient of a twin of few bits is."""
-    if precision == "fp32":
-        return ""
-    return f" in {precision}" + (" (rounding has the gradient of the identity)" if precision in ("int8", "fp8") else "")
 
 
 def _twin_words(twin: TorchReference | None, device: str, checkpointing: bool) -> str:

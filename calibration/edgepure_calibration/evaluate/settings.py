@@ -55,7 +55,7 @@ class EvaluateSettings(AttackSettings):
                 attack.check(self, classes=3)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or not all(0 <= s < 2**31 for s in self.seeds):
             raise ConfigError(
-                f"seeds {list(self.seeds)}: give different whole numbers from 0 to 2^31 - 1", code="E-attack-settings"
+                f"seeds {list(self.seeds)}: give different whole numbers from 0 to 2^31 - 1", code="E-seeds"
             )
         self._at_least_one("worst", "votes", "images")
 

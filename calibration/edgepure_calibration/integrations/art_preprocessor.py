@@ -19,7 +19,8 @@ try:
 except ImportError as error:
     raise ConfigError(
         "the ART preprocessor needs the Adversarial Robustness Toolbox; install it with "
-        "`pip install adversarial-robustness-toolbox`"
+        "`pip install adversarial-robustness-toolbox`",
+        code="E-package-art",
     ) from error
 
 #: ``exact``: through every deployed row. ``identity``: BPDA (Athalye et al. 2018), backward as if nothing was done.
@@ -81,7 +82,9 @@ class PurificationPreprocessor(PreprocessorPyTorch):  # type: ignore[misc]
 
     def _check_params(self) -> None:
         if self.gradient not in ("exact", "identity"):
-            raise ConfigError(f"gradient {self.gradient!r} is unknown; choose 'exact' or 'identity'")
+            raise ConfigError(
+                f"gradient {self.gradient!r} is unknown; choose 'exact' or 'identity'", code="E-gradient-unknown"
+            )
 
 
 class _Identity(torch.autograd.Function):

@@ -53,7 +53,9 @@ class BlackBox:
         seed: int | None = None,
     ) -> None:
         if answer not in ("probabilities", "logits", "decision"):
-            raise ConfigError(f"answer {answer!r} is unknown; choose 'probabilities', 'logits' or 'decision'")
+            raise ConfigError(
+                f"answer {answer!r} is unknown; choose 'probabilities', 'logits' or 'decision'", code="E-answer-unknown"
+            )
         self.purifier = purifier
         self.preset = purifier.preset(preset, votes)
         self.answer = answer
@@ -99,12 +101,14 @@ class BlackBox:
         if batch.ndim != 4 or batch.shape[1:] != self.input_shape:
             shape = ", ".join(str(n) for n in self.input_shape)
             raise ImageError(
-                f"the batch has the shape {list(batch.shape)}, expected [B, {shape}] with values in [0, 1]"
+                f"the batch has the shape {list(batch.shape)}, expected [B, {shape}] with values in [0, 1]",
+                code="E-batch-shape",
             )
         if batch.size and not (batch.min() >= -RANGE_TOLERANCE and batch.max() <= 1.0 + RANGE_TOLERANCE):
             raise ImageError(
                 f"the batch has values from {batch.min():.4g} to {batch.max():.4g}, expected [0, 1] without NaN; clip "
-                "what the attack makes"
+                "what the attack makes",
+                code="E-batch-range",
             )
         checked: Float32 = np.ascontiguousarray(np.clip(batch, 0.0, 1.0), np.float32)
         return checked

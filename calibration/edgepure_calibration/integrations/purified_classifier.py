@@ -59,7 +59,7 @@ class PurifiedClassifier(nn.Module):
         super().__init__()
         if votes is not None:
             if votes < 1:
-                raise ConfigError(f"votes {votes} must be at least 1", code="E-preset")
+                raise ConfigError(f"votes {votes} must be at least 1", code="E-votes")
             preset = preset.model_copy(update={"votes": preset.votes.model_copy(update={"count": votes})})
         self.twin = twin
         self.preset = preset
@@ -162,12 +162,12 @@ def _checked(images: Tensor) -> Tensor:
         raise ImageError(
             f"the images are {str(images.dtype).removeprefix('torch.')}, expected floats in [0, 1]; divide bytes by "
             "255",
-            code="E-image-type",
+            code="E-batch-type",
         )
     if images.ndim != 4:
         raise ImageError(
             f"the batch has the shape {list(images.shape)}, expected [B, C, H, W] with values in [0, 1]",
-            code="E-image-size",
+            code="E-batch-shape",
         )
     if images.numel():
         low, high = float(images.detach().min()), float(images.detach().max())
@@ -175,7 +175,7 @@ def _checked(images: Tensor) -> Tensor:
             raise ImageError(
                 f"the batch has values from {low:.4g} to {high:.4g}, expected [0, 1] without NaN; give such images "
                 "and clip what the attack makes",
-                code="E-image-range",
+                code="E-batch-range",
             )
     return images
 

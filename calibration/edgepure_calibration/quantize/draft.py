@@ -18,8 +18,11 @@ from edgepure.engines.open import open_graph
 from edgepure.errors import ExportError
 from edgepure.purify.graphs import open_from_bundle
 from edgepure.purify.purifier import Purifier
-from edgepure_export.graphs.precision import HALF_TYPES, HalfReport, emulated, heavy_nodes, load_graph, to_half
-from edgepure_export.graphs.qdq import QdqReport, Range, Tap, insert_qdq, quantizable, scheme_of
+from edgepure_export.graphs.half_rules import HALF_TYPES
+from edgepure_export.graphs.precision import HalfReport, emulated, heavy_nodes, load_graph, to_half
+from edgepure_export.graphs.qdq import QdqReport, insert_qdq, quantizable, scheme_of
+from edgepure_export.graphs.qdq_rules import Tap
+from edgepure_export.graphs.quantized_numbers import Range
 from edgepure_export.graphs.weights_pool import WeightsPool
 
 #: The graphs that hold the diffusion network, which runs many times for each decision. The classifier runs once.

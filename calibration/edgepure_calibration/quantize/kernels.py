@@ -12,7 +12,8 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import GraphName
 from edgepure.engines.kinds import KINDS, Scheme
 from edgepure.rows.plan import Plan
-from edgepure_export.graphs.qdq import Range, Tap
+from edgepure_export.graphs.qdq_rules import Tap
+from edgepure_export.graphs.quantized_numbers import Range
 
 from .draft import DraftPurifier, build
 from .speed import compare_speed

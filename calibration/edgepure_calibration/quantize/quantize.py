@@ -12,7 +12,8 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.edit import edit_bundle
 from edgepure.images.dataset import LabelledImages
 from edgepure.types import Progress
-from edgepure_export.graphs.precision import HALF_TYPES, load_graph
+from edgepure_export.graphs.half_rules import HALF_TYPES
+from edgepure_export.graphs.precision import load_graph
 
 from ..provider import ProviderSettings
 from ..work import open_work, remove_work_folder
@@ -55,6 +56,7 @@ def quantize(
         EdgepureError: another run is at work in the folder.
     """
     bundle = Bundle.open(path)
+    bundle.manifest.require_classifier("the gate of a variant, which is in decisions,")
     runs_on = replace(provider or ProviderSettings(slots=8), precision="fp32")
     folder = work or bundle.path.with_name(f".{bundle.path.name}.quantize-{settings.precision}-{settings.target}")
     with runs_on.open(bundle) as fp32:

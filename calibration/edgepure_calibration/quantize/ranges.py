@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from edgepure.engines.kinds import Scheme
 from edgepure.engines.onnxruntime import OnnxRuntimeEngine
 from edgepure_export.graphs.precision import load_graph
-from edgepure_export.graphs.qdq import Range, Tap, fake_quantized, taps
+from edgepure_export.graphs.qdq import taps
+from edgepure_export.graphs.qdq_rules import Tap
+from edgepure_export.graphs.quantized_numbers import Range, fake_quantized
 from edgepure_export.graphs.weights_pool import WeightsPool
 
 from .recording import Samples

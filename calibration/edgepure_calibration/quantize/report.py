@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from edgepure.report.numerals import number
 from edgepure.report.page import (
     Card,
     Cards,
@@ -69,7 +70,7 @@ def _headline(title: str, evidence: Mapping[str, Any]) -> Section:
             Card(
                 f"Times faster, batch {s['batch']}",
                 f"{s['ratio']:.2f}",
-                f"{s['variant_ms']:.3g} ms, fp32 {s['fp32_ms']:.3g} ms",
+                f"{number(s['variant_ms'])} ms, fp32 {number(s['fp32_ms'])} ms",
                 "good" if s["ratio"] >= 1.0 else "bad",
             )
             for s in evidence["speed"]

@@ -12,7 +12,8 @@ from edgepure.bundle.manifest import GraphName, Target, VariantName
 from edgepure.engines import open_graph
 from edgepure.engines.base import Engine
 from edgepure.types import Float32
-from edgepure_export.graphs.qdq import Range, Tap
+from edgepure_export.graphs.qdq_rules import Tap
+from edgepure_export.graphs.quantized_numbers import Range
 
 from .draft import build, layers
 from .recording import Samples

@@ -17,9 +17,13 @@ from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure.methods.presets import Preset
 from edgepure.purify.purifier import Purifier
+from edgepure.report.numerals import number
 from edgepure.types import Float32, Progress
-from edgepure_export.graphs.precision import HALF_TYPES, matching
-from edgepure_export.graphs.qdq import Range, Tap, scheme_of, schemes_of
+from edgepure_export.graphs.half_rules import HALF_TYPES
+from edgepure_export.graphs.precision import matching
+from edgepure_export.graphs.qdq import scheme_of, schemes_of
+from edgepure_export.graphs.qdq_rules import Tap
+from edgepure_export.graphs.quantized_numbers import Range
 
 from ..data_checks import check_images
 from ..digest import digest
@@ -290,9 +294,9 @@ class Stages:
     def _slow(self, speeds: Sequence[Speed]) -> list[str]:
         least = self.settings.limits.speed
         return [
-            f"a step call at batch {s.batch} takes {s.variant_ms:.3g} ms in {self.settings.precision} and "
-            f"{s.fp32_ms:.3g} ms in fp32: it is not faster on this device ({s.ratio:.2f} x, more than {least:g} x is "
-            "asked for); for another device give --for"
+            f"a step call at batch {s.batch} takes {number(s.variant_ms)} ms in {self.settings.precision} and "
+            f"{number(s.fp32_ms)} ms in fp32: it is not faster on this device ({s.ratio:.2f} x, more than "
+            f"{least:g} x is asked for); for another device give --for"
             for s in speeds
             if s.ratio <= least
         ]

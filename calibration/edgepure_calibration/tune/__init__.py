@@ -4,8 +4,28 @@
 """
 
 from .budget import Budget, CallBudget, TimeBudget
-from .result import Tuning
+from .candidate import Candidate
+from .deployed import DeployedGraphs
+from .report import write_report
+from .result import Tuning, score_data
 from .settings import OBJECTIVES, TuneSettings
 from .tune import tune
+from .whitebox import TwinLoader, WhiteBox, describe, transfer
 
-__all__ = ["OBJECTIVES", "Budget", "CallBudget", "TimeBudget", "TuneSettings", "Tuning", "tune"]
+__all__ = [
+    "OBJECTIVES",
+    "Budget",
+    "CallBudget",
+    "Candidate",
+    "DeployedGraphs",
+    "TimeBudget",
+    "TuneSettings",
+    "Tuning",
+    "TwinLoader",
+    "WhiteBox",
+    "describe",
+    "score_data",
+    "transfer",
+    "tune",
+    "write_report",
+]

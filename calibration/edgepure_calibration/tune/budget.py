@@ -45,7 +45,8 @@ class CallBudget:
     def __post_init__(self) -> None:
         if self.calls < 1:
             raise ConfigError(
-                f"a budget of {self.calls} UNet calls cannot be met: the smallest possible is 1", code="E-tune-budget"
+                f"a budget of {self.calls} UNet calls cannot be met: the smallest possible is 1; give at least that",
+                code="E-tune-budget-calls",
             )
 
     @property
@@ -81,7 +82,9 @@ class TimeBudget:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.ms < math.inf:
-            raise ConfigError(f"a budget of {self.ms:g} ms cannot be met: give a number above 0", code="E-tune-budget")
+            raise ConfigError(
+                f"a budget of {self.ms:g} ms cannot be met: give a number above 0", code="E-tune-budget-ms"
+            )
 
     @property
     def limit(self) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgepure import Bundle, Preset, Purifier
 from edgepure.bundle.edit import edit_bundle
 from edgepure.images.dataset import LabelledImages
+from edgepure.report.numerals import number
 
 from ..bundle_presets import put_presets
 from .points import Point
@@ -74,7 +75,7 @@ def with_evidence(name: str, point: Point, tuning: Tuning) -> Preset:
     """The preset with a description that says what it was measured to do."""
     eps = tuning.settings.eps
     attack = f"white-box, Linf eps {eps:.3g}" if point.whitebox is not None else "transferred attack only"
-    latency = "" if point.latency_ms is None else f", {point.latency_ms:.3g} ms"
+    latency = "" if point.latency_ms is None else f", {number(point.latency_ms)} ms"
     precision = "" if point.candidate.precision == "fp32" else f" in {point.candidate.precision}"
     text = (
         f"tuned ({name}): {100 * point.clean.fraction:.1f} % clean, {100 * point.robust:.1f} % robust ({attack}), "

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from edgepure.report.numerals import number
+
 from .candidate import Candidate
 from .deployed import DeployedGraphs
 from .points import Point, dominates
@@ -77,7 +79,7 @@ def not_worth_attacking(point: Point, finished: Sequence[Point], limit: float) -
     - A finished point costs no more and is better by more than a standard error on clean and on transferred images.
     """
     if point.cost > limit:
-        return f"{point.cost:.3g} ms is over the budget"
+        return f"{number(point.cost)} ms is over the budget"
     for other in finished:
         if other.dropped or other.attacked is None or point.attacked is None:
             continue

@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Any
 
 from edgepure.purify.scores import Score
+from edgepure.report.numerals import number
 from edgepure.report.page import Card, Cards, Cell, Facts, Figures, Notes, Row, Section, Table, page, write_page
 
 from .plot import cost_figures
@@ -98,7 +99,7 @@ def _cell(score: Score | None) -> str | Cell:
 
 
 def _cost(point: Point) -> str:
-    return f"{point.calls}" if point.latency_ms is None else f"{point.latency_ms:.3g}"
+    return f"{point.calls}" if point.latency_ms is None else number(point.latency_ms)
 
 
 def _words(value: Any) -> str:

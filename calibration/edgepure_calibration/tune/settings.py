@@ -61,11 +61,11 @@ class TuneSettings:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise ConfigError(
-                f"objective {self.objective!r} is unknown; choose {', '.join(OBJECTIVES)}", code="E-tune-settings"
+                f"objective {self.objective!r} is unknown; choose {', '.join(OBJECTIVES)}", code="E-tune-objective"
             )
         for name, value in asdict(self).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1 and name not in ("calls", "seed"):
-                raise ConfigError(f"{name} {value} must be at least 1", code="E-tune-settings")
+                raise ConfigError(f"{name} {value} must be at least 1", code="E-tune-count")
         if not 0.0 < self.eps < 1.0:
             raise ConfigError(
                 f"eps {self.eps} must lie between 0 and 1: it is the Linf radius on images in [0, 1]",
@@ -73,7 +73,7 @@ class TuneSettings:
             )
         if not 0.0 <= self.tolerance < 1.0:
             raise ConfigError(
-                f"tolerance {self.tolerance} must lie in [0, 1): it is a share of the images", code="E-tune-settings"
+                f"tolerance {self.tolerance} must lie in [0, 1): it is a share of the images", code="E-tune-tolerance"
             )
 
     def check_budget(self) -> None:

@@ -15,6 +15,7 @@ from edgepure.errors import ConfigError
 from edgepure.methods.choices import Choices, Room, Suggest
 from edgepure.methods.registry import methods as all_methods
 from edgepure.methods.ssni import SsniSpec
+from edgepure.report.numerals import number
 
 from .budget import Budget
 from .candidate import Candidate
@@ -65,9 +66,10 @@ class SearchSpace:
             cheapest = min(possible, key=possible.__getitem__)
             cost = budget.cost_of(possible[cheapest])
             raise ConfigError(
-                f"no preset can meet a budget of {budget.limit:g} {budget.unit}: the smallest possible is {cost:.3g} "
-                f"{budget.unit} ({_method(cheapest)}, UNet calls: {possible[cheapest]})",
-                code="E-tune-budget",
+                f"no preset can meet a budget of {budget.limit:g} {budget.unit}: the smallest possible is "
+                f"{number(cost)} {budget.unit} ({_method(cheapest)}, UNet calls: {possible[cheapest]}); "
+                "give at least that",
+                code="E-tune-budget-small",
             )
 
     @property
@@ -178,14 +180,14 @@ def _check_methods(methods: Sequence[str] | None, *, masks: bool) -> set[str]:
     for name in methods:
         if name not in known:
             raise ConfigError(
-                f"there is no method {name!r} to search; choose among {', '.join(known)}", code="E-tune-method"
+                f"there is no method {name!r} to search; choose among {', '.join(known)}", code="E-tune-method-unknown"
             )
         if all_methods()[name].needs_mask and not masks:
             raise ConfigError(
                 f"method {name!r} needs an attention mask, and this bundle has no mask graph; choose another method, "
                 "or export the classifier with blocks to tap",
-                code="E-tune-method",
+                code="E-tune-method-mask",
             )
     if not methods:
-        raise ConfigError(f"no method to search; choose among {', '.join(known)}", code="E-tune-method")
+        raise ConfigError(f"no method to search; choose among {', '.join(known)}", code="E-tune-no-method")
     return set(methods)

@@ -88,7 +88,7 @@ def make_splits(
             raise ConfigError(
                 f"PGD of radius {settings.eps:.3g} hardly harms this bundle's classifier without any defence, so "
                 "there is nothing to tune; choose a larger eps",
-                code="E-data-attacked",
+                code="E-attack-weak",
             ) from error
     return (
         Split(search, hit[0], _some(search, settings.whitebox_images, settings.seed)),

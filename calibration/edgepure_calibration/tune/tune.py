@@ -16,6 +16,7 @@ from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages
 from edgepure.machine.packages import needs
 from edgepure.report.environment import environment
+from edgepure.report.numerals import number
 from edgepure.types import Progress
 
 from ..progress import Meter
@@ -86,6 +87,7 @@ def tune(
         raise ConfigError("a white-box attack needs the bundle's PyTorch twin", code="E-tune-twin")
     report: Progress = on_progress or (lambda share, words: None)
     runs_on, opened = provider or ProviderSettings(), Bundle.open(bundle)
+    opened.manifest.require_classifier("tuning, which counts labels that are right,")
     precisions = _precisions(opened.manifest, settings, runs_on.provider)
     folder = opened.path.with_name(f".{opened.path.name}.tune") if work is None else Path(work)
     with ExitStack() as held:
@@ -179,8 +181,9 @@ class _Run:
         if not whole:
             cheapest = min(p.cost for p in points)
             raise ConfigError(
-                f"none of {len(points)} presets met {budget.limit:g} {budget.unit}; the cheapest took {cheapest:.3g}",
-                code="E-tune-budget",
+                f"none of {len(points)} presets met {budget.limit:g} {budget.unit}; the cheapest took "
+                f"{number(cheapest)}: give more, or fewer calls",
+                code="E-tune-budget-missed",
             )
         best = finalists(whole, settings.objective, settings.finalists)
         how = measured_by(self.bundle, self.final, self.runs_on)
@@ -195,8 +198,8 @@ class _Run:
         if not within:
             raise ConfigError(
                 f"no finalist met {budget.limit:g} {budget.unit} when it was timed again; the cheapest took "
-                f"{min(p.cost for p in found):.3g}: give a little more, or a quieter machine",
-                code="E-tune-budget",
+                f"{number(min(p.cost for p in found))}: give a little more, or a quieter machine",
+                code="E-tune-finalists",
             )
         return Tuning(
             bundle=manifest.name,
@@ -260,8 +263,8 @@ class _Run:
                 found[key] = Point.from_dict(kept)
         costs = {key: self.final.cost(candidate) for key, candidate in wanted.items() if key not in found}
         meter: Meter = foresight.final(sum(costs.values()))
-        for number, (key, cost) in enumerate(costs.items(), start=1):
-            words = f"finalist {number} of {len(costs)}"
+        for place, (key, cost) in enumerate(costs.items(), start=1):
+            words = f"finalist {place} of {len(costs)}"
 
             def on_share(share: float, cost: float = cost, words: str = words) -> None:
                 meter.show(share * cost, words)

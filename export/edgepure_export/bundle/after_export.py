@@ -83,23 +83,6 @@ class GraphParity:
         return {**asdict(self), "outputs": [asdict(o) for o in self.outputs], "ok": bool(self)}
 
 
-@dataclass(frozen=True)
-class ParityReport:
-    """Results of all graphs of a bundle."""
-
-    graphs: tuple[GraphParity, ...]
-
-    def __bool__(self) -> bool:
-        return all(self.graphs)
-
-    def __str__(self) -> str:
-        return "\n".join(str(graph) for graph in self.graphs)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {"ok": bool(self), "graphs": [graph.to_json() for graph in self.graphs]}
-
-
 def measure(
     graph: str,
     path: Path,
@@ -133,7 +116,7 @@ def measure(
             if found[name].shape != expected[name].shape:
                 shapes = f"{list(found[name].shape)} instead of {list(expected[name].shape)}"
                 raise ExportError(
-                    f"{graph}: ONNX Runtime gives {name!r} with the shape {shapes}", code="E-export-engine"
+                    f"{graph}: ONNX Runtime gives {name!r} with the shape {shapes}", code="E-export-engine-shape"
                 )
             differences[name].append(np.abs(found[name].astype(np.float64) - expected[name]).ravel())
             scales[name] = max(scales[name], float(np.abs(expected[name]).max()))
@@ -168,7 +151,7 @@ def open_session(path: Path, threads: int | None = None) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises many unrelated classes
         raise ExportError(
-            f"ONNX Runtime cannot load {path.name}: {str(error).strip().splitlines()[0]}", code="E-export-engine"
+            f"ONNX Runtime cannot load {path.name}: {str(error).strip().splitlines()[0]}", code="E-export-engine-load"
         ) from error
 
 
@@ -191,6 +174,6 @@ def _pairs(
             batch = len(next(iter(feeds.values())))
             raise ExportError(
                 f"ONNX Runtime cannot run the {graph} graph at batch {batch}: {str(error).strip().splitlines()[0]}",
-                code="E-export-engine",
+                code="E-export-engine-run",
             ) from error
         yield found, run_module(module, case, outputs)

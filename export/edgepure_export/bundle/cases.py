@@ -79,7 +79,7 @@ class Cases:
 
     def of(self, graph: str) -> list[dict[str, Tensor]]:
         """Cases of a graph by name; the first one has a batch of 3 real images."""
-        if graph == "classifier":
+        if graph in ("classifier", "task"):
             return [{"image": image} for image in self._image_batches()]
         if graph == "mask":
             return [self._mask(image) for image in self._image_batches()]

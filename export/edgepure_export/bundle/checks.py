@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from edgepure.errors import ExportError
 from edgepure.images.spec import ImageSpec
 
+from ..graphs.attention import MaskModule
+
 _log = logging.getLogger(__name__)
 
 #: Correlation of the prediction with pure noise at the highest timestep: an epsilon model gives nearly 1.
@@ -76,12 +78,13 @@ def check_unet(unet: nn.Module, image: ImageSpec, timesteps: int, *, trained: bo
             output = unet(x, t)
         except Exception as error:  # any user code
             raise ExportError(
-                f"the diffusion network fails on x {list(x.shape)} and t [4]: {type(error).__name__}: {_line(error)}; "
-                f"it must take images of {image.channels} x {image.height} x {image.width} and float timesteps",
+                f"the diffusion network fails on x {list(x.shape)} and t [4]: {type(error).__name__}: "
+                f"{first_line(error)}; it must take images of {image.channels} x {image.height} x {image.width} and "
+                "float timesteps",
                 code="E-network-fails",
             ) from error
     learned = _check_output(output, x)
-    _check_alone("diffusion network", lambda: unet(x[:1], t[:1]), lambda: unet(x, t), output)
+    check_alone("diffusion network", lambda: unet(x[:1], t[:1]), lambda: unet(x, t), output)
     if not trained:
         return learned
     eps = output[:, : image.channels]
@@ -122,16 +125,16 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
             raise
         except Exception as error:  # any user code
             raise ExportError(
-                f"the classifier fails on images {list(images.shape)}: {type(error).__name__}: {_line(error)}; "
+                f"the classifier fails on images {list(images.shape)}: {type(error).__name__}: {first_line(error)}; "
                 "its preprocessing (resizing included) must be part of the module",
-                code="E-network-fails",
+                code="E-classifier-fails",
             ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ExportError(
             f"the classifier gives {got} for {len(images)} images, expected the tensor of logits [{len(images)}, "
             "classes]; wrap it in a module that returns only them",
-            code="E-network-output",
+            code="E-classifier-output",
         )
     if not bool(torch.isfinite(logits).all()):
         raise ExportError(
@@ -140,11 +143,13 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
         )
     if logits.shape[1] < 2:
         raise ExportError(
-            "the classifier has one output; purified classification needs at least 2 classes", code="E-network-output"
+            "the classifier has one output; purified classification needs at least 2 classes",
+            code="E-classifier-classes",
         )
     if classes is not None and classes != logits.shape[1]:
         raise ExportError(
-            f"{classes} class names were given, but the classifier has {logits.shape[1]} outputs", code="E-classes"
+            f"{classes} class names were given, but the classifier has {logits.shape[1]} outputs",
+            code="E-classes-count",
         )
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1.0).abs() < 1e-4).all()):
         raise ExportError(
@@ -152,11 +157,43 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
             "return the logarithm",
             code="E-network-probabilities",
         )
-    _check_alone("classifier", lambda: classifier(images[:1]), lambda: classifier(images), logits)
+    check_alone("classifier", lambda: classifier(images[:1]), lambda: classifier(images), logits)
     return int(logits.shape[1])
 
 
-def _check_alone(what: str, alone: Callable[[], Any], again: Callable[[], Any], together: Tensor) -> None:
+def check_backbone(mask: MaskModule, images: Tensor) -> None:
+    """Run a network whose blocks are tapped, on images [B, C, H, W] in [0, 1]; what it gives is not looked at.
+
+    Raises:
+        ExportError: it fails, its blocks give no finite maps, or an image's map depends on the others of the batch.
+    """
+
+    def attention(x: Tensor) -> Tensor:
+        zeros = torch.zeros(len(x))
+        found: Tensor = mask(x, zeros, zeros, zeros)[2]
+        return found
+
+    with torch.no_grad():
+        try:
+            maps = attention(images)
+        except ExportError:
+            raise
+        except Exception as error:  # any user code
+            raise ExportError(
+                f"the backbone fails on images {list(images.shape)}: {type(error).__name__}: {first_line(error)}; "
+                "its preprocessing (resizing included) must be part of the module",
+                code="E-network-fails",
+            ) from error
+    if not bool(torch.isfinite(maps).all()):
+        raise ExportError(
+            "the tapped blocks of the backbone give NaN or infinite values for ordinary images in [0, 1]; check its "
+            "weights",
+            code="E-network-finite",
+        )
+    check_alone("backbone", lambda: attention(images[:1]), lambda: attention(images), maps)
+
+
+def check_alone(what: str, alone: Callable[[], Any], again: Callable[[], Any], together: Tensor) -> None:
     """Images share calls with whoever comes at the same time; none may change the answer of another.
 
     Args:
@@ -169,7 +206,7 @@ def _check_alone(what: str, alone: Callable[[], Any], again: Callable[[], Any], 
             single, second = alone(), again()
         except Exception as error:  # any user code
             raise ExportError(
-                f"the {what} fails on a batch of 1: {type(error).__name__}: {_line(error)}", code="E-network-fails"
+                f"the {what} fails on a batch of 1: {type(error).__name__}: {first_line(error)}", code="E-network-fails"
             ) from error
     scale = ALONE_TOLERANCE * max(1.0, float(together.abs().max()))
     drawn = float((torch.as_tensor(second) - together).abs().max())
@@ -202,11 +239,11 @@ def _check_output(output: Any, x: Tensor) -> bool:
     if output.ndim != 4 or len(output) != len(x) or list(output.shape[2:]) != size:
         raise ExportError(
             f"the diffusion network gives {list(output.shape)} for x {list(x.shape)}, expected {expected}",
-            code="E-network-output",
+            code="E-network-shape",
         )
     if output.shape[1] not in (channels, 2 * channels):
         raise ExportError(
-            f"the diffusion network gives {output.shape[1]} channels, expected {expected}", code="E-network-output"
+            f"the diffusion network gives {output.shape[1]} channels, expected {expected}", code="E-network-channels"
         )
     if not bool(torch.isfinite(output).all()):
         raise ExportError(
@@ -216,6 +253,6 @@ def _check_output(output: Any, x: Tensor) -> bool:
     return bool(output.shape[1] == 2 * channels)
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0].strip()[:200] if lines else ""

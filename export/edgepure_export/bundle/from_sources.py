@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+from edgepure.bundle.task import TASK_KINDS
 from edgepure.errors import ConfigError, ExportError
 from edgepure.methods import published
 from edgepure.methods.presets import Preset
@@ -17,12 +18,14 @@ from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec, schedule_from
 from edgepure.types import Progress
 
 from ..graphs.attention import MaskModule
-from ..graphs.taps import Taps, candidate_blocks, find_taps, named_taps
+from ..graphs.tap_families import Taps
+from ..graphs.taps import candidate_blocks, find_taps, named_taps
 from ..networks.checkpoints import require_memory
 from ..sources.preprocessing import Preprocessed
-from ..sources.resolve import resolve_classifier, resolve_diffusion
+from ..sources.resolve import resolve_classifier, resolve_diffusion, resolve_task
 from ..sources.scheme import ClassifierSource, DiffusionSource
 from .settings import ExportSettings
+from .tasks import Task
 from .writer import export_bundle
 
 _log = logging.getLogger(__name__)
@@ -41,26 +44,46 @@ class ExportedBundle:
 
     Attributes:
         path: the bundle.
-        classifier, diffusion: the resolved sources.
+        classifier, backbone, task, diffusion: the resolved sources; None where there is none.
         taps: the tapped blocks; None without a mask graph.
         candidates: without a mask graph that nobody switched off: blocks that could be named for one.
     """
 
     path: Path
-    classifier: ClassifierSource
+    classifier: ClassifierSource | None
     diffusion: DiffusionSource
     taps: Taps | None
     candidates: tuple[str, ...] = ()
+    backbone: ClassifierSource | None = None
+    task: ClassifierSource | None = None
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """A task to resolve.
+
+    Attributes:
+        kind: ``detection``, ``segmentation``, ``embedding``; or ``classification``, which is the classifier.
+        source: as a classifier's, or the name of an ONNX file.
+        outputs, settings: as `Task`.
+    """
+
+    kind: str
+    source: str
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 def export_from_sources(
-    classifier: str,
+    classifier: str | None,
     diffusion: str,
     out: str | PathLike[str],
     *,
     preset: str | Sequence[str] | None = None,
     statistics: Mapping[str, float] | None = None,
     presets: Mapping[str, Preset | Mapping[str, Any]] | None = None,
+    backbone: str | None = None,
+    task: TaskSource | None = None,
     blocks: Blocks = "auto",
     image: tuple[int, int, int] | None = None,
     classifier_weights: str | PathLike[str] | None = None,
@@ -68,18 +91,20 @@ def export_from_sources(
     sample_images: Any = None,
     settings: ExportSettings | None = None,
     on_progress: Progress | None = None,
-    on_sources: Callable[[ClassifierSource, DiffusionSource], Any] | None = None,
     **changes: Any,
 ) -> ExportedBundle:
-    """Resolve two sources and export them.
+    """Resolve sources and export them.
 
     Args:
         classifier, diffusion: see `edgepure_export.sources`, for example ``timm:resnet50`` and
-            ``guided-diffusion:256x256_diffusion_uncond.pt``.
+            ``guided-diffusion:256x256_diffusion_uncond.pt``. Without a classifier (None) the bundle gives no labels.
         out: the directory to make.
         preset: names from `edgepure.methods.published`; the first one becomes the default.
         statistics: mu and tau, or xi_min and xi_max, for presets with SSNI.
         presets: presets of your own, by name, after the published ones.
+        backbone: as a classifier: the network that is tapped for the attention mask where there is no classifier.
+        task: what is done with purified images in place of classifying them. Its own network is tapped where blocks are
+            named and there is no backbone.
         blocks: see `Blocks`.
         image: channels, height and width; None: those that the diffusion model was trained on.
         classifier_weights, diffusion_weights: the same as ``?weights=`` in the source.
@@ -87,7 +112,6 @@ def export_from_sources(
         settings, changes: as `export_bundle`. ``schedule``: whose index the timesteps are; None: linear VP with
             T = 1000, which published presets refer to. ``check_epsilon`` is off by itself for ``?weights=random``.
         on_progress: called with (share done, what is being done).
-        on_sources: called with both sources before the export begins.
 
     Raises:
         ExportError, ConfigError, EdgepureError: as `export_bundle` and `resolve_classifier`; nothing is left behind.
@@ -110,44 +134,102 @@ def export_from_sources(
         raise ExportError(
             f"{diffusion} does not tell its image size; give it (--image CxHxW)", code="E-image-size-unknown"
         )
-    source = resolve_classifier(classifier, classifier_weights, (shape[1], shape[2]))
-    if on_sources is not None:
-        on_sources(source, unet)
-    for what, found in (("classifier", source), ("diffusion model", unet)):
-        if found.untrained:
-            _log.warning("the %s has random weights: good for measuring, not for classifying", what)
-    taps = choose_taps(source, blocks, chosen, shape)
-    normalises = isinstance(source.model, Preprocessed) and source.model.normalises
+    size = (shape[1], shape[2])
+    if task is not None and task.kind == "classification":
+        if classifier is not None or task.outputs or task.settings:
+            raise ExportError(
+                "the task classification is the classifier itself: give one of them, and no outputs or settings",
+                code="E-export-networks",
+            )
+        classifier, task = task.source if ":" in task.source else f"onnx:{task.source}", None
+    reader = None if task is None else resolve_task(task.source, size, boxes=task.kind == "detection")
+    source = None if classifier is None else resolve_classifier(classifier, classifier_weights, size)
+    second = None if backbone is None else resolve_classifier(backbone, None, size)
+    own = reader if blocks not in ("auto", "none") else None
+    tapped = second or source or own
+    given = {"classifier": source, "backbone": second, "task": reader, "diffusion model": unet}
+    for what, found in given.items():
+        if found is not None and found.untrained:
+            _log.warning("the %s has random weights: good for measuring, not for purifying", what)
+    taps = None if tapped is None else choose_taps(tapped, blocks, chosen, shape)
+    if second is not None and taps is None:
+        raise ExportError(
+            "the backbone is there for its blocks, and none are known of its family or they were switched off; name "
+            f"some (--blocks) of {', '.join(candidate_blocks(second.model)[:20])}",
+            code="E-taps-needed",
+        )
+    if tapped is None:
+        _check_untapped(blocks, chosen)
+    normalises = tapped is not None and isinstance(tapped.model, Preprocessed) and tapped.model.normalises
     if wanted_input == "official" and taps is not None and normalises:
         raise ExportError(
             "mask input 'official' normalises the image itself, and so does this classifier's preprocessing; add "
             "variant=official to the classifier, or choose mask input 'own' (--mask-input own)",
-            code="E-mask-input",
+            code="E-mask-input-twice",
         )
-    weights = sum(p.numel() * p.element_size() for m in (source.model, unet.model) for p in m.parameters())
+    weights = sum(p.numel() * p.element_size() for s in given.values() if s is not None for p in s.model.parameters())
     require_memory(int(MEMORY_FACTOR * weights), "the graphs of these networks and their parity check")
     path = export_bundle(
-        source.model,
+        None if source is None else source.model,
         unet.model,
         out,
-        image_size=(shape[1], shape[2]),
+        image_size=size,
         blocks=taps,
+        backbone=None if second is None else second.model,
+        task=None if task is None or reader is None else _task(task, reader, said),
         presets=chosen or None,
         sample_images=sample_images(shape) if callable(sample_images) else sample_images,
         settings=replace(
             said,
             channels=shape[0],
             schedule=_plain(schedule) if schedule is not None else unet.schedule,
-            classes=said.classes or source.classes,
+            classes=said.classes or (None if source is None else source.classes),
             mask_input=wanted_input,
             check_epsilon=said.check_epsilon and not unet.untrained,
-            classifier_source=said.classifier_source or source.origin,
+            classifier_source=said.classifier_source or (None if source is None else source.origin),
+            backbone_source=said.backbone_source or (None if second is None else second.origin),
+            task_source=said.task_source or (None if reader is None else reader.origin),
             diffusion_source=said.diffusion_source or unet.origin,
         ),
         on_progress=on_progress,
     )
-    offered = tuple(candidate_blocks(source.model)) if taps is None and blocks == "auto" else ()
-    return ExportedBundle(path, source, unet, taps, offered)
+    offered = tuple(candidate_blocks(source.model)) if source is not None and taps is None and blocks == "auto" else ()
+    return ExportedBundle(path, source, unet, taps, offered, second, reader)
+
+
+def _task(task: TaskSource, reader: ClassifierSource, settings: ExportSettings) -> Task:
+    if task.kind not in TASK_KINDS:
+        raise ExportError(
+            f"task {task.kind!r} is unknown; choose classification, {', '.join(TASK_KINDS)}", code="E-task-kind"
+        )
+    kind: Any = task.kind
+    return Task(kind, reader.model, settings.classes or reader.classes, dict(task.outputs), dict(task.settings))
+
+
+def _check_untapped(blocks: Blocks, presets: Mapping[str, Preset | Mapping[str, Any]]) -> None:
+    """A diffusion model alone has no blocks, and no attention mask.
+
+    Raises:
+        ExportError: blocks are named, or a preset needs an attention mask.
+    """
+    if blocks not in ("auto", "none"):
+        raise ExportError(
+            f"there is no network with the blocks {blocks!r:.80}: the diffusion model is alone; give a backbone that "
+            "has them (--backbone)",
+            code="E-export-networks",
+        )
+    for name in _attended(presets):
+        raise ExportError(
+            f"preset {name!r} needs an attention mask, and the diffusion model is alone; give a backbone to tap "
+            "(--backbone), or let the caller give the mask (mask.source=caller)",
+            code="E-taps-needed",
+        )
+
+
+def _attended(presets: Mapping[str, Preset | Mapping[str, Any]]) -> list[str]:
+    """The presets whose mask comes from attention."""
+    parsed = {name: p if isinstance(p, Preset) else Preset.parse(dict(p)) for name, p in presets.items()}
+    return [name for name, p in parsed.items() if p.mask is not None and p.mask.source == "attention"]
 
 
 def choose_taps(
@@ -161,7 +243,7 @@ def choose_taps(
     Raises:
         ExportError: a preset needs a mask, and the classifier's family is unknown or the blocks were switched off.
     """
-    masked = [name for name, p in presets.items() if (p if isinstance(p, Preset) else Preset.parse(dict(p))).mask]
+    masked = _attended(presets)
     if blocks == "none":
         if masked:
             raise ExportError(

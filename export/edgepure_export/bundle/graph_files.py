@@ -15,12 +15,13 @@ from edgepure.errors import ExportError
 from edgepure.images.spec import ImageSpec
 from edgepure.types import Progress
 
-from ..graphs.attention import MaskModule
+from ..graphs.attention import MapsAlone, MaskModule
 from ..graphs.step import LearnedStepModule, StepModule, UnetModule
 from ..graphs.to_onnx import Graph, check_file, export_graph
 from ..graphs.weights_pool import WeightsPool
 from . import after_export as parity
 from .cases import Cases
+from .tasks import TaskModule
 
 
 class ClassifierModule(nn.Module):
@@ -49,16 +50,29 @@ class Part:
         return {key: case[key] for key in self.inputs}
 
 
-def bundle_parts(classifier: nn.Module, unet: nn.Module, mask: MaskModule | None, learned: bool) -> list[Part]:
-    """The graphs of a bundle. A network with a learned variance has both step graphs."""
+def bundle_parts(
+    classifier: nn.Module | None,
+    unet: nn.Module,
+    mask: MaskModule | None,
+    learned: bool,
+    task: TaskModule | None = None,
+) -> list[Part]:
+    """The graphs of a bundle. A network with a learned variance has both step graphs; without a classifier ``mask`` is
+    that of a backbone."""
     state = ("x", "ref", "noise", "mask", "coeffs")
-    parts = [Part("classifier", ClassifierModule(classifier), ("image",), ("logits",))]
-    if mask is not None:
-        settings = ("image", "threshold", "area", "rule")
+    settings = ("image", "threshold", "area", "rule")
+    parts = []
+    if classifier is not None:
+        parts.append(Part("classifier", ClassifierModule(classifier), ("image",), ("logits",)))
+    if mask is not None and classifier is not None:
         parts.append(Part("mask", mask, settings, ("logits", "mask", "attention")))
+    elif mask is not None:
+        parts.append(Part("mask", MapsAlone(mask), settings, ("mask", "attention")))
     parts.append(Part("step", StepModule(unet), state, ("x_next",)))
     if learned:
         parts.append(Part("step_learned", LearnedStepModule(unet), (*state, "noise_out"), ("x_next",)))
+    if task is not None:
+        parts.append(Part("task", task, ("image",), task.names))
     parts.append(Part("unet", UnetModule(unet), ("x", "t"), ("epsilon",)))
     return parts
 
@@ -118,10 +132,11 @@ def graph_entry(graph: Graph) -> GraphEntry:
 
 def _in_order(graph: Graph, image: ImageSpec, classes: int) -> Graph:
     """Put the inputs into the order of the bundle format, and check the signature."""
-    inputs, outputs = graph_signature(graph.name, image, classes)  # type: ignore[arg-type]
+    found_outputs = _tensors(graph.outputs)
+    inputs, outputs = graph_signature(graph.name, image, classes, found_outputs)  # type: ignore[arg-type]
     by_name = {str(value.name): value for value in graph.model.graph.inputs}
     if set(by_name) != {entry.name for entry in inputs}:
-        raise ExportError(f"{graph.name}: the graph has the inputs {sorted(by_name)}", code="E-graph-signature")
+        raise ExportError(f"{graph.name}: the graph has the inputs {sorted(by_name)}", code="E-graph-inputs")
     graph.model.graph.inputs[:] = [by_name[entry.name] for entry in inputs]
     specs = {spec.name: spec for spec in graph.inputs}
     ordered = Graph(graph.name, graph.model, tuple(specs[e.name] for e in inputs), graph.outputs, graph.opset)

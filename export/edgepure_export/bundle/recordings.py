@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import Preset
-from edgepure.parity.executors import rows_to_keep
+from edgepure.parity.executors import masks_of_caller, rows_to_keep
 from edgepure.rows.noise import SeededNoise
 
 from ..twin.reference import TorchReference
@@ -68,13 +68,17 @@ def record_pipelines(
         keep = StateKeeper(())
         if trajectory is None and preset.ssni is None:
             trajectory, keep = key, StateKeeper(rows_to_keep(calls, images.numel() * images.element_size()))
+        given = masks_of_caller(preset, images.numpy())
+        mask = None if given is None else torch.from_numpy(given)
         with torch.no_grad():
-            found = reference.run_preset(images, preset, SeededNoise(SELFTEST_SEED), on_row=keep)
+            found = reference.run_preset(images, preset, SeededNoise(SELFTEST_SEED), mask=mask, on_row=keep)
         prefix = f"pipeline/{key}/"
         arrays[prefix + "image"] = images.numpy()
         arrays[prefix + "seed"] = np.array(SELFTEST_SEED, dtype=np.int64)
         arrays[prefix + "purified"] = found.purified.numpy()
-        arrays[prefix + "logits"] = found.logits.numpy()
+        if found.logits.shape[1]:
+            arrays[prefix + "logits"] = found.logits.numpy()
+        arrays.update({f"{prefix}task/{name}": value.numpy() for name, value in found.task.items()})
         if found.mask is not None:
             arrays[prefix + "mask"] = found.mask.numpy()
         if found.score_norms is not None:

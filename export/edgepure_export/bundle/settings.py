@@ -34,7 +34,8 @@ class ExportSettings:
             all of them.
         calibration: of an earlier export of the same networks.
         name: of the bundle; None: the directory's name.
-        classifier_source, diffusion_source: where the networks come from, for the provenance.
+        classifier_source, backbone_source, task_source, diffusion_source: where the networks come from, for the
+            provenance.
         opset: see `export_graph`.
         threads: CPU threads of the parity check; None: one per core.
         overwrite: replace a bundle that is already there.
@@ -54,6 +55,8 @@ class ExportSettings:
     calibration: Calibration | None = None
     name: str | None = None
     classifier_source: str | None = None
+    backbone_source: str | None = None
+    task_source: str | None = None
     diffusion_source: str | None = None
     opset: int = OPSET
     threads: int | None = None

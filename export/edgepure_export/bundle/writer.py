@@ -19,52 +19,60 @@ from torch import nn
 from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
 from edgepure.bundle.manifest import SELFTEST_FILE, AttentionEntry, Manifest, PresetName, Provenance
 from edgepure.errors import ConfigError, ExportError
-from edgepure.files.atomic import atomic_directory, write_npz
+from edgepure.files.atomic import write_npz
+from edgepure.files.folders import atomic_directory
 from edgepure.images.spec import ImageSpec
 from edgepure.methods import HeterogeneousSpec, UniformSpec
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import MaskSpec, Preset
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec, schedule_from
 from edgepure.types import Progress
-from edgepure.validation import first_fault
+from edgepure.validation import fault_code, first_fault
 
 from ..graphs.attention import BlockTransform, MaskModule
-from ..graphs.taps import Taps
+from ..graphs.tap_families import Taps
 from ..graphs.to_onnx import evaluating
 from ..twin.reference import TorchReference
 from . import after_export as parity
 from .cases import Cases
-from .checks import check_classifier, check_module, check_placement, check_unet
+from .checks import check_backbone, check_classifier, check_module, check_placement, check_unet
 from .graph_files import bundle_parts, compare_parts, export_parts, graph_entry
 from .recordings import record_pipelines
 from .settings import ExportSettings
+from .tasks import Task, TaskModule, task_entry
 
 #: How many images the recorded purifications have.
 SELFTEST_BATCH = 2
 
 
 def export_bundle(
-    classifier: nn.Module,
+    classifier: nn.Module | None,
     unet: nn.Module,
     out: str | PathLike[str],
     *,
     image_size: int | tuple[int, int],
     blocks: Sequence[str] | Taps | None = None,
+    backbone: nn.Module | None = None,
+    task: Task | None = None,
     presets: Mapping[str, Preset | Mapping[str, Any]] | None = None,
     sample_images: Any = None,
     settings: ExportSettings | None = None,
     on_progress: Progress | None = None,
     **changes: Any,
 ) -> Path:
-    """Export a classifier and a diffusion model to a bundle.
+    """Export a diffusion model, and a classifier or a backbone with it, to a bundle.
 
     Args:
-        classifier: images [B, C, H, W] float32 in [0, 1] -> logits [B, N]; its own preprocessing inside.
+        classifier: images [B, C, H, W] float32 in [0, 1] -> logits [B, N]; its own preprocessing inside. None: the
+            bundle purifies, and gives no labels.
         unet: ``unet(x [B, C, H, W] in model range, t [B] float) -> epsilon [B, C, H, W]``, or [B, 2C, H, W] with a
             learned-range variance. `edgepure_export.networks.parametrisation` converts other networks.
         out: the directory to make.
         image_size: height and width, or one number for both.
-        blocks: modules of the classifier to tap for the attention mask; None: no mask graph.
+        blocks: modules of the classifier, or of the backbone, to tap for the attention mask; None: no mask graph.
+        backbone: a network of images as the classifier's (a detector's, a segmenter's) that is tapped where there is no
+            classifier. What it gives is not used. None: that of the task, if blocks are named.
+        task: what is done with purified images in place of classifying them.
         presets: by name, `Preset` or plain data; None: a DDIM of 10 calls, and a heterogeneous one if there are blocks.
         sample_images: [B, C, H, W] in [0, 1], for parity and self-test; None: smooth random ones.
         settings: everything else, see `ExportSettings`; None: their defaults.
@@ -90,33 +98,48 @@ def export_bundle(
     parsed = _presets(presets, noise, has_blocks=blocks is not None)
     if default_preset is not None and default_preset not in parsed:
         raise ExportError(
-            f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)})", code="E-preset"
+            f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)}); choose one of these",
+            code="E-preset-default-unknown",
         )
     report: Progress = on_progress or (lambda share, words: None)
-    check_module("classifier", classifier)
-    check_module("diffusion network", unet)
+    networks = _networks(classifier, backbone, unet, blocks, task)
+    classes = classes if task is None else None
+    task_module = None if task is None else TaskModule(task, (height, width))
     target = Path(out)
-    with atomic_directory(target, chosen.overwrite) as folder, evaluating(classifier, unet):
+    with atomic_directory(target, chosen.overwrite) as folder, evaluating(*networks.values()):
         report(0.0, "checking the networks")
-        check_placement("classifier", classifier)
-        check_placement("diffusion network", unet)
+        for what, network in networks.items():
+            check_placement(what, network)
         cases = Cases(image, noise, parsed, sample_images)
-        count = check_classifier(classifier, cases.images(2), None if classes is None else len(classes))
+        count = 0
+        if classifier is not None:
+            count = check_classifier(classifier, cases.images(2), None if classes is None else len(classes))
+        elif classes:
+            raise ExportError(
+                f"{len(classes)} class names were given, and no classifier; leave them out", code="E-classes"
+            )
         predicts_variance = check_unet(unet, image, len(noise), trained=chosen.check_epsilon)
         learned = predicts_variance if chosen.learned_variance is None else chosen.learned_variance
         if learned and not predicts_variance:
             raise ExportError(
                 f"learned_variance needs a network with {2 * image.channels} output channels, not {image.channels}",
-                code="E-learned-variance",
+                code="E-learned-variance-channels",
             )
         _check_presets(parsed, noise, image, learned)
-        with _tapped(classifier, blocks, image, chosen.norm_p, mask_input, chosen.block_transforms) as mask_module:
-            parts = bundle_parts(classifier, unet, mask_module, learned)
+        entry = None
+        if task is not None and task_module is not None:
+            entry = task_entry(task_module, task, cases.images(2))
+        tapped = classifier or backbone or (None if task is None else task.network)
+        with _tapped(tapped, blocks, image, chosen.norm_p, mask_input, chosen.block_transforms) as mask_module:
+            if classifier is None and mask_module is not None:
+                check_backbone(mask_module, cases.images(2))
+            parts = bundle_parts(classifier, unet, mask_module, learned, task_module)
             graphs = export_parts(parts, cases, folder, image, count, chosen.opset, report)
             results, vectors = compare_parts(parts, cases, folder, chosen.tolerance, chosen.threads, report)
             reference = TorchReference(
-                unet, schedule=noise, classifier=classifier, mask_module=mask_module, checkpointing=False
-            )
+                unet, schedule=noise, classifier=classifier, mask_module=mask_module, checkpointing=False,
+                task=task_module, names=() if task_module is None else task_module.names,
+            )  # fmt: skip
             attention = None
             if mask_module is not None:
                 attention = AttentionEntry(blocks=mask_module.blocks, norm_p=chosen.norm_p, input=mask_input)
@@ -136,6 +159,7 @@ def export_bundle(
                 "name": chosen.name or target.resolve().name,
                 "image": image,
                 "classes": tuple(classes) if classes is not None else tuple(str(i) for i in range(count)),
+                "task": entry,
                 "schedule": noise.spec,
                 "graphs": {key: graph_entry(graph) for key, graph in graphs.items()},
                 "attention": attention,
@@ -143,7 +167,7 @@ def export_bundle(
                 "presets": parsed,
                 "default_preset": default_preset or next(iter(parsed)),
                 "calibration": chosen.calibration,
-                "provenance": _provenance(classifier, unet, chosen.classifier_source, chosen.diffusion_source, results),
+                "provenance": _provenance(networks, chosen, results),
                 "files": hash_files(folder),
             }
         )
@@ -151,6 +175,48 @@ def export_bundle(
         Bundle.open(folder).selftest()  # whatever a reader would refuse is refused now
     report(1.0, "done")
     return target
+
+
+def _networks(
+    classifier: nn.Module | None,
+    backbone: nn.Module | None,
+    unet: nn.Module,
+    blocks: Sequence[str] | Taps | None,
+    task: Task | None,
+) -> dict[str, nn.Module]:
+    """Those that are given, by what messages call them; they fit together."""
+    if classifier is not None and task is not None:
+        raise ExportError(
+            "a classifier and a task were given, and a bundle does one thing with purified images; export two, or give "
+            "the classifier as a backbone for its mask",
+            code="E-export-networks",
+        )
+    if classifier is not None and backbone is not None:
+        raise ExportError(
+            "a classifier and a backbone were given, and only one network can be tapped for the mask; leave one of "
+            "them out",
+            code="E-export-networks",
+        )
+    if blocks is not None and classifier is None and backbone is None and task is None:
+        raise ExportError(
+            "blocks were named, and there is no classifier or backbone that has them; give one, or leave them out",
+            code="E-export-networks",
+        )
+    if backbone is not None and blocks is None:
+        raise ExportError(
+            "a backbone is there for its blocks, and none were named; name them, or leave it out",
+            code="E-export-networks",
+        )
+    given = {
+        "classifier": classifier,
+        "backbone": backbone,
+        "task's network": None if task is None else task.network,
+        "diffusion network": unet,
+    }
+    found = {what: network for what, network in given.items() if network is not None or what == "diffusion network"}
+    for what, network in found.items():
+        check_module(what, network)
+    return found  # type: ignore[return-value]  # `check_module` has refused what is no module
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -161,25 +227,25 @@ def _checked(kind: type[M], data: Mapping[str, Any], what: str) -> M:
         return kind.model_validate(dict(data))
     except ValidationError as error:
         raise ConfigError(
-            f"{what}: {first_fault(error, data, kind.model_json_schema)}", code="E-export-settings"
+            f"{what}: {first_fault(error, data, kind.model_json_schema)}", code=fault_code(error, "E-export-settings")
         ) from None
 
 
 @contextmanager
 def _tapped(
-    classifier: nn.Module,
+    network: nn.Module | None,
     blocks: Sequence[str] | Taps | None,
     image: ImageSpec,
     norm_p: float,
     mask_input: Literal["own", "official"],
     transforms: Mapping[str, BlockTransform] | None,
 ) -> Iterator[MaskModule | None]:
-    """The mask module for a while; afterwards the caller's classifier has no hooks of ours."""
-    if blocks is None:
+    """The mask module for a while; afterwards the caller's network has no hooks of ours."""
+    if blocks is None or network is None:
         yield None
         return
     size = (image.height, image.width)
-    module = MaskModule(classifier, blocks, size, norm_p=norm_p, input=mask_input, transforms=transforms)
+    module = MaskModule(network, blocks, size, norm_p=norm_p, input=mask_input, transforms=transforms)
     try:
         zeros = torch.zeros(2)
         with torch.no_grad():
@@ -204,13 +270,13 @@ def _presets(
             )
         return chosen
     if not presets:
-        raise ExportError("`presets` is empty; give at least one, or None for the defaults", code="E-preset")
+        raise ExportError("`presets` is empty; give at least one, or None for the defaults", code="E-presets-empty")
     for name in presets:
         try:
             TypeAdapter(PresetName).validate_python(name)
         except ValidationError:
             raise ConfigError(
-                f"preset name {name!r}: use letters, digits, '.', '_' and '-', at most 100", code="E-preset"
+                f"preset name {name!r}: use letters, digits, '.', '_' and '-', at most 100", code="E-preset-name"
             ) from None
     return {key: preset if isinstance(preset, Preset) else _parse(key, preset) for key, preset in presets.items()}
 
@@ -219,7 +285,7 @@ def _parse(name: str, data: Mapping[str, Any]) -> Preset:
     try:
         return Preset.parse(dict(data))
     except ConfigError as error:
-        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}", code="E-preset") from None
+        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}", code=error.code) from None
 
 
 def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image: ImageSpec, learned: bool) -> None:
@@ -230,18 +296,15 @@ def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image
             raise ExportError(
                 f"preset {key!r} uses the network's learned variance, but this export has none; "
                 "choose variance 'fixed_small'",
-                code="E-learned-variance",
+                code="E-learned-variance-preset",
             )
         planner.probe(preset)
 
 
 def _provenance(
-    classifier: nn.Module,
-    unet: nn.Module,
-    classifier_source: str | None,
-    diffusion_source: str | None,
-    results: Mapping[str, parity.GraphParity],
+    networks: Mapping[str, nn.Module], settings: ExportSettings, results: Mapping[str, parity.GraphParity]
 ) -> Provenance:
+    kinds = {what: type(network).__name__ for what, network in networks.items()}
     try:
         version = importlib.metadata.version("edgepure")
     except importlib.metadata.PackageNotFoundError:  # run from a source tree
@@ -251,7 +314,9 @@ def _provenance(
         edgepure_version=version,
         torch_version=str(torch.__version__),
         onnx_version=str(onnx.__version__),
-        classifier=classifier_source or type(classifier).__name__,
-        diffusion=diffusion_source or type(unet).__name__,
+        classifier=settings.classifier_source or kinds.get("classifier"),
+        backbone=settings.backbone_source or kinds.get("backbone"),
+        task=settings.task_source or kinds.get("task's network"),
+        diffusion=settings.diffusion_source or kinds["diffusion network"],
         parity={key: result.max_abs for key, result in results.items()},
     )

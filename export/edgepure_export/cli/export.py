@@ -27,15 +27,6 @@ def _given(metavar: str, help_text: str, *names: str) -> Any:
 
 
 def export(
-    classifier: Annotated[
-        str,
-        _given(
-            "SOURCE",
-            "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
-            "python:package.module:function and python:file.py:function, whose code is run. Options follow a question "
-            "mark: timm:resnet50?weights=FILE&resize=crop.",
-        ),
-    ],
     diffusion: Annotated[
         str,
         _given(
@@ -44,6 +35,23 @@ def export(
         ),
     ],
     out: Annotated[Path, _given("DIR", "The bundle to write.", "--out", "-o")],
+    classifier: Annotated[
+        str | None,
+        _given(
+            "SOURCE",
+            "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
+            "python:package.module:function and python:file.py:function, whose code is run. Options follow a question "
+            "mark: timm:resnet50?weights=FILE&resize=crop. Without one the bundle purifies, and gives no labels.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        _given(
+            "SOURCE",
+            "In place of a classifier: a network, named likewise, whose blocks make the attention mask: a detector's, "
+            "a segmenter's. What it gives is not used.",
+        ),
+    ] = None,
     image: Annotated[
         str | None,
         _given(
@@ -52,12 +60,36 @@ def export(
             "knows it.",
         ),
     ] = None,
+    task: Annotated[
+        tuple[str, str] | None,
+        _given(
+            "KIND SOURCE",
+            "In place of a classifier: what is done with purified images. detection, segmentation or embedding (or "
+            "classification), and your network: an ONNX file (MODEL.onnx), or a source as above.",
+        ),
+    ] = None,
+    task_output: Annotated[
+        list[str] | None,
+        _given(
+            "ROLE=NAME",
+            "Where the task's network has an output that is called otherwise, or its position: boxes, scores, labels; "
+            "logits; vector. May be given several times.",
+        ),
+    ] = None,
+    task_set: Annotated[
+        list[str] | None,
+        _given(
+            "KEY=VALUE",
+            "Of a detector: score (least score of a detection, 0.25), overlap (largest IoU of two of a class, 0.5), "
+            "most (detections of an image, 100).",
+        ),
+    ] = None,
     blocks: Annotated[
         str | None,
         _given(
             "A,B,...|none",
-            "Blocks of the classifier whose activations make the attention mask; none: no mask graph. "
-            "Default: those of its family, where that is known.",
+            "Blocks of the classifier, the backbone or the task's network whose activations make the attention mask; "
+            "none: no mask graph. Default: those of its family, where that is known.",
         ),
     ] = None,
     mask_input: Annotated[
@@ -137,6 +169,9 @@ def export(
           --diffusion guided-diffusion:256x256_diffusion_uncond.pt --preset imagenet-edge-10 --out imagenet
       edgepure export --classifier python:models.py:load_classifier --diffusion python:models.py:load_unet \\
           --image 1x16x16 --blocks stem,block1 --out own
+      edgepure export --diffusion python:models.py:load_unet --image 1x16x16 --out unlabelled
+      edgepure export --task segmentation SOURCE --task-output logits=out --classes background,digit \\
+          --diffusion python:models.py:load_unet --image 1x16x16 --out segmenter
     """
     from edgepure.cli.output import emit_json, say, size, table
     from edgepure.cli.plan import parse_image_size, parse_schedule
@@ -144,6 +179,8 @@ def export(
 
     shape = parse_image_size(image) if image is not None else None
     spec = parse_schedule(schedule) if schedule is not None else None
+    if task is None and (task_output or task_set):
+        raise ConfigError("--task-output and --task-set describe a task; give it with --task", code="E-option")
     names = _class_names(classes)
     chosen = {**_published_presets(preset or [], change or []), **(_read_presets(presets) or {})}
     seen = _mask_input(mask_input, preset or [])
@@ -157,6 +194,8 @@ def export(
             diffusion,
             out,
             presets=chosen or None,
+            backbone=backbone,
+            task=None if task is None else exporter.TaskSource(*task, _pairs(task_output), _numbers(task_set)),
             blocks=_names(blocks) if blocks not in (None, "none") else blocks or "auto",
             mask_input=seen,
             image=shape,
@@ -204,13 +243,28 @@ def export(
     say(f"\nnext: edgepure verify {out}")
 
 
+def _pairs(texts: list[str] | None, option: str = "--task-output") -> dict[str, str]:
+    pairs = [text.partition("=")[::2] for text in texts or ()]
+    for text, (key, value) in zip(texts or (), pairs, strict=True):
+        if not key or not value:
+            raise ConfigError(f"{option} {text!r}: expected KEY=VALUE", code="E-option")
+    return dict(pairs)
+
+
+def _numbers(texts: list[str] | None) -> dict[str, float]:
+    try:
+        return {key: float(value) for key, value in _pairs(texts, "--task-set").items()}
+    except ValueError as error:
+        raise ConfigError(f"--task-set: expected a number ({error})", code="E-option") from None
+
+
 def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset]:
     """Published presets with --set: statistics go to every preset that needs them, other changes to a single one."""
     from edgepure.cli.presets import apply_changes, parse_preset
-    from edgepure.methods.published import STATISTICS, choose, get
+    from edgepure.methods.published import STATISTICS, choose, published_preset
 
     if changes and not names:
-        raise ConfigError("--set changes a preset with published settings; name one with --preset", code="E-preset")
+        raise ConfigError("--set changes a preset with published settings; name one with --preset", code="E-set-preset")
     known = {f"ssni.{name}" for group in STATISTICS.values() for name in group}
     statistics, others = {}, []
     for change in changes:
@@ -221,23 +275,23 @@ def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset
         try:
             statistics[key.removeprefix("ssni.")] = float(text)
         except ValueError:
-            raise ConfigError(f"--set {change!r}: expected a number", code="E-preset") from None
+            raise ConfigError(f"--set {change!r}: expected a number", code="E-set-number") from None
     presets = choose(names, statistics)
     if not others:
         return presets
     if len(names) != 1:
         raise ConfigError(
-            f"--set {others[0]!r} and {len(names)} presets: which one is meant? Give one", code="E-preset"
+            f"--set {others[0]!r} and {len(names)} presets: which one is meant? Give one", code="E-set-presets"
         )
     name = names[0]
-    return {name: parse_preset(apply_changes(get(name).data(statistics), others), f"preset {name!r}")}
+    return {name: parse_preset(apply_changes(published_preset(name).data(statistics), others), f"preset {name!r}")}
 
 
 def _mask_input(given: str | None, names: list[str]) -> str:
     from edgepure.methods.published import mask_input
 
     if given not in (None, "own", "official"):
-        raise ConfigError(f"--mask-input {given!r} is unknown; choose own or official", code="E-mask-input")
+        raise ConfigError(f"--mask-input {given!r} is unknown; choose own or official", code="E-mask-input-option")
     return given or mask_input(names)
 
 
@@ -257,7 +311,11 @@ def _class_names(text: str | None) -> tuple[str, ...] | None:
     try:
         lines = Path(text).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"class names {text} cannot be read: {error}", code="E-classes") from None
+        raise ConfigError(
+            f"class names {text} cannot be read: {error}; "
+            "give a text file with one name a line, or the names with commas",
+            code="E-classes-file",
+        ) from None
     return tuple(line.strip() for line in lines if line.strip())
 
 
@@ -268,7 +326,9 @@ def _read_presets(path: Path | None) -> dict[str, Preset] | None:
         return None
     data = read_json(path, "presets")
     if not isinstance(data, dict) or not data:
-        raise ConfigError(f"presets file {path}: expected an object with a preset under each name", code="E-preset")
+        raise ConfigError(
+            f"presets file {path}: expected an object with a preset under each name", code="E-presets-file"
+        )
     return {name: parse_preset(preset, f"presets file {path}, preset {name!r}") for name, preset in data.items()}
 
 

@@ -18,11 +18,15 @@ from edgepure.parity.verification import Verification
 from edgepure.parity.verify import verify
 from edgepure.types import Progress
 
-from ..sources.resolve import may_be_followed, resolve_classifier, resolve_diffusion
+from ..bundle.tasks import Task
+from ..sources.resolve import may_be_followed, resolve_classifier, resolve_diffusion, resolve_task
 from .failing_graphs import find_layers
 from .torch_executor import torch_executor
 
 _SHA256 = re.compile(r" \(sha256 ([0-9a-f]{64})\)$")
+
+
+What = Literal["classifier", "diffusion", "backbone", "task"]
 
 
 def verify_against_torch(
@@ -32,6 +36,8 @@ def verify_against_torch(
     precision: str = "fp32",
     classifier: nn.Module | str | None = None,
     diffusion: nn.Module | str | None = None,
+    backbone: nn.Module | str | None = None,
+    task: nn.Module | str | None = None,
     threads: int | None = None,
     pipelines: bool = True,
     images: Sequence[ImageSet] = (),
@@ -41,9 +47,9 @@ def verify_against_torch(
     """Verify a bundle against its source networks, and find the first layer of every graph that fails.
 
     Args:
-        classifier, diffusion: the networks as they were given to `export_bundle`, or sources (see `sources`); None: the
-            source that the bundle's provenance names. Sources with the scheme ``python`` have to be given, because
-            they run code: a bundle may come from a stranger. So do those of other packages.
+        classifier, diffusion, backbone, task: the networks as they were given to `export_bundle`, or sources (see
+            `sources`); None: the source that the bundle's provenance names. Sources with the scheme ``python`` have to
+            be given, because they run code: a bundle may come from a stranger. So do those of other packages.
         bundle, provider, precision, threads, pipelines, images, presets, on_progress: as `edgepure.verify`.
 
     Raises:
@@ -54,13 +60,29 @@ def verify_against_torch(
     manifest = opened.manifest
     if on_progress is not None:
         on_progress(0.0, "loading the networks")
-    networks, notes = [], []
-    for what, given in (("classifier", classifier), ("diffusion", diffusion)):
-        network, note = _network(what, given, manifest)  # type: ignore[arg-type]
-        networks.append(network)
-        notes += [note] if note else []
+    networks: dict[What, nn.Module] = {}
+    notes = []
+    choice: dict[What, nn.Module | str | None] = {
+        "diffusion": diffusion, "classifier": classifier, "backbone": backbone, "task": task,
+    }  # fmt: skip
+    for what, given in choice.items():
+        if what in _networks(manifest):
+            networks[what], note = _network(what, given, manifest)
+            notes += [note] if note else []
+        elif given is not None:
+            raise ConfigError(
+                f"the bundle {manifest.name!r} has no {what}, so there is nothing to compare with {given!r:.80}; leave "
+                f"--{what} out",
+                code="E-against-torch",
+            )
     try:
-        with torch_executor(manifest, *networks) as executor:
+        with torch_executor(
+            manifest,
+            networks["diffusion"],
+            networks.get("classifier"),
+            networks.get("backbone"),
+            _task(manifest, networks.get("task")),
+        ) as executor:
             found = verify(
                 opened,
                 provider,
@@ -76,18 +98,31 @@ def verify_against_torch(
             findings = find_layers(opened, found, modules=modules, threads=threads)
     except ExportError as error:
         raise ConfigError(
-            f"the networks do not fit the bundle {manifest.name!r}: {error}", code="E-against-torch"
+            f"the networks do not fit the bundle {manifest.name!r}: {error}", code="E-against-torch-fit"
         ) from None
     return replace(found, findings=findings, notes=(*found.notes, *notes))
 
 
-def _network(
-    what: Literal["classifier", "diffusion"], given: nn.Module | str | None, manifest: Manifest
-) -> tuple[nn.Module, str]:
+def _networks(manifest: Manifest) -> tuple[What, ...]:
+    """Those that a bundle was exported from."""
+    found: list[What] = ["diffusion"]
+    found += ["classifier"] if manifest.classes else []
+    found += ["task"] if manifest.task is not None else []
+    found += ["backbone"] if manifest.provenance.backbone is not None else []
+    return tuple(found)
+
+
+def _task(manifest: Manifest, network: nn.Module | None) -> Task | None:
+    if network is None or manifest.task is None:
+        return None
+    return Task(manifest.task.kind, network, manifest.task.classes or None, manifest.task.outputs)
+
+
+def _network(what: What, given: nn.Module | str | None, manifest: Manifest) -> tuple[nn.Module, str]:
     """The network, and a note if its weights are not those of the provenance."""
     if isinstance(given, nn.Module):
         return given, ""
-    recorded = getattr(manifest.provenance, what)
+    recorded = getattr(manifest.provenance, what) or "nothing"
     text = given if given is not None else _SHA256.sub("", recorded)
     option = f"give the source with --{what} (or {what}=)"
     if given is None and not may_be_followed(text.partition(":")[0]):
@@ -95,11 +130,15 @@ def _network(
             "which would run code" if text.startswith("python:") else "which is no source that is followed by itself"
         )
         raise ConfigError(
-            f"the bundle's provenance says of its {what} only {recorded!r}, {reason}; {option}", code="E-against-torch"
+            f"the bundle's provenance says of its {what} only {recorded!r}, {reason}; {option}",
+            code="E-against-torch-sources",
         )
     try:
-        if what == "classifier":
-            source = resolve_classifier(text, None, (manifest.image.height, manifest.image.width))
+        size = (manifest.image.height, manifest.image.width)
+        if what == "task":
+            source = resolve_task(text, size, boxes=manifest.task is not None and manifest.task.kind == "detection")
+        elif what != "diffusion":
+            source = resolve_classifier(text, None, size)
         else:
             source = resolve_diffusion(text, None, manifest.schedule.build())  # type: ignore[assignment]
     except ExportError as error:

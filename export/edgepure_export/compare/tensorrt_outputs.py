@@ -45,21 +45,6 @@ def tensorrt_outputs(
         raise ProviderError(f"{what}: {_first_line(error)}", code="E-provider-build") from error
 
 
-def build_marked(path: Path, tensors: Sequence[str], feeds: Mapping[str, NDArray[np.float32]], provider: str) -> bytes:
-    """The engine that `tensorrt_outputs` runs, as bytes. TensorRT for RTX builds it without a GPU.
-
-    Raises:
-        ProviderError: as `tensorrt_outputs`.
-    """
-    polygraphy = _import(provider)
-    try:
-        return bytes(polygraphy.EngineBytesFromNetwork(*_marked(polygraphy, path, tensors, feeds))())
-    except Exception as error:  # as above
-        raise ProviderError(
-            f"{provider} cannot build {path.name} with marked tensors: {_first_line(error)}", code="E-provider-build"
-        ) from error
-
-
 def _marked(
     polygraphy: Any, path: Path, tensors: Sequence[str], feeds: Mapping[str, NDArray[np.float32]]
 ) -> tuple[Callable[[], Any], Callable[..., Any]]:
@@ -78,7 +63,7 @@ def _import(provider: str) -> Any:
     """Polygraphy's module for this TensorRT."""
     if provider not in TENSORRT:
         raise ConfigError(
-            f"{provider!r} is not a TensorRT provider; choose one of {', '.join(TENSORRT)}", code="E-provider-unknown"
+            f"{provider!r} is not a TensorRT provider; choose one of {', '.join(TENSORRT)}", code="E-provider-tensorrt"
         )
     wanted = str(int(TENSORRT[provider].builds_anywhere))  # TensorRT for RTX
     if "polygraphy" in sys.modules and os.environ.get(_RTX, "0") != wanted:

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgepure.bundle.manifest import Manifest
 from edgepure.methods.presets import Preset
-from edgepure.parity.executors import PresetRun, Trajectory
+from edgepure.parity.executors import PresetRun, Trajectory, masks_of_caller
 from edgepure.rows.noise import SeededNoise
 from edgepure.rows.plan import Plan
 
@@ -20,6 +20,7 @@ from ..bundle.after_export import run_module
 from ..bundle.cases import Cases
 from ..bundle.graph_files import Part, bundle_parts
 from ..bundle.recordings import StateKeeper
+from ..bundle.tasks import Task, TaskModule
 from ..graphs.attention import MaskModule
 from ..graphs.taps import named_taps
 from ..graphs.to_onnx import evaluating
@@ -55,13 +56,17 @@ class TorchExecutor:
         with torch.no_grad():
             for start in range(0, len(images), CHUNK):
                 chunk = _tensor(images[start : start + CHUNK])
-                found.append(self.reference.run_preset(chunk, preset, SeededNoise(seed), first_image=start))
+                given = masks_of_caller(preset, images[start : start + CHUNK])
+                mask = None if given is None else _tensor(given)
+                noise = SeededNoise(seed)
+                found.append(self.reference.run_preset(chunk, preset, noise, first_image=start, mask=mask))
         masks = [f.mask.numpy() for f in found if f.mask is not None]
         return PresetRun(
             np.concatenate([f.purified.numpy() for f in found]),
             np.concatenate([f.logits.numpy() for f in found]),
             np.concatenate(masks) if masks else None,
             tuple(plan for f in found for plan in f.plans),
+            {name: np.concatenate([f.task[name].numpy() for f in found]) for name in found[0].task},
         )
 
     def trajectory(
@@ -76,26 +81,35 @@ class TorchExecutor:
 
 
 @contextmanager
-def torch_executor(manifest: Manifest, classifier: nn.Module, unet: nn.Module) -> Iterator[TorchExecutor]:
+def torch_executor(
+    manifest: Manifest,
+    unet: nn.Module,
+    classifier: nn.Module | None = None,
+    backbone: nn.Module | None = None,
+    task: Task | None = None,
+) -> Iterator[TorchExecutor]:
     """The networks that a bundle was exported from, in eval mode, with the bundle's mask blocks tapped.
 
     Raises:
-        ExportError: the classifier does not have these blocks.
+        ExportError: classifier or backbone do not have these blocks.
     """
-    schedule, attention = manifest.schedule.build(), manifest.attention
     size = (manifest.image.height, manifest.image.width)
+    module = None if task is None else TaskModule(task, size)
+    tapped = classifier or backbone or (None if task is None else task.network)
+    schedule, attention = manifest.schedule.build(), manifest.attention
     mask: MaskModule | None = None
-    with evaluating(classifier, unet):
-        if attention is not None:
-            taps = named_taps(classifier, attention.blocks)
-            mask = MaskModule(classifier, taps, size, norm_p=attention.norm_p, input=attention.input)
+    with evaluating(unet, *(network for network in (classifier, backbone, module) if network is not None)):
+        if attention is not None and tapped is not None:
+            taps = named_taps(tapped, attention.blocks)
+            mask = MaskModule(tapped, taps, size, norm_p=attention.norm_p, input=attention.input)
         try:
             reference = TorchReference(
-                unet, schedule=schedule, classifier=classifier, mask_module=mask, checkpointing=False
-            )
+                unet, schedule=schedule, classifier=classifier, mask_module=mask, checkpointing=False,
+                task=module, names=() if module is None else module.names,
+            )  # fmt: skip
             parts: dict[str, Part] = {
                 part.name: part
-                for part in bundle_parts(classifier, unet, mask, manifest.learned_variance)
+                for part in bundle_parts(classifier, unet, mask, manifest.learned_variance, module)
                 if part.name in manifest.graphs
             }
             yield TorchExecutor(reference, parts, Cases(manifest.image, schedule, manifest.presets))

@@ -3,7 +3,7 @@ from .attention import MaskModule as MaskModule
 from .step import LearnedStepModule as LearnedStepModule
 from .step import StepModule as StepModule
 from .step import UnetModule as UnetModule
-from .taps import Taps as Taps
+from .tap_families import Taps as Taps
 from .taps import default_taps as default_taps
 from .taps import find_taps as find_taps
 from .to_onnx import OPSET as OPSET

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from edgepure.errors import ExportError
 
 from .mask_cut import MaskGradient, cut_map
-from .taps import Taps, named_taps
+from .tap_families import Taps
+from .taps import named_taps
 
 #: Codes of the rules in the graph input ``rule``.
 RULES = {"minmax": 0.0, "softmax": 1.0}
@@ -132,7 +133,8 @@ class MaskModule(nn.Module):
     """A classifier with tapped blocks: images -> logits, mask and attention map in one pass.
 
     Args:
-        classifier: images [B, C, H, W] in [0, 1] -> logits [B, N], preprocessing included.
+        classifier: images [B, C, H, W] in [0, 1] -> logits [B, N], preprocessing included. Of a backbone that stands in
+            for one the output may be anything; `MapsAlone` leaves it out.
         blocks: names of the modules whose outputs are tapped, as in ``classifier.named_modules()``, or `Taps`. How an
             output becomes a map is known for many families; behind a name it can be said (``blocks.3@nhwc``).
         size_hw: height and width of the image.
@@ -163,7 +165,7 @@ class MaskModule(nn.Module):
         if not names:
             raise ExportError(
                 "the attention mask needs at least one block of the classifier to tap; `blocks` is empty",
-                code="E-taps-name",
+                code="E-taps-empty",
             )
         if input not in ("own", "official"):
             raise ExportError(f"mask input {input!r} is unknown; choose 'own' or 'official'", code="E-mask-input")
@@ -191,7 +193,7 @@ class MaskModule(nn.Module):
         area: Tensor,
         rule: Tensor,
         gradient: MaskGradient = "none",
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Any, Tensor, Tensor]:
         """image [B, C, H, W] in [0, 1]; threshold, area, rule [B] -> logits [B, N], mask and attention [B, 1, H, W]."""
         if self.input == "official":
             self._run(self.official_input(image))
@@ -210,7 +212,7 @@ class MaskModule(nn.Module):
         if image.shape[1] != len(IMAGENET_MEAN):
             raise ExportError(
                 f"mask input 'official' normalises 3 colour channels, but the images have {image.shape[1]}; use 'own'",
-                code="E-mask-input",
+                code="E-mask-input-colour",
             )
         mean, std = (image.new_tensor(v)[None, :, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
         return ((2.0 * image - 1.0) - mean) / std
@@ -222,7 +224,7 @@ class MaskModule(nn.Module):
             if block not in self._taps:
                 raise ExportError(
                     f"block {block!r} of the classifier did not run in its forward pass; tap another one",
-                    code="E-taps-name",
+                    code="E-taps-silent",
                 )
             maps.append(self._map(block, self._taps[block]))
         self._taps.clear()
@@ -233,10 +235,9 @@ class MaskModule(nn.Module):
         for hook in self._hooks:
             hook.remove()
 
-    def _run(self, image: Tensor) -> Tensor:
+    def _run(self, image: Tensor) -> Any:
         self._taps.clear()
-        logits: Tensor = self.classifier(image)
-        return logits
+        return self.classifier(image)
 
     def _tap(self, block: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -253,7 +254,7 @@ class MaskModule(nn.Module):
         watched = name.removeprefix("input of ")
         if watched not in modules:
             raise ExportError(
-                f"the classifier has no module {watched!r}, which shows where its tokens lie", code="E-layout"
+                f"the classifier has no module {watched!r}, which shows where its tokens lie", code="E-layout-module"
             )
 
         def output(module: nn.Module, args: Any, found: Any) -> None:
@@ -284,9 +285,22 @@ class MaskModule(nn.Module):
             raise ExportError(
                 f"block {block!r} of the classifier gives {got}, but the attention mask needs maps [B, C, h, w]; "
                 "tap another block, or pass `transforms` with a function that makes such a map",
-                code="E-layout",
+                code="E-layout-maps",
             )
         return output
+
+
+class MapsAlone(nn.Module):
+    """The mask module of a backbone: mask and attention map, without what the network itself says."""
+
+    def __init__(self, module: MaskModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, image: Tensor, threshold: Tensor, area: Tensor, rule: Tensor) -> tuple[Tensor, Tensor]:
+        """The arguments of `MaskModule.forward` -> mask and attention [B, 1, H, W]."""
+        _, mask, attention = self.module(image, threshold, area, rule)
+        return mask, attention
 
 
 def _no_such_block(block: str, names: list[str]) -> str:

@@ -85,7 +85,7 @@ class Tokens:
             if shape is None or len(shape) != 4:
                 raise ExportError(
                     f"the patch embedding {grid!r} gave no map, so the grid of the tokens is not known; {_HELP}",
-                    code="E-layout",
+                    code="E-layout-patches",
                 )
             grid = (shape[2], shape[3])
         return token_map_to_grid(output, self.prefix, grid)
@@ -145,7 +145,7 @@ class Told:
         if first == last:
             raise ExportError(
                 f"a block gives {list(output.shape)}, which may have its channels first or last; {_HELP}",
-                code="E-layout",
+                code="E-layout-channels",
             )
         return output if first else output.permute(0, 3, 1, 2)
 
@@ -161,7 +161,7 @@ class Told:
             raise ExportError(
                 f"a block gives {count} tokens, and no patch embedding of the network says how they lie in the image; "
                 f"{_HELP}",
-                code="E-layout",
+                code="E-layout-unknown",
             )
         grid = fitting.pop()
         return token_map_to_grid(output, count - grid[0] * grid[1], grid)
@@ -178,7 +178,8 @@ def written_layout(text: str) -> Layout:
     found = re.fullmatch(r"tokens:(\d+):(\d+)x(\d+)", text)
     if found is None:
         raise ExportError(
-            f"{text!r} is no layout of a block; write nchw, nhwc or tokens:PREFIX:HxW (tokens:1:14x14)", code="E-layout"
+            f"{text!r} is no layout of a block; write nchw, nhwc or tokens:PREFIX:HxW (tokens:1:14x14)",
+            code="E-layout-text",
         )
     return Tokens(int(found[1]), (int(found[2]), int(found[3])))
 
@@ -247,13 +248,13 @@ def token_map_to_grid(act: Tensor, prefix_tokens: int, grid_hw: tuple[int, int])
         ExportError: the number of patches does not fit.
     """
     if act.ndim != 3:
-        raise ExportError(f"expected tokens [B, n, C], got a tensor of shape {list(act.shape)}", code="E-layout")
+        raise ExportError(f"expected tokens [B, n, C], got a tensor of shape {list(act.shape)}", code="E-layout-tokens")
     patches = int(act.shape[1]) - prefix_tokens
     h, w = grid_hw
     if patches < 1 or h * w != patches:
         raise ExportError(
             f"{patches} patch tokens (after {prefix_tokens} others) do not make a {h} x {w} grid; {_HELP}",
-            code="E-layout",
+            code="E-layout-grid",
         )
     return torch.unflatten(act[:, prefix_tokens:].transpose(1, 2), 2, (h, w))
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgepure.errors import ExportError
 
-from .precision import new_constant
+from .rules import new_constant
 
 #: Padding of a maximum: below every value, and finite, so that it survives arithmetic.
 _LOWEST = float(np.finfo(np.float32).min)

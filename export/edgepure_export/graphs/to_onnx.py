@@ -83,7 +83,7 @@ def export_graph(
         if tensor.shape[0] < 2:
             raise ExportError(
                 f"{name}: example input {key!r} has batch {tensor.shape[0]}; trace with 2 or more",
-                code="E-graph-signature",
+                code="E-graph-example",
             )
     # The exporter merges inputs that are the same tensor object into one.
     examples = tuple(tensor.detach().clone() for tensor in inputs.values())
@@ -125,7 +125,7 @@ def export_graph(
         found = [spec.name for spec in graph.inputs]
         raise ExportError(
             f"{name}: the graph has the inputs {found} instead of {list(inputs)}; every input must be used",
-            code="E-graph-signature",
+            code="E-graph-inputs",
         )
     return graph
 
@@ -136,7 +136,7 @@ def check_file(path: Path) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # checker and shape inference raise classes of their own
         raise ExportError(
-            f"{path.name} is not a valid ONNX graph: {_first_line(error)}", code="E-graph-file"
+            f"{path.name} is not a valid ONNX graph: {_first_line(error)}; simplify the module", code="E-graph-invalid"
         ) from error
 
 
@@ -144,21 +144,21 @@ def _check_operators(name: str, model: ir.Model) -> None:
     if model.functions:
         raise ExportError(
             f"{name}: the graph has local functions, which engines may not inline; simplify the module",
-            code="E-graph-operator",
+            code="E-graph-functions",
         )
     nodes = list(_nodes(model))
     domains = sorted({node.domain for node in nodes} - {"", "ai.onnx"})
     if domains:
         raise ExportError(
             f"{name}: the graph needs custom operator domains {domains}; only standard ONNX is portable",
-            code="E-graph-operator",
+            code="E-graph-domains",
         )
     random = sorted({node.op_type for node in nodes} & RANDOM_OPERATORS)
     if random:
         raise ExportError(
             f"{name}: the graph draws random numbers ({', '.join(random)}), but engines ignore their seeds; "
             "make the noise an input of the module, and leave out dropout",
-            code="E-graph-operator",
+            code="E-graph-random",
         )
 
 
@@ -194,15 +194,15 @@ def _spec(name: str, value: ir.Value) -> TensorSpec:
         raise ExportError(
             f"{name}: the batch axis of {value.name!r} became {first}, not dynamic; "
             "the module must not use the batch size as a number (write reshape(-1, ...) or flatten(1))",
-            code="E-graph-signature",
+            code="E-graph-batch-axis",
         )
     if any(not isinstance(dim, int) for dim in dims[1:]):
         raise ExportError(
             f"{name}: {value.name!r} has the shape {dims}; every axis but the batch must be fixed",
-            code="E-graph-signature",
+            code="E-graph-fixed-axes",
         )
     if value.dtype != ir.DataType.FLOAT:
-        raise ExportError(f"{name}: {value.name!r} is {value.dtype}, expected float32", code="E-graph-signature")
+        raise ExportError(f"{name}: {value.name!r} is {value.dtype}, expected float32", code="E-graph-float32")
     return TensorSpec(str(value.name), (BATCH, *[dim for dim in dims[1:] if isinstance(dim, int)]), "float32")
 
 

@@ -52,7 +52,7 @@ class WeightsPool:
             for value in graph.initializers.values():
                 tensor = value.const_value
                 if tensor is None:
-                    raise ExportError(f"{file_name}: the weight {value.name!r} has no value", code="E-graph-file")
+                    raise ExportError(f"{file_name}: the weight {value.name!r} has no value", code="E-graph-weight")
                 if tensor.nbytes < MIN_BYTES or self._holds(tensor):
                     continue
                 value.const_value = ir.ExternalTensor(

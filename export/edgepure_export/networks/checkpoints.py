@@ -43,7 +43,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     if not file.is_file():
         raise CheckpointError(
             f"checkpoint {file} is not a file; name the .pt, .pth or .safetensors file itself",
-            code="E-checkpoint-missing",
+            code="E-checkpoint-folder",
         )
     if file.suffix == ".json":
         return _read_shards(file)
@@ -52,7 +52,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
             head = stream.read(1024)
     except OSError as error:
         raise CheckpointError(
-            f"checkpoint {file} cannot be read: {error.strerror}", code="E-checkpoint-missing"
+            f"checkpoint {file} cannot be read: {error.strerror}; check its permissions and the disk",
+            code="E-checkpoint-read",
         ) from error
     _refuse_by_content(file, head)
     # torch.load itself goes by the name where it is given a path that ends in .safetensors.
@@ -85,7 +86,7 @@ def shards_of(index: Path) -> list[Path]:
         names = sorted({str(name) for name in content["weight_map"].values()})
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{index} is no index of shards of weights; download it again", code="E-checkpoint-shards"
+            f"{index} is no index of shards of weights; download it again", code="E-checkpoint-index"
         ) from error
     outside = [name for name in names if Path(name).name != name or name in ("", ".", "..")]
     if outside or not names:
@@ -100,7 +101,7 @@ def shards_of(index: Path) -> list[Path]:
         raise CheckpointError(
             f"the weights of {index} lie in {len(names)} files, and {missing[0]} is not beside it"
             f"{f' ({len(missing)} are missing)' if len(missing) > 1 else ''}; download it too",
-            code="E-checkpoint-shards",
+            code="E-checkpoint-shard-missing",
         )
     return [index.parent / name for name in names]
 
@@ -132,7 +133,7 @@ def require_memory(needed: int, what: str) -> None:
 def _refuse_by_content(file: Path, head: bytes) -> None:
     size = file.stat().st_size
     if size == 0:
-        raise CheckpointError(f"checkpoint {file} is empty; download it again", code="E-checkpoint-damaged")
+        raise CheckpointError(f"checkpoint {file} is empty; download it again", code="E-checkpoint-empty")
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         title = re.search(rb"<title>(.*?)</title>", head, re.DOTALL | re.IGNORECASE)
@@ -140,15 +141,16 @@ def _refuse_by_content(file: Path, head: bytes) -> None:
         raise CheckpointError(
             f"checkpoint {file} is a web page{named}, not weights: the download link answered with a page, often a "
             "confirmation or an error; open the link in a browser and save the file it offers",
-            code="E-checkpoint-kind",
+            code="E-checkpoint-web-page",
         )
     if text.startswith(b"version https://git-lfs"):
         raise CheckpointError(
-            f"checkpoint {file} is a Git LFS pointer; run `git lfs pull` to get the weights", code="E-checkpoint-kind"
+            f"checkpoint {file} is a Git LFS pointer; run `git lfs pull` to get the weights", code="E-checkpoint-lfs"
         )
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
         raise CheckpointError(
-            f"checkpoint {file} is a compressed archive; unpack it and name the file inside", code="E-checkpoint-kind"
+            f"checkpoint {file} is a compressed archive; unpack it and name the file inside",
+            code="E-checkpoint-compressed",
         )
     if not head.startswith((b"PK\x03\x04", b"\x80")) and head[8:9] != b"{":
         raise CheckpointError(
@@ -183,7 +185,7 @@ def _refuse_pickle(file: Path, error: pickle.UnpicklingError) -> NoReturn:
     text = str(error)
     if "truncated" in text or "Ran out of input" in text:
         raise CheckpointError(
-            f"checkpoint {file} is truncated; download it again", code="E-checkpoint-damaged"
+            f"checkpoint {file} is truncated; download it again", code="E-checkpoint-cut-off"
         ) from error
     found = re.search(r"(?:GLOBAL|[Uu]nsupported (?:global|class):?)\s+`?([\w.]+)", text)
     found = re.search(r"GLOBAL ([\w.]+)", text) or found

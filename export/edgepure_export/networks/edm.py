@@ -51,7 +51,7 @@ class Preconditioning:
         name = _CLASSES.get(name.rsplit(".", 1)[-1], name).lower()
         if name not in get_args(Kind):
             raise CheckpointError(
-                f"EDM preconditioning {name!r} is not supported; expected edm, vp or ve", code="E-checkpoint-settings"
+                f"EDM preconditioning {name!r} is not supported; expected edm, vp or ve", code="E-edm-preconditioning"
             )
         given = {k: config[k] for k in ("sigma_data", "beta_d", "beta_min") if k in config}
         return cls(kind=name, steps=int(config.get("M", 1000)), **given)  # type: ignore[arg-type]
@@ -81,21 +81,6 @@ class Preconditioning:
             return sigma / total, -self.sigma_data * torch.rsqrt(total)
         sign = 1.0 if self.kind == "vp" else -1.0
         return torch.zeros_like(sigma), torch.full_like(sigma, sign)
-
-
-class EdmDenoiser(nn.Module):
-    """``D(x [B, C, H, W], sigma [B])``: the denoised image in [-1, 1]."""
-
-    def __init__(self, network: nn.Module, precond: Preconditioning) -> None:
-        super().__init__()
-        self.network, self.precond = network, precond
-
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        sigma = sigma.to(torch.float32)[:, None, None, None]
-        c_in, c_noise = self.precond.inputs(sigma)
-        c_skip, c_out = self.precond.outputs(sigma)
-        raw: Tensor = self.network(c_in * x, c_noise.flatten())
-        return c_skip * x + c_out * raw
 
 
 class EdmEpsilon(EpsilonModel):
@@ -129,7 +114,7 @@ def from_state_dict(
     refuse_family(state, source, "edm")
     if "u" in state:
         raise CheckpointError(
-            f"{source} has the iDDPM preconditioning; expected edm, vp or ve", code="E-checkpoint-settings"
+            f"{source} has the iDDPM preconditioning; expected edm, vp or ve", code="E-edm-preconditioning"
         )
     kind, shape = infer_config(state, source)
     _refuse_contradiction(kind.__name__, {k: getattr(shape, k) for k in shape.__dataclass_fields__}, config, source)
@@ -150,5 +135,5 @@ def _refuse_contradiction(kind: str, found: Mapping[str, Any], config: Mapping[s
         if key in found and (tuple(said) if isinstance(said, list) else said) != found[key]:
             raise CheckpointError(
                 f"the config of {source} says {key} = {said!r}, but the weights have {found[key]!r}",
-                code="E-checkpoint-settings",
+                code="E-edm-config",
             )

@@ -284,7 +284,7 @@ def infer_config(
     if any("_aux_skip." in k or "_aux_up." in k for k in state):
         raise CheckpointError(
             f"{source} has skip connections from the image pyramid, which are not supported",
-            code="E-checkpoint-settings",
+            code="E-edm-skip",
         )
     sizes = sorted({int(m[1]) for k in state if (m := re.match(r"enc\.(\d+)x\1_", k))}, reverse=True)
     song = "out_conv.weight" not in state
@@ -293,7 +293,8 @@ def infer_config(
     stem = state.get(f"enc.{sizes[0]}x{sizes[0]}_conv.weight") if sizes else None
     if stem is None or any(k not in state for k in needed):
         raise CheckpointError(
-            f"{source} is not a complete EDM network; its first keys are {list(state)[:5]}",
+            f"{source} is not a complete EDM network; its first keys are {list(state)[:5]}; "
+            "check the file, or name its family",
             code="E-checkpoint-incomplete",
         )
     emb, noise = state["map_layer0.weight"].shape
@@ -305,7 +306,7 @@ def infer_config(
     taps = (1, 3, 3, 1) if filters and filters[0].shape[-1] == 4 else (1, 1)
     if any(v.shape[-1] != len(taps) or not torch.allclose(v[0, 0].float().cpu(), fir_kernel(taps)) for v in filters):
         raise CheckpointError(
-            f"{source} has resampling filters other than [1, 1] and [1, 3, 3, 1]", code="E-checkpoint-settings"
+            f"{source} has resampling filters other than [1, 1] and [1, 3, 3, 1]", code="E-edm-resampling"
         )
     blocks = [k for k in state if re.match(rf"enc\.{sizes[0]}x{sizes[0]}_block\d+\.conv1\.weight", k)]
     return (SongUNet if song else DhariwalUNet), EdmUNetConfig(

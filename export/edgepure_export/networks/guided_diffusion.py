@@ -84,7 +84,7 @@ class GuidedDiffusionConfig:
         if mult is None:
             raise CheckpointError(
                 f"image_size {size} has no usual channel_mult; add one to the flags, such as '1,2,2,2'",
-                code="E-checkpoint-settings",
+                code="E-guided-channel-mult",
             )
         given["channel_mult"] = tuple(float(m) if float(m) % 1 else int(float(m)) for m in _numbers(mult))
         resolutions = _numbers(given.pop("attention_resolutions", "16,8"))
@@ -93,7 +93,10 @@ class GuidedDiffusionConfig:
         given["attention_factors"] = tuple(sorted(factors))
         unknown = sorted(set(given) - set(cls.__dataclass_fields__))
         if unknown:
-            raise CheckpointError(f"unknown guided-diffusion flags: {', '.join(unknown)}", code="E-checkpoint-settings")
+            raise CheckpointError(
+                f"unknown guided-diffusion flags: {', '.join(unknown)}; leave them out, or check their names",
+                code="E-guided-flags-unknown",
+            )
         return cls(**given)
 
     def heads(self, channels: int, upsampling: bool) -> int:
@@ -111,7 +114,7 @@ class GuidedDiffusionConfig:
             return ScheduleSpec(kind="cosine", timesteps=self.diffusion_steps).build()
         raise CheckpointError(
             f"noise_schedule {self.noise_schedule!r} is not known; expected linear or cosine",
-            code="E-checkpoint-settings",
+            code="E-guided-schedule",
         )
 
 
@@ -259,7 +262,7 @@ class AttentionBlock(nn.Module):
         if heads < 1 or channels % heads:
             raise CheckpointError(
                 f"{channels} channels cannot be split into {heads} attention heads; check the flags",
-                code="E-checkpoint-settings",
+                code="E-guided-heads",
             )
         self.heads, self.new_order = heads, new_order
         self.norm = nn.GroupNorm(32, channels)
@@ -316,7 +319,8 @@ def infer_structure(state: Mapping[str, Tensor], source: str = "the state dict")
             parts.setdefault(int(m[1]), set()).add(m[2])
     if stem is None or end is None or sorted(parts) != list(range(len(parts))) or not parts:
         raise CheckpointError(
-            f"{source} is not a complete guided-diffusion UNet; its first keys are {list(state)[:5]}",
+            f"{source} is not a complete guided-diffusion UNet; its first keys are {list(state)[:5]}; "
+            "check the file, or name its family",
             code="E-checkpoint-incomplete",
         )
 
@@ -352,7 +356,7 @@ def infer_config(
         raise CheckpointError(
             f"flags {', '.join(unknown)} need the other flags too: give all flags of the training script (num_channels "
             f"among them), or only what the keys of {source} do not tell: {', '.join(_UNTOLD)}",
-            code="E-checkpoint-settings",
+            code="E-guided-flags-partial",
         )
     structure = infer_structure(state, source)
     if "image_size" in given and ("num_heads" in given or "num_head_channels" in given):
@@ -363,7 +367,7 @@ def infer_config(
     raise CheckpointError(
         f"{source} is none of the published networks ({', '.join(PRESETS)}), and the keys do not tell everything: "
         "give image_size and num_heads or num_head_channels, or all flags of its training script",
-        code="E-checkpoint-settings",
+        code="E-guided-flags-needed",
     )
 
 

@@ -71,11 +71,11 @@ def load_diffusion(
     if family not in get_args(DiffusionFamily):
         raise CheckpointError(
             f"unknown diffusion family {family!r}; expected {', '.join(get_args(DiffusionFamily))}",
-            code="E-checkpoint-settings",
+            code="E-family-unknown",
         )
     source = str(file)
     if preset is not None and settings is not None:
-        raise CheckpointError("give either a preset or settings, not both", code="E-checkpoint-settings")
+        raise CheckpointError("give either a preset or settings, not both", code="E-checkpoint-preset-twice")
     content = read_checkpoint(file)
     # Before the settings: those beside a file of another family make no sense here and would be blamed instead.
     refuse_content_of_family(content, source, family)
@@ -102,7 +102,7 @@ def load_diffusion(
         return _loaded(model, song.config.image_size, song.config.channels, f"score_sde network, {song.config}")
     if preset is not None:
         raise CheckpointError(
-            "EDM checkpoints have no presets: their shape follows from the keys", code="E-checkpoint-settings"
+            "EDM checkpoints have no presets: their shape follows from the keys", code="E-checkpoint-preset-none"
         )
     if isinstance(content, Mapping) and isinstance(content.get("config"), Mapping) and "state_dict" in content:
         given, content = {**content["config"], **given}, content["state_dict"]
@@ -138,20 +138,23 @@ def read_settings(file: str | os.PathLike[str], settings: Settings) -> dict[str,
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(
-            f"settings {path} cannot be read: {error.strerror}", code="E-checkpoint-settings"
+            f"settings {path} cannot be read: {error.strerror}; check the path and its permissions",
+            code="E-checkpoint-settings-read",
         ) from error
     except ValueError as error:
-        raise CheckpointError(f"settings {path} are not valid json: {error}", code="E-checkpoint-settings") from error
+        raise CheckpointError(
+            f"settings {path} are not valid json: {error}; correct the file", code="E-checkpoint-settings-json"
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(
             f"settings {path} hold {type(content).__name__}; expected an object with the flags",
-            code="E-checkpoint-settings",
+            code="E-checkpoint-settings-object",
         )
     inner: Any = content.get("flags", content.get("config", content))
     if not isinstance(inner, dict):
         raise CheckpointError(
             f"settings {path}: expected an object with the flags, found {type(inner).__name__}",
-            code="E-checkpoint-settings",
+            code="E-checkpoint-settings-object",
         )
     return inner
 
@@ -159,7 +162,7 @@ def read_settings(file: str | os.PathLike[str], settings: Settings) -> dict[str,
 def _preset(presets: Mapping[str, Any], name: str) -> Any:
     if name not in presets:
         raise CheckpointError(
-            f"unknown preset {name!r}; expected one of {', '.join(presets)}", code="E-checkpoint-settings"
+            f"unknown preset {name!r}; expected one of {', '.join(presets)}", code="E-checkpoint-preset-unknown"
         )
     return presets[name]
 

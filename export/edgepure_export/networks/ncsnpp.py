@@ -67,7 +67,7 @@ class NCSNppConfig:
                 raise CheckpointError(
                     f"score_sde config has model.{name} = {value!r}; supported are the VP configurations, with "
                     + " or ".join(repr(w) for w in wanted),
-                    code="E-checkpoint-settings",
+                    code="E-ncsnpp-config",
                 )
         size, ch_mult = int(data.get("image_size", 32)), tuple(model.get("ch_mult", (1, 2, 2, 2)))
         resolutions = set(model.get("attn_resolutions", (16,)))
@@ -270,13 +270,14 @@ def infer_config(state: Mapping[str, Tensor], source: str = "the state dict", im
     order = sorted(names)
     if order != list(range(len(order))) or len(order) < 8 or "NIN_0.W" not in set().union(*names.values()):
         raise CheckpointError(
-            f"{source} is not a complete DDPM++/NCSN++ network; its first keys are {list(state)[:5]}",
+            f"{source} is not a complete DDPM++/NCSN++ network; its first keys are {list(state)[:5]}; "
+            "check the file, or name its family",
             code="E-checkpoint-incomplete",
         )
     if "W" in names[0]:
         raise CheckpointError(
             f"{source} is a VE network (Fourier embedding); supported are the VP configurations",
-            code="E-checkpoint-settings",
+            code="E-ncsnpp-ve",
         )
 
     def width(i: int, side: int) -> int:  # side 0: output channels, 1: input channels
@@ -286,7 +287,7 @@ def infer_config(state: Mapping[str, Tensor], source: str = "the state dict", im
     if any("Conv_2.weight" not in names[i] and width(i, 0) != width(i, 1) for i in blocks):
         raise CheckpointError(
             f"{source} has residual blocks of the DDPM kind; supported are those of BigGAN",
-            code="E-checkpoint-settings",
+            code="E-ncsnpp-blocks",
         )
     down = [n for n, i in enumerate(blocks) if width(i, 0) == width(i, 1) and "Conv_2.weight" in names[i]]
     per_level = down[0] if down else (len(blocks) - 3) // 2
@@ -294,7 +295,7 @@ def infer_config(state: Mapping[str, Tensor], source: str = "the state dict", im
     if not levels or levels * (2 * per_level + 3) != len(blocks):
         raise CheckpointError(
             f"{source} has {len(blocks)} residual blocks, which make no DDPM++/NCSN++ network",
-            code="E-checkpoint-settings",
+            code="E-ncsnpp-block-count",
         )
     nf = int(state["all_modules.0.weight"].shape[1])
     firsts = [blocks[n * (per_level + 1)] for n in range(levels)]
@@ -331,13 +332,14 @@ def state_from_checkpoint(
     shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
     if not isinstance(shadow, Sequence) or not all(isinstance(p, Tensor) for p in shadow):
         raise CheckpointError(
-            f"{source} is a score_sde training checkpoint without ema.shadow_params, which is needed",
-            code="E-checkpoint-settings",
+            f"{source} is a score_sde training checkpoint without ema.shadow_params, which is needed; "
+            "give the checkpoint with its moving average",
+            code="E-ncsnpp-ema",
         )
     if config is None and not model:
         raise CheckpointError(
             f"{source} has an EMA list but no `model` to tell the network's shape; name a preset",
-            code="E-checkpoint-entry",
+            code="E-ncsnpp-ema-model",
         )
     config = config or infer_config(model, source)
     with torch.device("meta"):
@@ -346,7 +348,7 @@ def state_from_checkpoint(
         raise CheckpointError(
             f"{source} has {len(shadow)} EMA tensors, but the network has {len(parameters)} parameters; name the "
             f"preset or config of this checkpoint (presets: {', '.join(PRESETS)})",
-            code="E-checkpoint-entry",
+            code="E-ncsnpp-ema-count",
         )
     state = dict(zip(parameters, shadow, strict=True))
     return {"sigmas": model.get("sigmas", _sigmas(config)), **state}, config

@@ -202,13 +202,13 @@ def to_epsilon(
     if prediction not in get_args(Prediction):
         raise ExportError(
             f"unknown prediction {prediction!r}; expected one of {', '.join(get_args(Prediction))}",
-            code="E-parametrisation",
+            code="E-prediction-unknown",
         )
     if prediction in ("denoiser", "score"):
         if trained_with is not None or label_scale != 1.0:
             raise ExportError(
                 f"a {prediction} is told the noise level itself: leave out trained_with and label_scale",
-                code="E-parametrisation",
+                code="E-prediction-label",
             )
         return EpsilonFromDenoiser(network, runtime) if prediction == "denoiser" else EpsilonFromScore(network, runtime)
     labels = None
@@ -263,6 +263,6 @@ def _as_tensor(output: Any) -> Tensor:
     if not isinstance(inner, Tensor):
         raise ExportError(
             f"the diffusion network returned {type(output).__name__}; expected a tensor [B, C, H, W]",
-            code="E-parametrisation",
+            code="E-prediction-shape",
         )
     return inner

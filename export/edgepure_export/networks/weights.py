@@ -51,13 +51,13 @@ def state_dict_from(content: Any, source: str, key: str | None = None) -> StateD
         if len(sets) > 1:
             raise CheckpointError(
                 f"{source} holds several sets of weights, {listing(sets)}; name one of them (?entry={sets[-1]})",
-                code="E-checkpoint-entry",
+                code="E-checkpoint-entries",
             )
         if not sets:
             raise CheckpointError(
                 f"{source} holds no weights: expected a dict of tensors, possibly under one of {listing(WRAPPINGS)}, "
                 f"but found {listing(_top_level(content))}",
-                code="E-checkpoint-entry",
+                code="E-checkpoint-no-weights",
             )
         content = content[sets[0]]
     state = _without_counters({_INSERTED.sub("", str(k)): v for k, v in dict(content).items()})
@@ -116,7 +116,8 @@ def load_weights(module: Module, state: Mapping[str, Tensor], source: str, famil
         value = state[key].detach().to(torch.device("cpu"), target.dtype, copy=True).contiguous()
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CheckpointError(
-                f"{source} is damaged: {key} contains NaN or infinity; download it again", code="E-checkpoint-damaged"
+                f"{source} is damaged: {key} contains NaN or infinity; download it again",
+                code="E-checkpoint-not-finite",
             )
         weights[key] = value
     module.load_state_dict(weights, strict=True, assign=True)
@@ -239,7 +240,7 @@ def _refuse_averaged_beside_raw(state: Mapping[str, Tensor], source: str) -> Non
             sets = [*sorted(others | flat), name]
             raise CheckpointError(
                 f"{source} holds several sets of weights, {listing(sets)}; name one of them (?entry={sets[-1]})",
-                code="E-checkpoint-entry",
+                code="E-checkpoint-entries",
             )
 
 

@@ -56,7 +56,7 @@ class WideResNetConfig:
         if self.depth < 10 or (self.depth - 4) % 6:
             raise CheckpointError(
                 f"a WideResNet has depth 6n + 4 (10, 16, 28, 34, 70, ...), not {self.depth}",
-                code="E-checkpoint-settings",
+                code="E-wideresnet-depth",
             )
         return (self.depth - 4) // 6
 
@@ -198,7 +198,8 @@ def infer_config(
     if not standard and "layer.0.block.0.conv_0.weight" not in state:
         raise CheckpointError(
             f"{source} is not a WideResNet of RobustBench: neither block1.layer.0.conv1.weight (Standard) nor "
-            "layer.0.block.0.conv_0.weight (DeepMind) is among its keys",
+            "layer.0.block.0.conv_0.weight (DeepMind) is among its keys; "
+            "check that it is the right file, or name its family",
             code="E-checkpoint-incomplete",
         )
     prefix = r"block1\.layer" if standard else r"layer\.0\.block"
@@ -212,7 +213,7 @@ def infer_config(
     if not standard and not stored and classes not in DM_NORMALISATION and (mean is None or std is None):
         raise CheckpointError(
             f"{source} has {classes} classes and holds no mean and std; pass the mean and std that it was trained with",
-            code="E-checkpoint-settings",
+            code="E-wideresnet-mean",
         )
     usual = DM_NORMALISATION.get(classes, DM_NORMALISATION[10])
     config = WideResNetConfig(

@@ -82,7 +82,8 @@ def _from_file(family: DiffusionFamily, source: SourceText, schedule: NoiseSched
     source.allow("preset", "settings", "entry", "weights")
     if "weights" in source.options:
         raise ExportError(
-            f"{source.text!r}: the file itself holds the weights; leave the weights option out", code="E-source-option"
+            f"{source.text!r}: the file itself holds the weights; leave the weights option out",
+            code="E-source-weights-twice",
         )
     given = source.options.get
     loaded = load_diffusion(family, source.place, given("preset"), given("settings"), schedule, given("entry"))
@@ -102,7 +103,7 @@ def _untrained(family: DiffusionFamily, source: SourceText, schedule: NoiseSched
     config = kind.presets.get(source.place)
     if config is None:
         raise ExportError(
-            f"{source.text!r}: with random weights name one of {', '.join(kind.presets)}", code="E-source-missing"
+            f"{source.text!r}: with random weights name one of {', '.join(kind.presets)}", code="E-source-architecture"
         )
     network = with_random_weights(lambda: kind.network(config))
     channels, size = (int(getattr(config, name)) for name in kind.image)

@@ -57,17 +57,18 @@ def diffusers_source(source: SourceText, schedule: NoiseSchedule) -> DiffusionSo
     if any((folder / part).exists() for part in ("vqvae", "vae", "text_encoder")):
         raise ExportError(
             f"{source.text} works in a latent space or needs a prompt; expected a UNet2DModel of pixels",
-            code="E-source-network",
+            code="E-source-latent",
         )
     config = read_config(model_dir / "config.json", source)
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise ExportError(
             f"{source.text} is a {config['_class_name']}, expected an unconditional UNet2DModel",
-            code="E-source-network",
+            code="E-source-unet",
         )
     if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
         raise ExportError(
-            f"{source.text} is class-conditional: purification needs an unconditional model", code="E-source-network"
+            f"{source.text} is class-conditional: purification needs an unconditional model",
+            code="E-source-conditional",
         )
     scheduler = _scheduler(folder, source, schedule)
     with config_in_use(source):
@@ -123,13 +124,13 @@ def read_scheduler(config: Mapping[str, Any], source: SourceText) -> tuple[Noise
     if said not in _PREDICTIONS:
         raise ExportError(
             f"{source.text}: prediction_type {said!r} is not known; expected {', '.join(_PREDICTIONS)}",
-            code="E-source-schedule",
+            code="E-source-prediction",
         )
     prediction = cast(Prediction, _PREDICTIONS[said])
     if config.get("rescale_betas_zero_snr"):
         raise ExportError(
             f"{source.text}: a schedule with zero terminal SNR has no epsilon at its last timestep",
-            code="E-source-schedule",
+            code="E-source-terminal-snr",
         )
     betas = config.get("trained_betas")
     kind = config.get("beta_schedule")
@@ -148,7 +149,7 @@ def read_scheduler(config: Mapping[str, Any], source: SourceText) -> tuple[Noise
     raise ExportError(
         f"{source.text}: a {config.get('_class_name', 'scheduler')} with beta_schedule {kind!r} is not a VP schedule; "
         "expected linear, scaled_linear, squaredcos_cap_v2, sigmoid or trained_betas",
-        code="E-source-schedule",
+        code="E-source-beta-schedule",
     )
 
 
@@ -178,7 +179,7 @@ def _model_folder(folder: Path, source: SourceText) -> Path:
     if others and entry is None and not source.random and "weights" not in source.options:
         raise ExportError(
             f"{source.text} holds several networks, unet, {', '.join(others)}; name one of them (?entry={others[0]})",
-            code="E-checkpoint-entry",
+            code="E-source-entries",
         )
     return folder / "unet"
 
@@ -193,7 +194,7 @@ def _scheduler(folder: Path, source: SourceText, schedule: NoiseSchedule) -> dic
     raise ExportError(
         f"{source.text} has no scheduler_config.json, so nothing says which noise schedule it was trained with; "
         "download the whole model, or give the schedule of the training (--schedule linear), if it predicts epsilon",
-        code="E-source-schedule",
+        code="E-source-schedule-missing",
     )
 
 

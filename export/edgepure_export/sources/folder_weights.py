@@ -64,7 +64,7 @@ def find_weights(folder: Path, names: tuple[str, ...], source: SourceText, entry
         if entry not in found:
             raise ExportError(
                 f"{source.text}: {folder.name} has no variant {entry!r} of its weights; it has {_names(found)}",
-                code="E-checkpoint-entry",
+                code="E-source-variant",
             )
         return found[entry]
     averaged = [v for v in found if v is not None and _OTHER_WEIGHTS.search(v)]
@@ -73,13 +73,13 @@ def find_weights(folder: Path, names: tuple[str, ...], source: SourceText, entry
         raise ExportError(
             f"{source.text}: the folder {folder.name} has no {' or '.join(names)}, nor shards or a variant of it; "
             "download the weights too, or give ?weights=FILE",
-            code="E-checkpoint-missing",
+            code="E-source-weights-missing",
         )
     if (averaged and same) or len(averaged) > 1:
         raise ExportError(
             f"{source.text}: {folder.name} holds several sets of weights, {_names(found)}; name one of them "
             f"(?entry={averaged[0]}, or ?weights=FILE)",
-            code="E-checkpoint-entry",
+            code="E-source-entries",
         )
     if None in found:
         return found[None]
@@ -87,7 +87,7 @@ def find_weights(folder: Path, names: tuple[str, ...], source: SourceText, entry
         raise ExportError(
             f"{source.text}: {folder.name} holds its weights as {_names(found)}; name one of them "
             f"(?entry={next(iter(same))})",
-            code="E-checkpoint-entry",
+            code="E-source-weights-kind",
         )
     return next(iter(found.values()))
 

@@ -108,14 +108,14 @@ def load_processor(transformers: Any, folder: Path, settings: Mapping[str, Any],
     except Exception as error:  # the library's own classes, and whatever a value of another type causes
         what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ExportError(
-            f"{source.text}: transformers cannot use its preprocessor_config.json: {what}", code="E-source-config"
+            f"{source.text}: transformers cannot use its preprocessor_config.json: {what}", code="E-source-processor"
         ) from error
     unknown = sorted(k for k, v in settings.items() if k not in _KNOWN | _WITHOUT_EFFECT and v not in (None, False))
     if unknown:
         raise ExportError(
             f"{source.text}: edgepure does not know the setting {unknown[0]!r} of its preprocessor_config.json; put "
             "the preprocessing into a module of your own (python:FILE.py:function)",
-            code="E-preprocessing",
+            code="E-preprocessing-setting",
         )
     return found
 
@@ -146,12 +146,12 @@ def read_processor(processor: Any, source: SourceText) -> Transform:
         what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ExportError(
             f"{source.text}: its image processor cannot be used ({what}); check preprocessor_config.json",
-            code="E-source-config",
+            code="E-source-processor",
         ) from error
     raise ExportError(
         f"{source.text}: its {type(processor).__name__} does something to images that edgepure does not know; put the "
         "preprocessing into a module of your own (python:FILE.py:function)",
-        code="E-preprocessing",
+        code="E-preprocessing-step",
     )
 
 

@@ -29,10 +29,10 @@ def check_options(source: SourceText, *names: str) -> None:
     if source.choice("variant", "own", "official") == "official" and {"resize", "size"} & set(source.options):
         raise ExportError(
             f"{source.text!r}: variant=official shows the image as it is; leave resize and size out",
-            code="E-source-option",
+            code="E-source-option-official",
         )
     if resize == "none" and size is not None:
-        raise ExportError(f"{source.text!r}: resize=none and a size contradict each other", code="E-source-option")
+        raise ExportError(f"{source.text!r}: resize=none and a size contradict each other", code="E-source-option-size")
     source.number("num_classes")
 
 
@@ -88,7 +88,8 @@ def known_filter(source: SourceText, name: str | None) -> Any:
     if name == "nearest-exact":
         return "nearest"
     raise ExportError(
-        f"{source.text!r} resizes with the filter {name!r}; choose resize=plain or resize=none", code="E-preprocessing"
+        f"{source.text!r} resizes with the filter {name!r}; choose resize=plain or resize=none",
+        code="E-preprocessing-filter",
     )
 
 
@@ -116,14 +117,14 @@ def read_config(path: Path, source: SourceText) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ExportError(
-            f"{source.text}: {path.parent} has no {path.name}; download the whole model", code="E-source-config"
+            f"{source.text}: {path.parent} has no {path.name}; download the whole model", code="E-source-config-missing"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ExportError(
-            f"{source.text}: {path} cannot be read as json ({error}); download it again", code="E-source-config"
+            f"{source.text}: {path} cannot be read as json ({error}); download it again", code="E-source-config-json"
         ) from None
     if not isinstance(content, dict):
         raise ExportError(
-            f"{source.text}: {path} holds a {type(content).__name__}, expected an object", code="E-source-config"
+            f"{source.text}: {path} holds a {type(content).__name__}, expected an object", code="E-source-config-object"
         )
     return content

@@ -76,7 +76,7 @@ def downloading(source: str, instead: str, url: str | None = None) -> Iterator[N
             raise ExportError(
                 f"{source}: the model hub has no such model, or does not give it to you without signing in; check the "
                 f"name, or {instead}",
-                code="E-source-missing",
+                code="E-source-hub",
             ) from error
         if names & _OFFLINE or any(_is_network(e) for e in _chain(error)):
             raise ExportError(_no_network(source, instead), code="E-source-offline") from error

@@ -26,6 +26,19 @@ from .scheme import ClassifierSource, SourceText, classifier_scheme, origin_of
 _CONVERTED = 17
 
 
+class _Outputs(nn.Module):
+    """The graph as a function from images [B, C, H, W] to all of its outputs by name."""
+
+    def __init__(self, graph: OnnxModule, last: bool) -> None:
+        super().__init__()
+        self.graph, self.last = graph, last
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        found: Any = self.graph(image.permute(0, 2, 3, 1) if self.last else image)
+        values = found if isinstance(found, tuple) else (found,)
+        return dict(zip(self.graph.output_names, values, strict=True))
+
+
 class _Logits(nn.Module):
     """The graph as a function from images [B, C, H, W] to one of its outputs."""
 
@@ -44,6 +57,16 @@ class _Logits(nn.Module):
 def onnx_classifier(source: SourceText, image_size: tuple[int, int] | None) -> ClassifierSource:
     """``onnx:FILE``, for example ``onnx:resnet50.onnx?mean=0.485,0.456,0.406&std=0.229,0.224,0.225``."""
     source.allow("mean", "std", "resize", "size", "order", "layout", "output")
+    return _source(source, image_size, whole=False)
+
+
+def onnx_task(source: SourceText, image_size: tuple[int, int] | None) -> ClassifierSource:
+    """The same of a graph with other outputs than logits: the module gives all of them by name."""
+    source.allow("mean", "std", "resize", "size", "order", "layout")
+    return _source(source, image_size, whole=True)
+
+
+def _source(source: SourceText, image_size: tuple[int, int] | None, *, whole: bool) -> ClassifierSource:
     last = source.choice("layout", "nchw", "nhwc") == "nhwc"
     resize, size = source.choice("resize", *RESIZES), source.number("size")
     mean, std = source.numbers("mean"), source.numbers("std")
@@ -52,23 +75,28 @@ def onnx_classifier(source: SourceText, image_size: tuple[int, int] | None) -> C
     try:
         graph = OnnxModule(model, file.parent, file.name)
     except EdgepureError as error:
-        raise ExportError(f"{source.text}: {error}", code="E-source-network") from error
+        raise ExportError(f"{source.text}: {error}", code="E-source-onnx-operator") from error
     shape = _image_shape(model, graph, last, source)
     output = source.options.get("output", graph.output_names[0])
-    if output not in graph.output_names or ("output" not in source.options and len(graph.output_names) > 1):
+    if whole:
+        output = graph.output_names[0]
+    elif output not in graph.output_names or ("output" not in source.options and len(graph.output_names) > 1):
         raise ExportError(
             f"{source.text}: the graph has the outputs {', '.join(graph.output_names)}; name the one with the logits "
             "(?output=NAME)",
-            code="E-source-option",
+            code="E-source-onnx-output",
         )
-    network = _Logits(graph, graph.output_names.index(output), last)
+    network = _Outputs(graph, last) if whole else _Logits(graph, graph.output_names.index(output), last)
     own = (shape[1], shape[2]) if shape[1] and shape[2] else None
     if own is not None and size is not None and own != (size, size):
-        raise ExportError(f"{source.text}: the graph takes {own[0]} x {own[1]}, not {size}", code="E-source-option")
+        raise ExportError(
+            f"{source.text}: the graph takes {own[0]} x {own[1]}, not {size}; leave the size out",
+            code="E-source-onnx-size",
+        )
     if mean is not None or std is not None:
         mean, std = mean or (0.0,) * len(std or ()), std or (1.0,) * len(mean or ())
         if len(mean) != len(std):
-            raise ExportError(f"{source.text}: mean and std have different lengths", code="E-source-option")
+            raise ExportError(f"{source.text}: mean and std have different lengths", code="E-source-mean-std")
     transform = Transform(
         own or ((size, size) if size else None), mean=mean, std=std, bgr=source.choice("order", "rgb", "bgr") == "bgr"
     ).fitted(resize, None)
@@ -81,7 +109,7 @@ def onnx_classifier(source: SourceText, image_size: tuple[int, int] | None) -> C
 def _read(file: Path, source: SourceText) -> onnx.ModelProto:
     """The model, in an operator set that is known; its weights may lie beside it."""
     if not file.is_file():
-        raise ExportError(f"{source.text}: there is no such file; check the path", code="E-source-missing")
+        raise ExportError(f"{source.text}: there is no such file; check the path", code="E-source-file-missing")
     try:
         model = onnx.load(file, load_external_data=False)
         opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
@@ -90,7 +118,7 @@ def _read(file: Path, source: SourceText) -> onnx.ModelProto:
     except Exception as error:  # protobuf's and the converter's own classes
         raise ExportError(
             f"{source.text}: {file.name} is not a usable ONNX graph ({str(error).strip().splitlines()[0][:200]})",
-            code="E-source-network",
+            code="E-source-onnx-file",
         ) from error
     return model
 
@@ -106,23 +134,26 @@ def _image_shape(
     inputs = [value for value in model.graph.input if value.name in graph.input_names]
     if len(inputs) != 1:
         raise ExportError(
-            f"{source.text}: the graph has {len(inputs)} inputs, expected the images alone", code="E-source-network"
+            f"{source.text}: the graph has {len(inputs)} inputs, expected the images alone", code="E-source-onnx-inputs"
         )
     kind = inputs[0].type.tensor_type
     dims = [d.dim_value or None for d in kind.shape.dim]
     if len(dims) != 4 or kind.elem_type != onnx.TensorProto.FLOAT:
-        raise ExportError(f"{source.text}: the graph's input is no float32 image [B, C, H, W]", code="E-source-network")
+        raise ExportError(
+            f"{source.text}: the graph's input is no float32 image [B, C, H, W]; export it with one",
+            code="E-source-onnx-image",
+        )
     channels, h, w = (dims[3], dims[1], dims[2]) if last else (dims[1], dims[2], dims[3])
     if dims[0] is not None and not _takes_two(graph, dims):
         raise ExportError(
             f"{source.text}: the graph takes exactly {dims[0]} image(s) a call, and images share calls; export it "
             "again with a dynamic batch",
-            code="E-source-network",
+            code="E-source-onnx-batch",
         )
     if channels is not None and channels not in (1, 3):
         raise ExportError(
             f"{source.text}: the graph's input has {channels} channels; say layout=nhwc if they come last",
-            code="E-source-network",
+            code="E-source-onnx-channels",
         )
     return channels, h, w
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -149,7 +149,8 @@ class Preprocessed(nn.Module):
     """A library's classifier with its preprocessing: image [B, C, H, W] in [0, 1] -> logits [B, N].
 
     Args:
-        network: what gets the preprocessed image; logits as a tensor, or an object with ``logits``.
+        network: what gets the preprocessed image; logits as a tensor, or an object with ``logits``, or the outputs of
+            a task by name.
         transform: what happens before.
         source: H and W of the images; None: those of the transform.
 
@@ -168,7 +169,7 @@ class Preprocessed(nn.Module):
         if source is None:
             raise ExportError(
                 "this classifier takes images of any size; say which (image_size, --image CxHxW)",
-                code="E-preprocessing",
+                code="E-preprocessing-size",
             )
         resized, kept = transform.steps(source)
         self.input_size = kept
@@ -186,10 +187,9 @@ class Preprocessed(nn.Module):
             x = x.flip(1)
         return (x - self.mean) / self.std if self.normalises else x
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Any:
         output = self.network(self.preprocess(image))
-        logits: Tensor = output if isinstance(output, Tensor) else output.logits
-        return logits
+        return output if isinstance(output, Tensor | dict) else output.logits
 
     def extra_repr(self) -> str:
         return describe(self.transform)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -48,7 +49,7 @@ def _network(source: SourceText) -> tuple[nn.Module, str]:
     if source.random:
         raise ExportError(
             f"{source.text!r}: your own code decides about random weights; leave ?weights=random out",
-            code="E-source-option",
+            code="E-source-random",
         )
     network = load_module(source.place)
     weights = source.options.get("weights")
@@ -67,37 +68,48 @@ def load_module(reference: str) -> nn.Module:
     Raises:
         ExportError: nothing there, the code fails, or it gives something else than a network.
     """
+    found = load_named(reference)
+    if not isinstance(found, nn.Module):
+        if not callable(found):
+            raise ExportError(
+                f"python:{reference} is a {type(found).__name__}, expected a network or a function",
+                code="E-source-python-function",
+            )
+        try:
+            found = found()
+        except Exception as error:  # whatever the user's own code raises
+            raise ExportError(
+                f"python:{reference} failed: {type(error).__name__}: {error}; mend the function, or its weights",
+                code="E-source-code-failed",
+            ) from error
+    if not isinstance(found, nn.Module):
+        raise ExportError(
+            f"python:{reference} gave a {type(found).__name__}, expected a torch.nn.Module",
+            code="E-source-python-module",
+        )
+    return found
+
+
+def load_named(reference: str) -> Any:
+    """What ``package.module:name`` or ``path/to/file.py:name`` is.
+
+    Raises:
+        ExportError: nothing there, or the module's code fails.
+    """
     place, colon, name = reference.rpartition(":")
     if not colon or not place or not name:
         raise ExportError(
             f"python:{reference}: expected python:package.module:function or python:path/to/file.py:function",
-            code="E-source",
+            code="E-source-python",
         )
     module = _import_file(place) if place.endswith(".py") else _import_name(place)
     if not hasattr(module, name):
         offered = ", ".join(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n)))
         raise ExportError(
             f"python:{reference}: {place} has no {name!r}; it has {offered or 'nothing to call'}",
-            code="E-source-missing",
+            code="E-source-python-name",
         )
-    found = getattr(module, name)
-    if not isinstance(found, nn.Module):
-        if not callable(found):
-            raise ExportError(
-                f"python:{reference} is a {type(found).__name__}, expected a network or a function",
-                code="E-source-network",
-            )
-        try:
-            found = found()
-        except Exception as error:  # whatever the user's own code raises
-            raise ExportError(
-                f"python:{reference} failed: {type(error).__name__}: {error}", code="E-source-code"
-            ) from error
-    if not isinstance(found, nn.Module):
-        raise ExportError(
-            f"python:{reference} gave a {type(found).__name__}, expected a torch.nn.Module", code="E-source-network"
-        )
-    return found
+    return getattr(module, name)
 
 
 def _import_name(name: str) -> ModuleType:
@@ -114,7 +126,7 @@ def _import_file(name: str) -> ModuleType:
     path = Path(name).resolve()
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise ExportError(f"python:{name}: there is no such file; check the path", code="E-source-missing")
+        raise ExportError(f"python:{name}: there is no such file; check the path", code="E-source-file-missing")
     module = importlib.util.module_from_spec(spec)
     with _search_first(path.parent):
         sys.modules[path.stem], before = module, sys.modules.get(path.stem)  # dataclasses look their module up

@@ -77,6 +77,33 @@ def resolve_diffusion(
     return _in_eval_mode(resolver(parsed, schedule or NoiseSchedule.linear()))
 
 
+def resolve_task(source: str, image_size: tuple[int, int] | None = None, *, boxes: bool = False) -> ClassifierSource:
+    """Make the network of a task: what it gives may be anything.
+
+    Args:
+        source: as `resolve_classifier`, or the name of an ONNX file, whose outputs are given by name.
+        image_size: as `resolve_classifier`.
+        boxes: it gives coordinates, so nothing may resize its images before it.
+
+    Raises:
+        ExportError: as `resolve_classifier`, or the images would be resized before a detector.
+    """
+    text = f"onnx:{source}" if ":" not in source and source.partition("?")[0].endswith(".onnx") else source
+    parsed = parse_source(text, "classifier", None)
+    if parsed.scheme == "onnx":
+        made: ClassifierSource = import_module(".onnx_file", __package__).onnx_task(parsed, image_size)
+        found = _in_eval_mode(made)
+    else:
+        found = resolve_classifier(text, None, image_size)
+    if boxes and getattr(found.model, "resize", None) is not None:
+        raise ExportError(
+            f"{source}: its images are resized before the network, so its boxes are those of another size; export it "
+            "for the bundle's image size, or scale the boxes in a module of your own (python:FILE.py:NAME)",
+            code="E-task-size",
+        )
+    return found
+
+
 def schemes(kind: Kind) -> tuple[str, ...]:
     """Every scheme that may make this kind of network, those of other packages and of this process among them."""
     registered = REGISTRY.classifiers if kind == "classifier" else REGISTRY.diffusions
@@ -94,7 +121,7 @@ def parse_source(text: str, kind: Kind, weights: str | PathLike[str] | None = No
     """Take a source apart. ``weights`` stands for the option of that name."""
     if not isinstance(text, str):
         raise ExportError(
-            f"a {kind} is named by a text such as timm:resnet50, got a {type(text).__name__}", code="E-source"
+            f"a {kind} is named by a text such as timm:resnet50, got a {type(text).__name__}", code="E-source-type"
         )
     scheme, colon, rest = text.partition(":")
     known = schemes(kind)
@@ -102,7 +129,7 @@ def parse_source(text: str, kind: Kind, weights: str | PathLike[str] | None = No
         raise ExportError(
             f"{kind} {text!r}: expected scheme:name with one of the schemes {', '.join(known)}; for example "
             "python:package.module:function",
-            code="E-source",
+            code="E-source-scheme",
         )
     place, mark, query = rest, "", ""
     if not Path(rest).exists():  # a file name may contain a question mark
@@ -112,18 +139,19 @@ def parse_source(text: str, kind: Kind, weights: str | PathLike[str] | None = No
         name, equals, value = part.partition("=")
         if not equals or not name or not value or name in options:
             raise ExportError(
-                f"{kind} {text!r}: expected ?option=value&option=value after the name, got {part!r}", code="E-source"
+                f"{kind} {text!r}: expected ?option=value&option=value after the name, got {part!r}",
+                code="E-source-options",
             )
         options[name] = value
     if weights is not None:
         if "weights" in options:
             raise ExportError(
                 f"{kind} {text!r} names its weights, and so does the weights option; give them once",
-                code="E-source-option",
+                code="E-source-weights-twice",
             )
         options["weights"] = fspath(weights)
     if not place:
-        raise ExportError(f"{kind} {text!r}: there is no name after {scheme}:", code="E-source")
+        raise ExportError(f"{kind} {text!r}: there is no name after {scheme}:", code="E-source-name")
     return SourceText(text, scheme, place, options)
 
 
@@ -138,10 +166,12 @@ def _resolver(source: SourceText, kind: Kind, registered: Mapping[str, Any]) -> 
                 foreign.load()
         except ImportError as error:
             raise ExportError(
-                f"{source.text!r}: {import_fault(f'the source {source.scheme}', error)}", code="E-source"
+                f"{source.text!r}: {import_fault(f'the source {source.scheme}', error)}", code="E-source-import"
             ) from error
     if source.scheme not in registered:
-        raise ExportError(f"{source.text!r}: the scheme {source.scheme} makes no {kind}", code="E-source")
+        raise ExportError(
+            f"{source.text!r}: the scheme {source.scheme} makes no {kind}; choose another scheme", code="E-source-makes"
+        )
     return registered[source.scheme]
 
 

@@ -36,7 +36,7 @@ def robustbench_wrn(source: SourceText, image_size: tuple[int, int] | None) -> C
         if found is None:
             raise ExportError(
                 f"{source.text!r}: with random weights name the architecture, WRN-28-10 (Standard) or DM-WRN-70-16",
-                code="E-source-missing",
+                code="E-source-architecture",
             )
         kind = wideresnet.DMWideResNet if found[1] else wideresnet.WideResNet
         config = wideresnet.WideResNetConfig(int(found[2]), int(found[3]), activation=activation)
@@ -46,7 +46,7 @@ def robustbench_wrn(source: SourceText, image_size: tuple[int, int] | None) -> C
         if "weights" in source.options:
             raise ExportError(
                 f"{source.text!r}: the file itself holds the weights; leave the weights option out",
-                code="E-source-option",
+                code="E-source-weights-twice",
             )
         network = load_wideresnet(source.place, source.options.get("entry"), activation, mean, std)
         origin = origin_of(source, *weight_files(source.place))

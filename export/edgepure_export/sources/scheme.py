@@ -54,7 +54,7 @@ class SourceText:
             offered = ", ".join(names) or "none"
             raise ExportError(
                 f"{self.text!r} has the unknown option {unknown[0]!r}; {self.scheme}: has {offered}",
-                code="E-source-option",
+                code="E-source-option-unknown",
             )
 
     def choice(self, name: str, *values: str) -> str:
@@ -62,7 +62,7 @@ class SourceText:
         value = self.options.get(name, values[0])
         if value not in values:
             raise ExportError(
-                f"{self.text!r}: {name}={value} is unknown; choose {', '.join(values)}", code="E-source-option"
+                f"{self.text!r}: {name}={value} is unknown; choose {', '.join(values)}", code="E-source-option-choice"
             )
         return value
 
@@ -72,7 +72,9 @@ class SourceText:
         if value is None:
             return None
         if not value.isdigit() or int(value) == 0:
-            raise ExportError(f"{self.text!r}: {name}={value} must be a positive whole number", code="E-source-option")
+            raise ExportError(
+                f"{self.text!r}: {name}={value} must be a positive whole number", code="E-source-option-number"
+            )
         return int(value)
 
     def numbers(self, name: str) -> tuple[float, ...] | None:
@@ -84,7 +86,7 @@ class SourceText:
             return tuple(float(part) for part in text.split(","))
         except ValueError:
             raise ExportError(
-                f"{self.text!r}: {name}={text} must be numbers separated by commas", code="E-source-option"
+                f"{self.text!r}: {name}={text} must be numbers separated by commas", code="E-source-option-numbers"
             ) from None
 
 

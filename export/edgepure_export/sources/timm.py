@@ -29,7 +29,9 @@ def timm_classifier(source: SourceText, image_size: tuple[int, int] | None) -> C
     timm = library("timm", source)
     name, weights = source.place, source.options.get("weights")
     if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and not timm.is_model(name):
-        raise ExportError(f"timm has no model {name!r}{nearest(name, timm.list_models())}", code="E-source-missing")
+        raise ExportError(
+            f"timm has no model {name!r}{nearest(name, timm.list_models())}", code="E-source-model-unknown"
+        )
     number = source.number("num_classes")
     options: dict[str, Any] = {} if number is None else {"num_classes": number}
 
@@ -62,19 +64,21 @@ def read_transform(
     unknown = sorted(set(data) - {"input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode"})
     if unknown:
         raise ExportError(
-            f"{source.text!r}: edgepure does not know {unknown[0]!r} of its data config", code="E-preprocessing"
+            f"{source.text!r}: edgepure does not know {unknown[0]!r} of its data config", code="E-preprocessing-setting"
         )
     h, w = (int(n) for n in data["input_size"][1:])
     share, mode = float(data["crop_pct"] or timm.data.DEFAULT_CROP_PCT), data["crop_mode"] or "center"
     if mode not in ("center", "squash", "border"):
-        raise ExportError(f"{source.text!r}: edgepure does not know the crop mode {mode!r}", code="E-preprocessing")
+        raise ExportError(
+            f"{source.text!r}: edgepure does not know the crop mode {mode!r}", code="E-preprocessing-crop"
+        )
     scaled = (math.floor(h / share), math.floor(w / share))
     barred = mode == "border" and image_size is not None and image_size[0] * w != image_size[1] * h
     if barred and source.options.get("resize") == "crop":
         raise ExportError(
             f"{source.text!r}: timm puts bars beside images that are not {h} x {w} or in proportion to it, which "
             "edgepure does not do; leave resize=crop out",
-            code="E-preprocessing",
+            code="E-preprocessing-bars",
         )
     return Transform(
         size=(h, w),

@@ -38,7 +38,7 @@ def torchvision_classifier(source: SourceText, image_size: tuple[int, int] | Non
     names = models.list_models(module=models)
     if name not in names:
         raise ExportError(
-            f"torchvision.models has no classifier {name!r}{nearest(name, names)}", code="E-source-missing"
+            f"torchvision.models has no classifier {name!r}{nearest(name, names)}", code="E-source-model-unknown"
         )
     published = models.get_model_weights(name)
     chosen = published.__members__.get(weights or "DEFAULT")
@@ -46,7 +46,7 @@ def torchvision_classifier(source: SourceText, image_size: tuple[int, int] | Non
         raise ExportError(
             f"{source.text!r}: weights={weights} is neither a file nor one of torchvision's weights of {name}, "
             f"{', '.join(published.__members__)}",
-            code="E-source-missing",
+            code="E-source-weights-unknown",
         )
     if chosen is None and weights is not None and not source.random:
         meant = _published_file(Path(weights), list(published))
@@ -57,7 +57,7 @@ def torchvision_classifier(source: SourceText, image_size: tuple[int, int] | Non
         raise ExportError(
             f"{source.text!r}: torchvision's weights have {len(chosen.meta['categories'])} classes; give num_classes "
             "with weights of your own",
-            code="E-source-option",
+            code="E-source-classes",
         )
     arguments = {
         **constructor_arguments(name, meant, source.number("size")),
@@ -121,7 +121,7 @@ def read_transform(preset: Any, source: SourceText) -> Transform:
         raise ExportError(
             f"{source.text!r}: edgepure does not know {', '.join(sorted(unknown)) or 'the class'} of torchvision's "
             f"transforms {type(preset).__name__}",
-            code="E-preprocessing",
+            code="E-preprocessing-setting",
         )
     crop, resized = list(preset.crop_size), list(preset.resize_size)
     return Transform(

@@ -87,7 +87,8 @@ def _pretrained(transformers: Any, folder: Path, weights: FolderWeights) -> nn.M
     ]
     if faults:
         raise ExportError(
-            f"the weights in {weights.file} do not fit {type(network).__name__}: {'; '.join(faults)}",
+            f"the weights in {weights.file} do not fit {type(network).__name__}: {'; '.join(faults)}; "
+            "download the model again",
             code="E-checkpoint-keys",
         )
     model: nn.Module = network.float().requires_grad_(False).eval()

@@ -50,7 +50,7 @@ class RecordedNoise:
     def row(self, index: int) -> Tensor:
         if index >= len(self.rows):
             raise ConfigError(
-                f"the plan has a row {index}, but noise was given for {len(self.rows)} rows", code="E-twin-noise"
+                f"the plan has a row {index}, but noise was given for {len(self.rows)} rows", code="E-twin-noise-rows"
             )
         return self.rows[index]
 
@@ -58,13 +58,15 @@ class RecordedNoise:
         if self.outs is None or index >= len(self.outs):
             raise ConfigError(
                 f"row {index} of the plan needs a second noise (learned variance), which was not given",
-                code="E-twin-noise",
+                code="E-twin-noise-second",
             )
         return self.outs[index]
 
     def closing(self) -> Tensor:
         if self.last is None:
-            raise ConfigError("the plan ends with a closing noise, which was not given", code="E-twin-noise")
+            raise ConfigError(
+                "the plan ends with a closing noise, which was not given; give it too", code="E-twin-noise-closing"
+            )
         return self.last
 
 
@@ -140,11 +142,12 @@ class _FunctionNoise:
 
     def out(self, index: int) -> Tensor:
         raise ConfigError(
-            "a noise function gives the merged noise only; use RecordedNoise for learned variance", code="E-twin-noise"
+            "a noise function gives the merged noise only; use RecordedNoise for learned variance",
+            code="E-twin-noise-learned",
         )
 
     def closing(self) -> Tensor:
         raise ConfigError(
             "a noise function gives the merged noise only; use RecordedNoise for a plan with closing noise",
-            code="E-twin-noise",
+            code="E-twin-noise-closing",
         )

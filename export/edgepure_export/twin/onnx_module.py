@@ -90,10 +90,10 @@ class OnnxModule(nn.Module):
         try:
             model = onnx.load(file, load_external_data=False)
         except FileNotFoundError:
-            raise BundleError(f"there is no graph at {file}; check the path", code="E-graph-file") from None
+            raise BundleError(f"there is no graph at {file}; check the path", code="E-graph-missing") from None
         except Exception as error:  # protobuf's own classes
             raise BundleError(
-                f"{file} is not a valid ONNX graph ({error}); export it again", code="E-graph-file"
+                f"{file} is not a valid ONNX graph ({error}); export it again", code="E-twin-graph"
             ) from error
         return cls(model, file.parent, file.name, shared)
 
@@ -167,7 +167,8 @@ def _sorted(graph: onnx.GraphProto, name: str) -> Iterator[onnx.NodeProto]:
         if len(held) == len(waiting):
             missing = sorted({i for node in held for i in node.input} - made)
             raise BundleError(
-                f"{name} is not a valid ONNX graph: nothing makes {missing[0]!r}; export it again", code="E-graph-file"
+                f"{name} is not a valid ONNX graph: nothing makes {missing[0]!r}; export it again",
+                code="E-graph-dangling",
             )
         waiting = held
 
@@ -240,7 +241,7 @@ def _weight(tensor: onnx.TensorProto, folder: Path, shared: SharedWeights) -> Te
         value = _tensor(tensor, folder)
     except Exception as error:  # the reader raises classes of its own for missing and for unsafe files
         raise BundleError(
-            f"the weight {tensor.name!r} in {file.name} cannot be read: {error}", code="E-graph-file"
+            f"the weight {tensor.name!r} in {file.name} cannot be read: {error}", code="E-twin-weight"
         ) from error
     if value.dtype in COMPUTED:
         shared[key] = _parameter(value)
@@ -253,7 +254,7 @@ def _tensor(tensor: onnx.TensorProto, folder: Path) -> Tensor:
     if tensor.data_type not in DTYPES:
         kind = onnx.TensorProto.DataType.Name(tensor.data_type)
         raise BundleError(
-            f"the weight {tensor.name!r} is {kind}, which the PyTorch twin does not know", code="E-graph-file"
+            f"the weight {tensor.name!r} is {kind}, which the PyTorch twin does not know", code="E-twin-weight-type"
         )
     dtype = DTYPES[tensor.data_type]
     if dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):  # NumPy has no such type: by their bits

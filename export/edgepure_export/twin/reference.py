@@ -7,8 +7,8 @@ times the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from edgepure.errors import ConfigError, ImageError
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import MaskSpec, Preset
+from edgepure.purify.masks import check_mask_use
 from edgepure.rows.noise import NoiseSource
 from edgepure.rows.plan import Plan
 from edgepure.rows.schedule import NoiseSchedule
@@ -37,10 +38,11 @@ class Purification:
 
     Attributes:
         purified: [B, C, H, W] in [0, 1].
-        logits: [B, N] of the purified images.
+        logits: [B, N] of the purified images; N is 0 without a classifier.
         mask: [B, 1, H, W]; None for presets without a mask.
         score_norms: [B]; None without SSNI.
         plans: one per image.
+        task: outputs of the task on the purified images, by name; none without a task.
     """
 
     purified: Tensor
@@ -48,6 +50,7 @@ class Purification:
     mask: Tensor | None
     score_norms: Tensor | None
     plans: tuple[Plan, ...]
+    task: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class TorchReference:
@@ -59,6 +62,7 @@ class TorchReference:
         step, learned_step: modules that execute one row, called as `StepModule` and `LearnedStepModule` are.
         schedule: of the diffusion model; `run_preset` needs it to compile plans.
         classifier: images [B, C, H, W] in [0, 1] -> logits [B, N].
+        task: images as the classifier -> the outputs of a task, a tensor or a tuple in the order of ``names``.
         mask_module: computes attention masks; `MaskModule(classifier, blocks, size)` or what is called as it is.
         image_shape: ``(C, H, W)`` of the images that the networks take; None: whatever comes.
         checkpointing: compute each row again in the backward pass. Without it a backward pass needs the activations of
@@ -73,6 +77,8 @@ class TorchReference:
         learned_step: nn.Module | None = None,
         schedule: NoiseSchedule | None = None,
         classifier: nn.Module | None = None,
+        task: nn.Module | None = None,
+        names: Sequence[str] = (),
         mask_module: nn.Module | None = None,
         image_shape: tuple[int, int, int] | None = None,
         checkpointing: bool = True,
@@ -81,13 +87,15 @@ class TorchReference:
             step, learned_step = StepModule(unet), LearnedStepModule(unet)
         if step is None:
             raise ConfigError(
-                "the reference has nothing to execute rows with; give it a `unet` or a `step`", code="E-twin-missing"
+                "the reference has nothing to execute rows with; give it a `unet` or a `step`", code="E-twin-executor"
             )
         self.unet = unet
         self.step = step.eval()
         self.learned_step = learned_step.eval() if learned_step is not None else None
         self.schedule = schedule
         self.classifier = classifier.eval() if classifier is not None else None
+        self.task = task.eval() if task is not None else None
+        self.task_names = tuple(names)
         self.mask_module = mask_module.eval() if mask_module is not None else None
         self.image_shape, self.checkpointing = image_shape, checkpointing
         self._planners: dict[int, Planner] = {}
@@ -95,7 +103,7 @@ class TorchReference:
     @property
     def networks(self) -> tuple[nn.Module, ...]:
         """All modules that it computes with."""
-        parts = (self.step, self.learned_step, self.classifier, self.mask_module)
+        parts = (self.step, self.learned_step, self.classifier, self.task, self.mask_module)
         return tuple(part for part in parts if part is not None)
 
     def run(
@@ -123,13 +131,13 @@ class TorchReference:
         if len(plans) != len(ref):
             raise ConfigError(
                 f"{len(plans)} plans were given for {len(ref)} images; give one, or one per image",
-                code="E-twin-missing",
+                code="E-twin-plans",
             )
         kinds = {p.learned_variance for p in plans if p.rows}
         if len(kinds) > 1:
             raise ConfigError(
                 "plans with and without learned variance cannot share a batch; run them apart",
-                code="E-learned-variance",
+                code="E-twin-variance-mixed",
             )
         learned = kinds == {True}
         given = as_batch_noise(noise)
@@ -180,7 +188,7 @@ class TorchReference:
         """The attention mask [B, 1, H, W] of images in [0, 1]."""
         if self.mask_module is None:
             raise ConfigError(
-                "the reference has no mask module; give it the classifier's blocks to tap", code="E-twin-missing"
+                "the reference has no mask module; give it the classifier's blocks to tap", code="E-twin-mask"
             )
         full = torch.ones(len(x01), dtype=x01.dtype, device=x01.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and gradient != "none"):
@@ -202,9 +210,16 @@ class TorchReference:
     def logits(self, x01: Tensor) -> Tensor:
         """The plain classifier: [B, C, H, W] in [0, 1] -> [B, N]."""
         if self.classifier is None:
-            raise ConfigError("the reference has no classifier", code="E-twin-missing")
+            raise ConfigError("the reference has no classifier", code="E-twin-classifier")
         result: Tensor = self.classifier(x01)
         return result
+
+    def task_outputs(self, x01: Tensor) -> dict[str, Tensor]:
+        """The outputs of the task on images [B, C, H, W] in [0, 1], by name; none without a task."""
+        if self.task is None:
+            return {}
+        found = self.task(x01)
+        return dict(zip(self.task_names, found if isinstance(found, tuple) else (found,), strict=True))
 
     def run_preset(
         self,
@@ -215,16 +230,18 @@ class TorchReference:
         vote: int = 0,
         first_image: int = 0,
         mask_gradient: MaskGradient = "none",
+        mask: Tensor | None = None,
         on_row: Callable[[int, Tensor], None] | None = None,
     ) -> Purification:
         """Mask, score norm, plan, purification and logits of one vote, as the runtime does them with the same noise.
 
-        SSNI's choice of a plan has no gradient (plans are discrete); everything else is differentiable. ``on_row`` sees
-        the states of the purification (see `run`), not those of a probe.
+        SSNI's choice of a plan has no gradient (plans are discrete); everything else is differentiable. ``mask``
+        [B, 1, H, W] takes the place of the attention mask. ``on_row`` sees the states of the purification (see `run`),
+        not those of a probe.
         """
-        state = self._prepare(x01, preset, noise, first_image, mask_gradient)
+        state = self._prepare(x01, preset, noise, first_image, mask_gradient, mask)
         purified = self._vote(x01, state, noise, vote, first_image, on_row)
-        return Purification(purified, self.logits(purified), *state)
+        return Purification(purified, self._answers(purified), *state, self.task_outputs(purified))
 
     def run_votes(
         self,
@@ -241,20 +258,37 @@ class TorchReference:
         done = []
         for vote in range(preset.votes.count) if votes is None else votes:
             purified = self._vote(x01, state, noise, vote, first_image)
-            done.append(Purification(purified, self.logits(purified), *state))
+            done.append(Purification(purified, self._answers(purified), *state, self.task_outputs(purified)))
         return done
 
     def purify_preset(
-        self, x01: Tensor, preset: Preset, noise: NoiseSource, *, mask_gradient: MaskGradient = "none"
+        self,
+        x01: Tensor,
+        preset: Preset,
+        noise: NoiseSource,
+        *,
+        mask_gradient: MaskGradient = "none",
+        mask: Tensor | None = None,
     ) -> Tensor:
         """The first vote's purified images [B, C, H, W] in [0, 1], without classifying them."""
-        return self._vote(x01, self._prepare(x01, preset, noise, 0, mask_gradient), noise, 0, 0)
+        return self._vote(x01, self._prepare(x01, preset, noise, 0, mask_gradient, mask), noise, 0, 0)
+
+    def _answers(self, purified: Tensor) -> Tensor:
+        return purified.new_zeros((len(purified), 0)) if self.classifier is None else self.logits(purified)
 
     def _prepare(
-        self, x01: Tensor, preset: Preset, noise: NoiseSource, first_image: int, mask_gradient: MaskGradient
+        self,
+        x01: Tensor,
+        preset: Preset,
+        noise: NoiseSource,
+        first_image: int,
+        mask_gradient: MaskGradient,
+        mask: Tensor | None = None,
     ) -> _Prepared:
         planner = self._planner(x01)
-        mask = None if preset.mask is None else self.mask(x01, preset.mask, mask_gradient)
+        check_mask_use(preset, mask is not None)
+        if preset.mask is not None and mask is None:
+            mask = self.mask(x01, preset.mask, mask_gradient)
         norms: Tensor | None = None
         plans = (planner.plan(preset),) * len(x01)
         probe = planner.probe(preset)
@@ -281,13 +315,13 @@ class TorchReference:
 
     def _planner(self, x01: Tensor) -> Planner:
         if self.schedule is None:
-            raise ConfigError("the reference has no noise schedule to compile presets with", code="E-twin-missing")
+            raise ConfigError("the reference has no noise schedule to compile presets with", code="E-twin-schedule")
         shape = list(x01.shape)
         if len(shape) != 4 or not shape[0] or shape[1:] != list(self.image_shape or shape[1:]):
             expected = ", ".join(map(str, self.image_shape or ("C", "H", "W")))
             raise ImageError(
                 f"the batch has the shape {shape}, expected [B, {expected}] with at least one image",
-                code="E-image-size",
+                code="E-batch-shape",
             )
         elements = x01[0].numel()
         return self._planners.setdefault(elements, Planner(self.schedule, elements))
@@ -296,7 +330,7 @@ class TorchReference:
         module = self.learned_step if len(draws) == 2 else self.step
         if module is None:
             raise ConfigError(
-                "the plan needs a learned variance, which this diffusion model does not have", code="E-learned-variance"
+                "the plan needs a learned variance, which this diffusion model does not have", code="E-twin-variance"
             )
         inputs = (x, ref, draws[0], mask, coeffs, *draws[1:])
         if self.checkpointing and torch.is_grad_enabled() and any(t.requires_grad for t in (x, ref, mask)):

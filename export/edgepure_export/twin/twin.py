@@ -61,7 +61,9 @@ def load_twin(
         step=GraphStep(graphs["step"]),
         learned_step=GraphStep(graphs["step_learned"]) if "step_learned" in graphs else None,
         schedule=opened.manifest.schedule.build(),
-        classifier=graphs["classifier"],
+        classifier=graphs.get("classifier"),
+        task=graphs.get("task"),
+        names=() if "task" not in graphs else graphs["task"].output_names,
         mask_module=GraphMask(graphs["mask"], temperature) if "mask" in graphs else None,
         image_shape=opened.manifest.image.shape,
         checkpointing=checkpointing,
@@ -101,8 +103,9 @@ class GraphMask(nn.Module):
 
     def forward(
         self, image: Tensor, threshold: Tensor, area: Tensor, rule: Tensor, gradient: MaskGradient = "none"
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """image [B, C, H, W] in [0, 1]; threshold, area, rule [B] -> logits [B, N], mask and attention [B, 1, H, W]."""
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """image [B, C, H, W] in [0, 1]; threshold, area, rule [B] -> logits [B, N] (None of a backbone), mask and
+        attention [B, 1, H, W]."""
         given = {"image": image, "threshold": threshold, "area": area, "rule": rule}
         values: Any = self.graph(*(given[name] for name in self.graph.input_names))
         outputs = dict(zip(self.graph.output_names, values, strict=True))
@@ -114,4 +117,4 @@ class GraphMask(nn.Module):
             score = torch.where(rule > 0.5, logarithm, attention)
             soft = cut_map(attention, score, threshold, area, rule, "soft", self.temperature)
             mask = soft if gradient == "soft" else mask + (soft - soft.detach())
-        return outputs["logits"], mask, attention
+        return outputs.get("logits"), mask, attention

@@ -15,5 +15,6 @@ from .manifest import FileEntry as FileEntry
 from .manifest import GraphEntry as GraphEntry
 from .manifest import Manifest as Manifest
 from .manifest import Provenance as Provenance
+from .manifest import Target as Target
 from .manifest import TensorEntry as TensorEntry
 from .manifest import VariantName as VariantName

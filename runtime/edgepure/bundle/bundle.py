@@ -7,34 +7,33 @@ damage; the manifest is not signed, so they do not prove who made the bundle (se
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError
 from ..files.atomic import write_text
+from ..files.folders import heal
 from ..machine.shortage import shortage
 from ..validation import expect
+from .contents import found_files, hash_file, walk
 from .external_data import external_tensors
 from .manifest import (
     ENGINES_FOLDER,
     MANIFEST_FILE,
-    MAX_MANIFEST_BYTES,
     SELFTEST_FILE,
     FileEntry,
     Manifest,
     check_relative_path,
 )
+from .manifest_text import MAX_MANIFEST_BYTES
 from .selftest import SelfTest, read_selftest
 
 _AGAIN = "copy the bundle again, or export it again"
-_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Bundle:
     @classmethod
     def _open(cls, path: str | PathLike[str], verify: bool) -> Bundle:
         try:
-            root = _directory(Path(path))
+            root = bundle_folder(Path(path))
             data = _read_manifest(root)
             manifest = Manifest.from_json(data, source=str(root / MANIFEST_FILE))
             _check_files(root, manifest)
@@ -90,7 +89,9 @@ class Bundle:
             _check_external_data(root, manifest)
         except OSError as error:
             raise shortage(error) or BundleError(
-                f"the bundle {path} cannot be read: {error.strerror} ({error.filename})"
+                f"the bundle {path} cannot be read: {error.strerror} ({error.filename}); "
+                "check its permissions and the disk",
+                code="E-bundle-read",
             ) from error
         return cls(root, manifest, hashlib.sha256(data).hexdigest(), hashes, identities)
 
@@ -106,7 +107,8 @@ class Bundle:
             if graph == name:
                 return self.path / entry.file
         raise BundleError(
-            f"the bundle {self.path.name} has no graph {name!r}; it has {', '.join(sorted(self.manifest.graphs))}"
+            f"the bundle {self.path.name} has no graph {name!r}; it has {', '.join(sorted(self.manifest.graphs))}",
+            code="E-bundle-graph-missing",
         )
 
     def files_of(self, graph: str, precision: str = "fp32") -> list[str]:
@@ -182,18 +184,18 @@ def hash_files(directory: str | PathLike[str]) -> dict[str, FileEntry]:
     Raises:
         BundleError: a name may not be listed in a bundle, or something is a symlink or not a regular file.
     """
-    root = _directory(Path(directory))
+    root = bundle_folder(Path(directory))
     entries: dict[str, FileEntry] = {}
-    for name in sorted(_found(root)):
+    for name in sorted(found_files(root)):
         if name == MANIFEST_FILE:
             continue
         try:
             check_relative_path(name)
         except ValueError as error:
-            raise BundleError(f"{root / name} cannot be part of a bundle: {error}") from None
+            raise BundleError(f"{root / name} cannot be part of a bundle: {error}", code="E-bundle-file-name") from None
         path = root / name
         if path.is_symlink() or not path.is_file():
-            raise BundleError(f"{path} is not a regular file; put the file itself there")
+            raise BundleError(f"{path} is not a regular file; put the file itself there", code="E-bundle-irregular")
         entries[name] = FileEntry(sha256=hash_file(path), bytes=path.stat().st_size)
     return entries
 
@@ -205,7 +207,7 @@ def write_manifest(directory: str | PathLike[str], manifest: Manifest) -> Path:
         BundleError: a file that the manifest lists is missing or has another size.
         EdgepureError: no space or no permission; the old manifest is untouched.
     """
-    root = _directory(Path(directory))
+    root = bundle_folder(Path(directory))
     checked = Manifest.from_data(dict(manifest))  # `model_copy(update=...)` does not check
     _check_files(root, checked)
     write_text(root / MANIFEST_FILE, checked.to_json())
@@ -222,7 +224,7 @@ def update_manifest(path: str | PathLike[str], change: Callable[[Manifest], Mani
         BundleError: the old or the new manifest is not valid; the old one is untouched.
         EdgepureError: no space or no permission; the old one is untouched.
     """
-    root = _directory(Path(path))
+    root = bundle_folder(Path(path))
     old = Manifest.from_json(_read_manifest(root), source=str(root / MANIFEST_FILE))
     new = Manifest.from_data(dict(change(old)))
     write_manifest(root, new)
@@ -245,34 +247,38 @@ def _identity(path: str | PathLike[str]) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _directory(path: Path) -> Path:
+def bundle_folder(path: Path) -> Path:
+    """The folder at ``path``, without symlinks; one whose replacement was cut short is put back first.
+
+    Raises:
+        BundleError: there is nothing, or it is a file.
+    """
     if not path.exists():
-        raise BundleError(f"there is no bundle at {path}: {_left_behind(path)}")
+        heal(path.resolve())
+    if not path.exists():
+        raise BundleError(
+            f"there is no bundle at {path}: the folder does not exist; check the path", code="E-bundle-missing"
+        )
     if not path.is_dir():
-        raise BundleError(f"{path} is a file, expected a bundle's folder (the one that holds {MANIFEST_FILE})")
+        raise BundleError(
+            f"{path} is a file, expected a bundle's folder (the one that holds {MANIFEST_FILE})", code="E-bundle-folder"
+        )
     return path.resolve()
-
-
-def _left_behind(path: Path) -> str:
-    """Why nothing is at ``path``: where two folders cannot change places in one step, a crash can leave none there."""
-    for temporary in sorted(path.parent.glob(f".{glob.escape(path.name[:48])}.*.tmp/{MANIFEST_FILE}")):
-        with suppress(BundleError):
-            Bundle.open(temporary.parent)
-            return f"a change of it was cut short; it is whole in {temporary.parent}: rename that folder to {path.name}"
-    return "the folder does not exist; check the path"
 
 
 def _read_manifest(root: Path) -> bytes:
     path = root / MANIFEST_FILE
     if not os.path.lexists(path):
         raise BundleError(
-            f"{root} is not a bundle: it holds no {MANIFEST_FILE}; give the folder that `edgepure export` wrote"
+            f"{root} is not a bundle: it holds no {MANIFEST_FILE}; give the folder that `edgepure export` wrote",
+            code="E-bundle-no-manifest",
         )
     _check_place(root, MANIFEST_FILE)
     size = path.stat().st_size
     if size > MAX_MANIFEST_BYTES:
         raise BundleError(
-            f"{path} has {size} bytes, a manifest may have {MAX_MANIFEST_BYTES}; this is not an edgepure bundle"
+            f"{path} has {size} bytes, a manifest may have {MAX_MANIFEST_BYTES}; this is not an edgepure bundle",
+            code="E-bundle-manifest-size",
         )
     return path.read_bytes()
 
@@ -281,29 +287,38 @@ def _check_files(root: Path, manifest: Manifest) -> None:
     """The directory holds exactly the listed files, each a regular file inside it with the listed size."""
     engines = root / ENGINES_FOLDER
     if os.path.lexists(engines) and not (engines.resolve().is_relative_to(root) and engines.is_dir()):
-        raise BundleError(f"{engines} is not a folder inside the bundle; remove it, engines are built again")
-    for place, file in _walk(root, PurePosixPath(ENGINES_FOLDER), everything=True) if engines.is_dir() else ():
+        raise BundleError(
+            f"{engines} is not a folder inside the bundle; remove it, engines are built again", code="E-bundle-engines"
+        )
+    for place, file in walk(root, PurePosixPath(ENGINES_FOLDER), everything=True) if engines.is_dir() else ():
         if not file.is_file(follow_symlinks=False):
-            raise BundleError(f"{root / place} is a symlink or no regular file; remove it, engines are built again")
-    found = _found(root)
+            raise BundleError(
+                f"{root / place} is a symlink or no regular file; remove it, engines are built again",
+                code="E-bundle-engines",
+            )
+    found = found_files(root)
     unlisted = sorted(found - set(manifest.files) - {MANIFEST_FILE})
     for name, entry in sorted(manifest.files.items()):
         if name not in found and not os.path.lexists(root / name):
-            raise BundleError(_missing(root, name, entry, unlisted))
+            raise BundleError(_missing(root, name, entry, unlisted), code="E-bundle-file-missing")
         _check_place(root, name)
         size = (root / name).stat().st_size
         if size < entry.bytes:
-            raise BundleError(f"{root / name} is cut off: it has {size} of {entry.bytes} bytes; {_AGAIN}")
+            raise BundleError(
+                f"{root / name} is cut off: it has {size} of {entry.bytes} bytes; {_AGAIN}", code="E-bundle-cut-off"
+            )
         if size > entry.bytes:
             raise BundleError(
                 f"{root / name} is not the file that was exported: it has {size} bytes, expected {entry.bytes}; "
-                f"{_AGAIN}"
+                f"{_AGAIN}",
+                code="E-bundle-file-size",
             )
     if unlisted:
         more = f" (and {len(unlisted) - 1} more)" if len(unlisted) > 1 else ""
         raise BundleError(
             f"{root / unlisted[0]}{more} is not listed in {MANIFEST_FILE}, so nobody vouches for it; remove it, "
-            "or export the bundle again"
+            "or export the bundle again",
+            code="E-bundle-unlisted",
         )
 
 
@@ -322,14 +337,15 @@ def _check_place(root: Path, name: str) -> None:
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):
-        raise BundleError(f"{path} is a symlink that leads nowhere; {_AGAIN}") from None
+        raise BundleError(f"{path} is a symlink that leads nowhere; {_AGAIN}", code="E-bundle-symlink") from None
     if not target.is_relative_to(root):
         raise BundleError(
             f"{path} is a symlink that leaves the bundle (to {target}); a bundle holds its files itself: copy it with "
-            "`cp -rL`, which follows symlinks"
+            "`cp -rL`, which follows symlinks",
+            code="E-bundle-escape",
         )
     if not stat.S_ISREG(target.stat().st_mode):
-        raise BundleError(f"{path} is not a regular file; {_AGAIN}")
+        raise BundleError(f"{path} is not a regular file; {_AGAIN}", code="E-bundle-irregular")
 
 
 def _check_hash(root: Path, name: str, manifest: Manifest) -> str:
@@ -337,7 +353,8 @@ def _check_hash(root: Path, name: str, manifest: Manifest) -> str:
     if measured != expected:
         raise BundleError(
             f"{root / name} is damaged or was changed: its SHA-256 is {measured[:16]}..., expected {expected[:16]}...; "
-            f"{_AGAIN}"
+            f"{_AGAIN}",
+            code="E-bundle-hash",
         )
     return measured
 
@@ -352,44 +369,12 @@ def _check_external_data(root: Path, manifest: Manifest) -> None:
             if listed is None:
                 raise BundleError(
                     f"{root / entry.file} keeps a tensor in {tensor.location!r}, which is not a file of the bundle; "
-                    "export the bundle again, and only open bundles that you trust"
+                    "export the bundle again, and only open bundles that you trust",
+                    code="E-bundle-tensor-file",
                 )
             if tensor.offset + (tensor.length or 0) > listed.bytes:
                 raise BundleError(
                     f"{root / entry.file} keeps a tensor at bytes {tensor.offset} to "
-                    f"{tensor.offset + (tensor.length or 0)} of {name}, which has {listed.bytes}; {_AGAIN}"
+                    f"{tensor.offset + (tensor.length or 0)} of {name}, which has {listed.bytes}; {_AGAIN}",
+                    code="E-bundle-tensor-range",
                 )
-
-
-def _found(root: Path) -> set[str]:
-    """Relative POSIX paths of everything but folders, hidden names and engines/."""
-    return {str(name) for name, _ in _walk(root, PurePosixPath(), everything=False)}
-
-
-def _walk(root: Path, top: PurePosixPath, everything: bool) -> Iterator[tuple[PurePosixPath, os.DirEntry[str]]]:
-    """What lies below a folder but is no folder itself, by its path from ``root``. Symlinks are not followed."""
-    folders = [top]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                name = folder / entry.name
-                if not everything and (entry.name.startswith(".") or str(name) == ENGINES_FOLDER):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(name)
-                else:
-                    yield name, entry
-
-
-def hash_file(path: Path | int) -> str:
-    """SHA-256 of a file or of an open one, in lower-case hexadecimal."""
-    digest = hashlib.sha256()
-    buffer = bytearray(_BUFFER_BYTES)
-    view = memoryview(buffer)
-    with open(path, "rb", buffering=0, closefd=not isinstance(path, int)) as file:
-        if isinstance(path, int):
-            file.seek(0)
-        while count := file.readinto(buffer):
-            digest.update(view[:count])
-    return digest.hexdigest()

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ..errors import ConfigError
 from ..methods import EpsSpec
 from ..validation import Entry
 
@@ -62,7 +63,7 @@ class ProbeCalibration(Entry):
     @model_validator(mode="after")
     def _ascending(self) -> ProbeCalibration:
         if any(a > b for a, b in zip(self.sample, self.sample[1:], strict=False)):
-            raise ValueError("`sample` must be in ascending order")
+            raise ConfigError("`sample` must be in ascending order", code="E-norms-order")
         return self
 
 
@@ -142,7 +143,7 @@ class Calibration(Entry):
     @model_validator(mode="after")
     def _chosen_is_measured(self) -> Calibration:
         if self.find(self.chosen) is None:
-            raise ValueError("`chosen` is not among the probes")
+            raise ConfigError("`chosen` is not among the probes; name one that was measured", code="E-probe-chosen")
         return self
 
     def find(self, probe: EpsSpec, precision: str | None = None) -> ProbeCalibration | None:

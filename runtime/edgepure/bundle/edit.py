@@ -6,21 +6,23 @@ bundle's place in one step. An error, Ctrl-C or a full disk leaves the bundle as
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from ..files.atomic import atomic_directory, write_bytes, write_npz
+from ..files.atomic import write_bytes, write_npz
+from ..files.folders import atomic_directory, link_or_copy
 from ..files.locks import locked
-from .bundle import Bundle, hash_file, write_manifest
-from .manifest import MANIFEST_FILE, FileEntry, Manifest, check_relative_path
+from .bundle import Bundle, bundle_folder, write_manifest
+from .contents import hash_file
+from .manifest import MANIFEST_FILE, SELFTEST_FILE, FileEntry, Manifest, check_relative_path
 
 
 class BundleEdit:
@@ -67,15 +69,28 @@ class BundleEdit:
         """
         files = dict(self.manifest.files)
         if files.pop(name, None) is None:
-            raise BundleError(f"the bundle has no file {name!r} to remove; it has {', '.join(sorted(files))}")
+            raise BundleError(
+                f"the bundle has no file {name!r} to remove; it has {', '.join(sorted(files))}", code="E-bundle-remove"
+            )
         (self.root / name).unlink()
         self.manifest = self.manifest.model_copy(update={"files": files})
+
+    def record(self, presets: Collection[str], recorded: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Take what the self-test recorded of presets out of it, and put other recordings into it.
+
+        ``recorded``: by the key of the array in the file; None: none.
+        """
+        with np.load(self.root / SELFTEST_FILE, allow_pickle=False) as arrays:
+            kept = {key: arrays[key] for key in arrays if _preset_of(key) not in presets}
+            stale = len(kept) < len(arrays.files)
+        if stale or recorded:
+            self.write_npz(SELFTEST_FILE, {**kept, **(recorded or {})})
 
     def _place(self, name: str) -> Path:
         try:
             check_relative_path(name)
         except ValueError as error:
-            raise BundleError(f"{name!r} cannot be a file of a bundle: {error}") from None
+            raise BundleError(f"{name!r} cannot be a file of a bundle: {error}", code="E-bundle-file-name") from None
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
@@ -102,18 +117,25 @@ def edit_bundle(path: str | PathLike[str]) -> Iterator[BundleEdit]:
         yield edit
         write_manifest(root, edit.manifest)
         Bundle.open(root, verify=False)  # what leaves here can be opened
-        exchange.enter_context(locked(bundle.path))  # from the last look at the bundle to the exchange
+        lock = locked(bundle.path, make=lambda: bundle_folder(bundle.path))
+        exchange.enter_context(lock)  # from the last look at the bundle to the exchange
         if Bundle.open(bundle.path, verify=False).content_hash != bundle.content_hash:
-            raise BundleError(f"{bundle.path} was changed by something else in the meantime; run the command again")
+            raise BundleError(
+                f"{bundle.path} was changed by something else in the meantime; run the command again",
+                code="E-bundle-busy",
+            )
         engines = [file for file in bundle.engines_path.rglob("*") if file.is_file()]  # those built meanwhile, too
         _link(bundle, root, [str(file.relative_to(bundle.path)) for file in engines])
+
+
+def _preset_of(key: str) -> str | None:
+    """The preset of an array of the self-test, which is called ``pipeline/<preset>/<array>``; None for others."""
+    kind, _, rest = key.partition("/")
+    return rest.rpartition("/")[0] if kind == "pipeline" else None
 
 
 def _link(bundle: Bundle, root: Path, names: Sequence[str]) -> None:
     for name in names:
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link((bundle.path / name).resolve(), target)
-        except OSError:  # another file system, or one without hard links
-            shutil.copy2(bundle.path / name, target)
+        link_or_copy((bundle.path / name).resolve(), target)

@@ -55,12 +55,17 @@ def external_tensors(path: Path, name: str | None = None) -> list[ExternalTensor
     name = name or path.name
     with open(path, "rb") as file:
         if path.stat().st_size == 0:
-            raise BundleError(f"{name} is empty, expected an ONNX graph; export the bundle again")
+            raise BundleError(
+                f"{name} is empty, expected an ONNX graph; export the bundle again", code="E-bundle-graph-empty"
+            )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return [_tensor(entries) for entries in _scan(data)]
             except (ValueError, IndexError) as error:
-                raise BundleError(f"{name} is not a valid ONNX graph ({error}); export the bundle again") from None
+                raise BundleError(
+                    f"{name} is not a valid ONNX graph ({error}); export the bundle again",
+                    code="E-bundle-graph-invalid",
+                ) from None
 
 
 def _scan(data: bytes | mmap.mmap) -> list[dict[str, str]]:

@@ -21,8 +21,10 @@ from ..methods.planner import Planner
 from ..methods.presets import Preset
 from ..rows.plan import COLUMNS, LEARNED_COLUMNS
 from ..rows.schedule import ScheduleSpec
-from ..validation import Entry, first_fault
+from ..validation import Entry, fault_code, first_fault
 from .calibration import Calibration
+from .manifest_text import check_counts, parse_json
+from .task import TaskEntry
 
 #: Version of the format that this package writes, and the newest one that it reads.
 SCHEMA_VERSION = 1
@@ -32,13 +34,9 @@ MANIFEST_FILE = "bundle.json"
 SELFTEST_FILE = "selftest.npz"
 #: What is built on a device lives here; it is not listed in ``files``.
 ENGINES_FOLDER = "engines"
-#: A larger ``bundle.json`` is refused before it is parsed.
-MAX_MANIFEST_BYTES = 16 << 20
-#: So are more values: the largest manifests have some ten thousand, class names and score norms mostly.
-MAX_VALUES = 200_000
 
-GraphName = Literal["classifier", "mask", "step", "step_learned", "unet"]
-GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "unet")
+GraphName = Literal["classifier", "mask", "step", "step_learned", "task", "unet"]
+GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "task", "unet")
 #: Precisions that a bundle may have beside the fp32 in which it was exported.
 VariantName = Literal["fp16", "bf16", "int8", "fp8"]
 #: A provider whose engine a variant was made for; which there are is said by `edgepure.engines.kinds`.
@@ -55,20 +53,29 @@ def check_relative_path(text: str) -> str:
     joined by ``/``: so there is no absolute path, no ``..``, no hidden file, and the same name on every system.
 
     Raises:
-        ValueError: it is not.
+        ConfigError: it is not.
     """
     if text.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", text):
-        raise ValueError("the path is absolute; a bundle may only name files inside its own folder")
+        raise ConfigError(
+            "the path is absolute; a bundle may only name files inside its own folder", code="E-bundle-path-absolute"
+        )
     parts = text.split("/")
     if ".." in parts:
-        raise ValueError("the path escapes the bundle with '..'; a bundle may only name files inside its own folder")
+        raise ConfigError(
+            "the path escapes the bundle with '..'; a bundle may only name files inside its own folder",
+            code="E-bundle-path-escape",
+        )
     if len(text) > 200 or not all(_SAFE_NAME.fullmatch(part) for part in parts):
-        raise ValueError(
+        raise ConfigError(
             "not a portable relative path: use letters, digits, '.', '_' and '-' in parts joined by '/', "
-            "none beginning with '.', at most 200 characters"
+            "none beginning with '.', at most 200 characters",
+            code="E-bundle-path-portable",
         )
     if text.lower() == MANIFEST_FILE or parts[0].lower() == ENGINES_FOLDER:
-        raise ValueError(f"{MANIFEST_FILE} and {ENGINES_FOLDER}/ are reserved and never listed")
+        raise ConfigError(
+            f"{MANIFEST_FILE} and {ENGINES_FOLDER}/ are reserved and never listed; give the file another name",
+            code="E-bundle-path-reserved",
+        )
     return text
 
 
@@ -100,7 +107,8 @@ class GraphEntry(Entry):
 
 
 class AttentionEntry(Entry):
-    """Where the attention map of the mask graph comes from: the activations ``A`` of these blocks of the classifier.
+    """Where the attention map of the mask graph comes from: the activations ``A`` of these blocks of the classifier, or
+    of the backbone that stands in for one.
 
     Per block, rule ``minmax`` takes ``sum_c A^2`` and rule ``softmax`` takes ``(sum_c |A|^norm_p)^(1/norm_p)``.
     """
@@ -127,7 +135,9 @@ class Provenance(Entry):
     edgepure_version: str
     torch_version: str
     onnx_version: str
-    classifier: str
+    classifier: str | None = Field(None, description="null: the bundle has none")
+    backbone: str | None = Field(None, description="the network whose blocks are tapped, where it is another one")
+    task: str | None = Field(None, description="null: the bundle has none")
     diffusion: str
     parity: dict[str, Annotated[float, Field(ge=0.0)]] = Field(
         default_factory=dict, description="largest absolute difference to PyTorch at export, for each graph"
@@ -144,7 +154,10 @@ class Manifest(Entry):
     schema_version: Literal[1] = 1
     name: str = Field(min_length=1, max_length=200)
     image: ImageSpec
-    classes: tuple[str, ...] = Field(min_length=2, description="names of the classes in the order of the logits")
+    classes: tuple[str, ...] = Field(
+        description="names of the classes in the order of the logits, at least 2; none without a classifier"
+    )
+    task: TaskEntry | None = Field(None, description="what is done with purified images; null: labels, or nothing")
     schedule: ScheduleSpec
     graphs: dict[GraphName, GraphEntry]
     variants: dict[VariantName, dict[GraphName, GraphEntry]] = Field(
@@ -161,44 +174,66 @@ class Manifest(Entry):
     @model_validator(mode="after")
     def _fits_together(self) -> Manifest:
         if self.default_preset not in self.presets:
-            raise ValueError(
-                f"default_preset {self.default_preset!r} is not among the presets ({_listed(self.presets)})"
+            raise ConfigError(
+                f"default_preset {self.default_preset!r} is not among the presets ({_listed(self.presets)}); "
+                "choose one of these",
+                code="E-bundle-default-preset",
             )
         for graph, needed, reason in (
-            ("classifier", True, "every bundle needs it"),
+            ("classifier", bool(self.classes), f"`classes` is {'given' if self.classes else 'empty'}"),
+            ("task", self.task is not None, f"`task` is {'null' if self.task is None else 'given'}"),
             ("step", True, "every bundle needs it"),
             ("mask", self.attention is not None, f"`attention` is {'null' if self.attention is None else 'given'}"),
             ("step_learned", self.learned_variance, f"`learned_variance` is {str(self.learned_variance).lower()}"),
         ):
             if needed != (graph in self.graphs):
                 found = "is listed" if graph in self.graphs else "is missing"
-                raise ValueError(f"graph {graph!r} {found}, but {reason}")
+                raise ConfigError(f"graph {graph!r} {found}, but {reason}", code="E-bundle-graphs")
+        if self.classes and self.task is not None:
+            raise ConfigError(
+                "there is a classifier and a task; a bundle does one thing with purified images",
+                code="E-bundle-two-things",
+            )
+        if len(self.classes) == 1:
+            raise ConfigError(
+                "`classes` names one class, expected at least 2, or none without a classifier", code="E-bundle-classes"
+            )
         for name, preset in self.presets.items():
-            if preset.mask is not None and "mask" not in self.graphs:
-                raise ValueError(f"preset {name!r} has a mask, but the bundle has no mask graph")
+            if preset.mask is not None and preset.mask.source == "attention" and "mask" not in self.graphs:
+                raise ConfigError(f"preset {name!r} has a mask, but the bundle has no mask graph", code="E-bundle-mask")
         for graph, entry in self.graphs.items():
             self._check_graph(graph, entry)
         for variant, graphs in self.variants.items():
             self._check_variant(variant, graphs)
         if SELFTEST_FILE not in self.files:
-            raise ValueError(f"`files` does not list {SELFTEST_FILE}, which every bundle needs")
+            raise ConfigError(
+                f"`files` does not list {SELFTEST_FILE}, which every bundle needs", code="E-bundle-selftest"
+            )
         folded: dict[str, str] = {}
         for path in self.files:
             other = folded.setdefault(path.lower(), path)
             if other != path:
-                raise ValueError(
-                    f"files {other!r} and {path!r} differ only in case; some file systems cannot hold both"
+                raise ConfigError(
+                    f"files {other!r} and {path!r} differ only in case; some file systems cannot hold both",
+                    code="E-bundle-case",
                 )
         return self
 
     def _check_variant(self, variant: VariantName, graphs: Mapping[GraphName, GraphEntry]) -> None:
         if not graphs:
-            raise ValueError(f"the variant {variant!r} has no graphs; leave it out")
+            raise ConfigError(f"the variant {variant!r} has no graphs; leave it out", code="E-bundle-variant-empty")
         for graph, entry in graphs.items():
             if graph not in self.graphs:
-                raise ValueError(f"the variant {variant!r} has the graph {graph!r}, which `graphs` does not have")
+                raise ConfigError(
+                    f"the variant {variant!r} has the graph {graph!r}, which `graphs` does not have",
+                    code="E-bundle-variant-graph",
+                )
             if entry.precision != variant:
-                raise ValueError(f"graph {graph!r} of the variant {variant!r} says precision {entry.precision!r}")
+                raise ConfigError(
+                    f"graph {graph!r} of the variant {variant!r} says precision {entry.precision!r}; "
+                    "expected the precision of its variant",
+                    code="E-bundle-variant-precision",
+                )
             self._check_graph(graph, entry)
 
     def graphs_in(self, precision: str) -> dict[GraphName, GraphEntry]:
@@ -211,14 +246,37 @@ class Manifest(Entry):
         if precision == "fp32":
             return dict(self.graphs)
         if precision not in VARIANT_NAMES:
-            raise ConfigError(f"unknown precision {precision!r}; choose one of fp32, {', '.join(VARIANT_NAMES)}")
+            raise ConfigError(
+                f"unknown precision {precision!r}; choose one of fp32, {', '.join(VARIANT_NAMES)}",
+                code="E-precision-unknown",
+            )
         for variant, graphs in self.variants.items():
             if variant == precision:
                 return {**self.graphs, **graphs}
         raise BundleError(
             f"the bundle {self.name!r} has no {precision} variant; it has {_listed(['fp32', *self.variants])}. Make "
-            f"one with `edgepure quantize BUNDLE --precision {precision} --data IMAGES`"
+            f"one with `edgepure quantize BUNDLE --precision {precision} --data IMAGES`",
+            code="E-bundle-variant",
         )
+
+    def require_classifier(self, what: str) -> None:
+        """Raise ConfigError (``E-no-classifier``) if the bundle has no classifier, which ``what`` needs."""
+        if "classifier" not in self.graphs:
+            raise ConfigError(
+                f"{what} needs a classifier, and the bundle {self.name!r} has none; `purify` works without one: use "
+                "that, or export the bundle with a classifier (--classifier)",
+                code="E-no-classifier",
+            )
+
+    def require_task(self) -> TaskEntry:
+        """The task; ConfigError (``E-no-task``) if the bundle has none."""
+        if self.task is None:
+            raise ConfigError(
+                f"the bundle {self.name!r} has no task that finds boxes, label maps or vectors; export it with one "
+                "(--task KIND SOURCE)",
+                code="E-no-task",
+            )
+        return self.task
 
     def planner(self) -> Planner:
         """Compiles presets and methods to the rows that this bundle runs."""
@@ -226,13 +284,25 @@ class Manifest(Entry):
 
     def _check_graph(self, graph: GraphName, entry: GraphEntry) -> None:
         if entry.file not in self.files:
-            raise ValueError(f"graph {graph!r} is in the file {entry.file!r}, which `files` does not list")
-        inputs, outputs = graph_signature(graph, self.image, len(self.classes))
+            raise ConfigError(
+                f"graph {graph!r} is in the file {entry.file!r}, which `files` does not list",
+                code="E-bundle-graph-unlisted",
+            )
+        if graph == "task" and self.task is not None:
+            given = tuple((t.name, tuple(n for n in t.shape if n != "batch")) for t in entry.outputs)
+            fault = self.task.fault(given, (self.image.height, self.image.width))
+            if fault is not None:
+                raise ConfigError(
+                    f"graph 'task': {fault}, but the task {self.task.kind!r} asks for {self.task.wanted}",
+                    code="E-bundle-task-outputs",
+                )
+        inputs, outputs = graph_signature(graph, self.image, len(self.classes), entry.outputs)
         for kind, found, expected in (("inputs", entry.inputs, inputs), ("outputs", entry.outputs, outputs)):
             if found != expected:
-                raise ValueError(
+                raise ConfigError(
                     f"the {kind} of graph {graph!r} are {_signature(found)}, but the image size and the number of "
-                    f"classes ask for {_signature(expected)}"
+                    f"classes ask for {_signature(expected)}",
+                    code="E-bundle-graph-signature",
                 )
 
     def to_json(self) -> str:
@@ -251,27 +321,32 @@ class Manifest(Entry):
         Raises:
             BundleError: too large, not JSON, made by a newer edgepure, or a key is unknown, missing or wrong.
         """
-        data = _parse_json(text, source)
+        data = parse_json(text, source)
         version = data.get("schema_version")
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             found = f"is {json.dumps(version)}" if "schema_version" in data else "is missing"
             raise BundleError(
                 f"{source}: schema_version {found}, expected {SCHEMA_VERSION}; this is not the manifest of an edgepure "
-                "bundle, or it is damaged: export it again"
+                "bundle, or it is damaged: export it again",
+                code="E-bundle-version",
             )
         if version > SCHEMA_VERSION:
             raise BundleError(
                 f"{source}: this bundle was made by a newer edgepure: its schema_version is {version} and this version "
-                f"reads up to {SCHEMA_VERSION}; upgrade edgepure, or export the bundle again with this one"
+                f"reads up to {SCHEMA_VERSION}; upgrade edgepure, or export the bundle again with this one",
+                code="E-bundle-newer",
             )
-        _check_counts(data, source)
+        check_counts(data, source)
         if data.get("calibration") == {}:  # how edgepure 0.1 wrote that nothing was measured
             text = json.dumps({**data, "calibration": None})
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
             fault = first_fault(error, data, cls.model_json_schema)
-            raise BundleError(f"{source}: {fault}; correct it, or export the bundle again") from None
+            raise BundleError(
+                f"{source}: {fault}; correct it, or export the bundle again",
+                code=fault_code(error, "E-bundle-manifest-value"),
+            ) from None
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Manifest:
@@ -283,25 +358,35 @@ class Manifest(Entry):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            raise BundleError(f"manifest: {first_fault(error, data, cls.model_json_schema)}") from None
+            raise BundleError(
+                f"manifest: {first_fault(error, data, cls.model_json_schema)}",
+                code=fault_code(error, "E-bundle-manifest-value"),
+            ) from None
 
 
 def graph_signature(
-    graph: GraphName, image: ImageSpec, classes: int
+    graph: GraphName, image: ImageSpec, classes: int, outputs: tuple[TensorEntry, ...] = ()
 ) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
-    """Inputs and outputs that a graph of a bundle must have, in order. Everything is float32, batch first."""
+    """Inputs and outputs that a graph of a bundle must have, in order. Everything is float32, batch first.
+
+    ``classes`` is 0 without a classifier; then the mask graph has no logits either. ``outputs`` are those of a task
+    graph, which its `TaskEntry` checks.
+    """
 
     def entry(name: str, *shape: int) -> TensorEntry:
         return TensorEntry(name=name, shape=("batch", *shape))
 
     c, h, w = image.shape
-    logits = entry("logits", classes)
+    logits = (entry("logits", classes),) if classes else ()
     state = (entry("x", c, h, w), entry("ref", c, h, w), entry("mask", 1, h, w), entry("noise", c, h, w))
     if graph == "classifier":
-        return (entry("image", c, h, w),), (logits,)
+        return (entry("image", c, h, w),), logits
+    if graph == "task":
+        return (entry("image", c, h, w),), outputs
     if graph == "mask":
         inputs = (entry("image", c, h, w), entry("threshold"), entry("area"), entry("rule"))
-        return inputs, (logits, entry("mask", 1, h, w), entry("attention", 1, h, w))
+        maps = (entry("mask", 1, h, w), entry("attention", 1, h, w))
+        return inputs, (*logits, *maps)
     if graph == "step":
         return (*state, entry("coeffs", len(COLUMNS))), (entry("x_next", c, h, w),)
     if graph == "step_learned":
@@ -313,58 +398,6 @@ def graph_signature(
 def schema_text() -> str:
     """The JSON schema of ``bundle.json``, as it is published in ``docs/bundle.schema.json``."""
     return json.dumps(Manifest.model_json_schema(), indent=2, sort_keys=True) + "\n"
-
-
-def _parse_json(text: str | bytes, source: str) -> dict[str, Any]:
-    """JSON without what other parsers would read differently: duplicate keys, NaN, infinities."""
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise BundleError(
-            f"{source} is {len(text)} bytes, a manifest may have {MAX_MANIFEST_BYTES}; it is not the manifest of an "
-            "edgepure bundle"
-        )
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) < len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ValueError(f"the key {twice[:100]!r} appears twice in one object")
-        return result
-
-    def finite(number: str) -> float:
-        value = float(number)
-        if value in (float("inf"), float("-inf")) or value != value:
-            raise ValueError(f"the number {number} is not finite")
-        return value
-
-    try:
-        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        data = json.loads(decoded, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise BundleError(
-            f"{source} is not valid JSON ({reason}); it is damaged or was cut off: copy the bundle again, "
-            "or export it again"
-        ) from None
-    if not isinstance(data, dict):
-        raise BundleError(f"{source} holds a JSON {type(data).__name__}, expected an object; export the bundle again")
-    return data
-
-
-def _check_counts(data: Mapping[str, Any], source: str) -> None:
-    """Refuse what has no end: pydantic collects every fault of a document before it says the first."""
-    left = MAX_VALUES
-    waiting: list[Any] = [data]
-    while waiting:
-        value = waiting.pop()
-        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        left -= len(children)
-        if left < 0:
-            raise BundleError(
-                f"{source} holds more than {MAX_VALUES} values; it is not the manifest of an edgepure bundle",
-                code="E-bundle-manifest",
-            )
-        waiting += children
 
 
 def _listed(names: Iterable[str]) -> str:

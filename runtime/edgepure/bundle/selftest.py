@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,8 +41,9 @@ class PipelineVectors:
         image: ``[B, C, H, W]`` float32 in [0, 1], the input.
         seed: of the noise.
         purified: ``[B, C, H, W]`` float32 in [0, 1].
-        logits: ``[B, N]`` float32, of the purified image.
+        logits: ``[B, N]`` float32, of the purified image; N is 0 without a classifier.
         mask: ``[B, 1, H, W]`` float32 of 0 and 1; None for presets without a mask.
+        task: outputs of the task graph on the purified images, by name; none without a task.
         score_norms: ``[B]`` float32; None for presets without SSNI, and where they were not recorded.
         rows, states: indices of rows, rising from 0, and ``[B, rows, C, H, W]`` float32, the state in model range after
             each of them; None where they were not recorded.
@@ -53,6 +54,7 @@ class PipelineVectors:
     purified: Float32
     logits: Float32
     mask: Float32 | None
+    task: Mapping[str, Float32] = field(default_factory=dict)
     score_norms: Float32 | None = None
     rows: tuple[int, ...] | None = None
     states: Float32 | None = None
@@ -79,17 +81,19 @@ def read_selftest(path: Path, manifest: Manifest) -> SelfTest:
         with zipfile.ZipFile(path) as archive:
             total = sum(info.file_size for info in archive.infolist())
             if total > MAX_SELFTEST_BYTES:
-                raise _fault(f"it unpacks to {total} bytes, at most {MAX_SELFTEST_BYTES} are allowed")
+                raise _fault(
+                    f"it unpacks to {total} bytes, at most {MAX_SELFTEST_BYTES} are allowed", code="E-selftest-size"
+                )
             for info in archive.infolist():
                 key = info.filename.removesuffix(".npy")
                 if key not in expected or key in arrays or not info.filename.endswith(".npy"):
-                    raise _fault(f"{info.filename!r} is unknown or there twice")
+                    raise _fault(f"{info.filename!r} is unknown or there twice", code="E-selftest-unknown")
                 with archive.open(info) as file:
                     arrays[key] = _read_array(file, key, expected[key], info.file_size)
     except BundleError:
         raise
     except Exception as error:  # zipfile, zlib and numpy.lib.format raise many unrelated classes on damaged files
-        raise _fault(f"it cannot be read ({error})") from None
+        raise _fault(f"it cannot be read ({error})", code="E-selftest-read") from None
     return _assemble(arrays, manifest)
 
 
@@ -127,6 +131,8 @@ def _expected(manifest: Manifest) -> dict[str, _Wanted]:
         "rows": _Wanted(("rows",), integer=True),
         "states": _Wanted(("batch", "rows", c, h, w)),
     }
+    outputs = manifest.graphs["task"].outputs if manifest.task is not None else ()
+    wanted.update({f"task/{t.name}": _Wanted(t.shape) for t in outputs})
     keys.update({f"pipeline/{preset}/{key}": want for preset in manifest.presets for key, want in wanted.items()})
     return keys
 
@@ -136,13 +142,17 @@ def _read_array(file: IO[bytes], key: str, expected: _Wanted, size: int) -> NDAr
     wanted = np.dtype(np.int64 if expected.integer else np.float32)
     if dtype != wanted or fortran or not expected.fits(shape):
         needed = [] if expected.shape == (1,) else list(expected.shape)
-        raise _fault(f"{key!r} is {dtype} {list(shape)}, expected {wanted} {needed} in C order")
+        raise _fault(
+            f"{key!r} is {dtype} {list(shape)}, expected {wanted} {needed} in C order", code="E-selftest-array"
+        )
     count = math.prod(shape) * dtype.itemsize
     if count != size - file.tell():
-        raise _fault(f"{key!r} announces {count} bytes of data, but has {size - file.tell()}")
+        raise _fault(
+            f"{key!r} announces {count} bytes of data, but has {size - file.tell()}", code="E-selftest-cut-off"
+        )
     array = np.frombuffer(file.read(count), dtype=dtype).reshape(shape)
     if not expected.integer and not np.isfinite(array).all():
-        raise _fault(f"{key!r} holds NaN or infinities")
+        raise _fault(f"{key!r} holds NaN or infinities", code="E-selftest-not-finite")
     return array
 
 
@@ -163,21 +173,30 @@ def _assemble(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> SelfTest:
         if not any(key.startswith(prefix) for key in arrays):
             continue
         mask = _take(arrays, prefix + "mask") if preset.mask is not None else None
-        rest = {key: _take(arrays, prefix + key) for key in ("image", "purified", "logits")}
-        _same_batch(prefix, [*rest.values(), *([] if mask is None else [mask])])
+        rest = {key: _take(arrays, prefix + key) for key in ("image", "purified")}
+        rest["logits"] = (
+            _take(arrays, prefix + "logits") if manifest.classes else np.zeros((len(rest["image"]), 0), np.float32)
+        )
+        task = {}
+        if manifest.task is not None:
+            names = [t.name for t in manifest.graphs["task"].outputs]
+            task = {name: _take(arrays, f"{prefix}task/{name}") for name in names}
+        _same_batch(prefix, [*rest.values(), *task.values(), *([] if mask is None else [mask])])
         for key in ("image", "purified"):
             if rest[key].min() < 0.0 or rest[key].max() > 1.0:
-                raise _fault(f"{prefix + key!r} has values outside [0, 1]")
+                raise _fault(f"{prefix + key!r} has values outside [0, 1]", code="E-selftest-range")
         if mask is not None and not np.isin(mask, (0.0, 1.0)).all():
-            raise _fault(f"{prefix + 'mask'!r} has values other than 0 and 1")
+            raise _fault(f"{prefix + 'mask'!r} has values other than 0 and 1", code="E-selftest-mask")
         norms = arrays.pop(prefix + "score_norms", None) if preset.ssni is not None else None
         if norms is not None:
             _same_batch(prefix, [rest["image"], norms])
         rows, states = _states(arrays, prefix, rest["image"])
         seed = int(_take(arrays, prefix + "seed").item())
-        pipelines[name] = PipelineVectors(seed=seed, mask=mask, score_norms=norms, rows=rows, states=states, **rest)
+        pipelines[name] = PipelineVectors(
+            seed=seed, mask=mask, task=task, score_norms=norms, rows=rows, states=states, **rest
+        )
     if arrays:
-        raise _fault(f"{min(arrays)!r} does not belong to its preset")
+        raise _fault(f"{min(arrays)!r} does not belong to its preset", code="E-selftest-unknown")
     return SelfTest(graphs, pipelines)
 
 
@@ -188,22 +207,25 @@ def _states(
         return None, None
     rows, states = _take(arrays, prefix + "rows"), _take(arrays, prefix + "states")
     if rows[0] < 0 or (np.diff(rows) <= 0).any() or states.shape[1] != len(rows):
-        raise _fault(f"{prefix + 'rows'!r} must rise from 0 on and name one row for each of {prefix + 'states'!r}")
+        raise _fault(
+            f"{prefix + 'rows'!r} must rise from 0 on and name one row for each of {prefix + 'states'!r}",
+            code="E-selftest-rows",
+        )
     _same_batch(prefix, [image, states])
     return tuple(map(int, rows)), states
 
 
 def _take(arrays: dict[str, NDArray[Any]], key: str) -> NDArray[Any]:
     if key not in arrays:
-        raise _fault(f"{key!r} is missing")
+        raise _fault(f"{key!r} is missing", code="E-selftest-missing")
     return arrays.pop(key)
 
 
 def _same_batch(prefix: str, arrays: list[NDArray[Any]]) -> None:
     sizes = sorted({len(array) for array in arrays})
     if len(sizes) > 1:
-        raise _fault(f"the arrays of {prefix!r} have different batch sizes {sizes}")
+        raise _fault(f"the arrays of {prefix!r} have different batch sizes {sizes}", code="E-selftest-batch")
 
 
-def _fault(what: str) -> BundleError:
-    return BundleError(f"{SELFTEST_FILE}: {what}; export the bundle again")
+def _fault(what: str, *, code: str) -> BundleError:
+    return BundleError(f"{SELFTEST_FILE}: {what}; export the bundle again", code=code)

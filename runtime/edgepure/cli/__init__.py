@@ -14,6 +14,11 @@ from io import TextIOWrapper
 from types import FrameType
 from typing import Any, NoReturn
 
+import lazy_loader
+
+# What verbs of other packages share with ours stands in __init__.pyi.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
 INTERRUPTED = "interrupted; nothing was left half-written"
 #: What ends a command from outside, like Ctrl-C: a container stops, a session is closed. Exit codes are 128 + these.
 ENDING = (signal.SIGTERM, signal.SIGHUP)

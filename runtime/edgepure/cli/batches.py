@@ -9,10 +9,12 @@ import numpy as np
 from ..errors import ImageError
 from ..images.load import Order, Resize, load_images
 from ..methods.presets import Preset
+from ..purify.heads import Head, P
 from ..purify.monitor import Monitor
 from ..purify.purifier import Purifier
-from ..purify.results import Failure, Result
+from ..purify.results import Failure
 from ..rows.noise import NoiseSource
+from ..types import Float32
 from .sources import Source
 
 #: Pixels of the images that are in memory at a time take at most about this many bytes.
@@ -22,25 +24,29 @@ MOST_IMAGES = 256
 
 def run_chunks(
     purifier: Purifier,
+    head: Head[P],
     preset: Preset,
     sources: Sequence[Source],
     *,
     noise: NoiseSource | int | None,
     resize: Resize,
     order: Order = "rgb",
-    on_result: Callable[[int, Result], None],
+    on_result: Callable[[int, P], None],
     on_share: Callable[[float], None],
     monitor: Monitor | None = None,
+    masks: Callable[[Sequence[int]], Float32] | None = None,
 ) -> list[Failure]:
-    """Purify and classify all sources, a chunk at a time.
+    """Purify all sources, a chunk at a time.
 
     Args:
+        head: what is made of them then.
         noise: a seed or source; source i of the list is image i of the stream, whatever fails and however the
             list is cut into chunks.
         resize, order: as `edgepure.images.load_images`.
         on_result: called with the position of a source and its result, in order within a chunk.
         on_share: called with the share of the UNet calls that is done.
         monitor: flags and counts the results.
+        masks: the masks ``[B, 1, H, W]`` of the sources at these positions; None: those of the preset.
 
     Returns:
         The sources that could not be used.
@@ -70,8 +76,16 @@ def run_chunks(
         if len(loaded):
             positions = [first + index for index in loaded.indices]
             names = [sources[position].name for position in positions]
-            results = purifier.run(
-                loaded.images, preset, noise=noise, names=names, ids=positions, on_rows=rows_done, monitor=monitor
+            results = purifier.run_head(
+                head,
+                loaded.images,
+                preset,
+                noise=noise,
+                names=names,
+                ids=positions,
+                on_rows=rows_done,
+                monitor=monitor,
+                masks=None if masks is None else masks(positions),
             )
             for position, result in zip(positions, results, strict=True):
                 on_result(position, result)

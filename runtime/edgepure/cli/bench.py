@@ -45,6 +45,7 @@ def bench(
     from ..bundle.bundle import Bundle
     from ..measure import bench as run
     from ..purify.purifier import Purifier
+    from ..report.numerals import number
     from .output import emit_json, say, size, table
     from .presets import choose_preset
     from .progress import Progress
@@ -73,7 +74,7 @@ def bench(
                 f"{s.step_ms:.3f} ms",
                 "-" if s.loop_ms is None else f"{s.loop_ms:.3f} ms",
                 f"{s.loop_cost:.3f}",
-                f"{s.images_per_second:.3g}",
+                number(s.images_per_second),
             )
             for s in found.speeds
         ),

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ..bundle.bundle import Bundle
 from ..bundle.edit import edit_bundle
-from ..bundle.manifest import SELFTEST_FILE, Manifest
+from ..bundle.manifest import Manifest
 from ..errors import ConfigError
 from ..methods.presets import Preset
 from .output import emit_json, say, table
@@ -38,9 +36,7 @@ def change(path: Path, default: str | None, remove: Sequence[str]) -> None:
         kept = {name: preset for name, preset in presets.items() if name not in remove}
         edit.manifest = edit.manifest.model_copy(update={"presets": kept, "default_preset": chosen})
         if remove:
-            with np.load(edit.root / SELFTEST_FILE, allow_pickle=False) as arrays:
-                rest = {key: arrays[key] for key in arrays if not _recorded(key, remove)}
-            edit.write_npz(SELFTEST_FILE, rest)
+            edit.record(remove)
 
 
 def show(path: Path, *, as_json: bool) -> None:
@@ -98,9 +94,3 @@ def _calls(cost: dict[str, int]) -> str:
     parts = f"{cost['rows']} x {cost['votes']}" if cost["votes"] > 1 else f"{cost['rows']}"
     probes = f" + {cost['probes']}" if cost["probes"] else ""
     return f"{cost['unet_calls']} = {parts}{probes}" if cost["votes"] > 1 or probes else parts
-
-
-def _recorded(key: str, presets: Sequence[str]) -> bool:
-    """``pipeline/<preset>/<array>``."""
-    kind, _, rest = key.partition("/")
-    return kind == "pipeline" and rest.rpartition("/")[0] in presets

@@ -13,6 +13,7 @@ from .options import (
     DebugOption,
     ImagesArgument,
     JsonOption,
+    MaskOption,
     PrecisionOption,
     PresetOption,
     ProviderOption,
@@ -35,6 +36,7 @@ def classify(
     images: ImagesArgument,
     preset: PresetOption = None,
     change: SetOption = [],  # noqa: B006 - typer copies it
+    mask: MaskOption = None,
     votes: VotesOption = None,
     rule: Annotated[
         str | None,
@@ -80,6 +82,7 @@ def classify(
       edgepure classify digits photos/ --preset uniform-ssni --flag-rate 0.01 --reject
     """
     from ..bundle.bundle import Bundle
+    from ..purify.heads import Labels
     from ..purify.results import Failure
     from .monitor import check_options, rejection, write_metrics
     from .session import Session
@@ -87,7 +90,9 @@ def classify(
 
     check_options(flag_rate, probe, reject, metrics, images)
     sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
-    session = Session(bundle, preset, change, votes, rule, seed, provider, precision, threads, slots)
+    session = Session(
+        bundle, preset, change, votes, rule, seed, provider, precision, threads, slots, mask=mask, needs="a label"
+    )
     monitor = None if flag_rate is None else session.purifier.monitor(flag_rate, probe=probe)
     done: list[dict[str, Any]] = []
     rejected: list[Failure] = []
@@ -98,7 +103,7 @@ def classify(
         else:
             done.append(result.to_dict())
 
-    failures = session.run(sources, resize, bgr, take, "classifying", monitor)
+    failures = session.run(sources, resize, bgr, take, "classifying", Labels(session.purifier.graphs), monitor)
     if metrics is not None and monitor is not None:
         write_metrics(monitor, metrics)
     extra = {} if monitor is None else {"monitor": monitor.to_dict()}

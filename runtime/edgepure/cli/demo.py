@@ -17,19 +17,23 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the report.")] = Path("out"),
     preset: Annotated[
         list[str],
-        typer.Option(metavar="NAME", help="Run this preset only; may be given several times. Default: all of them.",
-                     show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="Run this preset only; may be given several times. Default: all of them.",
+            show_default=False,
+        ),
     ] = [],  # noqa: B006 - typer copies it
     bundle: Annotated[
         Path | None,
-        typer.Option(metavar="BUNDLE", help="Another bundle of the digits sample. Default: the packaged one.",
-                     show_default=False),
+        typer.Option(
+            metavar="BUNDLE", help="Another bundle of the digits sample. Default: the packaged one.", show_default=False
+        ),
     ] = None,
     provider: ProviderOption = "cpu",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Purify and classify attacked digits, and write report.html and report.json. Needs no PyTorch and no network.
 
     Examples:

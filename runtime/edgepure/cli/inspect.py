@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ..bundle.bundle import Bundle
     from ..bundle.calibration import Calibration
     from ..bundle.manifest import GraphEntry, TensorEntry
+    from ..bundle.task import TaskEntry
 
 
 def inspect(bundle: BundleArgument, as_json: JsonOption = False, debug: DebugOption = False) -> None:
@@ -57,7 +58,7 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
         ("content hash", bundle.content_hash),
         ("size", f"{size(total)} in {len(manifest.files)} files, all hashes match"),
         ("image", f"{manifest.image.channels} x {manifest.image.height} x {manifest.image.width} (C x H x W)"),
-        ("classes", f"{len(manifest.classes)}: {_shortened(manifest.classes)}"),
+        ("classes", f"{len(manifest.classes)}: {_shortened(manifest.classes)}" if manifest.classes else "none"),
         ("schedule", _schedule(schedule.model_dump(exclude_none=True))),
         ("variance", "learned" if manifest.learned_variance else "fixed"),
         ("precision", ", ".join(["fp32", *sorted(manifest.variants)])),
@@ -67,7 +68,9 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
             if attention is None
             else f"blocks {', '.join(attention.blocks)}; p = {attention.norm_p:g}; input {attention.input}",
         ),
-        ("classifier", made.classifier),
+        ("classifier", made.classifier or "none"),
+        *([("backbone", made.backbone)] if made.backbone is not None else []),
+        *([("task", f"{_task(manifest.task)}; {made.task}")] if manifest.task is not None else []),
         ("diffusion", made.diffusion),
         ("made", f"{made.created.isoformat()} with edgepure {made.edgepure_version}, torch {made.torch_version}, "
                  f"onnx {made.onnx_version}"),
@@ -90,6 +93,12 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
         ((name, entry.bytes, entry.sha256) for name, entry in sorted(manifest.files.items())),
         right=("bytes",),
     )
+
+
+def _task(task: TaskEntry) -> str:
+    classes = f", {len(task.classes)} classes: {_shortened(task.classes)}" if task.classes else ""
+    rules = f"; score {task.score:g}, overlap {task.overlap:g}, most {task.most}" if task.kind == "detection" else ""
+    return f"{task.kind}{classes}{rules}"
 
 
 def _graphs(bundle: Bundle) -> list[tuple[str, GraphEntry]]:

@@ -99,6 +99,15 @@ ResizeOption = Annotated[
         show_default=False,
     ),
 ]
+MaskOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE|FOLDER",
+        help="For a preset with a mask: your own in place of the attention mask, black and white (white: strong "
+        "noise). A file is for all images, a folder has one for each, NAME.png.",
+        show_default=False,
+    ),
+]
 BgrOption = Annotated[
     bool, typer.Option("--bgr", help="Arrays have their colours in the order of OpenCV: blue, green, red.")
 ]

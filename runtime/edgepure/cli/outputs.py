@@ -75,7 +75,7 @@ def prepare_file(path: Path | None, option: str, inputs: Iterable[object] = ()) 
     if path is None:
         return
     if path.is_dir():
-        raise ConfigError(f"{option} {path} is a folder; give the name of a file", code="E-output-place")
+        raise ConfigError(f"{option} {path} is a folder; give the name of a file", code="E-output-folder")
     check_output(path, option, inputs)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,7 @@ def plan(
     if score_norm is not None and chosen.ssni is None:
         from ..errors import ConfigError
 
-        raise ConfigError("--score-norm is for presets with SSNI, and this one has none", code="E-plan-subject")
+        raise ConfigError("--score-norm is for presets with SSNI, and this one has none", code="E-plan-score-norm")
     rows = planner.plan(chosen, score_norm)
     cost = _cost(planner, chosen, rows)
     sigma, why = _certificate(planner, chosen)
@@ -91,7 +91,7 @@ def parse_image_size(text: str) -> tuple[int, int, int]:
     found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})", text.lower())
     if found is None:
         raise ConfigError(
-            f"image size {text!r}: expected CHANNELSxHEIGHTxWIDTH, for example 3x32x32", code="E-plan-subject"
+            f"image size {text!r}: expected CHANNELSxHEIGHTxWIDTH, for example 3x32x32", code="E-plan-image"
         )
     channels, height, width = (int(part) for part in found.groups())
     return channels, height, width
@@ -128,7 +128,7 @@ def _subject(
 
         if schedule is not None or image is not None:
             raise ConfigError(
-                "--schedule and --image are for plans without a bundle; a bundle has its own", code="E-plan-subject"
+                "--schedule and --image are for plans without a bundle; a bundle has its own", code="E-plan-bundle"
             )
         manifest = Bundle.open(bundle, verify=False).manifest  # nothing is run, so weights need no hashing
         planner = manifest.planner()

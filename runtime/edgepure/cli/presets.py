@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..errors import ConfigError
 from ..methods.presets import Preset
 from ..methods.registry import methods
-from ..validation import first_fault
+from ..validation import fault_code, first_fault
 
 #: Parts of a preset that a dotted key of --set may name; a key without a dot belongs to the method.
 PARTS = ("method", "mask", "ssni", "votes")
@@ -66,7 +66,9 @@ def check(adapter: TypeAdapter[Any], data: Any, what: str, code: str = "E-preset
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
-        raise ConfigError(f"{what}: {first_fault(error, data, adapter.json_schema)}", code=code) from None
+        raise ConfigError(
+            f"{what}: {first_fault(error, data, adapter.json_schema)}", code=fault_code(error, code)
+        ) from None
 
 
 def apply_changes(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -94,6 +96,8 @@ def apply_changes(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, 
         place[path[-1]] = _value(text)
         if path[0] == "mask" and path[-1] in ("area", "threshold"):  # one replaces the other
             place["threshold" if path[-1] == "area" else "area"] = None
+        if path == ["mask", "source"] and place["source"] == "caller":  # which computes nothing
+            place["threshold"] = place["area"] = None
     return result
 
 
@@ -106,9 +110,12 @@ def read_json(path: Path, what: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{what} file {path} cannot be read: {error.strerror}", code="E-json-file") from None
+        raise ConfigError(
+            f"{what} file {path} cannot be read: {error.strerror}; check the path and its permissions",
+            code="E-json-file",
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{what} file {path} is not valid JSON: {error}", code="E-json-file") from None
+        raise ConfigError(f"{what} file {path} is not valid JSON: {error}; correct it", code="E-json-file") from None
 
 
 def _value(text: str) -> Any:

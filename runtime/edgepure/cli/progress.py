@@ -112,10 +112,14 @@ def _rich_bar(what: str) -> tuple[RichProgress, Any]:
     from rich.progress import Progress as Bar
 
     bar = Bar(
-        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
-        console=Console(stderr=True), transient=True,
-    )  # fmt: skip
+        console=Console(stderr=True),
+        transient=True,
+    )
     task = bar.add_task(what, total=None, left="")
     bar.start()
     return bar, task

@@ -52,7 +52,7 @@ def presets(
       edgepure presets digits --default uniform --remove repaint
     """
     from ..errors import ConfigError
-    from ..methods.published import get, published
+    from ..methods.published import published, published_preset
     from .output import emit_json, say, table
 
     bundle = Path(names[0]) if names and len(names) == 1 and ("/" in names[0] or Path(names[0]).is_dir()) else None
@@ -65,7 +65,7 @@ def presets(
         return
     if default is not None or remove:
         raise ConfigError("--default and --remove change a bundle; name its folder", code="E-preset-no-bundle")
-    chosen = [get(name) for name in names] if names else list(published().values())
+    chosen = [published_preset(name) for name in names] if names else list(published().values())
     if dataset is not None:
         known = sorted({d for p in published().values() for d in p.datasets})
         if dataset not in known:

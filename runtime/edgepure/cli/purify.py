@@ -14,6 +14,7 @@ from .options import (
     DebugOption,
     ImagesArgument,
     JsonOption,
+    MaskOption,
     PrecisionOption,
     PresetOption,
     ProviderOption,
@@ -27,7 +28,7 @@ from .options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..purify.results import Result
+    from ..purify.results import Purified
     from .sources import Source
 
 
@@ -41,9 +42,10 @@ def purify(
     ],
     preset: PresetOption = None,
     change: SetOption = [],  # noqa: B006 - typer copies it
+    mask: MaskOption = None,
     mask_out: Annotated[
         Path | None,
-        typer.Option("--mask-out", metavar="DIR", help="Write the attention masks there (white: strong noise).",
+        typer.Option("--mask-out", metavar="DIR", help="Write the masks there (white: strong noise).",
                      show_default=False),
     ] = None,
     seed: SeedOption = None,
@@ -66,6 +68,7 @@ def purify(
     \b
       edgepure purify digits attacked.png -o clean.png
       edgepure purify digits photos/ extra.npy -o purified/ --preset heterogeneous --mask-out masks/
+      edgepure purify digits photos/ -o again/ --preset heterogeneous --mask masks/
     """
     from ..bundle.bundle import Bundle
     from ..images.load import save_image
@@ -76,11 +79,12 @@ def purify(
     sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
     files = _targets(sources, output, mask_out)
     session = Session(
-        bundle, preset, change, 1, None, seed, provider, precision, threads, slots, masked=mask_out is not None
-    )
+        bundle, preset, change, 1, None, seed, provider, precision, threads, slots, masked=mask_out is not None,
+        mask=mask,
+    )  # fmt: skip
     written: list[dict[str, Any]] = []
 
-    def save(position: int, result: Result) -> None:
+    def save(position: int, result: Purified) -> None:
         target = files[position]
         _write(save_image, result.image, target)
         entry = {**result.to_dict(), "file": str(target)}
@@ -89,12 +93,16 @@ def purify(
             entry["mask_file"] = str(mask_out / target.name)
         written.append(entry)
 
-    failures = session.run(sources, resize, bgr, save, "purifying")
+    failures = session.run(sources, resize, bgr, save, "purifying", session.purifier.own_head())
 
     def show() -> None:
+        label = ("label",) if session.purifier.classes else ()
         table(
-            ("image", "purified", "label", "UNet calls", "ms"),
-            ((w["name"], w["file"], w["class_name"], w["unet_calls"], f"{1e3 * w['seconds']:.1f}") for w in written),
+            ("image", "purified", *label, "UNet calls", "ms"),
+            (
+                (w["name"], w["file"], *(w["class_name"] for _ in label), w["unet_calls"], f"{1e3 * w['seconds']:.1f}")
+                for w in written
+            ),
             right=("UNet calls", "ms"),
         )
 
@@ -124,21 +132,21 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
     if output.suffix.lower() == ".png" and not output.is_dir():
         if len(sources) != 1:
             raise ConfigError(
-                f"-o {output} is one file, but there are {len(sources)} images; give a folder", code="E-output-place"
+                f"-o {output} is one file, but there are {len(sources)} images; give a folder", code="E-output-one-file"
             )
         targets = [output]
     else:
         if output.suffix.lower() in suffixes() and not output.is_dir():
             raise ConfigError(
                 f"-o {output}: images are written as PNG, which loses nothing; give FILE.png or a folder",
-                code="E-output-place",
+                code="E-output-png",
             )
         if output.exists() and not output.is_dir():
-            raise ConfigError(f"-o {output} is a file; give FILE.png or a folder", code="E-output-place")
+            raise ConfigError(f"-o {output} is a file; give FILE.png or a folder", code="E-output-png")
         targets = [output / name for name in output_names(sources)]
     if mask_out is not None and mask_out.resolve() == targets[0].parent.resolve():
         raise ConfigError(
-            f"--mask-out {mask_out}: choose another folder than that of the purified images", code="E-output-place"
+            f"--mask-out {mask_out}: choose another folder than that of the purified images", code="E-output-same"
         )
     inputs = [source.path for source in sources]
     check_outputs(targets, "-o", inputs)

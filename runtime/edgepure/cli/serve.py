@@ -141,4 +141,6 @@ def _token(file: str | None, variable: str) -> str | None:
         with open(file, encoding="utf-8") as opened:
             return opened.read().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the token file {file} cannot be read ({error})", code="E-serve-settings") from None
+        raise ConfigError(
+            f"the token file {file} cannot be read ({error}); check the path and its permissions", code="E-serve-token"
+        ) from None

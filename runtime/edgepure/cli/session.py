@@ -13,11 +13,14 @@ from ..bundle.bundle import Bundle
 from ..errors import ConfigError, ImageError
 from ..images.load import Resize
 from ..methods.planner import Planner
+from ..purify.heads import Head, P
+from ..purify.masks import check_mask_use
 from ..purify.monitor import Monitor
 from ..purify.purifier import Purifier
-from ..purify.results import Failure, Result
+from ..purify.results import Failure
 from ..rows.noise import noise_source
 from .batches import run_chunks
+from .masks import GivenMasks
 from .output import counted, emit_json, note, say
 from .presets import choose_preset
 from .progress import Progress
@@ -46,7 +49,11 @@ class Session:
         slots: int,
         *,
         masked: bool = False,
+        mask: Path | None = None,
+        needs: str | None = None,
     ) -> None:
+        """``masked``: the masks are written. ``mask``: the caller's, a file or folder. ``needs``: what the bundle must
+        have a classifier for; None: nothing."""
         # Everything that can be wrong without an engine is checked before one is opened.
         self.noise = None if seed is None else noise_source(seed)
         if seed is not None:
@@ -54,6 +61,8 @@ class Session:
         with Progress("opening the bundle"):
             opened = Bundle.open(bundle)
         manifest = opened.manifest
+        if needs is not None:
+            manifest.require_classifier(needs)
         extra = [f"votes.count={votes}"] if votes is not None else []
         extra += [f"votes.rule={rule}"] if rule is not None else []
         self.name, _ = choose_preset(manifest.presets, manifest.default_preset, preset, changes)
@@ -62,6 +71,8 @@ class Session:
         Planner(manifest.schedule.build(), channels * height * width).unet_calls(self.preset)
         if masked and self.preset.mask is None:
             raise ConfigError(f"--mask-out: preset {self.name} has no mask", code="E-mask-missing")
+        check_mask_use(self.preset, mask is not None)
+        self._masks = None if mask is None else GivenMasks(mask, (height, width))
         with Progress(f"starting the engine {provider!r}"):
             self.purifier = Purifier(opened, provider, precision=precision, threads=threads, slots=slots)
         self._start = perf_counter()
@@ -71,14 +82,16 @@ class Session:
         sources: Sequence[Source],
         resize: Resize,
         bgr: bool,
-        on_result: Callable[[int, Result], None],
+        on_result: Callable[[int, P], None],
         what: str,
+        head: Head[P],
         monitor: Monitor | None = None,
     ) -> list[Failure]:
         count = f"{len(sources)} images" if len(sources) > 1 else "1 image"
         with Progress(f"{what} {count}") as bar:
             return run_chunks(
                 self.purifier,
+                head,
                 self.preset,
                 sources,
                 noise=self.noise,
@@ -87,6 +100,7 @@ class Session:
                 on_result=on_result,
                 on_share=bar.update,
                 monitor=monitor,
+                masks=None if self._masks is None else self._masks.of(sources),
             )
 
     def finish(

@@ -87,7 +87,10 @@ def _sources(path: Path, image: ImageSpec | None, resize: Resize) -> Iterator[So
             stem = "_".join(file.relative_to(path).with_suffix("").parts)
             yield Source(str(file), stem, file, file)
         if not files:
-            none = ImageError("the folder holds no image, nor do its sub-folders", code="E-image-none")
+            none = ImageError(
+                "the folder holds no image, nor do its sub-folders; give a folder with PNG, JPEG or other images",
+                code="E-image-none",
+            )
             yield Source(str(path), path.name, path, none)
     else:
         yield Source(str(path), path.stem, path, path)
@@ -105,7 +108,10 @@ def _read_array(path: Path, name: str | None, image: ImageSpec | None, resize: R
         else:
             array = map_npy(path)
     except ArrayError as error:
-        raise ImageError(f"it cannot be read as an array of numbers ({error})", code="E-image-array") from None
+        raise ImageError(
+            f"it cannot be read as an array of numbers ({error}); save it with numpy.save or numpy.savez",
+            code="E-image-array",
+        ) from None
     if array.ndim in (2, 3):
         array = array[None]
     if array.ndim != 4:
@@ -117,7 +123,7 @@ def _read_array(path: Path, name: str | None, image: ImageSpec | None, resize: R
     if len(array) > MOST_OF_A_FILE:
         raise ImageError(
             f"it holds {len(array)} images, at most {MOST_OF_A_FILE} are taken from one file; divide it",
-            code="E-image-count",
+            code="E-image-many",
         )
     if len(array) == 0:
         raise ImageError("the batch is empty; give at least one image", code="E-image-count")

@@ -26,9 +26,28 @@ GROUP = "edgepure.commands"
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 #: As one meets them at work; those of other packages follow in the order of their names.
 ORDER = (
-    "demo", "export", "calibrate", "quantize", "tune", "build", "verify", "evaluate", "compare", "certify", "purify",
-    "classify", "plan", "presets", "inspect", "bench", "doctor", "serve", "triton",
-)  # fmt: skip
+    "demo",
+    "export",
+    "calibrate",
+    "quantize",
+    "tune",
+    "build",
+    "verify",
+    "evaluate",
+    "evaluate-task",
+    "compare",
+    "certify",
+    "purify",
+    "classify",
+    "predict",
+    "plan",
+    "presets",
+    "inspect",
+    "bench",
+    "doctor",
+    "serve",
+    "triton",
+)
 
 
 class Verbs(TyperGroup):

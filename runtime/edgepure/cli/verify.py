@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +47,14 @@ def verify(
     ] = None,
     diffusion: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="The diffusion model, likewise.", show_default=False)
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="The network that is tapped for the mask where there is no classifier, "
+                     "likewise.", show_default=False),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="The task's network, likewise.", show_default=False)
     ] = None,
     preset: Annotated[
         list[str] | None,
@@ -97,10 +105,12 @@ def verify(
     from .progress import Progress
 
     if against not in (None, "torch"):
-        raise ConfigError(f"--against {against!r} is unknown; the only choice is torch", code="E-verify-option")
-    if against is None and (classifier or diffusion):
+        raise ConfigError(f"--against {against!r} is unknown; the only choice is torch", code="E-verify-against")
+    networks = {"classifier": classifier, "diffusion": diffusion, "backbone": backbone, "task": task}
+    if against is None and any(networks.values()):
         raise ConfigError(
-            "--classifier and --diffusion name what to compare with; add --against torch", code="E-verify-option"
+            "--classifier, --diffusion, --backbone and --task name what to compare with; add --against torch",
+            code="E-verify-networks",
         )
     prepare_file(report, "--report", (data, attacked))
     engines = [(p, q) for p in _listed(providers, "--providers") for q in _listed(precision, "--precision")]
@@ -109,7 +119,7 @@ def verify(
         if images and against is None and len(engines) == 1 and engines[0][1] != "fp32":
             engines.insert(0, (engines[0][0], "fp32"))  # what its decisions are to be compared with
         run = _Run(bundle, engines, threads, not graphs_only, images, preset, bar.update)
-        found = run.torch(classifier, diffusion) if against else run.engines()
+        found = run.torch(networks) if against else run.engines()
         if report is not None:
             from ..parity.report import write_report
 
@@ -144,7 +154,7 @@ class _Run:
         self.bundle, self.all_engines, self.report = bundle, engines, report
         self.threads, self.pipelines, self.images, self.presets = threads, pipelines, images, presets
 
-    def torch(self, classifier: str | None, diffusion: str | None) -> Verifications:
+    def torch(self, networks: Mapping[str, str | None]) -> Verifications:
         """Every engine against PyTorch."""
         from ..parity.verification import Verifications
 
@@ -154,7 +164,7 @@ class _Run:
         for number, (provider, precision) in enumerate(self.all_engines):
             found.append(
                 compare(
-                    self.bundle, provider, precision=precision, classifier=classifier, diffusion=diffusion,
+                    self.bundle, provider, precision=precision, **networks,
                     threads=self.threads, pipelines=self.pipelines, images=self.images, presets=self.presets,
                     on_progress=lambda share, what, n=number: self.report((n + share) / count, what),
                 )
@@ -216,7 +226,9 @@ def _print(found: Verification) -> None:
 
 
 def _used(check: OutputCheck) -> str:
-    return f"{100 * check.used:.2g} %" if check.used < float("inf") else "-"
+    from ..report.numerals import percent
+
+    return f"{percent(check.used)} %" if check.used < float("inf") else "-"
 
 
 def _stories(level: Level) -> list[str]:
@@ -224,8 +236,9 @@ def _stories(level: Level) -> list[str]:
     from ..parity.decisions import LabelFlips
     from ..parity.drift import Drift
     from ..parity.side_by_side import SELF_TEST
+    from ..parity.tasks import TaskAgreement
 
-    stories = [str(part) for part in level.parts if isinstance(part, Drift)]
+    stories = [str(part) for part in level.parts if isinstance(part, Drift | TaskAgreement)]
     decisions = [part for part in level.parts if isinstance(part, LabelFlips)]
     few = [part for part in decisions if part.data == SELF_TEST and part]
     stories += [str(part) for part in decisions if part.data != SELF_TEST or not part]
@@ -241,7 +254,7 @@ def _stories(level: Level) -> list[str]:
 def _listed(text: str, option: str) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     if not all(names):
-        raise ConfigError(f"{option} {text!r}: expected names separated by commas", code="E-verify-option")
+        raise ConfigError(f"{option} {text!r}: expected names separated by commas", code="E-verify-names")
     return names
 
 

@@ -1,6 +1,3 @@
-from .data import DemoImages as DemoImages
-from .data import demo_bundle as demo_bundle
-from .data import demo_images as demo_images
 from .evaluate import MethodRun as MethodRun
 from .evaluate import ScoredRun as ScoredRun
 from .evaluate import attack_gallery as attack_gallery
@@ -15,3 +12,6 @@ from .report import ColumnProtocol as ColumnProtocol
 from .report import DemoReport as DemoReport
 from .report import Gallery as Gallery
 from .run import run_demo as run_demo
+from .shipped import DemoImages as DemoImages
+from .shipped import demo_bundle as demo_bundle
+from .shipped import demo_images as demo_images

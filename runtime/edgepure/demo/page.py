@@ -10,6 +10,7 @@ from typing import Any
 
 from ..files.atomic import write_text
 from ..purify.scores import Score
+from ..report.numerals import number
 from ..report.page import Card, Cards, Cell, Notes, Part, Row, Section, Strip, Strips, Table, page, write_page
 from .report import COLUMNS, DemoReport, Gallery, MethodScores
 
@@ -132,7 +133,7 @@ def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat.update(_flat(value, name))
         else:
-            flat[name] = f"{value:.3g}" if isinstance(value, float) else str(value)
+            flat[name] = number(value) if isinstance(value, float) else str(value)
     return flat
 
 

@@ -11,7 +11,6 @@ from ..purify.purifier import load
 from ..purify.scores import Score
 from ..report.environment import environment
 from ..types import Progress
-from .data import demo_bundle, demo_images
 from .evaluate import (
     attack_gallery,
     default_first,
@@ -23,6 +22,7 @@ from .evaluate import (
 )
 from .page import write
 from .report import ColumnProtocol, DemoReport
+from .shipped import demo_bundle, demo_images
 
 #: Seed of the noise, so that the report's numbers repeat. A service leaves its noise secret.
 SEED = 20250301
@@ -114,14 +114,24 @@ def run_demo(
             attack_gallery(
                 "Before and after",
                 f"The first image of every class. {default}; orange: where the mask puts strong noise.",
-                classes, data.clean, data.adversarial, data.labels, plain_clean, plain_attacked,
-                runs[default].attacked.results, picks,
+                classes,
+                data.clean,
+                data.adversarial,
+                data.labels,
+                plain_clean,
+                plain_attacked,
+                runs[default].attacked.results,
+                picks,
             ),
             method_gallery(
                 "Every method",
                 "The same attacked images after one purification by each method, with the answer of all its votes.",
-                classes, data.adversarial, data.labels, plain_attacked,
-                {name: run.attacked.results for name, run in runs.items()}, picks[:4],
+                classes,
+                data.adversarial,
+                data.labels,
+                plain_attacked,
+                {name: run.attacked.results for name, run in runs.items()},
+                picks[:4],
             ),
         ),
         plan=plan,
@@ -131,6 +141,6 @@ def run_demo(
             "No white-box attack was run: it needs gradients, so PyTorch. `make demo` in a source checkout attacks "
             "through the whole defence and reports that too.",
         ),
-    )  # fmt: skip
+    )
     write(report, out)
     return report

@@ -97,7 +97,7 @@ class Engine(Closable, ABC):
         self.check_open()
         if set(feeds) != set(self.inputs):
             raise ImageError(
-                f"the graph takes the inputs {sorted(self.inputs)}, got {sorted(feeds)}", code="E-engine-input"
+                f"the graph takes the inputs {sorted(self.inputs)}, got {sorted(feeds)}", code="E-engine-input-names"
             )
         for name, spec in self.inputs.items():
             array = feeds[name]
@@ -112,7 +112,7 @@ class Engine(Closable, ABC):
         if len({array.shape[:1] for array in feeds.values()}) > 1:
             counts = ", ".join(f"{name!r} {len(feeds[name])}" for name in self.inputs)
             raise ImageError(
-                f"all inputs of a call have the same number of images; got {counts}", code="E-engine-input"
+                f"all inputs of a call have the same number of images; got {counts}", code="E-engine-batch"
             )
         if not len(next(iter(feeds.values()))):  # not every engine can: what one image gives says the shapes
             one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in feeds.items()}

@@ -186,7 +186,7 @@ _CPU = Kind(
     probes="edgepure.engines.onnxruntime:probe",
     takes_variants=True,
     lacks={
-        "bf16": "the bf16 variant cannot run on the CPU by ONNX Runtime, which has no bfloat16 convolution there; "
+        "bf16": "ONNX Runtime has no bfloat16 convolution for the CPU; "
         "choose precision fp32 or int8, or run it on the provider openvino or tensorrt"
     },
     # ONNX Runtime computes a convolution whose weights have zero point 0 directly, and one with another zero point as a
@@ -203,8 +203,7 @@ _OPENVINO = Kind(
     install=Installation("optional, for its bf16 and int8 on the CPU: pip install edgepure[openvino]", jetson=""),
     probes="edgepure.engines.openvino:probe",
     lacks={
-        "fp8": "the fp8 variant cannot run on OpenVINO, which has no float8 kernels for the CPU; choose precision "
-        "fp32, bf16 or int8, or run it on TensorRT"
+        "fp8": "OpenVINO has no float8 kernels for the CPU; choose precision fp32, bf16 or int8, or run it on TensorRT"
     },
     schemes={"int8": _INT8},
     unquantized="bf16",
@@ -228,7 +227,7 @@ _CUDA = Kind(
     takes_variants=True,
     lends_variants=True,
     lacks={
-        "bf16": "the bf16 variant cannot run on ONNX Runtime's CUDA provider: ONNX Runtime opens no graph with "
+        "bf16": "ONNX Runtime opens no graph with "
         "bfloat16 convolutions of operator set 20; choose precision fp16 or fp32, or run it on TensorRT"
     },
     schemes={"int8": _INT8, "fp8": _FP8},
@@ -326,7 +325,10 @@ def check_kernels(provider: str, precision: str) -> None:
     """
     lacks = kind_of(provider).lacks
     if precision in lacks:
-        raise ProviderError(lacks[precision], code="E-provider-precision")
+        raise ProviderError(
+            f"the {precision} variant cannot run on the provider {provider}: {lacks[precision]}",
+            code="E-provider-kernels",
+        )
 
 
 def check_variant(manifest: Manifest, precision: str, provider: str) -> None:

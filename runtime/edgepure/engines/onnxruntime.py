@@ -42,7 +42,7 @@ def import_onnxruntime() -> Any:
         raise ProviderError(
             f"{import_fault('onnxruntime', error)}; install it with `pip install edgepure[cpu]`, "
             "or `pip install edgepure[cuda]` on an NVIDIA GPU",
-            code="E-provider-missing",
+            code="E-package-onnxruntime",
         ) from None
     if hasattr(onnxruntime, "disable_telemetry_events"):
         onnxruntime.disable_telemetry_events()  # where the program imported it before edgepure
@@ -91,7 +91,7 @@ def check_graph(path: Path) -> None:
         if type(error).__name__ != "NotImplemented" and not unlisted and _own(error):
             raise BundleError(
                 f"{path.name} is not a valid ONNX graph: {_first_line(error)}; export the bundle again",
-                code="E-bundle-graph",
+                code="E-bundle-graph-invalid",
             ) from None
         if not _own(error):
             raise
@@ -150,7 +150,7 @@ class OnnxRuntimeEngine(HostEngine):
                 ) from None
             raise BundleError(
                 f"{path.name} cannot be run by onnxruntime {ort.__version__}: {_first_line(error)}",
-                code="E-bundle-graph",
+                code="E-engine-refuses",
             ) from None
         active = list(self.session.get_providers())
         if not active or active[0] != wanted:

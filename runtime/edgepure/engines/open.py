@@ -87,7 +87,7 @@ def _check_signature(file: str, entry: GraphEntry, engine: Engine) -> None:
             raise BundleError(
                 f"{file} has the {kind}s {', '.join(sorted(found)) or 'none'}, but the manifest lists "
                 f"{', '.join(sorted(wanted))}; export the bundle again",
-                code="E-bundle-graph",
+                code="E-bundle-graph-names",
             )
         for name, spec in found.items():
             shape = wanted[name].shape
@@ -98,5 +98,5 @@ def _check_signature(file: str, entry: GraphEntry, engine: Engine) -> None:
                 raise BundleError(
                     f"{kind} {name!r} of {file} is {spec.dtype} {list(spec.shape)}, but the manifest says "
                     f"{wanted[name].dtype} {list(shape)}; export the bundle again",
-                    code="E-bundle-graph",
+                    code="E-bundle-graph-tensor",
                 )

@@ -64,7 +64,7 @@ def import_openvino() -> Any:
     except Exception as error:  # a broken installation raises anything
         raise ProviderError(
             f"{import_fault('openvino', error)}; install it with `pip install edgepure[openvino]`",
-            code="E-provider-missing",
+            code="E-package-openvino",
         ) from None
     finally:
         if hidden:
@@ -107,7 +107,7 @@ class OpenVinoEngine(HostEngine):
                 raise ValueError("it has no outputs")
         except Exception as error:  # OpenVINO raises many unrelated classes
             raise shortage(error) or BundleError(
-                f"{path.name} cannot be run by openvino {self._version}: {reason(error)}", code="E-bundle-graph"
+                f"{path.name} cannot be run by openvino {self._version}: {reason(error)}", code="E-engine-refuses"
             ) from None
         self._file = path.name
         self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
@@ -179,7 +179,9 @@ class OpenVinoEngine(HostEngine):
             return self._core.compile_model(model, "CPU", {**self._options, "NUM_STREAMS": streams})
         except RuntimeError as error:
             raise shortage(error) or BundleError(
-                f"{self._file} cannot be compiled by openvino {self._version}: {reason(error)}", code="E-bundle-graph"
+                f"{self._file} cannot be compiled by openvino {self._version}: {reason(error)}; "
+                "export the bundle again, or choose the provider cpu",
+                code="E-engine-compile",
             ) from None
 
     def _streams(self, batch: int) -> int:

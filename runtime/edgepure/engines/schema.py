@@ -1,8 +1,8 @@
 """Is every node of an ONNX file one of ONNX's own operators, with attributes and inputs as ONNX has them?
 
 Engines trust a graph more than they should: some end the process over an operator without inputs, or over a flag that
-is neither 0 nor 1. So nodes are compared with the table of ONNX's operators before any engine sees the file, without
-the ``onnx`` package (`edgepure_export.graphs.operator_table` writes the table from it).
+is neither 0 nor 1. So nodes are compared with a table of ONNX's operators before any engine sees the file. It was
+written from the ``onnx`` package, which is not needed here.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def check_operators(path: Path) -> None:
     """Raise BundleError if a node of an ONNX file is none that ONNX knows, or none that it allows."""
     if path.stat().st_size == 0:
         raise BundleError(
-            f"{path.name} is empty, expected an ONNX graph; export the bundle again", code="E-bundle-graph"
+            f"{path.name} is empty, expected an ONNX graph; export the bundle again", code="E-bundle-graph-empty"
         )
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
@@ -100,7 +100,8 @@ def check_operators(path: Path) -> None:
                     _check_graph(data, start, end, 0)
         except (ValueError, IndexError) as error:
             raise BundleError(
-                f"{path.name} is not a valid ONNX graph: {error}; export the bundle again", code="E-bundle-graph"
+                f"{path.name} is not a valid ONNX graph: {error}; export the bundle again",
+                code="E-bundle-graph-invalid",
             ) from None
 
 

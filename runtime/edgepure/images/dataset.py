@@ -100,7 +100,7 @@ def load_labelled(
     Args:
         path: ``.npz`` file (``file.npz:NAME``), or a folder.
         image: size of the bundle's images.
-        classes: names of the bundle's classes.
+        classes: names of the bundle's classes; none without a classifier, and then no labels are read.
         need_labels: refuse data without labels.
         resize, order: what is done with images of another size, and the order of the colours in arrays
             (`edgepure.images.load_images`).
@@ -111,25 +111,25 @@ def load_labelled(
     """
     text = str(path)
     if not text:  # as a path it would be the current folder
-        raise ImageError("the path of the images is empty; give an .npz file or a folder", code="E-image-missing")
+        raise ImageError("the path of the images is empty; give an .npz file or a folder", code="E-data-path-empty")
     match = re.fullmatch(r"(.+\.npz)(?::(\w+))?", text)
     place = Path(match.group(1) if match else text)
     if not place.exists():
-        raise ImageError(f"there are no images at {place}: it does not exist; check the path", code="E-image-missing")
+        raise ImageError(f"there are no images at {place}: it does not exist; check the path", code="E-data-missing")
     data = (
         _read_npz(place, (match and match.group(2)) or "images", image, len(classes), resize, order) if match else None
     )
     if data is None:
         if not place.is_dir():
             raise ImageError(
-                f"{place} is neither an .npz file nor a folder of images; give one of these", code="E-image-missing"
+                f"{place} is neither an .npz file nor a folder of images; give one of these", code="E-data-kind"
             )
         data = _read_folder(place, image, classes, resize, need_labels)
     if need_labels and data.labels is None:
         raise ConfigError(
             f"{place} has no labels, and they are needed here; add the array `labels` to the .npz, or sort the images "
             f"into one sub-folder per class ({', '.join(list(classes)[:3])}, ...)",
-            code="E-config-labels",
+            code="E-data-labels",
         )
     return data
 
@@ -142,17 +142,17 @@ def _read_npz(path: Path, key: str, image: ImageSpec, classes: int, resize: Resi
             if key in names:
                 check_array(*arrays.header(key), image, resize)
                 pixels = arrays[key]
-            labels = arrays["labels"] if "labels" in names else None
+            labels = arrays["labels"] if "labels" in names and classes else None
     except ImageError as error:
         raise ImageError(f"{path}{'' if key == 'images' else f':{key}'}: {error}", code=error.code) from None
     except ArrayError as error:
         raise ImageError(
-            f"{path} cannot be read as .npz ({error}); save it with numpy.savez", code="E-image-unreadable"
+            f"{path} cannot be read as .npz ({error}); save it with numpy.savez", code="E-data-unreadable"
         ) from None
     if pixels is None:
         raise ImageError(
             f"{path} has no array {key!r}; it has {', '.join(names) or 'none'}: FILE.npz:NAME takes the array NAME",
-            code="E-image-missing",
+            code="E-data-array",
         )
     try:
         loaded = load_images(pixels, image, resize=resize, order=order)
@@ -163,13 +163,13 @@ def _read_npz(path: Path, key: str, image: ImageSpec, classes: int, resize: Resi
             raise ConfigError(
                 f"{path}: `labels` is {labels.dtype} {list(labels.shape)}, expected integers [{len(loaded)}], one per "
                 "image",
-                code="E-config-labels",
+                code="E-labels-type",
             )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ConfigError(
                 f"{path}: `labels` go from {labels.min()} to {labels.max()}, but the bundle has the classes 0 to "
                 f"{classes - 1}",
-                code="E-config-labels",
+                code="E-labels-range",
             )
         labels = labels.astype(np.int64)
     return LabelledImages(loaded.images, labels, tuple(loaded.names))

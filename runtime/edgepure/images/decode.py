@@ -64,7 +64,7 @@ def read_picture(file: Path | IO[bytes], spec: ImageSpec, resize: bool) -> Float
         if not file.exists():
             raise ImageError("there is no such file; check the path", code="E-image-missing")
         if not file.is_file():
-            raise ImageError("it is not a regular file, expected an image file", code="E-image-missing")
+            raise ImageError("it is not a regular file, expected an image file", code="E-image-irregular")
     try:
         with open(file, "rb") if isinstance(file, Path) else file as stream:
             head = stream.read(32)
@@ -78,10 +78,10 @@ def read_picture(file: Path | IO[bytes], spec: ImageSpec, resize: bool) -> Float
     except ImageError:
         raise
     except PermissionError:
-        raise ImageError("permission denied; make the file readable", code="E-image-missing") from None
+        raise ImageError("permission denied; make the file readable", code="E-image-permission") from None
     except Image.DecompressionBombError:
         raise ImageError(
-            f"it unpacks to more than {MAX_PIXELS} pixels, which is refused; shrink it first", code="E-image-size"
+            f"it unpacks to more than {MAX_PIXELS} pixels, which is refused; shrink it first", code="E-image-pixels"
         ) from None
     except Exception as error:  # decoders raise many unrelated classes on damaged files
         reason = _unknown(file) if isinstance(error, UnidentifiedImageError) else str(error) or repr(error)
@@ -112,7 +112,7 @@ def decode(picture: Image.Image, spec: ImageSpec, resize: bool) -> Float32:
         raise
     except Exception as error:  # decoders raise many unrelated classes on damaged files
         raise ImageError(
-            f"it cannot be decoded ({error}); the file is damaged or cut off", code="E-image-unreadable"
+            f"it cannot be decoded ({error}); the file is damaged or cut off; copy it again", code="E-image-decode"
         ) from error
     if not resize and values.shape[:2] != (h, w):
         raise _wrong_size(values.shape[1], values.shape[0], spec)
@@ -124,10 +124,12 @@ def _check_size(width: int, height: int, spec: ImageSpec, resize: bool) -> None:
     pixels = width * height
     if pixels > MAX_PIXELS:
         raise ImageError(
-            f"it has {pixels} pixels, at most {MAX_PIXELS} are allowed; shrink it first", code="E-image-size"
+            f"it has {pixels} pixels, at most {MAX_PIXELS} are allowed; shrink it first", code="E-image-pixels"
         )
     if pixels == 0:
-        raise ImageError(f"it is {width} x {height} pixels, so it is empty", code="E-image-size")
+        raise ImageError(
+            f"it is {width} x {height} pixels, so it is empty; give an image with pixels", code="E-image-empty"
+        )
     if not resize and sorted((width, height)) != sorted((spec.width, spec.height)):
         raise _wrong_size(width, height, spec)
 
@@ -291,7 +293,7 @@ def _netpbm(stream: IO[bytes], spec: ImageSpec, resize: bool) -> Float32:
         if byte.isdigit() and len(token) < 10:
             token += byte
         elif not byte or not (byte.isspace() or byte == b"#"):
-            raise ImageError("its header is damaged", code="E-image-unreadable")
+            raise ImageError("its header is damaged; copy it again", code="E-image-header")
         elif token:
             numbers.append(int(token))
             token = b""
@@ -309,7 +311,7 @@ def _netpbm(stream: IO[bytes], spec: ImageSpec, resize: bool) -> Float32:
         data = stream.read(count * size)
         values = np.frombuffer(data[: len(data) // size * size], ">u2" if size == 2 else np.uint8).astype(np.int64)
     if len(values) < count or values.max() > most or values.min() < 0:
-        raise ImageError("it is cut off or damaged", code="E-image-unreadable")
+        raise ImageError("it is cut off or damaged; copy it again", code="E-image-cut-off")
     shaped = (values / most).reshape((height, width, 3) if colours == 3 else (height, width))
     if colours == 3 and spec.channels == 1:
         shaped = shaped @ np.array([0.299, 0.587, 0.114])

@@ -137,13 +137,15 @@ def save_image(image: NDArray[Any], path: str | os.PathLike[str]) -> None:
     if Path(path).suffix.lower() != ".png":
         raise ImageError(
             f"{os.fspath(path)}: images are saved as PNG, which loses nothing; choose a name with .png",
-            code="E-image-save",
+            code="E-image-save-name",
         )
     array = np.asarray(image)
     if array.dtype == np.bool_ and array.ndim == 2:
         array = array.astype(np.uint8) * np.uint8(255)
     if array.ndim not in (2, 3) or array.size == 0:
-        raise ImageError(f"cannot save an array of shape {list(array.shape)}, expected one image", code="E-image-save")
+        raise ImageError(
+            f"cannot save an array of shape {list(array.shape)}, expected one image", code="E-image-save-shape"
+        )
     try:
         chw = _unit_range(array)
     except ImageError as error:
@@ -152,7 +154,7 @@ def save_image(image: NDArray[Any], path: str | os.PathLike[str]) -> None:
         raise ImageError(
             f"cannot save an image of {chw.shape[0]} channels (shape {list(array.shape)}), expected 1 or 3: "
             "float [C, H, W] or uint8 [H, W, C]",
-            code="E-image-save",
+            code="E-image-save-channels",
         )
     pixels = np.floor(chw * 255.0 + 0.5).astype(np.uint8).transpose(1, 2, 0)
     picture = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
@@ -189,7 +191,7 @@ def _expand(item: Any, position: str) -> Iterator[tuple[str, Any]]:
         if item == "":  # as a path it would be the current folder
             yield (
                 position or "0",
-                ImageError("the path is empty; give an image file or a folder", code="E-image-missing"),
+                ImageError("the path is empty; give an image file or a folder", code="E-image-path-empty"),
             )
             return
         if not path.is_dir():
@@ -198,7 +200,13 @@ def _expand(item: Any, position: str) -> Iterator[tuple[str, Any]]:
         files = image_files(path)
         yield from ((str(p), p) for p in files)
         if not files:
-            yield str(path), ImageError("the folder holds no image, nor do its sub-folders", code="E-image-none")
+            yield (
+                str(path),
+                ImageError(
+                    "the folder holds no image, nor do its sub-folders; give a folder with PNG, JPEG or other images",
+                    code="E-image-none",
+                ),
+            )
         return
     if not isinstance(item, Image.Image) and hasattr(item, "__array__"):
         masked = isinstance(item, np.ma.MaskedArray) and bool(np.ma.getmaskarray(item).any())
@@ -206,10 +214,10 @@ def _expand(item: Any, position: str) -> Iterator[tuple[str, Any]]:
             item = np.asarray(item)
         except Exception as error:  # each framework has its own: a tensor on a GPU, one that needs gradients
             item = ImageError(
-                f"a {type(item).__name__} that NumPy cannot read ({error}); give a NumPy array", code="E-image-type"
+                f"a {type(item).__name__} that NumPy cannot read ({error}); give a NumPy array", code="E-image-numpy"
             )
         if masked:
-            item = ImageError("pixels of the array are masked, so they have no value; fill them", code="E-image-range")
+            item = ImageError("pixels of the array are masked, so they have no value; fill them", code="E-image-masked")
         if isinstance(item, np.ndarray) and item.ndim == 4:
             if position and not len(item):
                 yield (
@@ -259,9 +267,9 @@ def _stream(item: Any) -> IO[bytes]:
     try:
         data = item.read()
     except Exception as error:  # closed, opened for writing, a connection that broke
-        raise ImageError(f"it cannot be read ({error})", code="E-image-unreadable") from error
+        raise ImageError(f"it cannot be read ({error}); give an open binary file", code="E-image-read") from error
     if not isinstance(data, bytes):
-        raise ImageError("it is a text file; open it in binary mode ('rb')", code="E-image-type")
+        raise ImageError("it is a text file; open it in binary mode ('rb')", code="E-image-text-mode")
     return io.BytesIO(data)
 
 
@@ -275,7 +283,7 @@ def _read_array(array: NDArray[Any], spec: ImageSpec, resize: bool) -> Float32:
             code="E-image-shape",
         )
     if array.size == 0:
-        raise ImageError(f"the array is empty (shape {list(array.shape)}), expected {expected}", code="E-image-shape")
+        raise ImageError(f"the array is empty (shape {list(array.shape)}), expected {expected}", code="E-image-empty")
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise ImageError(
             f"the array is {array.dtype}, expected {expected}; if it holds 0 to 255, convert it with .astype(np.uint8)",
@@ -325,7 +333,7 @@ def _unit_range(array: NDArray[Any]) -> Float32:
         raise ImageError(
             f"{int((~good).sum())} of {good.size} pixels are NaN or infinite (the first in channel {channel}, "
             f"row {row}, column {column}), expected values in [0, 1]; look where the image was computed",
-            code="E-image-range",
+            code="E-image-not-finite",
         )
     low, high = float(chw.min()), float(chw.max())
     if low < -RANGE_TOLERANCE or high > 1.0 + RANGE_TOLERANCE:

@@ -1,4 +1,4 @@
-"""How much memory is left."""
+"""How much memory there is, and how much is left."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import re
 from pathlib import Path
 
 
-def available_memory() -> int | None:
-    """Bytes that this process can still allocate (free memory, and the limit of a container), or None if unknown."""
-    limits = []
+def memory(root: Path = Path("/")) -> tuple[int | None, int | None]:
+    """Bytes of memory in all, and available; None where the system does not say. ``root``: where its files are."""
     try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        limits += [int(found[1]) * 1024] if found else []
+        text = (root / "proc" / "meminfo").read_text()
     except OSError:
-        pass
+        return None, None
+    kilobytes = {name: int(count) for name, count in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+    total, available = (kilobytes.get(name) for name in ("MemTotal", "MemAvailable"))
+    return total and total * 1024, available and available * 1024
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that this process can still allocate (free memory, and the limit of a container), or None if unknown."""
+    limits = [memory(root)[1]]
     try:
-        group = Path("/sys/fs/cgroup")
+        group = root / "sys" / "fs" / "cgroup"
         used = int((group / "memory.current").read_text())
         # Page cache counts as used there, but is given up on demand.
         cached = re.search(r"^file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
         limits.append(int((group / "memory.max").read_text()) - used + int(cached[1] if cached else 0))
     except (OSError, ValueError):
         pass
-    return min(limits) if limits else None
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -8,17 +8,43 @@ import platform
 CPUINFO = "/proc/cpuinfo"
 #: Features that decide how fast a convolution runs, as Linux spells them.
 FEATURES = (
-    "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
-    "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
-)  # fmt: skip
+    "sse4_2",
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimdhp",
+    "asimddp",
+    "bf16",
+    "i8mm",
+    "sve",
+)
 
 #: Arm's own cores by "CPU part", all that Linux tells of them. Jetson: Cortex-A78AE (Orin), Neoverse-V3AE (Thor).
 _ARM_CORES = {
-    "0xd03": "Cortex-A53", "0xd05": "Cortex-A55", "0xd07": "Cortex-A57", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76",
-    "0xd41": "Cortex-A78", "0xd42": "Cortex-A78AE", "0xd85": "Cortex-X925", "0xd87": "Cortex-A725",
-    "0xd0c": "Neoverse-N1", "0xd40": "Neoverse-V1", "0xd49": "Neoverse-N2", "0xd4f": "Neoverse-V2",
-    "0xd83": "Neoverse-V3AE", "0xd84": "Neoverse-V3",
-}  # fmt: skip
+    "0xd03": "Cortex-A53",
+    "0xd05": "Cortex-A55",
+    "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72",
+    "0xd0b": "Cortex-A76",
+    "0xd41": "Cortex-A78",
+    "0xd42": "Cortex-A78AE",
+    "0xd85": "Cortex-X925",
+    "0xd87": "Cortex-A725",
+    "0xd0c": "Neoverse-N1",
+    "0xd40": "Neoverse-V1",
+    "0xd49": "Neoverse-N2",
+    "0xd4f": "Neoverse-V2",
+    "0xd83": "Neoverse-V3AE",
+    "0xd84": "Neoverse-V3",
+}
 
 
 def cpu_name() -> str:

@@ -9,6 +9,7 @@ from .planner import Planner as Planner
 from .presets import MaskSpec as MaskSpec
 from .presets import Preset as Preset
 from .presets import VoteSpec as VoteSpec
+from .published import published_preset as published_preset
 from .registry import AnyMethod as AnyMethod
 from .repaint import RepaintSpec as RepaintSpec
 from .smooth import SmoothSpec as SmoothSpec

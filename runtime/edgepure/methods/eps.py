@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ..errors import ConfigError
 from ..rows.builder import RowBuilder
 from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
@@ -36,7 +37,7 @@ class EpsSpec(MethodSpec):
     @model_validator(mode="after")
     def _not_empty(self) -> EpsSpec:
         if self.levels is not None and not self.levels:
-            raise ValueError("`levels` is empty; name at least one timestep to probe")
+            raise ConfigError("`levels` is empty; name at least one timestep to probe", code="E-eps-levels")
         return self
 
     @property

@@ -71,15 +71,24 @@ class GdmpSpec(MethodSpec):
             raise ConfigError(
                 "GDMP with SSIM guidance is not offered: its gradient is not linear in x, so it does not fit a row; "
                 "use guidance 'mse'",
-                code="E-method-parameter",
+                code="E-gdmp-ssim",
             )
         kept = list(range(len(schedule)))
         if self.respacing is not None:
             kept = grids.respaced(len(schedule), self.respacing)[::-1]
         K = self.purify_steps
         start = K if self.starts_above else K - 1
-        require(start < len(kept), f"purify_steps {K} is beyond the {len(kept)} timesteps of the (respaced) process")
-        require(len(kept) > 1, f"respacing {self.respacing!r} keeps one timestep; GDMP needs at least two")
+        require(
+            start < len(kept),
+            f"purify_steps {K} is beyond the {len(kept)} timesteps of the (respaced) process; "
+            "choose a smaller number, or keep more timesteps",
+            code="E-gdmp-start",
+        )
+        require(
+            len(kept) > 1,
+            f"respacing {self.respacing!r} keeps one timestep; GDMP needs at least two",
+            code="E-gdmp-respacing",
+        )
         elements = self.elements or elements
         learned = self.variance == "learned"
 
@@ -112,6 +121,7 @@ class GdmpSpec(MethodSpec):
                         require(
                             not noised,
                             "learned variance needs target 'clean': the pull's noise would be per pixel",
+                            code="E-gdmp-variance",
                         )
                         call["var_z"], call["var_ref"] = -pull, pull * ref_a
                     else:

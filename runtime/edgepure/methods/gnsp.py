@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ..errors import ConfigError
 from ..rows import grids
 from ..rows.builder import RowBuilder
 from ..rows.plan import Plan
@@ -36,9 +37,10 @@ class GnspSpec(MethodSpec):
     @model_validator(mode="after")
     def _rounds(self) -> GnspSpec:
         if not self.max_timesteps or len(self.max_timesteps) != len(self.num_denoising_steps):
-            raise ValueError(
+            raise ConfigError(
                 f"max_timesteps has {len(self.max_timesteps)} rounds and num_denoising_steps "
-                f"{len(self.num_denoising_steps)}; they must be the same, at least 1"
+                f"{len(self.num_denoising_steps)}; they must be the same, at least 1",
+                code="E-gnsp-rounds",
             )
         return self
 

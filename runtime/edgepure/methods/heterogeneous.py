@@ -33,6 +33,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ..errors import ConfigError
 from ..rows import grids
 from ..rows.builder import RowBuilder
 from ..rows.plan import Plan
@@ -69,11 +70,15 @@ class HeterogeneousSpec(MethodSpec):
     @model_validator(mode="after")
     def _levels(self) -> HeterogeneousSpec:
         if self.t_s >= self.t_l:
-            raise ValueError(
-                f"t_s {self.t_s} must be below t_l {self.t_l}: the outside of the mask gets the weaker noise"
+            raise ConfigError(
+                f"t_s {self.t_s} must be below t_l {self.t_l}: the outside of the mask gets the weaker noise",
+                code="E-heterogeneous-levels",
             )
         if self.variant == "official" and self.resample == "multi":
-            raise ValueError("the authors' code has no multi-step resampling; use variant 'paper' for resample 'multi'")
+            raise ConfigError(
+                "the authors' code has no multi-step resampling; use variant 'paper' for resample 'multi'",
+                code="E-heterogeneous-resample",
+            )
         return self
 
     @property
@@ -110,10 +115,12 @@ class HeterogeneousSpec(MethodSpec):
         require(
             self.t_l + self.jump < t_max,
             f"t_l + U = {self.t_l} + {self.jump} is beyond the schedule (T = {t_max}); choose a smaller U or t_l",
+            code="E-heterogeneous-jump",
         )
         require(
             self.ddim_steps is None or bool(_stage1_of_stride(self, t_max)),
             f"ddim_steps {self.ddim_steps} makes no step between t_l {self.t_l} and t_s {self.t_s}; choose more steps",
+            code="E-heterogeneous-steps",
         )
         clip = clip_bound(self.clip if self.clip is not None else self.variant == "paper")
         levels = {"t_l": float(self.t_l), "t_s": float(self.t_s)}

@@ -44,12 +44,14 @@ class Planner:
         if plan.needs_mask:
             raise ConfigError(
                 "no certificate: the mask is computed from the input without noise (with one that does not depend on "
-                f"the input, sigma would be {plan.certified_sigma():.3g})",
+                f"the input, sigma would be {plan.certified_sigma():.3g}); "
+                "choose a preset without a mask, such as smooth",
                 code="E-certificate-mask",
             )
         if preset.ssni is not None:
             raise ConfigError(
-                "no certificate: the score norm of the input sets its noise level, and probes see more of it",
+                "no certificate: the score norm of the input sets its noise level, and probes see more of it; "
+                "choose a preset without SSNI, such as smooth",
                 code="E-certificate-ssni",
             )
         return plan.certified_sigma()
@@ -70,5 +72,5 @@ class Planner:
     def _compile(self, method: MethodSpec) -> Plan:
         plan = method.compile(self.schedule, self._elements)
         if not plan.rows:
-            raise ConfigError(f"method {plan.method!r} has no rows with these parameters", code="E-method-parameter")
+            raise ConfigError(f"method {plan.method!r} has no rows with these parameters", code="E-method-rows")
         return plan

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from ..errors import ConfigError
-from ..validation import Entry, first_fault
+from ..validation import Entry, fault_code, first_fault
 from .registry import AnyMethod
 from .ssni import SsniSpec
 
@@ -17,16 +17,24 @@ class MaskSpec(Entry):
 
     ``minmax`` (authors' code): per-image min-max, maximum over blocks. ``softmax`` (paper): spatial softmax per block,
     union of the blocks. Give ``threshold`` (tau, in [0, 1]) or ``area`` (the fraction of pixels to attend), not both.
+
+    With the source ``caller`` there is nothing to compute: every call brings its mask, and neither of them is given.
     """
 
+    source: Literal["attention", "caller"] = Field("attention", description="caller: each call gives its mask")
     rule: Literal["minmax", "softmax"] = "minmax"
     threshold: float | None = Field(None, ge=0.0, le=1.0, description="tau")
     area: float | None = Field(None, gt=0.0, le=1.0)
 
     @model_validator(mode="after")
     def _one_of(self) -> MaskSpec:
-        if (self.threshold is None) == (self.area is None):
-            raise ValueError("give either `threshold` (tau) or `area`, not both and not neither")
+        if self.source == "caller":
+            if self.threshold is not None or self.area is not None:
+                raise ConfigError(
+                    "a mask of the `caller` is not computed: leave out `threshold` and `area`", code="E-mask-caller"
+                )
+        elif (self.threshold is None) == (self.area is None):
+            raise ConfigError("give either `threshold` (tau) or `area`, not both and not neither", code="E-mask-rule")
         return self
 
     def area_input(self, pixels: int) -> float:
@@ -72,7 +80,10 @@ class VoteSpec(Entry):
     @model_validator(mode="after")
     def _agrees(self) -> VoteSpec:
         if self.sequential is not None and (self.count, self.rule) != (self.sequential.max, "majority"):
-            raise ValueError("with `sequential`, leave out `count` and `rule`: they are its max and the majority")
+            raise ConfigError(
+                "with `sequential`, leave out `count` and `rule`: they are its max and the majority",
+                code="E-votes-sequential",
+            )
         return self
 
 
@@ -89,7 +100,10 @@ class Preset(Entry):
     @model_validator(mode="after")
     def _mask_where_needed(self) -> Preset:
         if self.method.needs_mask and self.mask is None:
-            raise ValueError(f"method '{self.method.method}' needs a `mask` (threshold or area)")
+            raise ConfigError(
+                f"method '{self.method.method}' needs a `mask` (threshold or area, or the source caller)",
+                code="E-preset-mask",
+            )
         return self
 
     @classmethod
@@ -98,4 +112,6 @@ class Preset(Entry):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(f"preset: {first_fault(error, data, cls.model_json_schema)}", code="E-preset") from None
+            raise ConfigError(
+                f"preset: {first_fault(error, data, cls.model_json_schema)}", code=fault_code(error, "E-preset")
+            ) from None

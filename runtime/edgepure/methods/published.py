@@ -86,7 +86,7 @@ class PublishedPreset:
         if unknown:
             wanted = f"it takes {' and '.join(self.needs)}" if self.needs else "it has no SSNI"
             raise ConfigError(
-                f"preset {self.name!r} does not take {', '.join(unknown)}: {wanted}", code="E-ssni-statistics"
+                f"preset {self.name!r} does not take {', '.join(unknown)}: {wanted}", code="E-ssni-not-taken"
             )
         missing = [name for name in self.needs if name not in given]
         if missing:
@@ -112,7 +112,7 @@ def published() -> Mapping[str, PublishedPreset]:
     return _PUBLISHED
 
 
-def get(name: str) -> PublishedPreset:
+def published_preset(name: str) -> PublishedPreset:
     """One of them.
 
     Raises:
@@ -137,13 +137,15 @@ def choose(names: Sequence[str], statistics: Mapping[str, float] | None = None) 
         ConfigError: unknown name, one that is given twice, or missing or needless statistics.
     """
     given = dict(statistics or {})
-    entries = [get(name) for name in names]
+    entries = [published_preset(name) for name in names]
     for name in names:
         if list(names).count(name) > 1:
             raise ConfigError(f"preset {name!r} was given twice", code="E-preset-twice")
     for key in given:
         if not any(key in entry.needs for entry in entries):
-            raise ConfigError(f"none of the presets {', '.join(names)} takes {key}", code="E-ssni-statistics")
+            raise ConfigError(
+                f"none of the presets {', '.join(names)} takes {key}; leave it out", code="E-ssni-not-taken"
+            )
     return {p.name: p.build({k: v for k, v in given.items() if k in p.needs}) for p in entries}
 
 
@@ -153,12 +155,12 @@ def mask_input(names: Sequence[str]) -> Literal["own", "official"]:
     Raises:
         ConfigError: they contradict each other; a bundle has one mask graph.
     """
-    inputs = {p.mask_input: p.name for p in map(get, names) if p.settings.get("mask") is not None}
+    inputs = {p.mask_input: p.name for p in map(published_preset, names) if p.settings.get("mask") is not None}
     if len(inputs) > 1:
         raise ConfigError(
             f"presets {inputs['own']!r} and {inputs['official']!r} want different mask inputs, and a bundle has one "
             "mask graph; choose own or official for both (--mask-input)",
-            code="E-mask-input",
+            code="E-mask-input-two",
         )
     return next(iter(inputs), "own")
 

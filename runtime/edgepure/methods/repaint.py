@@ -57,7 +57,9 @@ class RepaintSpec(MethodSpec):
         kept = grids.respaced(len(schedule), self.respacing)[::-1]
         require(
             self.t_T <= len(kept),
-            f"t_T {self.t_T} is beyond the {len(kept)} timesteps that respacing {self.respacing!r} keeps",
+            f"t_T {self.t_T} is beyond the {len(kept)} timesteps that respacing {self.respacing!r} keeps; "
+            "choose a smaller t_T",
+            code="E-repaint-start",
         )
         times = jump_times(self.t_T, self.n_sample, self.jump_length, self.jump_n_sample, self.start_resampling)
         clip = clip_bound(self.clip)

@@ -71,6 +71,8 @@ class SmoothSpec(MethodSpec):
         require(
             bool(noise[0] <= self.sigma <= noise[-1]),
             f"sigma {self.sigma:g} is outside this schedule's noise: from {noise[0]:.3g} to {noise[-1]:.3g} on images "
-            "in [0, 1]",
+            "in [0, 1]; "
+            "choose a sigma between them",
+            code="E-smooth-sigma",
         )
         return float(np.interp(math.log(self.sigma), np.log(noise), np.arange(len(levels))))

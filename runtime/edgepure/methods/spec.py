@@ -91,7 +91,7 @@ def scale_steps(steps: int, old_level: int, new_level: int) -> int:
     return max(1, min(new_level, math.ceil(steps * new_level / old_level)))
 
 
-def require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str, *, code: str) -> None:
     """Raise ConfigError unless the condition holds."""
     if not condition:
-        raise ConfigError(message, code="E-method-parameter")
+        raise ConfigError(message, code=code)

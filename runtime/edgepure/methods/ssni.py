@@ -46,14 +46,17 @@ class SsniSpec(Entry):
     @model_validator(mode="after")
     def _statistics(self) -> SsniSpec:
         if self.reweighting == "sigmoid" and (self.mu is None or self.tau is None):
-            raise ValueError(
-                "sigmoid reweighting needs mu and tau, in units of the score norm; calibration measures them"
+            raise ConfigError(
+                "sigmoid reweighting needs mu and tau, in units of the score norm; calibration measures them",
+                code="E-ssni-sigmoid",
             )
         if self.reweighting == "linear":
             if self.xi_min is None or self.xi_max is None:
-                raise ValueError("linear reweighting needs xi_min and xi_max; calibration measures them")
+                raise ConfigError(
+                    "linear reweighting needs xi_min and xi_max; calibration measures them", code="E-ssni-linear"
+                )
             if not self.xi_min < self.xi_max:
-                raise ValueError(f"xi_min {self.xi_min} must be below xi_max {self.xi_max}")
+                raise ConfigError(f"xi_min {self.xi_min} must be below xi_max {self.xi_max}", code="E-ssni-order")
         return self
 
     def noise_level(self, score_norm: float, t_star: float) -> float:
@@ -98,7 +101,7 @@ def reference_statistics(score_norms: Sequence[float]) -> dict[str, float]:
     """mu, xi_min and xi_max of the score norms of clean reference images (the papers use 5000 training images)."""
     if len(score_norms) < 2:
         raise ConfigError(
-            f"need the score norms of at least 2 clean images, got {len(score_norms)}", code="E-ssni-statistics"
+            f"need the score norms of at least 2 clean images, got {len(score_norms)}", code="E-norms-few"
         )
     values = [float(n) for n in score_norms]
     return {"mu": sum(values) / len(values), "xi_min": min(values), "xi_max": max(values)}

@@ -69,18 +69,29 @@ class UniformSpec(MethodSpec):
 
     def compile(self, schedule: NoiseSchedule, elements: int) -> Plan:
         """Rows of DiffPure."""
-        require(self.t_star <= len(schedule), f"t_star {self.t_star} is beyond the schedule's T = {len(schedule)}")
+        require(
+            self.t_star <= len(schedule),
+            f"t_star {self.t_star} is beyond the schedule's T = {len(schedule)}; choose a smaller t_star",
+            code="E-uniform-start",
+        )
         if self.sampler == "sde":
             return _compile_sde(self, schedule)
         if self.timesteps is not None:
             grid = grids.explicit(self.timesteps, len(schedule))
             require(
                 grid[0] < self.t_star,
-                f"explicit timestep {grid[0]} is not below t_star {self.t_star}; t_star counts noising steps from 1",
+                f"explicit timestep {grid[0]} is not below t_star {self.t_star}; t_star counts noising steps from 1; "
+                "choose smaller timesteps",
+                code="E-uniform-timestep",
             )
         elif self.respacing is not None:
             grid = [t for t in grids.respaced(len(schedule), self.respacing) if t < self.t_star]
-            require(bool(grid), f"respacing {self.respacing!r} keeps no timestep below t_star {self.t_star}")
+            require(
+                bool(grid),
+                f"respacing {self.respacing!r} keeps no timestep below t_star {self.t_star}; "
+                "choose a larger t_star, or keep more timesteps",
+                code="E-uniform-respacing",
+            )
         else:
             grid = grids.even(self.t_star, self.steps or self.t_star)
         learned = self.variance == "learned" and self.sampler == "ddpm"
@@ -135,6 +146,7 @@ def _compile_sde(spec: UniformSpec, schedule: NoiseSchedule) -> Plan:
     require(
         spec.timesteps is None and spec.respacing is None and spec.steps is None,
         "sampler 'sde' takes its grid from `sde_step`; leave out steps, respacing and timesteps",
+        code="E-uniform-sde",
     )
     T, top = len(schedule), spec.t_star - 1
     builder = RowBuilder("uniform-sde")

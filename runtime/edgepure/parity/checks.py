@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..report.numerals import number
 from .differences import Difference, MaskDifference
 from .tolerances import Tolerance
 
@@ -47,9 +48,10 @@ class OutputCheck:
         what = f"{self.quantity} of {self.subject}"
         if self.problem:
             return f"{what}: {self.problem}"
-        if self.max_error <= self.tolerance and not self:
-            return f"{what}: off by {self.relative_l2:.3g} (relative L2), allowed {self.relative_tolerance:.3g}"
-        return f"{what}: off by {self.max_error:.3g}, allowed {self.tolerance:.3g}"
+        if self.max_error <= self.tolerance and self.relative_tolerance is not None and not self:
+            found = "an unknown amount" if self.relative_l2 is None else number(self.relative_l2)
+            return f"{what}: off by {found} (relative L2), allowed {number(self.relative_tolerance)}"
+        return f"{what}: off by {number(self.max_error)}, allowed {number(self.tolerance)}"
 
     @property
     def used(self) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..intervals import clopper_pearson
+from ..report.numerals import percent
 from .checks import OutputCheck
 from .executors import PresetRun
 from .tolerances import DECISION_CONFIDENCE, FLIPS, TIE
@@ -75,10 +76,10 @@ class LabelFlips:
         low, high = self.interval
         few = ", too few to say much" if self.images < 100 else ""
         redraws = "" if self.redraw_flips is None else f" (a redraw alone flips {self.redraw_flips})"
-        bound = f"beyond redraws and ties {self.beyond}, at most {100 * high:.2g} %"
+        bound = f"beyond redraws and ties {self.beyond}, at most {percent(high)} %"
         if not self:
             bound = (
-                f"{self.beyond} beyond redraws and ties: at least {100 * low:.2g} %, allowed {100 * self.allowed:g} %"
+                f"{self.beyond} beyond redraws and ties: at least {percent(low)} %, allowed {100 * self.allowed:g} %"
             )
         return f"{self.preset}, {self.data}: {self.flips} of {self.images} labels flip{redraws}; {bound}{few}"
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..methods.presets import Preset
+from ..purify.heads import Images
 from ..purify.inflight import run_images
+from ..purify.masks import middle_mask
 from ..purify.purifier import Purifier
 from ..rows.noise import SeededNoise
 from ..rows.plan import Plan
@@ -27,15 +29,17 @@ class PresetRun:
 
     Attributes:
         purified: ``[B, C, H, W]`` float32 in [0, 1].
-        logits: ``[B, N]`` float32, of the purified images.
+        logits: ``[B, N]`` float32, of the purified images; N is 0 without a classifier.
         mask: ``[B, 1, H, W]`` float32 of 0 and 1; None for presets without a mask.
         plans: of each image.
+        task: outputs of the task graph on the purified images, by name; none without a task.
     """
 
     purified: Float32
     logits: Float32
     mask: Float32 | None
     plans: tuple[Plan, ...]
+    task: Mapping[str, Float32] = field(default_factory=dict)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -77,7 +81,8 @@ class Executor(Protocol):
         """One call of a graph of the bundle, by the names of its inputs and outputs."""
 
     def run(self, images: Float32, preset: Preset, seed: int) -> PresetRun:
-        """Mask, plan, purification and logits of images ``[B, C, H, W]`` in [0, 1]."""
+        """Mask, plan, purification and logits of images ``[B, C, H, W]`` in [0, 1]. A mask of the caller is
+        `middle_mask`."""
 
     def trajectory(
         self, images: Float32, plans: Sequence[Plan], masks: Float32 | None, seed: int, rows: Sequence[int]
@@ -89,6 +94,13 @@ def rows_to_keep(count: int, row_bytes: int, most_bytes: int = MAX_STATE_BYTES) 
     """Which of ``count`` rows to keep: all, or as many as fit, evenly spread with the first and the last."""
     most = max(2, most_bytes // max(row_bytes, 1))
     return tuple(sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})) if count else ()
+
+
+def masks_of_caller(preset: Preset, images: Float32) -> Float32 | None:
+    """What stands in for the caller's mask where a preset takes one; None where it does not."""
+    if preset.mask is None or preset.mask.source != "caller":
+        return None
+    return middle_mask(len(images), images.shape[2:])
 
 
 class EngineExecutor:
@@ -106,7 +118,9 @@ class EngineExecutor:
         return self.purifier.engine(name).run(inputs)
 
     def run(self, images: Float32, preset: Preset, seed: int) -> PresetRun:
-        results = self.purifier.run(images, preset, votes=1, noise=seed)
+        once = self.purifier.preset(preset, 1)
+        masks = masks_of_caller(once, images)
+        results = self.purifier.run_head(Images(), images, once, noise=seed, masks=masks)
         purified = np.stack([result.image for result in results])
         mask: Float32 | None = None
         if preset.mask is not None:
@@ -114,7 +128,15 @@ class EngineExecutor:
             mask = mask[:, None].astype(np.float32)
         planner = self.purifier.planner
         plans = tuple(planner.plan(preset, result.score_norm) for result in results)
-        return PresetRun(purified, self.purifier.logits(purified), mask, plans)
+        return PresetRun(purified, self.logits(purified), mask, plans, self.task(purified))
+
+    def task(self, images: Float32) -> dict[str, Float32]:
+        """Outputs of the task graph, by name; none without a task."""
+        return {} if self.purifier.bundle.manifest.task is None else self.purifier.graphs.task(images)
+
+    def logits(self, images: Float32) -> Float32:
+        """``[B, N]``; N is 0 without a classifier."""
+        return self.purifier.logits(images) if self.purifier.classes else np.zeros((len(images), 0), np.float32)
 
     def trajectory(
         self, images: Float32, plans: Sequence[Plan], masks: Float32 | None, seed: int, rows: Sequence[int]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..report.numerals import number
+
 
 @dataclass(frozen=True)
 class LayerError:
@@ -62,8 +64,8 @@ class LayerFinding:
         before = max((entry.relative_l2 for entry in self.layers[: self.first]), default=0.0)
         return (
             f"graph {self.graph}: the first layer that leaves {self.reference} is {layer.module} ({layer.operator}, "
-            f"node {layer.node}): off by {layer.relative_l2:.2g} (relative L2), the layers before it by at most "
-            f"{before:.2g}; {self._usual}"
+            f"node {layer.node}): off by {number(layer.relative_l2, 2)} (relative L2), the layers before it by at most "
+            f"{number(before, 2)}; {self._usual}"
         )
 
     @property

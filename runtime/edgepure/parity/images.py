@@ -27,7 +27,7 @@ class Differing:
         preset, data, index: which one.
         image, reference, deployed: ``[C, H, W]`` float32 in [0, 1]: the input, and the two purified images.
         reference_mask, deployed_mask: ``[H, W]`` bool; None without a mask.
-        reference_label, deployed_label: names of the classes.
+        reference_label, deployed_label: names of the classes; empty without a classifier.
     """
 
     preset: str
@@ -47,13 +47,17 @@ def most_differing(
 ) -> list[Differing]:
     """The images that differ most come first; at most `MOST_IMAGES`."""
     worst = np.abs(reference.purified - deployed.purified).max(axis=(1, 2, 3))
-    worst = np.where(reference.labels != deployed.labels, np.inf, np.nan_to_num(worst, nan=np.inf))
+    worst = np.nan_to_num(worst, nan=np.inf)
+    names = [[""] * len(images)] * 2
+    if classes:
+        worst = np.where(reference.labels != deployed.labels, np.inf, worst)
+        names = [[classes[int(label)] for label in run.labels] for run in (reference, deployed)]
     return [
         Differing(
             preset, data, i, images[i], reference.purified[i], deployed.purified[i],
             None if reference.mask is None else reference.mask[i, 0] > 0.5,
             None if deployed.mask is None else deployed.mask[i, 0] > 0.5,
-            classes[int(reference.labels[i])], classes[int(deployed.labels[i])],
+            names[0][i], names[1][i],
         )
         for i in map(int, np.argsort(-worst, kind="stable")[:MOST_IMAGES])
     ]  # fmt: skip
@@ -87,15 +91,14 @@ def image_checks(
         more.append(OutputCheck(subject, "plans", proven, others / len(images), PLANS[precision]))
     if differing:
         again = executor.trajectory(images, reference.plans, reference.mask, seed, ())
-        deployed = replace(deployed, purified=again.purified, logits=executor.purifier.logits(again.purified))
+        deployed = replace(deployed, purified=again.purified, logits=executor.logits(again.purified))
     tolerance = image_tolerance(precision, max((len(plan.rows) for plan in reference.plans), default=0))
     in_model_range = difference(2.0 * deployed.purified - 1.0, 2.0 * reference.purified - 1.0)
     found = difference(deployed.purified, reference.purified)
     found = replace(found, relative_l2=in_model_range.relative_l2, cosine=in_model_range.cosine)
-    logits = difference(deployed.logits, reference.logits)
     given = f" (reference's {' and '.join(differing)})" if differing else ""
-    return [
-        array_check(subject, f"purified{given}", found, tolerance),
-        array_check(subject, f"logits{given}", logits, tolerance.times(LOGITS_OVER_IMAGE)),
-        *more,
-    ]
+    checks = [array_check(subject, f"purified{given}", found, tolerance)]
+    if reference.logits.size:
+        logits = difference(deployed.logits, reference.logits)
+        checks.append(array_check(subject, f"logits{given}", logits, tolerance.times(LOGITS_OVER_IMAGE)))
+    return [*checks, *more]

@@ -12,12 +12,13 @@ from typing import Any, Literal
 from .checks import OutputCheck
 from .decisions import LabelFlips
 from .drift import Drift
+from .tasks import TaskAgreement
 
 #: passed or failed: something was compared. not recorded: the bundle has no vectors for this level. not run: it was
 #: left out, or a level below failed in a way that makes it impossible.
 Status = Literal["passed", "failed", "not recorded", "not run"]
 #: What a level is made of.
-Comparison = OutputCheck | Drift | LabelFlips
+Comparison = OutputCheck | Drift | LabelFlips | TaskAgreement
 
 
 @dataclass(frozen=True)
@@ -71,4 +72,4 @@ class Level:
 def _line(part: Comparison) -> OutputCheck:
     if isinstance(part, Drift):
         return part.worst
-    return part.check if isinstance(part, LabelFlips) else part
+    return part.check if isinstance(part, LabelFlips | TaskAgreement) else part

@@ -9,6 +9,7 @@ from os import PathLike
 import numpy as np
 
 from ..report.environment import environment
+from ..report.numerals import number, percent
 from ..report.page import (
     Card,
     Cards,
@@ -33,6 +34,7 @@ from .drift import Drift
 from .findings import LayerFinding
 from .images import Differing
 from .levels import Level
+from .tasks import TaskAgreement
 from .verification import Verification
 
 #: Fewer images make no histogram.
@@ -82,6 +84,7 @@ def _sections(found: Verification) -> list[Section]:
 
 def _level(level: Level) -> Section:
     checks = [part for part in level.parts if isinstance(part, OutputCheck)]
+    checks += [part.check for part in level.parts if isinstance(part, TaskAgreement)]
     drifts = [part for part in level.parts if isinstance(part, Drift)]
     decisions = [part for part in level.parts if isinstance(part, LabelFlips)]
     parts: list[Part] = [_table(checks)] if checks else []
@@ -132,7 +135,7 @@ def _decisions(decisions: Sequence[LabelFlips]) -> list[Part]:
             reference, deployed = (100 * float((x == part.labels).mean()) for x in (part.reference, part.deployed))
             accuracy = Cell(f"{deployed:.1f} %", [f"reference {reference:.1f} %"])
         redraws = "-" if part.redraw_flips is None else str(part.redraw_flips)
-        shown = [f"{100 * low:.2g} to {100 * high:.2g} %", f"allowed {100 * part.allowed:g} %"]
+        shown = [f"{percent(low)} to {percent(high)} %", f"allowed {100 * part.allowed:g} %"]
         rows.append(
             [
                 Cell(part.preset, [part.data]),
@@ -197,4 +200,4 @@ def _bounded(value: float | None, bound: float | None) -> Cell:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.3g}"
+    return "-" if value is None or value != value else number(value)

@@ -20,6 +20,7 @@ from .executors import EngineExecutor, Executor, PresetRun, Trajectory, rows_to_
 from .graphs import Case, graph_checks
 from .images import MOST_PRESETS, Differing, image_checks, most_differing
 from .levels import Comparison, Level, Status
+from .tasks import compare_task
 from .tolerances import loosest
 
 #: Noise seed of images that were given; the redraw has the next one.
@@ -134,16 +135,16 @@ class FourLevels:
         if vectors.score_norms is not None:
             chosen = self.manifest.presets[preset]
             plans = tuple(self.purifier.planner.plan(chosen, float(norm)) for norm in vectors.score_norms)
-        expected = PresetRun(vectors.purified, vectors.logits, vectors.mask, plans)
+        expected = PresetRun(vectors.purified, vectors.logits, vectors.mask, plans, vectors.task)
         if vectors.rows is not None and vectors.states is not None:
             reference = Trajectory(vectors.rows, vectors.states, vectors.purified)
             self._rows(preset, data, vectors.image, expected, reference, seed)
         redraw = None
-        if (deployed.labels != expected.labels).any():  # else it would excuse nothing
+        if self.manifest.classes and (deployed.labels != expected.labels).any():  # else it would excuse nothing
             again = self._run(preset, vectors.image, seed + 1)
             redraw = None if again is None else (deployed, again)
         self._images(preset, data, vectors.image, seed, expected, deployed)
-        self.parts["decisions"].append(compare_decisions(preset, data, expected, deployed, self.precision, redraw))
+        self._decisions(preset, data, expected, deployed, redraw, None)
 
     def _beside(self, preset: str, images: ImageSet, seed: int) -> None:
         """Reference and deployment on the same images with the same noise."""
@@ -161,13 +162,31 @@ class FourLevels:
             trajectory = self.reference.trajectory(few, plans, masks, seed, rows)
             self._rows(preset, images.name, few, replace(expected, mask=masks, plans=plans), trajectory, seed)
         self._images(preset, images.name, images.images, seed, expected, deployed)
-        self.parts["decisions"].append(
-            compare_decisions(preset, images.name, expected, deployed, self.precision, redraw, images.labels)
-        )
+        self._decisions(preset, images.name, expected, deployed, redraw, images.labels)
+
+    def _decisions(
+        self,
+        preset: str,
+        data: str,
+        expected: PresetRun,
+        deployed: PresetRun,
+        redraw: tuple[PresetRun, PresetRun] | None,
+        labels: NDArray[np.int64] | None,
+    ) -> None:
+        if self.manifest.classes:
+            self.parts["decisions"].append(
+                compare_decisions(preset, data, expected, deployed, self.precision, redraw, labels)
+            )
+        elif self.manifest.task is not None:
+            again = None if redraw is None else (redraw[0].task, redraw[1].task)
+            self.parts["decisions"].append(
+                compare_task(self.manifest.task, preset, data, expected.task, deployed.task, self.precision, again)
+            )
 
     def _any_images(self) -> ImageSet:
-        """Two images that are recorded in any case: of the classifier."""
-        return ImageSet(SELF_TEST, self.recorded.graphs["classifier"].inputs["image"][:ROW_IMAGES])
+        """Two images that are recorded in any case: the inputs of the step graph."""
+        ref = self.recorded.graphs["step"].inputs["ref"][:ROW_IMAGES]
+        return ImageSet(SELF_TEST, np.asarray(np.clip(0.5 * ref + 0.5, 0.0, 1.0), np.float32))
 
     def _run(self, preset: str, images: Float32, seed: int) -> PresetRun | None:
         """The deployment's run; None, and a failed check, if it cannot be."""
@@ -214,7 +233,10 @@ class FourLevels:
         for title in _TITLES[1:]:
             if self.parts[title]:
                 continue
-            if wrong:
+            if title == "decisions" and not self.manifest.classes and self.manifest.task is None:
+                self.absent[title] = "not run"
+                self.missing[title].append("the bundle has no classifier and no task, so nothing is decided")
+            elif wrong:
                 self.absent[title] = "not run"
                 self.missing[title] = self.missing["images"][:1] or ["the purification itself fails"]
             elif title == "rows":

@@ -38,6 +38,7 @@ GRAPHS: dict[str, dict[str, Tolerance]] = {
         "mask": network.times(2.0),
         "step": network,
         "step_learned": network,
+        "task": network,
         "unet": network,
     }
     for precision, network in {"fp32": _FP32, "fp16": _FP16, "bf16": _BF16, "int8": _INT8, "fp8": _FP8}.items()
@@ -56,6 +57,12 @@ FLIPS = {"fp32": 0.0, "fp16": 0.005, "bf16": 0.01, "int8": 0.02, "fp8": 0.02}
 #: Two-sided confidence of all intervals of decisions.
 DECISION_CONFIDENCE = 0.95
 
+#: The mean of 1 - agreement that a task may have (`edgepure.parity.tasks`): the shares of a few boxes and pixels at the
+#: border of two answers.
+TASK_LOSS = {"fp32": 0.005, "fp16": 0.02, "bf16": 0.05, "int8": 0.1, "fp8": 0.1}
+#: A detection whose score is this close to the threshold may be there or not.
+SCORE_ROUNDING = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 0.1, "fp8": 0.1}
+
 #: A classifier turns a difference of its image into a larger one of its logits.
 LOGITS_OVER_IMAGE = 10.0
 #: Two fp32 engines may disagree on an image whose two highest logits are closer than this, times max(1, largest logit).
@@ -72,7 +79,7 @@ def graph_tolerance(graph: str, precision: str) -> Tolerance:
         return GRAPHS[precision][graph]
     except KeyError:
         raise ConfigError(
-            f"there is no tolerance for the graph {graph!r} in {precision!r}", code="E-tolerance"
+            f"there is no tolerance for the graph {graph!r} in {precision!r}; give one of your own", code="E-tolerance"
         ) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..report.numerals import percent
 from .checks import OutputCheck
 from .findings import LayerFinding
 from .images import Differing
@@ -60,7 +61,7 @@ class Verification:
         absent = [f"{level.title} {level.status}" for level in self.levels if not level.parts]
         more = f" ({', '.join(absent)})" if absent else ""
         used = max((check.used for check in self.checks), default=0.0)
-        worst = f"the worst uses {100 * used:.2g} % of its tolerance"
+        worst = f"the worst uses {percent(used)} % of its tolerance"
         return f"{start}, all {len(self.checks)} comparisons pass{more}; {worst}"
 
     def to_json(self) -> dict[str, Any]:

@@ -120,10 +120,16 @@ def verify_engines(
     alone = images if len(engines) == 1 else ()  # which `verify` refuses in its own words
     found = [
         verify(
-            bundle, provider, precision=precision, threads=threads, pipelines=pipelines, images=alone, presets=presets,
+            bundle,
+            provider,
+            precision=precision,
+            threads=threads,
+            pipelines=pipelines,
+            images=alone,
+            presets=presets,
             on_progress=progress(0),
         )
-    ]  # fmt: skip
+    ]
     if len(engines) == 1:
         return Verifications(tuple(found))
     with load(bundle, provider, precision=precision, threads=threads, verify=False) as purifier:
@@ -131,8 +137,15 @@ def verify_engines(
         for number, (other, its) in enumerate(engines[1:], start=1):
             found.append(
                 verify(
-                    bundle, other, precision=its, threads=threads, pipelines=pipelines, reference=reference,
-                    images=images, presets=presets, on_progress=progress(number),
+                    bundle,
+                    other,
+                    precision=its,
+                    threads=threads,
+                    pipelines=pipelines,
+                    reference=reference,
+                    images=images,
+                    presets=presets,
+                    on_progress=progress(number),
                 )
-            )  # fmt: skip
+            )
     return Verifications(tuple(found))

@@ -6,7 +6,11 @@ from .monitor import reference_of as reference_of
 from .purifier import Purifier as Purifier
 from .purifier import load as load
 from .results import Failure as Failure
+from .results import Purified as Purified
 from .results import Result as Result
 from .results import Results as Results
 from .scores import Score as Score
 from .service import Service as Service
+from .tasks import Detection as Detection
+from .tasks import Embedding as Embedding
+from .tasks import Segmentation as Segmentation

@@ -91,11 +91,11 @@ class CertifySettings:
         expect(n=(self.n, Integral), n0=(self.n0, Integral), alpha=(self.alpha, Real), radius=(self.radius, Real, None))
         for name, count in (("n", self.n), ("n0", self.n0)):
             if not 1 <= count <= MOST:
-                raise ConfigError(f"{name} {count} must lie in 1 .. {MOST}", code="E-certificate-settings")
+                raise ConfigError(f"{name} {count} must lie in 1 .. {MOST}", code="E-certificate-count")
         if not 0.0 < self.alpha < 0.5:
-            raise ConfigError(f"alpha {self.alpha} must lie in (0, 0.5)", code="E-certificate-settings")
+            raise ConfigError(f"alpha {self.alpha} must lie in (0, 0.5)", code="E-certificate-alpha")
         if self.radius is not None and not 0.0 <= self.radius < 100.0:
-            raise ConfigError(f"radius {self.radius} must be at least 0", code="E-certificate-settings")
+            raise ConfigError(f"radius {self.radius} must be at least 0", code="E-certificate-radius")
 
 
 class _Tally:
@@ -143,6 +143,7 @@ class Certifier:
 
     def __init__(self, graphs: OpenGraphs, preset: Preset, settings: CertifySettings) -> None:
         """Raises ConfigError with the reason if the preset has no certificate."""
+        graphs.bundle.manifest.require_classifier("a certificate")
         self._graphs, self._preset, self._settings = graphs, preset, settings
         self.sigma = graphs.planner.certified_sigma(preset)
         self._plan = graphs.planner.plan(preset)

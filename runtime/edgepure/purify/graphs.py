@@ -110,7 +110,7 @@ class OpenGraphs:
     Attributes:
         bundle, provider, precision, slots: as `Purifier` was given them.
         image_shape: ``(C, H, W)``.
-        classes: names, in the order of the logits.
+        classes: names, in the order of the logits; none without a classifier.
         planner: from presets to rows.
         turns: who may use the engines at the moment.
     """
@@ -176,25 +176,47 @@ class OpenGraphs:
         """The plain classifier: ``[B, C, H, W]`` float32 in [0, 1] -> ``[B, N]`` float32.
 
         Raises:
+            ConfigError: the bundle has no classifier.
             ImageError: the batch has another shape or dtype.
         """
+        self.bundle.manifest.require_classifier("a label")
         parts = [images[i : i + 64] for i in range(0, len(images), 64)] or [images]
         classes = len(self.classes)
         return np.concatenate(
             [self._run("classifier", {"image": part}, {"logits": (len(part), classes)})["logits"] for part in parts]
         )
 
-    def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
-        """Logits ``[B, N]``, mask ``[B, 1, H, W]`` (0 or 1) and fused attention map ``[B, 1, H, W]`` of images
-        ``[B, C, H, W]`` float32 in [0, 1].
+    def task(self, images: Float32) -> dict[str, Float32]:
+        """The outputs of the task graph, by name, for images ``[B, C, H, W]`` float32 in [0, 1].
 
         Raises:
-            ConfigError: the bundle has no mask graph.
+            ConfigError: the bundle has no task.
+            ImageError: the batch has another shape or dtype.
+        """
+        self.bundle.manifest.require_task()
+        wanted = self.bundle.manifest.graphs["task"].outputs
+        found = []
+        for part in [images[i : i + 16] for i in range(0, len(images), 16)] or [images]:
+            shapes = {t.name: tuple(len(part) if n == "batch" else n for n in t.shape) for t in wanted}
+            found.append(self._run("task", {"image": part}, shapes))
+        return {t.name: np.concatenate([outputs[t.name] for outputs in found]) for t in wanted}
+
+    def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
+        """Mask ``[B, 1, H, W]`` (0 or 1), fused attention map ``[B, 1, H, W]`` and, with a classifier, logits
+        ``[B, N]`` of images ``[B, C, H, W]`` float32 in [0, 1].
+
+        Raises:
+            ConfigError: the bundle has no mask graph, or the mask is the caller's.
             ImageError: the batch has another shape or dtype.
         """
         if "mask" not in self.bundle.manifest.graphs:
             raise ConfigError(
-                "this bundle has no mask graph; export the classifier with blocks to tap", code="E-config-graph"
+                "this bundle has no mask graph; export the classifier, or a backbone, with blocks to tap",
+                code="E-config-graph",
+            )
+        if mask.source == "caller":
+            raise ConfigError(
+                "the mask is the caller's, so no graph computes it; give it (mask=)", code="E-mask-missing"
             )
         full = np.ones(len(images), np.float32)
         threshold = mask.threshold if mask.threshold is not None else 0.0
@@ -205,7 +227,9 @@ class OpenGraphs:
             "rule": full * np.float32(mask.rule == "softmax"),
         }
         map_shape = (len(images), 1, *self.image_shape[1:])
-        shapes = {"logits": (len(images), len(self.classes)), "mask": map_shape, "attention": map_shape}
+        shapes: dict[str, tuple[int, ...]] = {"mask": map_shape, "attention": map_shape}
+        if self.classes:
+            shapes["logits"] = (len(images), len(self.classes))
         return self._run("mask", feeds, shapes)
 
     def check_files(self) -> None:
@@ -218,7 +242,7 @@ class OpenGraphs:
                 raise BundleError(
                     f"{self.bundle.path / name} was written to while it was in use; put a new bundle in its place by "
                     "renaming it, and load that",
-                    code="E-bundle-changed",
+                    code="E-bundle-written",
                 )
 
     def _run(
@@ -238,7 +262,7 @@ class OpenGraphs:
                 raise BundleError(
                     f"the graph {graph} gives {name} of the shape {list(found[name].shape)}, expected {list(shape)}; "
                     "export the bundle again",
-                    code="E-bundle-graph",
+                    code="E-bundle-graph-output",
                 )
         return found
 

@@ -149,7 +149,8 @@ class InFlight:
             where = self._first_bad_row(job) if failed is None else ""
             error = NotFiniteError(
                 f"the diffusion model gave NaN or infinite values (plan {job.plan.method}, {len(job.plan.rows)} UNet "
-                f"calls{where}); run `edgepure verify` on the bundle"
+                f"calls{where}); run `edgepure verify` on the bundle",
+                code="E-not-finite-network",
             )
             if failed is None:
                 raise error
@@ -175,7 +176,8 @@ class InFlight:
         if job.plan.learned_variance and self._stepper.noise_out is None:
             raise EdgepureError(
                 "the plan uses the network's learned variance, but the step graph has none; "
-                "export the model with its 6 output channels, or choose variance 'fixed_small'"
+                "export the model with its 6 output channels, or choose variance 'fixed_small'",
+                code="E-learned-variance-graph",
             )
 
 

@@ -45,7 +45,10 @@ class Reference:
 
     def __init__(self, norms: Sequence[float]) -> None:
         if not norms:
-            raise ConfigError("there are no score norms to compare with; run `edgepure calibrate` on the bundle")
+            raise ConfigError(
+                "there are no score norms to compare with; run `edgepure calibrate` on the bundle",
+                code="E-monitor-norms",
+            )
         self._norms = norms
 
     def __len__(self) -> int:
@@ -132,19 +135,22 @@ class Monitor:
         if probe is None:
             raise ConfigError(
                 "the preset has no SSNI, so no score norm to monitor; ask for one for every image (probe=True, "
-                f"--probe; UNet calls: {self.calibration.chosen.unet_calls} more each)"
+                f"--probe; UNet calls: {self.calibration.chosen.unet_calls} more each)",
+                code="E-monitor-ssni",
             )
         if reference is None:
             raise ConfigError(
                 "this bundle holds no clean score norms of the preset's probe in this precision; run `edgepure "
-                "calibrate` on it"
+                "calibrate` on it",
+                code="E-monitor-calibration",
             )
         if self.flag_rate < reference.smallest:
             most = "" if len(reference) < MAX_SAMPLE else f" (at most {MAX_SAMPLE} are kept)"
             raise ConfigError(
                 f"flag rate {self.flag_rate:g} can never be reached: the calibration kept {len(reference)} clean score "
                 f"norms{most}, so the smallest p-value is {reference.smallest:.3g}; choose a larger rate, or calibrate "
-                "with more images"
+                "with more images",
+                code="E-monitor-flag-rate",
             )
 
     def see(self, p_value: float, unet_calls: int = 0) -> bool:

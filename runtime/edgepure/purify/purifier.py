@@ -25,10 +25,13 @@ from ..types import Float32, Progress
 from ..validation import expect
 from .certify import Certificate, Certifier, CertifySettings
 from .graphs import OpenGraphs, Opens, open_from_bundle
+from .heads import Head, Images, Labels, P, as_they_are
 from .inflight import Counters, run_images
+from .masks import caller_masks
 from .monitor import Monitor
 from .request import Request, check_ids, check_images
-from .results import Failure, Result, Results
+from .results import Failure, Purified, Result, Results
+from .tasks import Task
 
 #: More threads than any processor has cores only take memory; so do more slots.
 MOST_THREADS, MOST_SLOTS = 512, 4096
@@ -105,7 +108,8 @@ class Purifier:
         self.planner, self.turns = self.graphs.planner, self.graphs.turns
         self.schedule: NoiseSchedule = self.planner.schedule
         self.counters = Counters()
-        self.engine("classifier")  # a provider that is not active is an error now, not at the first image
+        # a provider that is not active is an error now, not at the first image
+        self.engine("classifier" if self.classes else "step")
         if precision != "fp32":
             self.engine("step")  # nor is a precision that it cannot run
 
@@ -163,12 +167,14 @@ class Purifier:
         if calibration is None:
             raise ConfigError(
                 "this bundle is not calibrated, so there are no clean score norms to compare with; run `edgepure "
-                "calibrate` on it"
+                "calibrate` on it",
+                code="E-calibration-missing",
             )
         if self.precision not in calibration.precisions:
             raise ConfigError(
                 f"this bundle was calibrated in {', '.join(calibration.precisions)}, but runs in {self.precision}; run "
-                f"`edgepure calibrate` with --precision {self.precision}, or load it with that of the calibration"
+                f"`edgepure calibrate` with --precision {self.precision}, or load it with that of the calibration",
+                code="E-calibration-precision",
             )
         return Monitor(calibration, flag_rate, probe=probe, precision=self.precision)
 
@@ -186,7 +192,8 @@ class Purifier:
         on_error: str = "raise",
         on_progress: Progress | None = None,
         monitor: Monitor | None = None,
-    ) -> Results:
+        mask: Any = None,
+    ) -> Results[Result]:
         """Purify images, then classify them.
 
         Args:
@@ -202,23 +209,18 @@ class Purifier:
             on_error: ``raise``, or ``collect``: do the good images and list the bad ones in ``results.failures``.
             on_progress: called with the share of the images that is done, and words.
             monitor: flags results whose score norm is off-distribution, and counts them; see `monitor`.
+            mask: for a preset with a mask, in place of the attention mask: ``[H, W]`` for all images, ``[B, H, W]`` or
+                ``[B, 1, H, W]``, bool or 0 and 1; 1 is where the strong noise goes.
 
         Raises:
-            ImageError: an image has the wrong size, channels, dtype or range, or cannot be read.
-            ConfigError: the preset is unknown or its parameters are out of range, or the monitor cannot watch it.
+            ImageError: an image has the wrong size, channels, dtype or range, or cannot be read, or the mask is none.
+            ConfigError: the preset is unknown or its parameters are out of range, the monitor cannot watch it, the
+                bundle has no classifier, or a mask is missing or of no use.
         """
-        loaded = load_images(images, self.bundle.manifest.image, resize=resize, order=order, on_error=on_error)
-        results = self.run(
-            loaded.images,
-            preset,
-            votes=votes,
-            noise=noise,
-            names=loaded.names,
-            ids=loaded.indices,
-            on_progress=on_progress,
-            monitor=monitor,
-        )
-        return Results(results, (Failure(f.name, f.reason) for f in loaded.failures))
+        return self._load_and_run(
+            Labels(self.graphs), images, self.preset(preset, votes), noise, mask, (resize, order, on_error),
+            on_progress, monitor,
+        )  # fmt: skip
 
     def purify(
         self,
@@ -230,14 +232,85 @@ class Purifier:
         order: Order = "rgb",
         on_error: str = "raise",
         on_progress: Progress | None = None,
-    ) -> Results:
+        mask: Any = None,
+    ) -> Results[Purified]:
         """Purify images once each; ``result.image`` is the purified image ``[C, H, W]`` in [0, 1].
 
-        The arguments and errors are those of `classify`; the purified image is classified as well.
+        The arguments and errors are those of `classify`, but that no classifier is needed. With one, each result is a
+        `Result`: the purified image is classified as well.
         """
-        return self.classify(
-            images, preset, votes=1, noise=noise, resize=resize, order=order, on_error=on_error, on_progress=on_progress
+        return self._load_and_run(
+            self.own_head(), images, self.preset(preset, 1), noise, mask, (resize, order, on_error), on_progress, None
         )
+
+    def predict(
+        self,
+        images: Any,
+        preset: str | Preset | Mapping[str, Any] | None = None,
+        *,
+        votes: int | None = None,
+        noise: NoiseSource | int | None = None,
+        resize: Resize = False,
+        order: Order = "rgb",
+        on_error: str = "raise",
+        on_progress: Progress | None = None,
+        mask: Any = None,
+        purify: bool = True,
+    ) -> Results[Any]:
+        """Purify images, then do what the bundle is for: each result is a `Detection`, a `Segmentation`, an
+        `Embedding`, or with a classifier a `Result`.
+
+        Votes decide together: boxes are fused, of label maps the mean softmax or the majority of each pixel counts,
+        vectors are averaged. Coordinates are those of the images that the network sees.
+
+        Args:
+            purify: False shows the images as they are to the task, without any defence: to compare.
+            images, preset, votes, noise, resize, order, on_error, on_progress, mask: as for `classify`.
+
+        Raises:
+            ImageError: as `classify`.
+            ConfigError: as `classify`, or the bundle has neither task nor classifier.
+        """
+        head: Head[Any] = Labels(self.graphs) if self.classes else Task(self.graphs)
+        reading, chosen = (resize, order, on_error), self.preset(preset, votes)
+        if purify:
+            return self._load_and_run(head, images, chosen, noise, mask, reading, on_progress, None)
+        loaded = load_images(images, self.bundle.manifest.image, resize=resize, order=order, on_error=on_error)
+        plain = as_they_are(head, loaded.images, loaded.names, chosen)
+        return Results(plain, (Failure(f.name, f.reason) for f in loaded.failures))
+
+    def own_head(self) -> Head[Any]:
+        """What `purify` makes of images: labels, if there is a classifier."""
+        return Labels(self.graphs) if self.classes else Images()
+
+    def _load_and_run(
+        self,
+        head: Head[P],
+        images: Any,
+        preset: Preset,
+        noise: NoiseSource | int | None,
+        mask: Any,
+        reading: tuple[Resize, Order, str],
+        on_progress: Progress | None,
+        monitor: Monitor | None,
+    ) -> Results[P]:
+        resize, order, on_error = reading
+        loaded = load_images(images, self.bundle.manifest.image, resize=resize, order=order, on_error=on_error)
+        masks = None
+        if mask is not None:
+            masks = caller_masks(mask, len(loaded) + len(loaded.failures), self.image_shape[1:])[list(loaded.indices)]
+        results = self.run_head(
+            head,
+            loaded.images,
+            preset,
+            noise=noise,
+            names=loaded.names,
+            ids=loaded.indices,
+            on_progress=on_progress,
+            monitor=monitor,
+            masks=masks,
+        )
+        return Results(results, (Failure(f.name, f.reason) for f in loaded.failures))
 
     def stream(
         self,
@@ -287,17 +360,18 @@ class Purifier:
         """The plain classifier, without purification: ``[B, C, H, W]`` float32 in [0, 1] -> ``[B, N]`` float32.
 
         Raises:
+            ConfigError: the bundle has none.
             ImageError: the batch has another shape or dtype.
         """
         check_images(images, self.image_shape)
         return self.graphs.logits(images)
 
     def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
-        """Logits ``[B, N]``, mask ``[B, 1, H, W]`` (0 or 1) and fused attention map ``[B, 1, H, W]`` of images
-        ``[B, C, H, W]`` float32 in [0, 1].
+        """Mask ``[B, 1, H, W]`` (0 or 1), fused attention map ``[B, 1, H, W]`` and, with a classifier, logits
+        ``[B, N]`` of images ``[B, C, H, W]`` float32 in [0, 1].
 
         Raises:
-            ConfigError: the bundle has no mask graph.
+            ConfigError: the bundle has no mask graph, or the mask is the caller's.
             ImageError: the batch has another shape or dtype.
         """
         check_images(images, self.image_shape)
@@ -324,7 +398,9 @@ class Purifier:
         else:
             probe = self.planner.probe(self.preset(preset))
         if probe is None:
-            raise ConfigError("the preset has no SSNI, so it has no probe to measure score norms with")
+            raise ConfigError(
+                "the preset has no SSNI, so it has no probe to measure score norms with", code="E-probe-missing"
+            )
         check_images(images, self.image_shape)
         check_ids(ids, len(images))
         norms = np.zeros(len(images))
@@ -349,12 +425,14 @@ class Purifier:
         on_progress: Progress | None = None,
         on_rows: Callable[[int], None] | None = None,
         monitor: Monitor | None = None,
-    ) -> Results:
+        masks: Float32 | None = None,
+    ) -> Results[Result]:
         """`classify` for images that are already ``[B, C, H, W]`` float32 in [0, 1].
 
         ``names``, ``ids``: of each image in the results and in the noise stream; None: 0, 1, 2, ... ``on_rows`` is
         called after every UNet call with the number of rows that it executed: a finer progress. What it or
-        ``on_progress`` raises ends the call and is raised here; the next call is not affected.
+        ``on_progress`` raises ends the call and is raised here; the next call is not affected. ``masks``: ``[B, 1, H,
+        W]`` float32 of 0 and 1.
 
         Raises:
             ImageError: the batch has another shape or dtype, or NaN.
@@ -364,12 +442,34 @@ class Purifier:
         expect(
             names=(names, Sequence, None), on_progress=(on_progress, Callable, None), on_rows=(on_rows, Callable, None)
         )
-        chosen = self.preset(preset, votes)
+        return self.run_head(
+            Labels(self.graphs), images, self.preset(preset, votes), noise=noise, names=names, ids=ids,
+            on_progress=on_progress, on_rows=on_rows, monitor=monitor, masks=masks,
+        )  # fmt: skip
+
+    def run_head(
+        self,
+        head: Head[P],
+        images: Float32,
+        preset: Preset,
+        *,
+        noise: NoiseSource | int | None = None,
+        names: Sequence[str] | None = None,
+        ids: Sequence[int] | None = None,
+        on_progress: Progress | None = None,
+        on_rows: Callable[[int], None] | None = None,
+        monitor: Monitor | None = None,
+        masks: Float32 | None = None,
+    ) -> Results[P]:
+        """`run` with another answer than labels: what ``head`` makes of the purified images."""
+        chosen = preset
         check_images(images, self.image_shape)
         check_ids(ids, len(images))
+        if masks is not None:
+            masks = caller_masks(masks, len(images), self.image_shape[1:])
         with self.turns.alone():
             sources = [noise_source(noise)] * len(images)
-            request = Request(self.graphs, images, chosen, sources, names, ids, on_progress, monitor)
+            request = Request(self.graphs, images, chosen, head, sources, names, ids, on_progress, monitor, masks=masks)
             try:
                 results = request.results(on_rows)
             except NotFiniteError as error:
@@ -432,7 +532,7 @@ class Purifier:
 
     def explained(self, error: NotFiniteError, preset: Preset) -> NotFiniteError:
         """The error with the preset's name, and with what to do about the variant."""
-        return NotFiniteError(f"{self._called(preset)}{error}{self._advice()}")
+        return NotFiniteError(f"{self._called(preset)}{error}{self._advice()}", code=error.code)
 
     def _called(self, preset: Preset) -> str:
         """``preset NAME: `` of a preset of the bundle, whatever its votes."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,18 @@ from ..types import Float32, Progress
 from ..validation import expect
 from .ballot import Ballot
 from .graphs import OpenGraphs
+from .heads import Head, P
 from .inflight import Counters, InFlight, Job
+from .masks import check_mask_use
 from .monitor import Monitor, reference_of
-from .results import Result, Results, decide
+from .results import Results
 from .submissions import Status, Submission
 
 
 class Tag(NamedTuple):
     """Whose job it is: vote ``vote`` of an image of a request; -1 is the probe."""
 
-    request: Request
+    request: Request[Any]
     image: int
     vote: int
 
@@ -51,21 +53,23 @@ class ImageState:
     asked: int = 0
     ballot: Ballot | None = None
     purified: dict[int, Float32] = field(default_factory=dict)
-    logits: dict[int, Float32] = field(default_factory=dict)
+    answers: dict[int, Any] = field(default_factory=dict)
 
 
-class Request:
+class Request(Generic[P]):
     """Images that are purified together: a call of `Purifier.run`, or submissions to a `Service` that waited together.
 
     Args:
         graphs: what computes.
         images: ``[B, C, H, W]`` float32 in [0, 1].
         preset: what is done with them.
+        head: what is made of them then.
         sources: of each image the source of its noise, of which it is image ``ids``.
         names, ids: of each image; None: 0, 1, 2, ...
         on_progress: called after each image.
         monitor: counts and flags.
         submissions: who waits for the result of each image; empty: the caller, for all of them.
+        masks: ``[B, 1, H, W]`` float32, the caller's in place of the attention mask; None: the preset's.
     """
 
     def __init__(
@@ -73,19 +77,26 @@ class Request:
         graphs: OpenGraphs,
         images: Float32,
         preset: Preset,
+        head: Head[P],
         sources: Sequence[NoiseSource],
         names: Sequence[str] | None = None,
         ids: Sequence[int] | None = None,
         on_progress: Progress | None = None,
         monitor: Monitor | None = None,
         submissions: Sequence[Submission] = (),
+        masks: Float32 | None = None,
     ) -> None:
+        check_mask_use(preset, masks is not None)
+        head.check(preset)
         check_images(images, graphs.image_shape)
         expect(monitor=(monitor, Monitor, None))
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(images):
-                raise ConfigError(f"{len(given)} {what} for {len(images)} images; give one for each")
+                raise ConfigError(
+                    f"{len(given)} {what} for {len(images)} images; give one for each", code="E-request-length"
+                )
         self._graphs, self._images, self._preset, self._sources = graphs, images, preset, sources
+        self._head, self._masks = head, masks
         self._ids = ids if ids is not None else range(len(images))
         self._names = names if names is not None else [str(i) for i in self._ids]
         self._progress = on_progress
@@ -96,8 +107,8 @@ class Request:
         self._left = len(images) * self._first_votes  # votes that were asked for and are not purified
         self._more: deque[Job] = deque()
         self._state: dict[int, ImageState] = {}
-        self._to_classify: list[tuple[int, int]] = []
-        self._results: dict[int, Result] = {}
+        self._to_read: list[tuple[int, int]] = []
+        self._results: dict[int, P] = {}
         self._monitor, self._submissions = monitor, submissions
         extra = monitor.probe if monitor is not None and preset.ssni is None else None
         spec = preset.ssni.probe if preset.ssni is not None else extra
@@ -108,7 +119,7 @@ class Request:
         if monitor is not None:
             monitor.check(spec, self._reference)
 
-    def results(self, on_rows: Callable[[int], None] | None = None) -> Results:
+    def results(self, on_rows: Callable[[int], None] | None = None) -> Results[P]:
         """Run it alone, and wait for it."""
         self._graphs.check_files()
         inflight = InFlight(self._graphs.stepper(self._graphs.step_graph(self._preset)))
@@ -120,11 +131,12 @@ class Request:
         """Jobs in the order of the images; masks are computed for a chunk of images at a time."""
         for start in range(0, len(self._images), self._chunk):
             chunk = self._images[start : start + self._chunk]
-            masks: Float32 | None = None
+            masks = None if self._masks is None else self._masks[start : start + self._chunk]
             plain: NDArray[np.int64] | None = None
-            if self._preset.mask is not None:
+            if self._preset.mask is not None and masks is None:
                 seen = self._graphs.attention(chunk, self._preset.mask)
-                masks, plain = seen["mask"], seen["logits"].argmax(axis=1)
+                masks = seen["mask"]
+                plain = seen["logits"].argmax(axis=1) if "logits" in seen else None
             for offset, image in enumerate(chunk):
                 index = start + offset
                 if self._over(index):
@@ -175,10 +187,10 @@ class Request:
             return self._votes(index, self._graphs.planner.plan(self._preset, state.score_norm))
         state.unet_calls += job.plan.unet_calls
         state.purified[vote] = np.clip(0.5 * x + 0.5, 0.0, 1.0)
-        self._to_classify.append((index, vote))
+        self._to_read.append((index, vote))
         self._left -= 1
-        if len(self._to_classify) >= self._chunk or not self._left:
-            self._classify()
+        if len(self._to_read) >= self._chunk or not self._left:
+            self._read()
         return self.more()
 
     def more(self) -> Iterator[Job]:
@@ -197,19 +209,20 @@ class Request:
         if not self._over(index):
             return False
         self._state.pop(index, None)
-        self._to_classify = [entry for entry in self._to_classify if entry[0] != index]
+        self._to_read = [entry for entry in self._to_read if entry[0] != index]
         return True
 
     def give_out(self) -> bool:
-        """Classify what is purified by now, and give the results out; whether every image has its own."""
+        """Read what is purified by now, and give the results out; whether every image has its own."""
         try:
-            if self._to_classify:
-                self._classify()
-        except Exception as error:  # of the classifier's graph
+            if self._to_read:
+                self._read()
+        except Exception as error:  # of the graph that reads
             self.fail(error)
         for index, submission in enumerate(self._submissions):
             if index in self._results:
-                submission.finish(self._results[index])
+                result: Any = self._results[index]  # a service's requests have labels for a head
+                submission.finish(result)
         return all(submission.status is Status.DONE for submission in self._submissions)
 
     def fail(self, error: BaseException, index: int | None = None) -> None:
@@ -217,23 +230,23 @@ class Request:
         for submission in self._submissions if index is None else [self._submissions[index]]:
             submission.finish(error)
 
-    def _classify(self) -> None:
-        batch = np.stack([self._state[i].purified[v] for i, v in self._to_classify])
-        for (index, vote), row in zip(self._to_classify, self._graphs.logits(batch), strict=True):
+    def _read(self) -> None:
+        batch = np.stack([self._state[i].purified[v] for i, v in self._to_read])
+        for (index, vote), answer in zip(self._to_read, self._head.read(batch), strict=True):
             state = self._state[index]
-            state.logits[vote] = row
+            state.answers[vote] = answer
             if vote > 0:
                 del state.purified[vote]
-            if len(state.logits) == state.asked:
+            if len(state.answers) == state.asked:
                 self._decide(index, state)
-        self._to_classify.clear()
+        self._to_read.clear()
 
     def _decide(self, index: int, state: ImageState) -> None:
         """The result of an image, or more votes."""
         ballot = state.ballot
         if ballot is not None:
             for vote in range(ballot.votes, state.asked):
-                ballot.cast(int(state.logits[vote].argmax()))
+                ballot.cast(int(state.answers[vote].argmax()))
             if ballot.open:
                 assert state.plan is not None
                 count = ballot.fewest()
@@ -243,26 +256,24 @@ class Request:
         self._finish(index, state)
 
     def _finish(self, index: int, state: ImageState) -> None:
-        logits = np.stack([state.logits[v] for v in sorted(state.logits)])
-        label, probabilities, vote_labels = decide(logits, self._preset.votes.rule)
         assert state.plan is not None
-        self._results[index] = Result(
-            name=self._names[index],
-            label=label,
-            class_name=self._graphs.classes[label],
-            probabilities=probabilities,
-            vote_labels=vote_labels,
-            plain_label=state.plain_label,
-            levels=dict(state.plan.levels),
-            score_norm=state.score_norm,
-            p_value=state.p_value,
-            flagged=state.flagged,
-            mask=None if state.mask is None else state.mask[0] > 0.5,
-            unet_calls=state.unet_calls,
-            seconds=perf_counter() - state.started,
-            image=state.purified[0],
-            abstained=state.ballot is not None and state.ballot.settled is None,
-        )
+        common = {
+            "name": self._names[index],
+            "levels": dict(state.plan.levels),
+            "score_norm": state.score_norm,
+            "p_value": state.p_value,
+            "flagged": state.flagged,
+            "mask": None if state.mask is None else state.mask[0] > 0.5,
+            "unet_calls": state.unet_calls,
+            "seconds": perf_counter() - state.started,
+            "image": state.purified[0],
+        }
+        more = {
+            "plain_label": state.plain_label,
+            "abstained": state.ballot is not None and state.ballot.settled is None,
+        }
+        answers = [state.answers[vote] for vote in sorted(state.answers)]
+        self._results[index] = self._head.settle(answers, self._preset.votes, common, more)
         del self._state[index]
         if self._progress is not None:
             done, count = len(self._results), len(self._images)
@@ -283,13 +294,17 @@ def check_images(images: Float32, shape: tuple[int, int, int]) -> None:
     if not isinstance(images, np.ndarray):
         raise ImageError(
             f"the batch is a {type(images).__name__}, expected an array; `classify` takes other kinds of images",
-            code="E-image-type",
+            code="E-batch-type",
         )
     if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape:
         raise ImageError(
             f"the batch is {images.dtype} {list(images.shape)}, expected float32 [B, {', '.join(map(str, shape))}] in "
-            "[0, 1]; `classify` takes other kinds of images"
+            "[0, 1]; `classify` takes other kinds of images",
+            code="E-batch-shape",
         )
     bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
     if len(bad):
-        raise ImageError(f"image {bad[0]} of the batch has pixels that are NaN or infinite, expected [0, 1]")
+        raise ImageError(
+            f"image {bad[0]} of the batch has pixels that are NaN or infinite, expected [0, 1]",
+            code="E-batch-not-finite",
+        )

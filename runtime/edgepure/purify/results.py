@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,24 +13,18 @@ from ..errors import NotFiniteError
 from ..validation import expect
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
-    """One image, purified and classified. Equal to itself only; it can be pickled and be a key.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Purified:
+    """One image, purified. Equal to itself only; it can be pickled and be a key.
 
     Attributes:
         name: file name or position of the image.
-        label: index of the class that was decided.
-        class_name: its name.
-        probabilities: ``[N]`` float32, mean softmax over the votes.
-        vote_labels: label of each vote.
-        plain_label: what the classifier says of the image without purification; None if that was not computed.
         levels: noise levels that were used, in timesteps: ``t_star``, or ``t_l`` and ``t_s``.
         score_norm: Euclidean norm of the EPS vector; None without SSNI (and without a monitor that probes).
         p_value: of "this image looks like the clean ones of the calibration" (`edgepure.purify.monitor`); None without
             a score norm, or if its probe was not calibrated. Small means off-distribution: an alarm, not a proof.
         flagged: the monitor's answer; None without a monitor.
-        abstained: True if sequential votes did not settle the answer: then the label is only the one with most votes.
-        mask: ``[H, W]`` bool, True where the strong noise went; None for methods without a mask.
+        mask: ``[H, W]`` bool, True where the strong noise went; None for presets without a mask.
         mask_area: share of pixels inside the mask; None likewise.
         unet_calls: UNet calls that this decision took, probes and votes included.
         seconds: seconds from entering the engine to the decision, shared calls counted in full; not what the image
@@ -39,20 +33,14 @@ class Result:
     """
 
     name: str
-    label: int
-    class_name: str
-    probabilities: NDArray[np.float32]
-    vote_labels: tuple[int, ...]
     levels: Mapping[str, float]
     unet_calls: int
     seconds: float
     image: NDArray[np.float32] = field(repr=False)
-    plain_label: int | None = None
     score_norm: float | None = None
     p_value: float | None = None
     flagged: bool | None = None
     mask: NDArray[np.bool_] | None = field(default=None, repr=False)
-    abstained: bool = False
 
     @property
     def mask_area(self) -> float | None:
@@ -63,20 +51,50 @@ class Result:
         """Plain data for JSON, without the images."""
         return {
             "name": self.name,
+            **self._answer(),
+            "levels": dict(self.levels),
+            "score_norm": self.score_norm,
+            "p_value": self.p_value,
+            "flagged": self.flagged,
+            "mask_area": self.mask_area,
+            "unet_calls": self.unet_calls,
+            "seconds": round(self.seconds, 6),
+        }
+
+    def _answer(self) -> dict[str, Any]:
+        """What was made of the purified image, as plain data."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(Purified):
+    """One image, purified and classified.
+
+    Attributes:
+        label: index of the class that was decided.
+        class_name: its name.
+        probabilities: ``[N]`` float32, mean softmax over the votes.
+        vote_labels: label of each vote.
+        plain_label: what the classifier says of the image without purification; None if that was not computed.
+        abstained: True if sequential votes did not settle the answer: then the label is only the one with most votes.
+    """
+
+    label: int
+    class_name: str
+    probabilities: NDArray[np.float32]
+    vote_labels: tuple[int, ...]
+    plain_label: int | None = None
+    abstained: bool = False
+
+    def _answer(self) -> dict[str, Any]:
+        return {
             "label": self.label,
             "class_name": self.class_name,
             "probability": round(float(self.probabilities[self.label]), 6),
             "probabilities": [round(float(p), 6) for p in self.probabilities],
             "vote_labels": list(self.vote_labels),
             "plain_label": self.plain_label,
-            "levels": dict(self.levels),
-            "score_norm": self.score_norm,
-            "p_value": self.p_value,
-            "flagged": self.flagged,
-            "mask_area": self.mask_area,
             "abstained": self.abstained,
-            "unet_calls": self.unet_calls,
-            "seconds": round(self.seconds, 6),
         }
 
 
@@ -88,14 +106,18 @@ class Failure:
     reason: str
 
 
-class Results(list[Result]):
+#: What there is of each image: a `Purified`, or a `Result`, which is one with a label.
+P = TypeVar("P", bound=Purified)
+
+
+class Results(list[P], Generic[P]):
     """The results in the order of the inputs.
 
     Attributes:
         failures: the inputs that could not be used, in their order; only with ``on_error="collect"``.
     """
 
-    def __init__(self, results: Iterable[Result] = (), failures: Iterable[Failure] = ()) -> None:
+    def __init__(self, results: Iterable[P] = (), failures: Iterable[Failure] = ()) -> None:
         expect(results=(results, Iterable), failures=(failures, Iterable))
         super().__init__(results)
         self.failures: tuple[Failure, ...] = tuple(failures)
@@ -111,7 +133,9 @@ def decide(logits: NDArray[np.float32], rule: str) -> tuple[int, NDArray[np.floa
         NotFiniteError: the logits of a vote are NaN or infinite.
     """
     if not np.isfinite(logits.max(axis=1)).all():
-        raise NotFiniteError("the classifier gave NaN or infinite logits, which name no class")
+        raise NotFiniteError(
+            "the classifier gave NaN or infinite logits, which name no class", code="E-not-finite-logits"
+        )
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exp = np.exp(shifted)
     mean = (exp / exp.sum(axis=1, keepdims=True)).mean(axis=0)

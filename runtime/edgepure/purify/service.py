@@ -24,6 +24,7 @@ from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
 from ..types import Float32
 from ..validation import expect
+from .heads import Labels
 from .inflight import Counters, InFlight, Job
 from .monitor import Monitor
 from .purifier import Purifier
@@ -71,7 +72,8 @@ class Service:
             monitor: flags the results, and counts them.
 
         Raises:
-            ConfigError: the preset is unknown, or fits the bundle or the monitor not; or ``waiting`` is below 1.
+            ConfigError: the preset is unknown, or fits the bundle or the monitor not, or takes the caller's mask; the
+                bundle has no classifier; or ``waiting`` is below 1.
             EdgepureError: the purifier is that of a process from which this one was forked.
         """
         expect(purifier=(purifier, Purifier))
@@ -81,7 +83,7 @@ class Service:
                 code="E-config-waiting",
             )
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
-        self._preset = purifier.preset(preset, votes)
+        self._preset, self._labels = purifier.preset(preset, votes), Labels(purifier.graphs)
         self._graph = purifier.graphs.step_graph(self._preset)
         self._request([])  # what is wrong is an error now
         with purifier.turns.alone():
@@ -91,7 +93,7 @@ class Service:
         self._urgent: deque[Submission] = deque()
         self._in_a_row = 0
         self._pace = _Pace(purifier.planner.unet_calls(self._preset))
-        self._running: list[Request] = []  # those with images that have no result yet
+        self._running: list[Request[Result]] = []  # those with images that have no result yet
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="edgepure-service", daemon=True)
@@ -133,7 +135,7 @@ class Service:
         self._check_room(deadline, urgent)  # before anything is decoded: to refuse costs nothing
         loaded = load_images(image, self._purifier.bundle.manifest.image, resize=resize)
         if len(loaded) != 1:
-            raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one")
+            raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one", code="E-service-image")
         submission = Submission(loaded.images[0], loaded.names[0], noise_source(noise), deadline=deadline)
         with self._changed:
             self._check_room(deadline, urgent)
@@ -190,7 +192,9 @@ class Service:
                 raise EdgepureError("this service has been closed and takes no more images", code="E-service-closed")
             ahead = self.waiting
             if ahead >= self._limit:
-                raise BusyError(f"{self._limit} images are waiting, and no more may; try again later")
+                raise BusyError(
+                    f"{self._limit} images are waiting, and no more may; try again later", code="E-service-full"
+                )
             if deadline is None:
                 return
             if urgent:
@@ -198,8 +202,9 @@ class Service:
             left, needed = deadline - time.monotonic(), self._pace.seconds(ahead + len(self._running))
             if left <= needed:
                 raise OverdueError(
-                    f"the image has {max(left, 0.0):.3g} seconds, and the {ahead} before it and itself take about "
-                    f"{needed:.3g}; ask again later, or give it more time"
+                    f"the image has {max(left, 0.0):.1f} seconds, and the {ahead} before it and itself take about "
+                    f"{needed:.1f}; ask again later, or give it more time",
+                    code="E-deadline-short",
                 )
 
     # ---- the thread -------------------------------------------------------------------------------------------------
@@ -272,12 +277,13 @@ class Service:
         except Exception as error:  # of the mask's graph
             request.fail(error)
 
-    def _request(self, together: list[Submission]) -> Request:
+    def _request(self, together: list[Submission]) -> Request[Result]:
         images = np.array([s.image for s in together], np.float32).reshape(-1, *self._purifier.image_shape)
         return Request(
             self._purifier.graphs,
             images,
             self._preset,
+            self._labels,
             [s.source for s in together],
             names=[s.name for s in together],
             ids=[0] * len(together),
@@ -286,7 +292,7 @@ class Service:
         )
 
     def _done(self, job: Job, x: Float32) -> Iterable[Job]:
-        request: Request = job.tag.request
+        request: Request[Result] = job.tag.request
         try:
             return list(request.done(job, x) or ())
         except Exception as error:  # of the classifier's graph
@@ -294,7 +300,7 @@ class Service:
             return []
 
     def _dropped(self, job: Job) -> bool:
-        request: Request = job.tag.request
+        request: Request[Result] = job.tag.request
         return request.dropped(job.tag.image)
 
     def _ticked(self, rows: int) -> None:

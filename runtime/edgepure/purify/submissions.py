@@ -74,7 +74,13 @@ class Submission:
             self.future.set_running_or_notify_cancel()  # wakes those who wait for it by other means
             return True
         if self.deadline is not None and monotonic() > self.deadline:
-            self.finish(OverdueError("the deadline of the image passed before it was purified"))
+            self.finish(
+                OverdueError(
+                    "the deadline of the image passed before it was purified; "
+                    "give it more time, or ask when less is waiting",
+                    code="E-deadline-passed",
+                )
+            )
             return True
         return False
 

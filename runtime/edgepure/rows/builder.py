@@ -103,13 +103,15 @@ class RowBuilder:
             first = known[0]
             if any(abs(r.variance - first.variance) + abs(r.ref_factor - first.ref_factor) > 1e-12 for r in known):
                 raise ConfigError(
-                    "inside and outside of the mask were diffused to different levels before one call",
+                    "inside and outside of the mask were diffused to different levels before one call; "
+                    "give both regions the same level there",
                     code="E-plan-levels",
                 )
             rest = first.variance - jump_s**2
             if rest < -1e-12:
                 raise ConfigError(
-                    "the known region holds less noise than the jump that follows it adds", code="E-plan-levels"
+                    "the known region holds less noise than the jump that follows it adds; make a smaller jump",
+                    code="E-plan-levels",
                 )
             known_a = first.ref_factor / jump_a
             known_s = math.sqrt(max(rest, 0.0)) / jump_a

@@ -38,7 +38,7 @@ def execute_row(
             raise EdgepureError(
                 f"the plan uses the network's learned variance, but the network gives {output.shape[1]} channels for "
                 f"{channels} of the image instead of {2 * channels}; choose variance 'fixed_small'",
-                code="E-learned-variance",
+                code="E-learned-variance-network",
             )
         f = 0.5 * (output[:, channels:] + 1.0)
         log_var = f * c["log_var_max"] + (1.0 - f) * c["log_var_min"]

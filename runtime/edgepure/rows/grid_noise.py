@@ -7,7 +7,7 @@ integer stream by comparing 63-bit integers with a table. Because ``u`` is whole
 holds for it exactly, between 8-bit images. What follows (scaling to [-1, 1], the network) sees that whole number only,
 so its precision does not matter to the proof::
 
-    key, row, image and vote as in `edgepure.rows.noise`; stream 4; the words of one counter serve two elements:
+    key, row, image and vote as in `edgepure.rows.philox`; stream 4; the words of one counter serve two elements:
     sign = lowest bit of the pair, u = the other 63;
     |k| = number of m >= 0 with u < 2^63 erfc((m + 1/2) / (255 sigma sqrt 2))
 """
@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Float32
-from .noise import RowNoise, Stream, StreamNoise, philox4x32
+from .noise import RowNoise, StreamNoise
+from .philox import Stream, philox4x32
 
 #: Levels between black and white.
 LEVELS = 255

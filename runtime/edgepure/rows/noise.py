@@ -5,16 +5,10 @@ Three sources:
 - `SecretNoise`: a fresh key of 256 bits from the operating system's CSPRNG for every request. The default: noise that
   an attacker can predict is no defence.
 - `SeededNoise`: the same counter-based stream with a key that the caller gives; for tests, audits and parity.
-- `Replay`: recorded noises, composed into the merged noise of each row.
+- `replay.Replay`: recorded noises, composed into the merged noise of each row.
 
-The stream is Philox 4x32-10 (Salmon et al. 2011) with an elementwise Box-Muller transform, so a value depends only on
-(key, element, row, image, stream) and never on the batch, the order of requests or the engine::
-
-    key     = (seed low 32 bits, seed high 32 bits)
-    counter = (element // 4, row, image, stream << 24 | vote)
-    u0..u3  = Philox4x32-10(counter, key)                     element % 4 picks one of the four outputs
-    r = sqrt(-2 ln((u_even + 0.5) / 2^32)),  phi = 2 pi (u_odd + 0.5) / 2^32
-    outputs = r0 cos(phi0), r0 sin(phi0), r1 cos(phi1), r1 sin(phi1)      (u0, u1 make r0, phi0; u2, u3 make r1, phi1)
+The stream is that of `philox`: a value depends only on (key, element, row, image, stream) and never on the batch, the
+order of requests or the engine.
 
 A purified image tells something of its noise, so whoever has one can try keys without a network call. 64 bits are few
 for that. Keys of more than 64 bits are therefore hashed (BLAKE2b) with image and vote to the seed, the words of image
@@ -27,25 +21,15 @@ import os
 import secrets
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from enum import IntEnum
 from hashlib import blake2b
 from typing import Any, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..types import Float32
-from .plan import Draw, Plan
-
-UInt32 = NDArray[np.uint32]
-UInt64 = NDArray[np.uint64]
-
-_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
-_W0, _W1 = 0x9E3779B9, 0xBB67AE85
-_MASK32 = np.uint64(0xFFFFFFFF)
-_SHIFT32 = np.uint64(32)
+from .philox import Stream, normals
+from .plan import Plan
 
 #: Rows are generated in blocks of about this many bytes: enough rows of a small image to share the cost of NumPy's
 #: calls, and few enough that the working arrays stay in the cache.
@@ -54,64 +38,6 @@ BLOCK_BYTES = 48 << 10
 KEY_BITS = 256
 #: Row numbers have at most so many bits (`edgepure.rows.plan.MAX_ROWS`); those above are free for secrets.
 _ROW_BITS = 17
-
-
-class Stream(IntEnum):
-    """Which noise of a purification a counter belongs to."""
-
-    ROW = 0
-    OUT = 1
-    CLOSING = 2
-    PROBE = 3
-    GRID = 4
-
-
-def philox4x32(counter: UInt64, key: tuple[int, int]) -> UInt64:
-    """Philox 4x32 with 10 rounds, vectorised: ``[4, ...]`` words of the counters -> ``[4, ...]`` random words.
-
-    Words are 32 bits wide and held in uint64. Even and odd words are worked on as one array each, because for small
-    images the number of NumPy calls is what costs.
-    """
-    even, odd = counter[0::2].copy(), counter[1::2].copy()
-    product, high = np.empty_like(even), np.empty_like(even)
-    shape = (2,) + (1,) * (counter.ndim - 1)
-    multipliers = _MULTIPLIERS.reshape(shape)
-    k0, k1 = key
-    for _ in range(10):
-        np.multiply(even, multipliers, out=product)
-        np.right_shift(product, _SHIFT32, out=high)
-        # c0' = high(c2 * M1) ^ c1 ^ k0 and c2' = high(c0 * M0) ^ c3 ^ k1: the halves cross over
-        np.bitwise_xor(odd, np.array([k0, k1], np.uint64).reshape(shape), out=odd)
-        np.bitwise_xor(high[::-1], odd, out=even)
-        np.bitwise_and(product[::-1], _MASK32, out=odd)
-        k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
-    result = np.empty_like(counter)
-    result[0::2], result[1::2] = even, odd
-    return result
-
-
-def normals(seed: int, image: int, stream: Stream, vote: int, rows: Sequence[int], elements: int) -> Float32:
-    """``[len(rows), elements]`` float32 standard normals of one image: the definition of the stream, in NumPy.
-
-    Computed in float64 and rounded once, so that another implementation agrees to 1e-6.
-    """
-    blocks = -(-elements // 4)
-    counter = np.empty((4, len(rows), blocks), np.uint64)
-    counter[0] = np.arange(blocks, dtype=np.uint64)
-    counter[1] = np.asarray(rows, dtype=np.uint64)[:, None]
-    counter[2] = image & 0xFFFFFFFF
-    counter[3] = (int(stream) << 24) | (vote & 0xFFFFFF)
-    uniform = philox4x32(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)).astype(np.float64)
-    uniform += 0.5
-    uniform *= 2.0**-32
-    radius = np.sqrt(-2.0 * np.log(uniform[0::2]))
-    # The sine comes from the cosine: in float64 that is exact to 1e-8, and NumPy's sine costs as much as all the rest.
-    cosine = np.cos((2.0 * np.pi) * uniform[1::2])
-    sine = np.copysign(np.sqrt(1.0 - cosine * cosine), 0.5 - uniform[1::2])
-    out = np.empty((len(rows), blocks, 4), dtype=np.float32)
-    out[:, :, 0::2] = np.moveaxis(radius * cosine, 0, -1)
-    out[:, :, 1::2] = np.moveaxis(radius * sine, 0, -1)
-    return out.reshape(len(rows), blocks * 4)[:, :elements]
 
 
 class RowNoise(Protocol):
@@ -223,7 +149,9 @@ class SeededNoise:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
             raise ConfigError(f"the noise seed is {seed!r}, expected an integer", code="E-noise-seed")
         if not 0 <= seed < 2**KEY_BITS:
-            raise ConfigError(f"the noise seed must lie in 0 .. 2^{KEY_BITS} - 1, got {seed}", code="E-noise-seed")
+            raise ConfigError(
+                f"the noise seed must lie in 0 .. 2^{KEY_BITS} - 1, got {seed}", code="E-noise-seed-range"
+            )
         self._seed = int(seed)
 
     @property
@@ -292,73 +220,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-#: Finds the recorded array ``[C, H, W]`` of one draw of one image.
-Recording = Callable[[Draw, int], Float32]
-
-
-class Replay:
-    """Recorded noises, for goldens and audits.
-
-    A row merges several independent noises of the method into one tensor; replay composes the recorded ones with
-    their exact weights: ``n = sum(c * recorded) / std`` inside and outside the mask.
-    """
-
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-
-    @property
-    def seed(self) -> int | None:
-        return None
-
-    def for_image(
-        self,
-        plan: Plan,
-        image: int,
-        vote: int,
-        mask: Float32 | None,
-        shape: tuple[int, ...],
-        *,
-        probe: bool = False,
-    ) -> RowNoise:
-        return _ReplayNoise(self._recording, plan, image, mask, shape)
-
-
-class _ReplayNoise:
-    def __init__(
-        self, recording: Recording, plan: Plan, image: int, mask: Float32 | None, shape: tuple[int, ...]
-    ) -> None:
-        self._recording, self._plan, self._image, self._shape = recording, plan, image, shape
-        inside = np.ones((1, *shape[1:])) if mask is None else mask.astype(np.float64)
-        if not np.all((inside == 0.0) | (inside == 1.0)):
-            raise ConfigError(
-                "replayed noise needs a binary mask: a merged noise has one weight inside and one outside",
-                code="E-replay-mask",
-            )
-        self._inside = inside
-
-    def _compose(self, draws: tuple[Draw, ...], std_in: float, std_out: float) -> Float32:
-        total = np.zeros(self._shape, dtype=np.float64)
-        for draw in draws:
-            inside = draw.c_in / std_in if std_in > 0.0 else 0.0
-            outside = draw.c_out / std_out if std_out > 0.0 else 0.0
-            weight = inside * self._inside + outside * (1.0 - self._inside)
-            total += weight * self._recording(draw, self._image)
-        return total.astype(np.float32)
-
-    def row(self, index: int) -> Float32:
-        row = self._plan.rows[index]
-        return self._compose(row.draws, row.std(1.0), row.std(0.0))
-
-    def out(self, index: int) -> Float32:
-        draw = self._plan.rows[index].out_draw
-        if draw is None or self._plan.rows[index].out_noise == 0.0:
-            return np.zeros(self._shape, dtype=np.float32)
-        return np.asarray(self._recording(draw, self._image), dtype=np.float32)
-
-    def closing(self) -> Float32:
-        return self._compose(self._plan.closing, self._plan.closing_std, self._plan.closing_std)
-
-
 def noise_source(noise: NoiseSource | int | None) -> NoiseSource:
     """The noise of one request. None: fresh and secret. An int: that seed. A source: itself; secret ones give a key.
 
@@ -374,6 +235,6 @@ def noise_source(noise: NoiseSource | int | None) -> NoiseSource:
     if not hasattr(noise, "for_image"):
         raise ConfigError(
             f"noise is {noise!r:.80}, expected None (secret), an integer (a seed) or a source such as SeededNoise(7)",
-            code="E-noise-seed",
+            code="E-noise-type",
         )
     return cast(NoiseSource, noise)

@@ -17,7 +17,7 @@ output channels ``v`` and a second noise ``n2``::
 
 All independent noises of a row are merged into one tensor ``n``: they are Gaussian, so ``std`` is exact. ``draws``
 remembers what was merged, so that recorded noises can be composed into the same ``n`` (see
-`edgepure.rows.noise.Replay`).
+`edgepure.rows.replay.Replay`).
 """
 
 from __future__ import annotations

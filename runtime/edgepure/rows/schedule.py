@@ -44,19 +44,28 @@ class ScheduleSpec(Entry):
     @model_validator(mode="after")
     def _consistent(self) -> ScheduleSpec:
         if (self.kind == "betas") != (self.betas is not None):
-            raise ValueError("schedule kind 'betas' needs the list `betas`, and no other kind takes it")
+            raise ConfigError(
+                "schedule kind 'betas' needs the list `betas`, and no other kind takes it", code="E-schedule-betas"
+            )
         if self.betas is not None:
             if len(self.betas) != self.timesteps:
-                raise ValueError(f"`betas` has {len(self.betas)} entries, but `timesteps` is {self.timesteps}")
+                raise ConfigError(
+                    f"`betas` has {len(self.betas)} entries, but `timesteps` is {self.timesteps}",
+                    code="E-schedule-count",
+                )
             if not all(0.0 < b < 1.0 for b in self.betas):
-                raise ValueError("every entry of `betas` must lie strictly between 0 and 1")
+                raise ConfigError("every entry of `betas` must lie strictly between 0 and 1", code="E-schedule-range")
         if self.beta_start > self.beta_end:
-            raise ValueError(f"beta_start {self.beta_start} is larger than beta_end {self.beta_end}")
+            raise ConfigError(
+                f"beta_start {self.beta_start} is larger than beta_end {self.beta_end}; expected the smaller one first",
+                code="E-schedule-order",
+            )
         levels = self.build().alphas_cumprod
         if not (levels[0] < 1.0 and (np.diff(levels) < 0.0).all() and levels[-1] >= SMALLEST_ALPHA_BAR):
-            raise ValueError(
+            raise ConfigError(
                 f"alpha_bar goes from {levels[0]:.6g} to {levels[-1]:.6g}: it must be below 1, fall with every "
-                f"timestep and stay at {SMALLEST_ALPHA_BAR:g} or above, or a step divides by zero"
+                f"timestep and stay at {SMALLEST_ALPHA_BAR:g} or above, or a step divides by zero",
+                code="E-schedule-alpha-bar",
             )
         return self
 

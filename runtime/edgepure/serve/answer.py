@@ -36,7 +36,10 @@ def seconds_left(parameters: Mapping[str, Any], header: str | None, settings: Se
         except (TypeError, ValueError, OverflowError):
             seconds = 0.0
         if not seconds > 0.0:
-            raise RequestError(f"{what} {str(value)[:40]!r} is not a positive number")
+            raise RequestError(
+                f"{what} {str(value)[:40]!r} is not a positive number; send one, or leave it out",
+                code="E-request-number",
+            )
         bounds.append(seconds)
     return min(bounds)
 
@@ -49,7 +52,7 @@ def urgent(parameters: Mapping[str, Any]) -> bool:
     """
     value = parameters.get("priority", 0)
     if type(value) is not int or value not in (0, 1, 2):
-        raise RequestError("priority must be 1 (urgent) or 2 (ordinary)")
+        raise RequestError("priority must be 1 (urgent) or 2 (ordinary)", code="E-request-priority")
     return value == 1
 
 
@@ -88,7 +91,10 @@ async def answer(
         try:
             results = await asyncio.wait_for(asyncio.gather(*waiting), max(end - time.monotonic(), 0.001))
         except (TimeoutError, asyncio.TimeoutError):
-            raise OverdueError(f"the answer was not there within {left:g} seconds") from None
+            raise OverdueError(
+                f"the answer was not there within {left:g} seconds; ask again later, or give it more time",
+                code="E-deadline-answer",
+            ) from None
     finally:
         for future in futures:
             future.cancel()  # does nothing where the result is there
@@ -102,7 +108,10 @@ def images_of(request: InferRequest, model: Model) -> tuple[list[Any], int]:
         RequestError: there is not one input named ``image``, or it is not of a shape and datatype that is taken.
     """
     if set(request.inputs) != {"image"}:
-        raise RequestError(f"expected one input named 'image', got {', '.join(sorted(request.inputs)) or 'none'}")
+        raise RequestError(
+            f"expected one input named 'image', got {', '.join(sorted(request.inputs)) or 'none'}",
+            code="E-request-input",
+        )
     tensor = request.inputs["image"]
     if isinstance(tensor, list):
         return list(tensor), sum(map(len, tensor))
@@ -114,7 +123,8 @@ def images_of(request: InferRequest, model: Model) -> tuple[list[Any], int]:
         return list(one), tensor.nbytes
     raise RequestError(
         f"image is {tensor.dtype} {list(tensor.shape)}, expected FP32 [n, {c}, {h}, {w}] in [0, 1], UINT8 "
-        f"[n, {h}, {w}, {c}], or BYTES [n] of image files"
+        f"[n, {h}, {w}, {c}], or BYTES [n] of image files",
+        code="E-request-image",
     )
 
 
@@ -128,7 +138,9 @@ def _wanted(request: InferRequest, settings: ServeSettings) -> list[str]:
     known = output_names(settings)
     for name in request.outputs:
         if name not in known:
-            raise RequestError(f"there is no output {name[:40]!r} here; there are {', '.join(known)}")
+            raise RequestError(
+                f"there is no output {name[:40]!r} here; there are {', '.join(known)}", code="E-request-output"
+            )
     return list(request.outputs) or known
 
 

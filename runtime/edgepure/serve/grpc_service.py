@@ -145,25 +145,33 @@ def _read(request: Any, max_images: int) -> InferRequest:
     """
     raw, inputs = list(request.raw_input_contents), {}
     if raw and len(raw) != len(request.inputs):
-        raise RequestError(f"{len(request.inputs)} inputs, but {len(raw)} raw contents: all of them, or none")
+        raise RequestError(
+            f"{len(request.inputs)} inputs, but {len(raw)} raw contents: all of them, or none", code="E-request-raw"
+        )
     for place, entry in enumerate(request.inputs):
         shape = tuple(entry.shape)
         if not 1 <= len(shape) <= 8 or min(shape) < 1 or (len(shape) != 3 and shape[0] > max_images):
             raise RequestError(
-                f"the shape {list(shape)[:8]} of {entry.name[:40]!r}: at most {max_images} images may come"
+                f"the shape {list(shape)[:8]} of {entry.name[:40]!r}: at most {max_images} images may come",
+                code="E-request-images",
             )
         if raw:
             inputs[entry.name] = raw_tensor(entry.name, entry.datatype, shape, raw[place])
             continue
         if entry.datatype not in _CONTENTS:
-            raise RequestError(f"the datatype {entry.datatype[:20]!r} comes as raw contents, or not at all")
+            raise RequestError(
+                f"the datatype {entry.datatype[:20]!r} comes as raw contents, or not at all; send it so, or send FP32",
+                code="E-request-datatype",
+            )
         values = getattr(entry.contents, _CONTENTS[entry.datatype])
         if len(values) != math.prod(shape):
-            raise RequestError(f"{entry.name[:40]!r} of the shape {list(shape)} has {len(values)} values")
+            raise RequestError(
+                f"{entry.name[:40]!r} of the shape {list(shape)} has {len(values)} values", code="E-request-elements"
+            )
         if entry.datatype == "BYTES":
             inputs[entry.name] = list(values)
         elif entry.datatype == "UINT8" and max(values) > 255:
-            raise RequestError(f"{entry.name[:40]!r} has values above 255")
+            raise RequestError(f"{entry.name[:40]!r} has values above 255", code="E-request-values")
         else:
             inputs[entry.name] = np.array(values, DATATYPES[entry.datatype]).reshape(shape)
     outputs = {entry.name: True for entry in request.outputs}

@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from ..errors import EdgepureError
+from ..errors import BusyError, EdgepureError
 from .logs import log
 from .models import Model, Models
 from .settings import ServeSettings
@@ -60,7 +60,7 @@ class Health:
         except (TimeoutError, asyncio.TimeoutError):
             model.proved, model.proof = False, f"the self-test was not answered within {self._settings.stale:g} seconds"
         except EdgepureError as error:
-            if error.code != "E-busy":  # a full queue moves: `ready` looks at its ticks
+            if not isinstance(error, BusyError):  # a full queue moves: `ready` looks at its ticks
                 model.proved, model.proof = False, str(error)
         except Exception as error:  # of the engine: the watch goes on
             model.proved, model.proof = False, f"{type(error).__name__}: {error}"

@@ -155,7 +155,7 @@ class Models:
         """
         known = [settings for (mine, _), settings in self._settings.items() if mine == name]
         if not known:
-            raise UnknownModelError(f"the owner of this server has named no model {name!r}")
+            raise UnknownModelError(f"the owner of this server has named no model {name!r}", code="E-model-not-named")
         for settings in known:
             self.add(settings)
 
@@ -165,7 +165,7 @@ class Models:
             keys = [key for key in self._open if key[0] == name]
             found = [self._open.pop(key) for key in keys]
         if not found:
-            raise UnknownModelError(f"no model {name!r} is loaded")
+            raise UnknownModelError(f"no model {name!r} is loaded", code="E-model-not-loaded")
         for model in found:
             model.retire(self._drain)
 
@@ -181,7 +181,9 @@ class Models:
             chosen = version or (versions[-1] if versions else "")
             model = self._open.get((name, chosen))
             if model is None:
-                raise UnknownModelError(f"no model {name!r}" + (f" of version {version!r}" if version else ""))
+                raise UnknownModelError(
+                    f"no model {name!r}" + (f" of version {version!r}" if version else ""), code="E-model-unknown"
+                )
             use = model.used()
             use.__enter__()
         try:

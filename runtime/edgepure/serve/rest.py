@@ -174,21 +174,25 @@ class Rest:
         said = request.headers.get("content-length", "")
         if said.isdigit() and int(said) > limit:
             await self._swallow(request)
-            raise BodySizeError(f"the body has {said[:20]} bytes, at most {limit} may be sent")
+            raise BodySizeError(f"the body has {said[:20]} bytes, at most {limit} may be sent", code="E-body-size")
 
         async def read() -> bytes:
             parts, size = [], 0
             async for part in request.stream():
                 size += len(part)
                 if size > limit:
-                    raise BodySizeError(f"the body has more than {limit} bytes")
+                    raise BodySizeError(f"the body has more than {limit} bytes", code="E-body-size")
                 parts.append(part)
             return b"".join(parts)
 
         try:
             return await asyncio.wait_for(read(), self._settings.patience)
         except (TimeoutError, asyncio.TimeoutError):
-            raise OverdueError(f"the body did not come within {self._settings.patience:g} seconds") from None
+            raise OverdueError(
+                f"the body did not come within {self._settings.patience:g} seconds; "
+                "send it faster, or in smaller batches",
+                code="E-request-slow",
+            ) from None
 
     async def _swallow(self, request: Request) -> None:
         """Read what a client sends in spite of its size, for a moment: a closed socket would hide the answer."""
@@ -220,7 +224,9 @@ class Rest:
             try:
                 result = await asyncio.wait_for(asyncio.wrap_future(future), self._settings.timeout)
             except (TimeoutError, asyncio.TimeoutError):
-                raise OverdueError("the answer was not there in time") from None
+                raise OverdueError(
+                    "the answer was not there in time; ask again later, or give it more time", code="E-deadline-answer"
+                ) from None
             finally:
                 future.cancel()
             return JSONResponse(await run_in_threadpool(pictures, model, data, result))

@@ -76,13 +76,15 @@ class ServeSettings:
     def __post_init__(self) -> None:
         unknown = sorted(self.show - set(SHOWN))
         if unknown:
-            raise ConfigError(f"cannot show {unknown[0]!r}; choose of {', '.join(SHOWN)}", code="E-serve-settings")
+            raise ConfigError(f"cannot show {unknown[0]!r}; choose of {', '.join(SHOWN)}", code="E-serve-show")
         for name in ("token", "admin_token"):
             if getattr(self, name) is not None and not getattr(self, name).strip():  # must not mean "everybody may"
-                raise ConfigError(f"the {name.replace('_', ' ')} is empty", code="E-serve-settings")
+                raise ConfigError(
+                    f"the {name.replace('_', ' ')} is empty; give one, or leave the option out", code="E-serve-empty"
+                )
         for name in ("timeout", "patience", "drain", "probe_every", "stale"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0.0):
-                raise ConfigError(f"{name} must be a positive number of seconds", code="E-serve-settings")
+                raise ConfigError(f"{name} must be a positive number of seconds", code="E-serve-seconds")
 
 
 #: What may be shown beyond labels.

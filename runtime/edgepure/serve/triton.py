@@ -90,7 +90,7 @@ class TritonPythonModel:
         """A future an image; one that has failed already where the request is not one of images."""
         try:
             if request.is_cancelled():
-                raise OverdueError("the client has gone")
+                raise OverdueError("the client has gone, so nobody waits for the answer", code="E-request-cancelled")
             microseconds = request.timeout()
             deadline = time.monotonic() + (1e-6 * microseconds if microseconds else DEFAULT_TIMEOUT)
             return [self._model.service.submit(item, deadline=deadline) for item in self._images(request)]
@@ -108,7 +108,7 @@ class TritonPythonModel:
         tensors = [self._utils.get_input_tensor_by_name(request, name) for name in ("image", "file")]
         found = [tensor.as_numpy() for tensor in tensors if tensor is not None]
         if len(found) != 1:
-            raise RequestError("expected one input, image (FP32) or file (BYTES)")
+            raise RequestError("expected one input, image (FP32) or file (BYTES)", code="E-request-input")
         return list(found[0].reshape(-1)) if found[0].dtype == np.object_ else list(found[0])
 
     def _respond(self, futures: list[Future[Result]]) -> Any:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import typer
 
-from edgepure.bundle.bundle import Bundle
+from edgepure import Bundle
 from edgepure_calibration.digest import derived_seed
 from samples.cifar10.data import Cifar10, to_unit
 from samples.cifar10.fetch import get
@@ -63,16 +63,27 @@ def do(task: Task, batch: int, system: System, plain: System, data: Cifar10, sto
     attacked = attack_images(task.attack, task.system, batch, system, plain, (images, labels), store)
     answers = system.answers(attacked, draws, derived_seed(SEED, task.attack.name, batch, "answers"))
     found = Answers(
-        task.system, task.attack.name, system.calls, index, labels,
-        np.asarray(answers.argmax(2), np.int64), answers.max(2), time.perf_counter() - start,
-    )  # fmt: skip
+        task.system,
+        task.attack.name,
+        system.calls,
+        index,
+        labels,
+        np.asarray(answers.argmax(2), np.int64),
+        answers.max(2),
+        time.perf_counter() - start,
+    )
     store.put(found, batch, draws)
 
 
 def attack_images(
-    attack: Attack, name: str, batch: int, system: System, plain: System, clean: tuple[np.ndarray, np.ndarray],
+    attack: Attack,
+    name: str,
+    batch: int,
+    system: System,
+    plain: System,
+    clean: tuple[np.ndarray, np.ndarray],
     store: Store,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Attacked images; those made on the plain classifier are made once and kept for every system."""
     seed = derived_seed(SEED, attack.name, batch)
     if attack.kind not in ("autoattack", "transfer"):

@@ -29,15 +29,18 @@ CLAIMS = (
     Claim("heterogeneous with single-step resampling beats uniform at equal calls", "heterogeneous-6", "uniform-6"),
     Claim("single-step resampling beats none at equal calls", "heterogeneous-6", "heterogeneous-none-6"),
     Claim("single-step resampling beats multi-step at equal calls", "heterogeneous-6", "heterogeneous-multi-6"),
-    Claim("single-step resampling without a call more (authors' code) beats none", "heterogeneous-official-6",
-          "heterogeneous-official-none-6"),
+    Claim(
+        "single-step resampling without a call more (authors' code) beats none",
+        "heterogeneous-official-6",
+        "heterogeneous-official-none-6",
+    ),
     Claim("SSNI (sigmoid) beats a fixed level, heterogeneous", "heterogeneous-6-ssni-sigmoid", "heterogeneous-6"),
     Claim("SSNI (sigmoid) beats a fixed level, uniform", "uniform-6-ssni-sigmoid", "uniform-6"),
     Claim("six calls are as good as the paper's hundred, heterogeneous", "heterogeneous-6", "papers-heterogeneous-100"),
     Claim("six calls are as good as a hundred, uniform DDPM", "uniform-6", "papers-ddpm-100"),
     Claim("six calls beat one, uniform", "uniform-6", "one-call"),
     Claim("six calls beat three, uniform", "uniform-6", "uniform-3"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,15 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
-            "claim": self.claim.says, "first": self.claim.first, "second": self.claim.second, "attack": self.attack,
-            "rule": self.rule, **self.result.to_dict(), "p_holm": round(self.corrected, 6), "verdict": self.words,
-        }  # fmt: skip
+            "claim": self.claim.says,
+            "first": self.claim.first,
+            "second": self.claim.second,
+            "attack": self.attack,
+            "rule": self.rule,
+            **self.result.to_dict(),
+            "p_holm": round(self.corrected, 6),
+            "verdict": self.words,
+        }
 
 
 def against(filters: list[str]) -> list[Claim]:
@@ -81,9 +90,15 @@ def common(first: Answers, second: Answers) -> tuple[Answers, Answers] | None:
 def head(answers: Answers, count: int) -> Answers:
     """The first images alone."""
     return Answers(
-        answers.system, answers.attack, answers.calls, answers.index[:count], answers.labels[:count],
-        answers.votes[:, :count], answers.top[:, :count], answers.seconds,
-    )  # fmt: skip
+        answers.system,
+        answers.attack,
+        answers.calls,
+        answers.index[:count],
+        answers.labels[:count],
+        answers.votes[:, :count],
+        answers.top[:, :count],
+        answers.seconds,
+    )
 
 
 def test(claims: list[Claim], found: Found) -> list[Verdict]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from edgepure.files.atomic import write_text
-from edgepure.report.plots import Plot, Scale
+from edgepure.files import write_text
+from edgepure.report import Plot, Scale
 
 from .claims import Found
 from .store import Answers

@@ -36,8 +36,16 @@ LEVELS = "40,70,100,150,200"
 
 def two_levels(t_l: int) -> dict[str, Any]:
     """The six-call heterogeneous preset with another noise level."""
-    method = {"method": "heterogeneous", "t_l": t_l, "t_s": t_l // 2, "stage1_steps": 2, "stage2_steps": 2,
-              "resample": "single", "U": 3, "eta": 1.0}  # fmt: skip
+    method = {
+        "method": "heterogeneous",
+        "t_l": t_l,
+        "t_s": t_l // 2,
+        "stage1_steps": 2,
+        "stage2_steps": 2,
+        "resample": "single",
+        "U": 3,
+        "eta": 1.0,
+    }
     return {"method": method, "mask": MASK}
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgepure.files.atomic import write_text
+from edgepure.files import write_text
 from edgepure.intervals import clopper_pearson
 
 from .claims import CLAIMS, Found, Verdict, against, test

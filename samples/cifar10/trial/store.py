@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepure.files.atomic import write_npz, write_text
+from edgepure.files import write_npz, write_text
 
 BATCH = 32
 
@@ -83,9 +83,15 @@ class Answers:
     def from_dict(cls, data: dict[str, Any]) -> Answers:
         """The reverse of `to_dict`."""
         return cls(
-            data["system"], data["attack"], data["calls"], np.array(data["index"], np.int64), _digits(data["labels"]),
-            np.stack([_digits(row) for row in data["votes"]]), np.array(data["top"], np.float32), data["seconds"],
-        )  # fmt: skip
+            data["system"],
+            data["attack"],
+            data["calls"],
+            np.array(data["index"], np.int64),
+            _digits(data["labels"]),
+            np.stack([_digits(row) for row in data["votes"]]),
+            np.array(data["top"], np.float32),
+            data["seconds"],
+        )
 
 
 def _digits(text: str) -> NDArray[np.int64]:
@@ -97,11 +103,15 @@ def joined(parts: Iterable[Answers]) -> Answers:
     found = list(parts)
     first = found[0]
     return Answers(
-        first.system, first.attack, first.calls,
-        np.concatenate([p.index for p in found]), np.concatenate([p.labels for p in found]),
-        np.concatenate([p.votes for p in found], 1), np.concatenate([p.top for p in found], 1),
+        first.system,
+        first.attack,
+        first.calls,
+        np.concatenate([p.index for p in found]),
+        np.concatenate([p.labels for p in found]),
+        np.concatenate([p.votes for p in found], 1),
+        np.concatenate([p.top for p in found], 1),
         sum(p.seconds for p in found),
-    )  # fmt: skip
+    )
 
 
 class Store:

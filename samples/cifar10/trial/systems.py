@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import edgepure
-from edgepure.files.atomic import write_npz
-from edgepure.purify.purifier import Purifier
+from edgepure import Purifier
+from edgepure.files import write_npz
 from edgepure_calibration.attacks import Defence, IdentityBackward
-from edgepure_calibration.evaluate.draws import draw
-from edgepure_export.twin.reference import TorchReference
+from edgepure_calibration.evaluate import draw
+from edgepure_export import TorchReference
 from samples.cifar10.baselines import Baseline, blur, gaussian, jpeg, principal_components, projection, wiener
 from samples.cifar10.build_bundle import classifier_named, twin
 from samples.cifar10.data import Cifar10

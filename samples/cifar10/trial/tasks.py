@@ -27,14 +27,31 @@ CURVE = (
 
 #: The six methods that are looked at most closely, and the rows that keep them honest.
 MAIN = (
-    "heterogeneous-6", "uniform-6", "uniform-3", "heterogeneous-none-6", "heterogeneous-multi-6",
+    "heterogeneous-6",
+    "uniform-6",
+    "uniform-3",
+    "heterogeneous-none-6",
+    "heterogeneous-multi-6",
     "heterogeneous-6-ssni-sigmoid",
-)  # fmt: skip
+)
 REST = (
-    "one-call", "uniform-6-ssni-sigmoid", "gnsp-6", "heterogeneous-official-6", "uniform-10", "heterogeneous-10",
-    "gdmp-6", "repaint-5", "uniform-ddim-6", "uniform-sde-6", "heterogeneous-none-3", "heterogeneous-official-none-6",
-    "uniform-6-ssni-linear", "heterogeneous-6-ssni-linear", "uniform-20", "heterogeneous-20",
-)  # fmt: skip
+    "one-call",
+    "uniform-6-ssni-sigmoid",
+    "gnsp-6",
+    "heterogeneous-official-6",
+    "uniform-10",
+    "heterogeneous-10",
+    "gdmp-6",
+    "repaint-5",
+    "uniform-ddim-6",
+    "uniform-sde-6",
+    "heterogeneous-none-3",
+    "heterogeneous-official-none-6",
+    "uniform-6-ssni-linear",
+    "heterogeneous-6-ssni-linear",
+    "uniform-20",
+    "heterogeneous-20",
+)
 PAPERS = ("papers-heterogeneous-100", "papers-diffpure-100", "papers-ddpm-100")
 #: One preset of each kind, for the curves.
 CURVES = ("plain", "uniform-3", "heterogeneous-6")

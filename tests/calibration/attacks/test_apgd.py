@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from codes import raises_code
 from torch import Tensor
 
-from edgepure.errors import ConfigError
 from edgepure_calibration.attacks import APGD, PGD, Ball, select_worst
 from edgepure_calibration.attacks.apgd import StepRule, checkpoints
 from edgepure_calibration.attacks.expectation import expected
@@ -110,7 +110,7 @@ def test_dlr_does_not_change_with_the_scale_and_needs_three_classes() -> None:
     assert dlr(logits, labels).tolist() == pytest.approx([-(3.0 - 1.0) / (3.0 - 0.5), -(1.0 - 2.0) / (2.0 - 0.0)])
     torch.testing.assert_close(dlr(7.0 * logits + 3.0, labels), dlr(logits, labels))
     assert margin(logits, labels).tolist() == [2.0, -1.0]
-    with pytest.raises(ConfigError, match="at least three classes"):
+    with raises_code("E-attack-classes"):
         dlr(logits[:, :2], torch.tensor([0, 1]))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from codes import raises_code
 from torch import Tensor
 
 import edgepure
 from edgepure import Preset, SeededNoise
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.errors import ConfigError
 from edgepure_calibration.attacks import PGD, Defence, IdentityBackward, KnownNoise, NormPenalty
 from edgepure_calibration.attacks.defence_noise import OneRequest
 from edgepure_calibration.attacks.surrogate import surrogate
@@ -108,5 +108,5 @@ def test_the_penalty_is_the_score_norm_and_following_it_makes_the_norm_small(
         moved = attack(twin.logits, clean, labels)
         kept[weight] = purifier.score_norms(moved.numpy(), preset, noise=9).mean()
     assert kept[50.0] < 0.9 * kept[0.0]
-    with pytest.raises(ConfigError, match="no SSNI"):
+    with raises_code("E-attack-preset"):
         NormPenalty(twin, purifier.preset("uniform"), 1.0, 1.0, 0)

@@ -94,9 +94,27 @@ def test_the_command(installed: dict[str, str], tmp_path: Path) -> None:
     help_text = run("evaluate", "--help", env=installed).stdout
     assert "bars" in help_text
     done = run(
-        "evaluate", demo_bundle(), "--data", tmp_path / "data.npz", "--preset", "uniform", "--attack", "bars", "--eps",
-        "0.2", "--worst", 1, "--votes", 1, "--no-card", "--work", tmp_path / "work", "--threads", 1, env=installed,
-    )  # fmt: skip
+        "evaluate",
+        demo_bundle(),
+        "--data",
+        tmp_path / "data.npz",
+        "--preset",
+        "uniform",
+        "--attack",
+        "bars",
+        "--eps",
+        "0.2",
+        "--worst",
+        1,
+        "--votes",
+        1,
+        "--no-card",
+        "--work",
+        tmp_path / "work",
+        "--threads",
+        1,
+        env=installed,
+    )
     assert done.code == 0, done.stderr
     assert "bars of 0.2" in done.stdout and "bars" in done.stdout
     assert run("evaluate", demo_bundle(), "--data", "x.npz", "--attack", "bar", env=installed).fails(2, "bars")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from chromium import not_cut
 from cli_process import run
+from codes import raises_code
 from tiny_bundle import images, logits, make_tiny_bundle
 
 import edgepure
 from edgepure.bundle.bundle import Bundle, update_manifest
 from edgepure.demo import demo_images
-from edgepure.errors import ConfigError, EdgepureError, ImageError
 from edgepure.images.dataset import LabelledImages
 from edgepure.parity.verify import verify
 from edgepure_calibration.calibrate import Calibrated, CalibrateSettings, calibrate
@@ -163,11 +163,11 @@ def test_probe_candidates_are_unique_and_fit_the_schedule() -> None:
     own = edgepure.EpsSpec(levels=(10.0,), probes=3)
     found = candidates([own, own], ((10.0,), (2000.0,)), "both", 0, 1000)
     assert [describe(p) for p in found] == ["t 10, noise, 1 call", "t 10, no noise, 1 call"]
-    with pytest.raises(ConfigError, match="beyond the 1000"):
+    with raises_code("E-probe-range"):
         candidates([], ((2000.0,),), "both", 0, 1000)
     assert parse_levels("1,5+10") == ((1.0,), (5.0, 10.0))
     for text in ("", "0.5", "a", "1,,2"):
-        with pytest.raises(ConfigError, match="for example"):
+        with raises_code("E-probe-text"):
             parse_levels(text)
 
 
@@ -250,7 +250,7 @@ def test_a_bundle_that_changed_meanwhile_is_left_alone(own: Path) -> None:
             files = edgepure.bundle.bundle.hash_files(own)
             edgepure.bundle.bundle.update_manifest(own, lambda m: m.model_copy(update={"files": files}))
 
-    with pytest.raises(EdgepureError, match="exported anew"):
+    with raises_code("E-bundle-busy"):
         quick(own, clean_data(), on_progress=interfere)
     assert Bundle.open(own).manifest.calibration is None
 
@@ -265,28 +265,27 @@ def constant(data: LabelledImages) -> LabelledImages:
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "says"),
+    ("make", "code"),
     [
-        (lambda d: (d.pick(range(30)), None), ImageError, "30 images are too few, at least 50"),
-        (lambda d: (constant(d), None), ImageError, r"1 of 80 are one constant colour \(the first is image 3\)"),
-        (lambda d: (labelled(np.repeat(d.images[:1], 80, 0), None), None), ImageError, "the same picture"),
-        (lambda d: (labelled(d.images[:, :, :8], d.labels), None), ImageError, r"this bundle takes \[1, 16, 16\]"),
+        (lambda d: (d.pick(range(30)), None), "E-data-few"),
+        (lambda d: (constant(d), None), "E-data-constant"),
+        (lambda d: (labelled(np.repeat(d.images[:1], 80, 0), None), None), "E-data-same"),
+        (lambda d: (labelled(d.images[:, :, :8], d.labels), None), "E-data-size"),
         (
             lambda d: (d.pick(np.flatnonzero(np.tile(d.labels == 0, 1))).pick([*range(40)] * 2), None),
-            ConfigError,
-            "one class",
+            "E-data-one-class",
         ),
-        (lambda d: (d, d), ConfigError, "are the clean ones"),
-        (lambda d: (d, attacked_data(d).pick(range(10))), ImageError, "10 images are too few, at least 20"),
-        (lambda d: (d, labelled(np.clip(d.images + 0.001, 0, 1), d.labels)), ConfigError, "no attacks on this bundle"),
-        (lambda d: (d, labelled(np.clip(d.images + 0.001, 0, 1), None)), ConfigError, "80 of 80 as their clean"),
-        (lambda d: (d, labelled(attacked_data(d).images[:30], None)), ConfigError, "nothing tells whether"),
+        (lambda d: (d, d), "E-attacked-clean"),
+        (lambda d: (d, attacked_data(d).pick(range(10))), "E-data-few"),
+        (lambda d: (d, labelled(np.clip(d.images + 0.001, 0, 1), d.labels)), "E-attacked-weak"),
+        (lambda d: (d, labelled(np.clip(d.images + 0.001, 0, 1), None)), "E-attacked-weak"),
+        (lambda d: (d, labelled(attacked_data(d).images[:30], None)), "E-attacked-unproven"),
     ],
 )
-def test_unfit_images_are_refused_in_a_sentence(own: Path, make: Any, error: type[Exception], says: str) -> None:
+def test_unfit_images_are_refused_in_a_sentence(own: Path, make: Any, code: str) -> None:
     clean, attacked = make(clean_data())
     before = (own / "bundle.json").read_bytes()
-    with pytest.raises(error, match=says):
+    with raises_code(code):
         quick(own, clean, attacked=attacked)
     assert (own / "bundle.json").read_bytes() == before
 
@@ -299,22 +298,22 @@ def test_unlabelled_attacks_on_the_same_images_are_taken(own: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "code"),
     [
-        ({"presets": ("gone",)}, "no preset 'gone'"),
-        ({"search": 200, "limit": 100}, "search 200 and limit 100"),
-        ({"noise": "some"}, "both, with or without"),
-        ({"reweighting": "cubic"}, "sigmoid or linear"),
-        ({"minimum": 1.5}, "minimum 1.5"),
-        ({"mask_area": 1.0}, "mask area 1.0"),
+        ({"presets": ("gone",)}, "E-preset-unknown"),
+        ({"search": 200, "limit": 100}, "E-calibrate-search"),
+        ({"noise": "some"}, "E-calibrate-noise"),
+        ({"reweighting": "cubic"}, "E-calibrate-reweighting"),
+        ({"minimum": 1.5}, "E-calibrate-minimum"),
+        ({"mask_area": 1.0}, "E-calibrate-mask-area"),
         ({"levels": ((5000.0,),), "full_probe": 0}, None),
     ],
 )
-def test_settings_out_of_range_are_refused(own: Path, settings: dict[str, Any], says: str | None) -> None:
-    if says is None:  # the probe of the bundle's own preset is left
+def test_settings_out_of_range_are_refused(own: Path, settings: dict[str, Any], code: str | None) -> None:
+    if code is None:  # the probe of the bundle's own preset is left
         assert quick(own, clean_data(), settings=settings).calibration.chosen.probes == 2
     else:
-        with pytest.raises(ConfigError, match=says):
+        with raises_code(code):
             quick(own, clean_data(), settings=settings)
 
 

@@ -11,7 +11,7 @@ from scipy.stats import beta
 from torch import Tensor, nn
 
 import edgepure
-from edgepure.demo.data import demo_bundle
+from edgepure.demo import demo_bundle
 from edgepure.intervals import lower_bound
 from edgepure_export.twin.reference import coefficients
 from edgepure_export.twin.twin import load_twin
@@ -50,9 +50,15 @@ def test_art_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     smoothing = pytest.importorskip("art.estimators.certification.randomized_smoothing")
     n, alpha = 300, 0.001
     art = smoothing.PyTorchRandomizedSmoothing(
-        model=Denoised(), loss=nn.CrossEntropyLoss(), input_shape=(1, 16, 16), nb_classes=10, device_type="cpu",
-        sample_size=20, scale=SIGMA, alpha=alpha,
-    )  # fmt: skip
+        model=Denoised(),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=(1, 16, 16),
+        nb_classes=10,
+        device_type="cpu",
+        sample_size=20,
+        scale=SIGMA,
+        alpha=alpha,
+    )
     # its own is this, by a package that is not installed here
     monkeypatch.setattr(art, "_lower_confidence_bound", lambda k, n: beta.ppf(alpha, k, n - k + 1))
     images = eight_bits(4)

@@ -38,9 +38,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_verb(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "tiny", tmp_path / "tiny")
     done = run(
-        "certify", tmp_path / "tiny", "--data", folder / "data.npz", "--sigma", "0.25", "--sigma", "0.5", "--n", "60",
-        "--n0", "10", "--every", "2", "--seed", "1", "-o", tmp_path / "out", "--threads", "1", "--json",
-    )  # fmt: skip
+        "certify",
+        tmp_path / "tiny",
+        "--data",
+        folder / "data.npz",
+        "--sigma",
+        "0.25",
+        "--sigma",
+        "0.5",
+        "--n",
+        "60",
+        "--n0",
+        "10",
+        "--every",
+        "2",
+        "--seed",
+        "1",
+        "-o",
+        tmp_path / "out",
+        "--threads",
+        "1",
+        "--json",
+    )
     assert done.code == 0, done.stderr
     assert [p["preset"] for p in done.json["presets"]] == ["smooth-0.25", "smooth-0.5"]
     assert "does not" in " ".join(done.json["not_covered"]) or "nothing beyond" in done.json["not_covered"][0]

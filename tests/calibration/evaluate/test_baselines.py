@@ -49,9 +49,17 @@ def test_no_defence_stands_in_its_own_row() -> None:
     digits = demo_images()
     data = LabelledImages(digits.clean, digits.labels, tuple(map(str, range(len(digits)))))
     settings = EvaluateSettings(
-        attacks=("pgd", "square"), eps=0.1, steps=4, eot=1, images=8, worst=2, votes=1, queries=5, noise_seed=1,
+        attacks=("pgd", "square"),
+        eps=0.1,
+        steps=4,
+        eot=1,
+        images=8,
+        worst=2,
+        votes=1,
+        queries=5,
+        noise_seed=1,
         baselines=("no-defence", "projection"),
-    )  # fmt: skip
+    )
     found = evaluate(demo_bundle(), data, ["uniform"], settings, provider=ProviderSettings(threads=1))
     plain, projection = found.baselines
     assert [p.name for p in found.baselines] == ["no-defence", "projection"]

@@ -48,7 +48,7 @@ def test_images_are_paired_by_what_they_are_and_not_by_their_place() -> None:
     one, other = outcomes({LINE: [10, 11]}), outcomes({LINE: [0, 1]}, first=10)
     (found,) = compare(one, other)
     assert (found.images, found.only_first, found.only_second) == (10, 0, 0)
-    with raises_code("E-compare"):
+    with raises_code("E-compare-images"):
         compare(one, outcomes({LINE: []}, first=20))
 
 
@@ -67,9 +67,9 @@ def test_presets_by_name() -> None:
     (found,) = compare(both, both, [("uniform", "gdmp")])
     assert (found.first, found.second, found.only_first, found.only_second) == ("uniform", "gdmp", 1, 1)
     assert len(compare(both, both)) == 2
-    with raises_code("E-compare"):
+    with raises_code("E-compare-preset"):
         compare(both, both, [("uniform", "other")])
-    with raises_code("E-compare"):
+    with raises_code("E-compare-nothing"):
         compare(both, both, rules=["single purification"])
 
 

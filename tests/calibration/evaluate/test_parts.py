@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from codes import raises_code
 from torch import Tensor
 from typer.testing import CliRunner
 
 import edgepure
 from edgepure.cli.app import app
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure_calibration.attacks import PGD, AttackTarget, Defence, known_attacks
 from edgepure_calibration.cli.evaluate import ATTACK_NAMES
@@ -47,7 +47,7 @@ def test_single_step_resampling_saves_nine_of_ten_calls(purifier: edgepure.Purif
     assert found.saved("single (paper)")["gradient_memory"] > 0.8
     assert twin.checkpointing  # as it was
     json.dumps(found.to_dict())
-    with pytest.raises(ConfigError, match="heterogeneous"):
+    with raises_code("E-ablation"):
         resampling_ablation(purifier, twin, "uniform", data)
 
 

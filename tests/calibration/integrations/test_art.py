@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from codes import raises_code
 from numpy.typing import NDArray
 from torch import nn
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.errors import ConfigError
 from edgepure_calibration.integrations.blackbox import BlackBox
 from edgepure_export.twin.reference import TorchReference
 from edgepure_export.twin.twin import load_twin
@@ -109,9 +109,9 @@ def test_the_preprocessor_alone(twin: TorchReference, bundle: Bundle) -> None:
     gradient = defence.estimate_gradient(images(), np.ones_like(images()))
     assert gradient.shape == images().shape
     assert np.abs(gradient).max() > 0.0
-    with pytest.raises(ConfigError, match="choose 'exact' or 'identity'"):
+    with raises_code("E-gradient-unknown"):
         PurificationPreprocessor(twin, bundle.manifest.presets["uniform"], gradient="bpda")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="choose 'exact' or 'identity'"):
+    with raises_code("E-gradient-unknown"):
         defence.set_params(gradient="bpda")
 
 

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 import edgepure
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.errors import ConfigError
 from edgepure.purify.results import decide
 from edgepure_calibration.integrations import PurifiedClassifier
 from edgepure_calibration.integrations.blackbox import BlackBox
@@ -122,11 +121,11 @@ def test_presets_by_name_by_data_and_by_default() -> None:
     with torch.no_grad():
         model(images())
     assert model.unet_calls == 2 * COUNT
-    with pytest.raises(ConfigError, match="no preset 'unifrom'; this bundle has gdmp"):
+    with raises_code("E-preset-unknown"):
         defended("unifrom")
-    with pytest.raises(ConfigError, match="votes 0 must be at least 1"):
+    with raises_code("E-votes"):
         defended(votes=0)
-    with pytest.raises(ConfigError, match="choose 'fresh' or 'fixed'"):
+    with raises_code("E-noise-policy"):
         defended(noise="none")
 
 
@@ -154,14 +153,14 @@ def test_on_a_gpu() -> None:
 @pytest.mark.parametrize(
     ("batch", "code"),
     [
-        (torch.zeros(1, 1, 16, 16, dtype=torch.uint8), "E-image-type"),
-        (torch.full((1, 1, 16, 16), 255.0), "E-image-range"),
-        (torch.full((1, 1, 16, 16), -1.0), "E-image-range"),
-        (torch.full((1, 1, 16, 16), float("nan")), "E-image-range"),
-        (torch.zeros(1, 16, 16), "E-image-size"),
-        (torch.zeros(2, 1, 8, 8), "E-image-size"),
-        (torch.zeros(2, 3, 16, 16), "E-image-size"),
-        (torch.zeros(0, 1, 16, 16), "E-image-size"),
+        (torch.zeros(1, 1, 16, 16, dtype=torch.uint8), "E-batch-type"),
+        (torch.full((1, 1, 16, 16), 255.0), "E-batch-range"),
+        (torch.full((1, 1, 16, 16), -1.0), "E-batch-range"),
+        (torch.full((1, 1, 16, 16), float("nan")), "E-batch-range"),
+        (torch.zeros(1, 16, 16), "E-batch-shape"),
+        (torch.zeros(2, 1, 8, 8), "E-batch-shape"),
+        (torch.zeros(2, 3, 16, 16), "E-batch-shape"),
+        (torch.zeros(0, 1, 16, 16), "E-batch-shape"),
     ],
 )
 def test_other_values_than_images_in_0_to_1_are_refused(batch: Tensor, code: str) -> None:

@@ -16,7 +16,9 @@ from edgepure.images.dataset import LabelledImages
 from edgepure.purify.purifier import Purifier
 from edgepure_calibration.quantize.ranges import measure_ranges
 from edgepure_calibration.quantize.recording import Samples, record
-from edgepure_export.graphs.qdq import Range, Tap, scheme_of
+from edgepure_export.graphs.qdq import scheme_of
+from edgepure_export.graphs.qdq_rules import Tap
+from edgepure_export.graphs.quantized_numbers import Range
 
 
 def labelled(images: np.ndarray, labels: np.ndarray | None) -> LabelledImages:

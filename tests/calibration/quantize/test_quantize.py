@@ -13,7 +13,6 @@ from codes import raises_code
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
-from edgepure.errors import ImageError
 from edgepure.images.dataset import LabelledImages
 from edgepure_calibration.provider import ProviderSettings
 from edgepure_calibration.quantize import Limits, Outcome, QuantizeSettings, stages
@@ -223,5 +222,5 @@ def test_wrong_requests_are_refused_before_anything_is_measured(
 
 def test_constant_images_are_refused(own_digits: Path, clean: LabelledImages) -> None:
     grey = LabelledImages(np.full_like(clean.images, 0.5), clean.labels, clean.names)
-    with pytest.raises(ImageError, match="constant colour"):
+    with raises_code("E-data-constant"):
         quantize(own_digits, settings("int8"), grey)

@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import optuna
 import pytest
+from codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepure.bundle.calibration import Calibration
 from edgepure.bundle.manifest import Manifest
-from edgepure.errors import ConfigError
 from edgepure.methods.planner import Planner
 from edgepure_calibration.tune.budget import CallBudget, TimeBudget
 from edgepure_calibration.tune.candidate import Candidate, calls_per_decision
@@ -68,7 +68,7 @@ def test_without_a_mask_graph_no_method_needs_one(manifest: Manifest) -> None:
     bare = manifest.model_copy(update={"attention": None})
     found = suggestions(SearchSpace(bare, CallBudget(10)), 60, 0)
     assert all(c.preset.mask is None for c in found)
-    with pytest.raises(ConfigError, match="no mask graph"):
+    with raises_code("E-tune-method-mask"):
         SearchSpace(bare, CallBudget(10), methods=["heterogeneous"])
 
 
@@ -120,19 +120,21 @@ def test_presets_of_an_earlier_tuning_are_no_source_of_statistics(manifest: Mani
 
 
 def test_a_budget_that_nothing_meets_names_the_smallest_one(manifest: Manifest) -> None:
-    with pytest.raises(ConfigError, match=r"budget of 0 UNet calls cannot be met: the smallest possible is 1"):
+    with raises_code("E-tune-budget-calls"):
         CallBudget(0)
-    with pytest.raises(ConfigError, match=r"no preset can meet .* smallest possible is 2 UNet calls \(heterogeneous"):
+    with raises_code("E-tune-budget-small") as caught:
         SearchSpace(manifest, CallBudget(1), methods=["heterogeneous", "gdmp"])
-    with pytest.raises(ConfigError, match=r"budget of 0\.5 ms: the smallest possible is 1\.2 ms \(uniform"):
+    assert "smallest possible is 2 UNet calls (heterogeneous" in str(caught.value)
+    with raises_code("E-tune-budget-small") as caught:
         SearchSpace(manifest, TimeBudget(0.5, 0.2, {1: 1.0, 8: 4.0}))
+    assert "budget of 0.5 ms: the smallest possible is 1.2 ms (uniform" in str(caught.value)
     for ms in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match="ms cannot be met"):
+        with raises_code("E-tune-budget-ms"):
             TimeBudget(ms, 0.2, {1: 1.0})
 
 
 def test_unknown_method(manifest: Manifest) -> None:
-    with pytest.raises(ConfigError, match="there is no method 'diffpure' to search; choose among uniform"):
+    with raises_code("E-tune-method-unknown"):
         SearchSpace(manifest, CallBudget(5), methods=["diffpure"])
 
 

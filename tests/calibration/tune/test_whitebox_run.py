@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chromium import not_cut
+from codes import raises_code
 
 from edgepure import Bundle
 from edgepure.demo import demo_bundle, demo_images
-from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure.parity.verify import verify
 from edgepure_calibration.provider import ProviderSettings
@@ -89,7 +89,7 @@ def test_search_and_finalists_are_attacked_in_different_ways(digits: LabelledIma
 
 
 def test_without_a_twin_there_is_no_white_box(digits: LabelledImages, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a white-box attack needs the bundle's PyTorch twin"):
+    with raises_code("E-tune-twin"):
         tune(demo_bundle(), digits, TuneSettings(calls=3), work=tmp_path / "s", write=False)
 
 

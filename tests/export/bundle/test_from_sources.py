@@ -22,7 +22,6 @@ from codes import raises_code
 from safetensors.torch import save_file
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.errors import ExportError
 from edgepure.purify.purifier import load
 from edgepure_export import export_from_sources
 from edgepure_export.bundle.from_sources import choose_taps
@@ -94,7 +93,7 @@ def test_inspect_shows_the_taps(exported: Path) -> None:
 
 
 def test_an_official_mask_needs_a_classifier_that_does_not_normalise(unet: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="variant=official"):
+    with raises_code("E-mask-input-twice"):
         export_from_sources(RESNET, f"diffusers:{unet}", tmp_path / "b", preset="cifar10-dhni-official")
     assert not (tmp_path / "b").exists()
 
@@ -121,7 +120,7 @@ def test_a_network_that_does_not_fit_in_memory(unet: Path, tmp_path: Path, monke
     from edgepure_export.networks import checkpoints
 
     monkeypatch.setattr(checkpoints, "available_memory", lambda: 1_000_000)
-    with pytest.raises(ExportError, match="GiB") as raised:
+    with raises_code("E-checkpoint-memory") as raised:
         export_from_sources(RESNET, f"diffusers:{unet}", tmp_path / "b")
     assert "\n" not in str(raised.value)
 

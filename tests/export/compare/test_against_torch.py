@@ -16,7 +16,6 @@ from torch import nn
 
 from edgepure.bundle.bundle import Bundle, update_manifest
 from edgepure.bundle.manifest import Manifest
-from edgepure.errors import ConfigError
 from edgepure.parity.levels import Level
 from edgepure.parity.side_by_side import ImageSet
 from edgepure.parity.verify import verify
@@ -92,7 +91,7 @@ def test_other_networks_are_no_reference(tiny_bundle: Path) -> None:
     assert statuses(found.levels)[:3] == ["failed"] * 3
     assert {finding.graph for finding in found.findings} == {"step", "step_learned", "unet"}
     assert all(finding.layer is not None for finding in found.findings)
-    with raises_code("E-against-torch"):
+    with raises_code("E-against-torch-fit"):
         verify_against_torch(tiny_bundle, classifier=nn.Linear(3, 5), diffusion=other, threads=1)
 
 
@@ -109,7 +108,7 @@ def test_a_batch_norm_that_was_folded_is_one_layer_with_its_convolution(own_bund
 
 
 def test_sources_come_from_the_provenance_or_have_to_be_given(own_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"provenance says of its classifier only 'TinyClassifier'.*--classifier"):
+    with raises_code("E-against-torch-sources"):
         verify_against_torch(own_bundle, threads=1)
     source = tmp_path / "source.py"
     source.write_text(
@@ -122,10 +121,10 @@ def test_sources_come_from_the_provenance_or_have_to_be_given(own_bundle: Path, 
         return manifest.model_copy(update={"provenance": manifest.provenance.model_copy(update=text)})
 
     update_manifest(own_bundle, named)
-    with pytest.raises(ConfigError, match="which would run code"):  # a bundle may not choose what code runs here
+    with raises_code("E-against-torch-sources"):  # a bundle may not choose what code runs here
         verify_against_torch(own_bundle, threads=1)
     assert verify_against_torch(own_bundle, **text, threads=1, pipelines=False)
-    with pytest.raises(ConfigError, match=r"none\.py"):
+    with raises_code("E-against-torch"):
         verify_against_torch(own_bundle, classifier=f"python:{tmp_path}/none.py:f", diffusion=text["diffusion"])
 
 

@@ -23,7 +23,7 @@ from edgepure_export.bundle.after_export import open_session
 from edgepure_export.graphs.attention import AttentionHead, MaskModule
 from edgepure_export.graphs.layouts import Tokens as TokenLayout
 from edgepure_export.graphs.mask_cut import area_cut
-from edgepure_export.graphs.taps import Taps
+from edgepure_export.graphs.tap_families import Taps
 from edgepure_export.graphs.to_onnx import export_graph
 
 MINMAX, SOFTMAX = 0.0, 1.0
@@ -299,7 +299,7 @@ def test_official_input_changes_the_map_and_not_the_logits() -> None:
     seen = MaskModule.official_input(image)
     shifted = MaskModule(classifier, tiny_models.BLOCKS, (8, 8))(seen, **values)[2]
     torch.testing.assert_close(attention, shifted)
-    with raises_code("E-mask-input"):
+    with raises_code("E-mask-input-colour"):
         MaskModule.official_input(image[:, :1])
 
 
@@ -332,9 +332,9 @@ class _Tokens(nn.Module):
 
 def test_token_blocks() -> None:
     image, values = tiny_models.images(2), settings(2, threshold=0.5)
-    with raises_code("E-layout"):
+    with raises_code("E-layout-unknown"):
         MaskModule(Tokens(), ("block",), (8, 8))(image, **values)
-    with raises_code("E-taps-name"):
+    with raises_code("E-taps-silent"):
         MaskModule(Tokens(), ("unused",), (8, 8))(image, **values)
     by_taps = MaskModule(Tokens(), Taps(("block",), (TokenLayout(1, (4, 4)),), "test"), (8, 8))(image, **values)[2]
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from edgepure_export.graphs.attention import MaskModule
 from edgepure_export.graphs.layouts import token_map_to_grid
-from edgepure_export.graphs.taps import Taps, default_taps, find_taps, named_taps
+from edgepure_export.graphs.tap_families import Taps
+from edgepure_export.graphs.taps import default_taps, find_taps, named_taps
 from edgepure_export.networks.wideresnet import DMWideResNet, WideResNet, WideResNetConfig
 
 #: Side of the images that the small classifiers below take.
@@ -202,7 +203,7 @@ def test_a_block_of_an_unknown_network_with_its_channels_last() -> None:
     wide = nn.Sequential(ChannelsLast(5))
     assert tapped_maps(wide, named_taps(wide, ["0"]), torch.rand(1, 3, 32, 64))[0].shape == (1, 5, 8, 16)
     cube = nn.Sequential(ChannelsLast(8))
-    with raises_code("E-layout"):
+    with raises_code("E-layout-channels"):
         tapped_maps(cube, named_taps(cube, ["0"]), torch.rand(1, 3, 32, 32))
     image = torch.rand(1, 3, 32, 32)
     said = tapped_maps(cube, named_taps(cube, ["0@nhwc"]), image)[0]
@@ -240,7 +241,7 @@ def test_a_layout_that_is_none(text: str) -> None:
     if text == "0@":
         assert named_taps(unknown(), [text]).names == ("0",)
         return
-    with raises_code("E-layout"):
+    with raises_code("E-layout-text"):
         named_taps(unknown(), [text])
 
 
@@ -283,7 +284,7 @@ def test_blocks_named_by_hand() -> None:
     with raises_code("E-taps-name") as caught:
         named_taps(unknown(), ["0.7"])
     assert str(caught.value).endswith("it has 0, 0.0, 0.1")
-    with raises_code("E-taps-name"):
+    with raises_code("E-taps-empty"):
         named_taps(unknown(), [])
     vit = torchvision_vit()
     assert named_taps(vit, ["encoder.layers.encoder_layer_1"]).prefix_tokens == 1  # of its family
@@ -295,6 +296,10 @@ def test_tokens_become_a_grid_row_by_row() -> None:
     tokens = torch.cat([torch.full((2, 2, 4), -1.0), grid.flatten(2).transpose(1, 2)], dim=1)
     assert torch.equal(token_map_to_grid(tokens, prefix_tokens=2, grid_hw=(2, 3)), grid)
     ten = torch.randn(1, 10, 4)
-    for bad, prefix in ((ten, 0), (ten[:, :1], 1), (grid, 1)):
-        with raises_code("E-layout"):
+    for bad, prefix, code in (
+        (ten, 0, "E-layout-grid"),
+        (ten[:, :1], 1, "E-layout-grid"),
+        (grid, 1, "E-layout-tokens"),
+    ):
+        with raises_code(code):
             token_map_to_grid(bad, prefix, (3, 3))

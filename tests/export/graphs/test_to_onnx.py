@@ -16,7 +16,6 @@ import torch
 from codes import raises_code
 from torch import Tensor, nn
 
-from edgepure.errors import ExportError
 from edgepure_export.bundle.after_export import open_session
 from edgepure_export.graphs.step import UnetModule
 from edgepure_export.graphs.to_onnx import BATCH, check_file, export_graph
@@ -135,24 +134,24 @@ def test_the_same_tensor_twice_stays_two_inputs() -> None:
 
 
 UNSUITABLE: list[tuple[Callable[..., Any], str]] = [
-    (lambda x, y: x + torch.randn_like(y), "draws random numbers"),
-    (lambda x, y: (x + y).sum(0), "the batch axis of 'out0' became 4"),
-    (lambda x, y: (x + y).reshape(3, 20), "uses the batch size of the example as a number"),
-    (lambda x, y: (x + y).to(torch.float64), "DOUBLE, expected float32"),
-    (lambda x, y: x if float(x.sum()) > 0 else y, "decides by the values of a tensor"),
-    (lambda x, y: 1 / 0, "ZeroDivisionError"),
+    (lambda x, y: x + torch.randn_like(y), "E-graph-random"),
+    (lambda x, y: (x + y).sum(0), "E-graph-batch-axis"),
+    (lambda x, y: (x + y).reshape(3, 20), "E-graph-trace"),
+    (lambda x, y: (x + y).to(torch.float64), "E-graph-float32"),
+    (lambda x, y: x if float(x.sum()) > 0 else y, "E-graph-trace"),
+    (lambda x, y: 1 / 0, "E-graph-trace"),
 ]
 
 
-@pytest.mark.parametrize(("function", "message"), UNSUITABLE)
-def test_unsuitable_modules(function: Callable[..., Any], message: str) -> None:
-    with pytest.raises(ExportError, match=message) as caught:
+@pytest.mark.parametrize(("function", "code"), UNSUITABLE)
+def test_unsuitable_modules(function: Callable[..., Any], code: str) -> None:
+    with raises_code(code) as caught:
         _export(function)
     assert "\n" not in str(caught.value)
 
 
 def test_a_batch_of_one_is_refused() -> None:
-    with raises_code("E-graph-signature"):
+    with raises_code("E-graph-example"):
         export_graph("toy", Lambda(lambda x, y: x), {"x": torch.ones(1, 2), "y": torch.ones(2, 2)}, ["out"])
 
 
@@ -179,5 +178,5 @@ def test_training_flags_come_back(tmp_path: Path) -> None:
 def test_check_file_says_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "bad.onnx"
     path.write_bytes(b"not onnx")
-    with pytest.raises(ExportError, match=r"bad\.onnx is not a valid ONNX graph"):
+    with raises_code("E-graph-invalid"):
         check_file(path)

@@ -91,7 +91,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     with raises_code("E-checkpoint-missing") as error:
         read_checkpoint(tmp_path / "nowhere.pt")
     one_sentence(error)
-    with raises_code("E-checkpoint-missing"):
+    with raises_code("E-checkpoint-folder"):
         read_checkpoint(tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_pickle_with_code_is_refused_and_does_not_run(writer: str, tmp_path: Pat
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 def test_whole_module_is_refused(kind: str, tmp_path: Path) -> None:
     WRITERS[kind](small(), tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=r"torch\.nn\.modules") as error:
+    with raises_code("E-checkpoint-code") as error:
         read_checkpoint(tmp_path / "model.pt")
     one_sentence(error)
 
@@ -140,7 +140,7 @@ def test_file_larger_than_the_memory(text: str | None, tmp_path: Path, monkeypat
 
     torch.save(small().state_dict(), tmp_path / "a.pt")
     monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises(CheckpointError, match="does not fit into the memory") as error:
+    with raises_code("E-checkpoint-memory") as error:
         read_checkpoint(tmp_path / "a.pt")
     one_sentence(error)
 
@@ -148,7 +148,7 @@ def test_file_larger_than_the_memory(text: str | None, tmp_path: Path, monkeypat
 def test_weights_larger_than_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     net = small()
     monkeypatch.setattr(checkpoints, "available_memory", lambda: 100)
-    with pytest.raises(CheckpointError, match=r"the weights of a\.pt need .* GiB of memory") as error:
+    with raises_code("E-checkpoint-memory") as error:
         load_weights(small(), net.state_dict(), "a.pt")
     one_sentence(error)
     monkeypatch.setattr(checkpoints, "available_memory", lambda: None)
@@ -161,7 +161,7 @@ def test_file_that_must_be_read_whole_is_refused_before(
 ) -> None:
     WRITERS[kind](dict(small().state_dict()), tmp_path / "a.pt")
     monkeypatch.setattr(checkpoints, "available_memory", lambda: 100)
-    with pytest.raises(CheckpointError, match=r"the contents of .*a\.pt need .* GiB of memory") as error:
+    with raises_code("E-checkpoint-memory") as error:
         read_checkpoint(tmp_path / "a.pt")
     one_sentence(error)
 
@@ -190,17 +190,17 @@ def test_prefix_that_only_some_keys_carry_stays() -> None:
 
 def test_several_sets_of_weights_must_be_named() -> None:
     content = {"state_dict": {"a": torch.zeros(1)}, "model": {"a": torch.ones(1)}, "ema": {"a": torch.full((1,), 2.0)}}
-    with pytest.raises(CheckpointError, match="several sets of weights, state_dict, model") as error:
+    with raises_code("E-checkpoint-entries") as error:
         state_dict_from(content, "a.pt")
     one_sentence(error)
     assert state_dict_from(content, "a.pt", key="ema")["a"].item() == 2.0
-    with pytest.raises(CheckpointError, match="no entry 'ema2'; it holds state_dict, model, ema"):
+    with raises_code("E-checkpoint-entry"):
         state_dict_from(content, "a.pt", key="ema2")
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(1)], torch.zeros(1), {"a": torch.zeros(1), "b": 3}])
 def test_no_weights_inside(content: Any) -> None:
-    with raises_code("E-checkpoint-entry") as error:
+    with raises_code("E-checkpoint-no-weights") as error:
         state_dict_from(content, "a.pt")
     one_sentence(error)
 
@@ -218,7 +218,7 @@ def test_every_wrong_key_is_listed() -> None:
 
 def test_long_lists_are_cut() -> None:
     state = {**small().state_dict(), **{f"extra.{i}": torch.zeros(1) for i in range(300)}}
-    with pytest.raises(CheckpointError, match=r"300 unknown: extra\.0, .* and 292 more") as error:
+    with raises_code("E-checkpoint-keys") as error:
         load_weights(small(), state, "a.pt")
     one_sentence(error)
 
@@ -236,7 +236,7 @@ def test_refused_weights_leave_the_module_alone() -> None:
 def test_weights_that_are_no_numbers(bad: float) -> None:
     state = dict(small().state_dict())
     state["0.bias"] = torch.tensor([0.0, bad, 0.0, 0.0])
-    with pytest.raises(CheckpointError, match=r"0\.bias contains NaN or infinity") as error:
+    with raises_code("E-checkpoint-not-finite") as error:
         load_weights(small(), state, "a.pt")
     one_sentence(error)
 
@@ -303,7 +303,7 @@ def test_checkpoint_of_the_wrong_family(given: str, asked: str, tmp_path: Path) 
     if asked == given:
         load()
         return
-    with pytest.raises(CheckpointError, match=f"of the family {given}, not {asked}") as error:
+    with raises_code("E-checkpoint-family") as error:
         load()
     assert f"{given}:{file}" in one_sentence(error)
 
@@ -319,7 +319,7 @@ def test_the_wrong_family_is_said_before_anything_about_the_settings(
     file = tmp_path / "weights.pt"
     torch.save({"step": 3, "ema": FAMILIES[given], "model": FAMILIES[given]}, file)
     (tmp_path / "weights.pt.json").write_text(beside)
-    with pytest.raises(CheckpointError, match=f"of the family {given}, not {asked}") as error:
+    with raises_code("E-checkpoint-family") as error:
         load_diffusion(asked, file)  # type: ignore[arg-type]
     one_sentence(error)
 
@@ -327,13 +327,13 @@ def test_the_wrong_family_is_said_before_anything_about_the_settings(
 def test_unknown_preset_family_and_double_settings(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save(FAMILIES["score-sde"], file)
-    with pytest.raises(CheckpointError, match=r"unknown preset 'cifar'; expected one of cifar10-"):
+    with raises_code("E-checkpoint-preset-unknown"):
         load_diffusion("score-sde", file, preset="cifar")
-    with raises_code("E-checkpoint-settings"):
+    with raises_code("E-checkpoint-preset-twice"):
         load_diffusion("score-sde", file, preset="cifar10-ddpmpp-continuous", settings={"data": {}})
-    with raises_code("E-checkpoint-settings"):
+    with raises_code("E-family-unknown"):
         load_diffusion("ddpm", file)  # type: ignore[arg-type]
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with raises_code("E-checkpoint-settings-read"):
         load_diffusion("score-sde", file, settings=tmp_path / "none.json")
 
 
@@ -349,13 +349,13 @@ def test_unknown_preset_family_and_double_settings(tmp_path: Path) -> None:
 def test_tensors_that_are_no_plain_arrays_are_refused(tmp_path: Path, tensor: Tensor) -> None:
     torch.save({"weight": tensor}, tmp_path / "a.pt")
     state = state_dict_from(read_checkpoint(tmp_path / "a.pt"), "a.pt")
-    with pytest.raises(CheckpointError, match="1 that are no plain arrays: weight"):
+    with raises_code("E-checkpoint-keys"):
         load_weights(nn.Linear(3, 2, bias=False), state, "a.pt")
 
 
 def test_names_of_weights_are_texts(tmp_path: Path) -> None:
     torch.save({1: torch.zeros(2)}, tmp_path / "a.pt")
-    with raises_code("E-checkpoint-entry"):
+    with raises_code("E-checkpoint-no-weights"):
         state_dict_from(read_checkpoint(tmp_path / "a.pt"), "a.pt")
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgepure_export.networks import ncsnpp
-from edgepure_export.networks.checkpoints import CheckpointError, read_checkpoint
+from edgepure_export.networks.checkpoints import read_checkpoint
 from edgepure_export.networks.layers import downsample2, upsample2
 from edgepure_export.networks.load import load_diffusion
 from edgepure_export.networks.parametrisation import to_epsilon
@@ -118,14 +118,14 @@ def test_training_checkpoint_counts_by_its_ema(training_checkpoint: Golden) -> N
 @pytest.mark.goldens
 def test_training_checkpoint_without_usable_ema_is_refused(training_checkpoint: Golden) -> None:
     content = dict(read_checkpoint(training_checkpoint.weights))
-    with raises_code("E-checkpoint-settings"):
+    with raises_code("E-ncsnpp-ema"):
         ncsnpp.from_checkpoint({k: v for k, v in content.items() if k != "ema"}, "c.pth")
     shadow = content["ema"]["shadow_params"]
-    with pytest.raises(CheckpointError, match=f"{len(shadow) - 1} EMA tensors"):
+    with raises_code("E-ncsnpp-ema-count"):
         ncsnpp.from_checkpoint(content | {"ema": {"shadow_params": shadow[:-1]}}, "c.pth")
-    with pytest.raises(CheckpointError, match="of another shape"):
+    with raises_code("E-checkpoint-keys"):
         ncsnpp.from_checkpoint(content | {"ema": {"shadow_params": shadow[::-1]}}, "c.pth")
-    with raises_code("E-checkpoint-entry"):
+    with raises_code("E-ncsnpp-ema-model"):
         ncsnpp.from_checkpoint({k: v for k, v in content.items() if k != "model"}, "c.pth")
 
 
@@ -169,7 +169,7 @@ def test_plain_state_dict_is_taken_as_it_is(skip_rescale: bool) -> None:
     ],
 )
 def test_other_score_sde_networks_are_refused(field: str, value: object) -> None:
-    with pytest.raises(CheckpointError, match=f"model.{field} = {value!r}"):
+    with raises_code("E-ncsnpp-config"):
         ncsnpp.NCSNppConfig.from_json({"data": {}, "model": {field: value}})
 
 

@@ -11,7 +11,6 @@ import torch
 from codes import raises_code
 from torch import Tensor, nn
 
-from edgepure.errors import ExportError
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec
 from edgepure_export.networks.parametrisation import (
     EpsilonModel,
@@ -169,16 +168,16 @@ def test_outputs_of_libraries_are_unwrapped() -> None:
     x, t = torch.zeros(2, 3, 4, 4), torch.zeros(2)
     assert torch.equal(to_epsilon(Wrapped(Output()), "epsilon")(x, t), Output.sample)
     assert torch.equal(to_epsilon(Wrapped((Output.sample,)), "epsilon")(x, t), Output.sample)
-    with pytest.raises(ExportError, match="returned dict; expected a tensor"):
+    with raises_code("E-prediction-shape"):
         to_epsilon(Wrapped({}), "epsilon")(x, t)
 
 
 def test_refused_combinations() -> None:
-    with raises_code("E-parametrisation"):
+    with raises_code("E-prediction-unknown"):
         to_epsilon(Tiny(), "noise")  # type: ignore[arg-type]
-    with raises_code("E-parametrisation"):
+    with raises_code("E-prediction-label"):
         to_epsilon(Tiny(), "denoiser", trained_with=COSINE)
-    with raises_code("E-parametrisation"):
+    with raises_code("E-prediction-label"):
         to_epsilon(Tiny(), "score", label_scale=0.25)
 
 

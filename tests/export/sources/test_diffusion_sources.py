@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 from codes import raises_code
+from edm_denoiser import EdmDenoiser
 from goldens_path import goldens_dir
 from safetensors.torch import save_file
 from torch import Tensor
 
-from edgepure.errors import ExportError
 from edgepure.methods import UniformSpec
 from edgepure.rows.execute import execute_row
 from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec
 from edgepure_export.graphs.step import LearnedStepModule, UnetModule
-from edgepure_export.networks.edm import EdmDenoiser, Preconditioning
+from edgepure_export.networks.edm import Preconditioning
 from edgepure_export.networks.edm_unets import EdmUNetConfig, SongUNet
 from edgepure_export.sources.random_weights import with_random_weights
 from edgepure_export.sources.resolve import resolve_diffusion
@@ -200,42 +200,50 @@ def test_folders_with_the_attention_names_of_old_releases(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "code"),
     [
-        ({"_class_name": "UNet2DConditionModel"}, "unconditional"),
-        ({"num_class_embeds": 10}, "class-conditional"),
+        ({"_class_name": "UNet2DConditionModel"}, "E-source-unet"),
+        ({"num_class_embeds": 10}, "E-source-conditional"),
     ],
 )
-def test_other_diffusers_networks_are_refused(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_other_diffusers_networks_are_refused(change: dict[str, Any], code: str, tmp_path: Path) -> None:
     folder = model_folders.diffusers_folder(tmp_path, model_folders.diffusers_unet())
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(ExportError, match=words):
+    with raises_code(code):
         resolve_diffusion(f"diffusers:{folder}")
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "code"),
     [
-        ({"prediction_type": "flow"}, "prediction_type"),
-        ({"beta_schedule": "karras"}, "not a VP schedule"),
-        ({"rescale_betas_zero_snr": True}, "zero terminal SNR"),
+        ({"E-source-prediction": "flow"}, "E-source-prediction"),
+        ({"beta_schedule": "karras"}, "E-source-beta-schedule"),
+        ({"rescale_betas_zero_snr": True}, "E-source-terminal-snr"),
     ],
 )
-def test_schedulers_without_a_vp_schedule_are_refused(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_schedulers_without_a_vp_schedule_are_refused(change: dict[str, Any], code: str, tmp_path: Path) -> None:
     folder = model_folders.diffusers_folder(tmp_path, model_folders.diffusers_unet())
     config = json.loads((folder / "scheduler_config.json").read_text())
     (folder / "scheduler_config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(ExportError, match=words):
+    with raises_code(code):
         resolve_diffusion(f"diffusers:{folder}")
 
 
-@pytest.mark.parametrize("missing", ["config.json", "scheduler_config.json", "diffusion_pytorch_model.safetensors"])
-def test_incomplete_diffusers_folders_are_refused(missing: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("missing", "code"),
+    [
+        ("config.json", "E-source-config-missing"),
+        ("scheduler_config.json", "E-source-schedule-missing"),
+        ("diffusion_pytorch_model.safetensors", "E-source-weights-missing"),
+    ],
+)
+def test_incomplete_diffusers_folders_are_refused(missing: str, code: str, tmp_path: Path) -> None:
     folder = model_folders.diffusers_folder(tmp_path, model_folders.diffusers_unet())
     (folder / missing).unlink()
-    with pytest.raises(ExportError, match=missing):
+    with raises_code(code) as caught:
         resolve_diffusion(f"diffusers:{folder}")
+    assert missing in str(caught.value)
 
 
 def test_random_weights_of_a_published_architecture() -> None:
@@ -250,19 +258,19 @@ def test_random_weights_of_a_published_architecture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "code"),
     [
-        ("guided-diffusion:no-such-network?weights=random", "imagenet256-uncond"),
-        ("score-sde:cifar10?weights=random", "cifar10-ddpmpp-deep-continuous"),
-        ("score-sde:file.pth?weights=other.pth", "file itself"),
-        ("guided-diffusion:no/such/file.pt", "does not exist"),
-        ("guided-diffusion:file.pt?colour=red", "colour"),
-        ("guided-diffusion:file.pt?preset", "option=value"),
-        ("edm:file.pt?preset=a&preset=b", "option=value"),
+        ("guided-diffusion:no-such-network?weights=random", "E-source-architecture"),
+        ("score-sde:cifar10?weights=random", "E-source-architecture"),
+        ("score-sde:file.pth?weights=other.pth", "E-source-weights-twice"),
+        ("guided-diffusion:no/such/file.pt", "E-checkpoint-missing"),
+        ("guided-diffusion:file.pt?colour=red", "E-source-option-unknown"),
+        ("guided-diffusion:file.pt?preset", "E-source-options"),
+        ("edm:file.pt?preset=a&preset=b", "E-source-options"),
     ],
 )
-def test_what_a_source_text_cannot_say(text: str, words: str) -> None:
-    with pytest.raises(ExportError, match=words):
+def test_what_a_source_text_cannot_say(text: str, code: str) -> None:
+    with raises_code(code):
         resolve_diffusion(text)
 
 

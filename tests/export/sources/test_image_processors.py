@@ -95,7 +95,7 @@ def test_every_switch_of_every_class(case: str, tmp_path: Path) -> None:
 
 
 def test_a_switch_that_nobody_knows(tmp_path: Path) -> None:
-    with raises_code("E-preprocessing"):
+    with raises_code("E-preprocessing-setting"):
         write(tmp_path, "ViTImageProcessor", {"size": BOTH, "do_sharpen": True})
     assert write(tmp_path, "ViTImageProcessor", {"size": BOTH, "do_sharpen": False}) is not None
 
@@ -112,10 +112,10 @@ def test_a_switch_that_nobody_knows(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_transform_cannot_do_is_refused(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    with raises_code("E-preprocessing"):
+    with raises_code("E-preprocessing-step"):
         read_processor(write(tmp_path, kind, settings), SOURCE)
 
 
 def test_settings_without_sense(tmp_path: Path) -> None:
-    with raises_code("E-source-config"):
+    with raises_code("E-source-processor"):
         read_processor(write(tmp_path, "ViTImageProcessor", {"size": BOTH, "image_mean": [0.5, 0.5]}), SOURCE)

@@ -75,7 +75,7 @@ def test_through_python(env: dict[str, str]) -> None:
     assert source.origin.startswith("brightness:4 (sha256 ")
     assert resolve_classifier("brightness:own?classes=7").model(torch.rand(2, 3, 8, 8)).shape == (2, 7)
     assert resolve_diffusion("brightness:any").image == (3, 8, 8)
-    with raises_code("E-source-option"):
+    with raises_code("E-source-option-unknown"):
         resolve_classifier("brightness:4?size=3")
 
 
@@ -97,7 +97,7 @@ def test_a_source_that_cannot_be_imported_is_one_sentence(tmp_path: Path, monkey
     )
     monkeypatch.syspath_prepend(tmp_path)
     forget()
-    with raises_code("E-source") as caught:
+    with raises_code("E-source-import") as caught:
         resolve_classifier("broken:x")
     forget()
     assert "no_such_library" in str(caught.value)

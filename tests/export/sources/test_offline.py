@@ -10,9 +10,9 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from codes import raises_code
 from huggingface_hub import constants
 
-from edgepure.errors import ExportError
 from edgepure_export.sources import offline
 from edgepure_export.sources.offline import downloading, reachable
 
@@ -104,7 +104,7 @@ def test_without_the_hub_its_library_is_told_to_work_offline() -> None:
 
 @pytest.mark.usefixtures("_no_hub")
 def test_a_model_that_is_not_in_the_cache_is_refused_with_one_sentence(tmp_path: Path) -> None:
-    refused = pytest.raises(ExportError, match=r"needs the network.*; give diffusers:FOLDER$")
+    refused = raises_code("E-source-offline")
     with refused, downloading("diffusers:some/model", "give diffusers:FOLDER"):
         huggingface_hub.snapshot_download("some/model", cache_dir=tmp_path)
 
@@ -131,6 +131,6 @@ def test_with_the_hub_nothing_changes(server: HTTPServer, monkeypatch: pytest.Mo
 def test_a_file_of_another_server(server: HTTPServer) -> None:
     with downloading("torchvision:resnet18", "download resnet18.pth", address(server)):
         pass
-    refused = pytest.raises(ExportError, match=r"needs the network.*; download resnet18\.pth$")
+    refused = raises_code("E-source-offline")
     with refused, downloading("torchvision:resnet18", "download resnet18.pth", f"{NOWHERE}/resnet18.pth"):
         raise AssertionError("nothing is tried")

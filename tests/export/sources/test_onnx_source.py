@@ -54,7 +54,7 @@ def test_the_same_logits_as_onnx_runtime(tmp_path: Path) -> None:
 
 def test_a_graph_with_several_outputs(tmp_path: Path) -> None:
     file = write(tmp_path, TwoOutputs(), ["features", "logits"])
-    with raises_code("E-source-option"):
+    with raises_code("E-source-onnx-output"):
         resolve_classifier(f"onnx:{file}")
     x = tiny_models.images(2)
     found = resolve_classifier(f"onnx:{file}?output=logits").model(x)
@@ -64,10 +64,10 @@ def test_a_graph_with_several_outputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ("?size=32", "E-source-option"),
-        ("?mean=0.5&std=1,2", "E-source-option"),
-        ("?order=gbr", "E-source-option"),
-        ("?layout=nhwc", "E-source-network"),
+        ("?size=32", "E-source-onnx-size"),
+        ("?mean=0.5&std=1,2", "E-source-mean-std"),
+        ("?order=gbr", "E-source-option-choice"),
+        ("?layout=nhwc", "E-source-onnx-channels"),
     ],
 )
 def test_what_does_not_fit_the_graph(options: str, code: str, tmp_path: Path) -> None:
@@ -87,13 +87,13 @@ def test_a_graph_that_was_written_for_one_image(rows: int, tmp_path: Path) -> No
     if rows == -1:
         assert resolve_classifier(f"onnx:{tmp_path}/one.onnx").model(torch.rand(3, 3, 2, 2)).shape == (3, 12)
     else:
-        with raises_code("E-source-network"):
+        with raises_code("E-source-onnx-batch"):
             resolve_classifier(f"onnx:{tmp_path}/one.onnx")
 
 
 def test_no_graph(tmp_path: Path) -> None:
-    with raises_code("E-source-missing"):
+    with raises_code("E-source-file-missing"):
         resolve_classifier(f"onnx:{tmp_path}/none.onnx")
     (tmp_path / "page.onnx").write_text("<html>")
-    with raises_code("E-source-network"):
+    with raises_code("E-source-onnx-file"):
         resolve_classifier(f"onnx:{tmp_path}/page.onnx")

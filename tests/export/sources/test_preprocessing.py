@@ -85,5 +85,5 @@ def test_black_around_an_image_that_is_smaller_than_the_crop() -> None:
 
 
 def test_images_of_any_size_need_one() -> None:
-    with raises_code("E-preprocessing"):
+    with raises_code("E-preprocessing-size"):
         Preprocessed(Through(), Transform(None))

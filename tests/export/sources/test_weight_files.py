@@ -82,7 +82,7 @@ def test_what_wrappers_do_to_names(content: Any, tmp_path: Path) -> None:
     ],
 )
 def test_averaged_weights_beside_raw_ones_are_a_choice(content: Any, raw: str, averaged: str, tmp_path: Path) -> None:
-    with raises_code("E-checkpoint-entry") as caught:
+    with raises_code("E-checkpoint-entries") as caught:
         loaded(content, tmp_path)
     assert "?entry=" in str(caught.value)
     assert same(loaded(content, tmp_path, raw), STATE)
@@ -93,7 +93,7 @@ def test_averaged_weights_beside_raw_ones_are_a_choice(content: Any, raw: str, a
 
 def test_a_list_of_averaged_tensors_beside_raw_weights(tmp_path: Path) -> None:
     content = {"model": STATE, "ema": {"decay": 0.9, "shadow_params": [v + 1.0 for v in STATE.values()]}}
-    with raises_code("E-checkpoint-entry"):
+    with raises_code("E-checkpoint-entries"):
         loaded(content, tmp_path)
     assert same(loaded(content, tmp_path, "model"), STATE)
 
@@ -137,12 +137,17 @@ def test_shards_and_their_index(tmp_path: Path) -> None:
     assert find_weights(tmp_path, ("model.safetensors",), SOURCE).files == tuple(sorted(tmp_path.glob("part-*")))
     content = json.loads(index.read_text())
     next(tmp_path.glob("part-00002*")).unlink()
-    with raises_code("E-checkpoint-shards") as caught:
+    with raises_code("E-checkpoint-shard-missing") as caught:
         read_checkpoint(index)
     assert "part-00002-of-00002.safetensors is not beside it" in str(caught.value)
-    for bad in ({"weight_map": {"a": "../other.safetensors"}}, {"weight_map": {}}, {"weights": content}, []):
+    for bad, code in (
+        ({"weight_map": {"a": "../other.safetensors"}}, "E-checkpoint-shards"),
+        ({"weight_map": {}}, "E-checkpoint-shards"),
+        ({"weights": content}, "E-checkpoint-index"),
+        ([], "E-checkpoint-index"),
+    ):
         index.write_text(json.dumps(bad))
-        with raises_code("E-checkpoint-shards"):
+        with raises_code(code):
             read_checkpoint(index)
 
 
@@ -152,21 +157,21 @@ def test_variants(tmp_path: Path) -> None:
     def found(entry: str | None = None) -> str:
         return find_weights(tmp_path, names, SOURCE, entry).file.name
 
-    with raises_code("E-checkpoint-missing"):
+    with raises_code("E-source-weights-missing"):
         found()
     (tmp_path / "model.fp16.safetensors").touch()
     assert found() == "model.fp16.safetensors"
     (tmp_path / "model.bf16.safetensors").touch()
-    with raises_code("E-checkpoint-entry"):
+    with raises_code("E-source-weights-kind"):
         found()
     assert found("bf16") == "model.bf16.safetensors"
     (tmp_path / "model.safetensors").touch()
     assert found() == "model.safetensors"
     (tmp_path / "model.ema.safetensors").touch()
-    with raises_code("E-checkpoint-entry"):
+    with raises_code("E-source-entries"):
         found()
     assert found("ema") == "model.ema.safetensors"
-    with raises_code("E-checkpoint-entry"):
+    with raises_code("E-source-variant"):
         found("fp8")
 
 
@@ -193,7 +198,7 @@ def test_raw_and_averaged_unets_side_by_side(tmp_path: Path) -> None:
     with torch.no_grad():
         averaged.conv_in.bias.add_(1.0)  # type: ignore[union-attr, operator]
     averaged.save_pretrained(folder / "unet_ema")  # type: ignore[operator]
-    with raises_code("E-checkpoint-entry"):
+    with raises_code("E-source-entries"):
         resolve_diffusion(f"diffusers:{folder}")
     for entry, raw in (("unet", True), ("unet_ema", False)):
         found = resolve_diffusion(f"diffusers:{folder}?entry={entry}").network
@@ -206,7 +211,7 @@ def test_a_bare_unet_needs_to_be_told_its_schedule(tmp_path: Path) -> None:
 
     network = model_folders.diffusers_unet()
     network.save_pretrained(tmp_path)  # type: ignore[operator]
-    with raises_code("E-source-schedule") as caught:
+    with raises_code("E-source-schedule-missing") as caught:
         resolve_diffusion(f"diffusers:{tmp_path}")
     assert "--schedule linear" in str(caught.value)
     source = resolve_diffusion(f"diffusers:{tmp_path}", schedule=NoiseSchedule.linear())

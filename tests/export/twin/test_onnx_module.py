@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.demo import demo_bundle
-from edgepure.errors import BundleError, ConfigError
 from edgepure_export.bundle.after_export import mask_flips, open_session
 from edgepure_export.graphs.precision import emulated, load_graph, to_half
 from edgepure_export.graphs.step import UnetModule
@@ -228,11 +227,11 @@ def test_unknown_operators_are_all_named(tmp_path: Path) -> None:
     ]
     graph = helper.make_graph(nodes, "g", [value], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "odd.onnx")
-    with pytest.raises(BundleError, match=r"odd.onnx uses the operators Hardmax, NonZero, vendor.FusedThing, which"):
+    with raises_code("E-twin-operator"):
         OnnxModule.load(tmp_path / "odd.onnx")
     loose = helper.make_graph([helper.make_node("Relu", ["gone"], ["y"])], "g", [value], [])
     onnx.save(helper.make_model(loose, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "loose.onnx")
-    with raises_code("E-graph-file"):
+    with raises_code("E-graph-dangling"):
         OnnxModule.load(tmp_path / "loose.onnx")
     old = helper.make_model(helper.make_graph(nodes[-1:], "g", [value], []), opset_imports=[helper.make_opsetid("", 9)])
     onnx.save(old, tmp_path / "old.onnx")
@@ -241,19 +240,19 @@ def test_unknown_operators_are_all_named(tmp_path: Path) -> None:
 
 
 def test_bad_files_and_inputs_in_one_sentence(tmp_path: Path) -> None:
-    with raises_code("E-graph-file"):
+    with raises_code("E-graph-missing"):
         OnnxModule.load(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("not a graph")
-    with raises_code("E-graph-file"):
+    with raises_code("E-twin-graph"):
         OnnxModule.load(tmp_path / "text.onnx")
     graph = Bundle.open(demo_bundle()).graph_path("classifier")
     (tmp_path / "classifier.onnx").write_bytes(graph.read_bytes())
-    with pytest.raises(BundleError, match=r"weights\.bin cannot be read"):
+    with raises_code("E-twin-weight"):
         OnnxModule.load(tmp_path / "classifier.onnx")
     module = OnnxModule.load(graph)
-    with pytest.raises(ConfigError, match=r"takes 1 inputs \(image\), got 2"):
+    with raises_code("E-twin-input"):
         module(torch.zeros(1), torch.zeros(1))
-    with pytest.raises(ConfigError, match=r"'image' is torch\.float64, expected torch\.float32"):
+    with raises_code("E-twin-input"):
         module(torch.zeros(1, 1, 16, 16, dtype=torch.float64))
 
 

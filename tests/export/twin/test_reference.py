@@ -13,7 +13,6 @@ from codes import raises_code
 from numpy_stepper import NumpyStepper
 from torch import Tensor, nn
 
-from edgepure.errors import ConfigError
 from edgepure.methods import EpsSpec, HeterogeneousSpec, UniformSpec
 from edgepure.methods.presets import MaskSpec, Preset
 from edgepure.purify.inflight import InFlight, Job
@@ -133,15 +132,15 @@ def test_noise_in_all_forms() -> None:
         ]
     for result in results[1:]:
         torch.testing.assert_close(result, results[0], rtol=0, atol=0)
-    with raises_code("E-twin-noise"):
+    with raises_code("E-twin-noise-rows"):
         reference().run(ref, plan, rows[:4])
-    with raises_code("E-twin-noise"):
+    with raises_code("E-twin-noise-closing"):
         reference().run(ref, PLANS["sde"], torch.zeros(9, *ref.shape))
-    with raises_code("E-twin-noise"):
+    with raises_code("E-twin-noise-second"):
         reference(learned=True).run(ref, PLANS["learned"], rows)
-    with raises_code("E-twin-missing"):
+    with raises_code("E-twin-plans"):
         reference().run(ref, [plan] * 3, rows)
-    with raises_code("E-learned-variance"):
+    with raises_code("E-twin-variance-mixed"):
         reference(learned=True).run(ref, [plan, PLANS["learned"]], rows)
 
 
@@ -237,9 +236,9 @@ def test_coefficients_in_float64_are_not_rounded() -> None:
 def test_what_is_missing_is_said() -> None:
     bare = TorchReference(nn.Identity())
     image = tiny_models.images(1)
-    with raises_code("E-twin-missing"):
+    with raises_code("E-twin-mask"):
         bare.mask(image, MaskSpec(area=0.1))
-    with pytest.raises(ConfigError, match="no classifier"):
+    with raises_code("E-twin-classifier"):
         bare.logits(image)
-    with raises_code("E-twin-missing"):
+    with raises_code("E-twin-schedule"):
         bare.run_preset(image, Preset.parse({"method": {"method": "uniform"}}), SeededNoise(0))

@@ -13,7 +13,7 @@ from golden_cases import SOURCES
 from golden_data import files, numpy_epsilon, onnx_epsilon, torch_epsilon
 from golden_trace import Case, Trace, check
 
-from edgepure.rows.noise import Replay
+from edgepure.rows.replay import Replay
 from edgepure_export.twin.noise_batches import SourceNoise
 from edgepure_export.twin.reference import TorchReference
 

@@ -9,22 +9,42 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from edgepure.bundle import calibration, manifest, selftest
+from edgepure.bundle import calibration, manifest, manifest_text, selftest
+from edgepure.bundle.task import TASK_OUTPUTS, TaskEntry
 from edgepure.methods import EpsSpec
 from edgepure.methods.presets import MaskSpec, Preset, VoteSpec
 from edgepure.methods.ssni import SsniSpec
-from edgepure.rows.noise import Stream, normals
+from edgepure.rows.philox import Stream, normals
 from edgepure.rows.plan import COLUMNS, LEARNED_COLUMNS, NO_CLIP
 from edgepure.rows.schedule import ScheduleSpec
 
 TEXT = (Path(__file__).parents[3] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 MODELS = [
-    manifest.Manifest, manifest.ImageSpec, manifest.GraphEntry, manifest.TensorEntry, manifest.AttentionEntry,
-    manifest.Provenance, manifest.FileEntry, ScheduleSpec, Preset, MaskSpec, VoteSpec, SsniSpec, EpsSpec,
-    calibration.Calibration, calibration.ProbeCalibration, calibration.ScoreNorms, calibration.Separation,
-    calibration.LinearReweighting, calibration.SigmoidReweighting, calibration.FirstCall, calibration.MaskCalibration,
-    calibration.MaskArea, calibration.DataRecord,
-]  # fmt: skip
+    manifest.Manifest,
+    manifest.ImageSpec,
+    manifest.GraphEntry,
+    manifest.TensorEntry,
+    manifest.AttentionEntry,
+    manifest.Provenance,
+    manifest.FileEntry,
+    ScheduleSpec,
+    Preset,
+    MaskSpec,
+    VoteSpec,
+    SsniSpec,
+    EpsSpec,
+    calibration.Calibration,
+    calibration.ProbeCalibration,
+    calibration.ScoreNorms,
+    calibration.Separation,
+    calibration.LinearReweighting,
+    calibration.SigmoidReweighting,
+    calibration.FirstCall,
+    calibration.MaskCalibration,
+    calibration.MaskArea,
+    calibration.DataRecord,
+    TaskEntry,
+]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.__name__)
@@ -46,14 +66,24 @@ def test_graph_signatures_are_those_of_the_table() -> None:
     image = manifest.ImageSpec(channels=3, height=5, width=7)
     section = TEXT[TEXT.index("## The graphs") :]
     for graph in manifest.GRAPH_NAMES:
+        if graph == "task":  # its outputs are those of its kind
+            continue
         row = re.search(rf"^\| `{graph}` \| (.*) \| (.*) \|$", section, re.MULTILINE)
         assert row is not None
         for cell, tensors in zip(row.groups(), manifest.graph_signature(graph, image, 11), strict=True):
             assert re.findall(r"`(\w+)", cell) == [t.name for t in tensors]
 
 
+def test_outputs_of_tasks_are_those_of_the_table() -> None:
+    section = TEXT[TEXT.index("### task") :]
+    for kind, names in TASK_OUTPUTS.items():
+        row = re.search(rf"^\| `{kind}` \| (.*) \|$", section, re.MULTILINE)
+        assert row is not None
+        assert re.findall(r"`(\w+) \[", row[1]) == list(names)
+
+
 def test_limits_are_stated() -> None:
-    assert f"at most {manifest.MAX_MANIFEST_BYTES >> 20} MiB" in TEXT
+    assert f"at most {manifest_text.MAX_MANIFEST_BYTES >> 20} MiB" in TEXT
     assert f"more than {selftest.MAX_SELFTEST_BYTES >> 20} MiB" in TEXT
 
 

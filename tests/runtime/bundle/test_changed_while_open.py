@@ -15,7 +15,7 @@ from tiny_bundle import images
 
 import edgepure
 from edgepure.bundle.edit import edit_bundle
-from edgepure.files.atomic import atomic_directory
+from edgepure.files.folders import atomic_directory
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_weights_that_were_written_to(bundle: Path, verify: bool) -> None:
         with open(path, "r+b") as file:
             file.write(data)
         for _ in range(2):
-            with raises_code("E-bundle-changed"):
+            with raises_code("E-bundle-written"):
                 purifier.run(images(1), "uniform")
 
 
@@ -91,5 +91,5 @@ def test_manifests_without_end(bundle: Path) -> None:
         edgepure.load(bundle)
     pairs = ",".join(f'"k{i}": 0' for i in range(200_000))
     path.write_text(f'{{{pairs}, "k199999": 0}}')
-    with pytest.raises(edgepure.BundleError, match="'k199999' appears twice"):
+    with raises_code("E-bundle-manifest-json"):
         edgepure.load(bundle)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from codes import raises_code
 from minimal_bundle import make_bundle
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.edit import edit_bundle
 from edgepure.bundle.manifest import SELFTEST_FILE
 from edgepure.errors import BundleError
-from edgepure.files import atomic
+from edgepure.files import folders
+from edgepure.files.atomic import write_bytes
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_two_changes_that_end_together_do_not_both_succeed(bundle: Path, monkeyp
             refused.append(error)
 
     second = threading.Thread(target=other)
-    sync = atomic._sync_tree
+    sync = folders._sync_tree
 
     def slow_sync(folder: Path) -> None:  # the last thing before the first change takes the bundle's place
         sync(folder)
@@ -78,7 +80,7 @@ def test_two_changes_that_end_together_do_not_both_succeed(bundle: Path, monkeyp
             second.start()
             second.join(0.5)
 
-    monkeypatch.setattr(atomic, "_sync_tree", slow_sync)
+    monkeypatch.setattr(folders, "_sync_tree", slow_sync)
     with edit_bundle(bundle) as edit:
         edit.write("first.json", b"{}")
     second.join()
@@ -93,8 +95,8 @@ def test_engines_that_are_built_while_it_changes_stay(bundle: Path) -> None:
     (folder / "gone.plan").write_bytes(b"gone")
     with edit_bundle(bundle) as edit:
         edit.write("notes/a.json", b"{}")
-        atomic.write_bytes(folder / "old.plan", b"built again")
-        atomic.write_bytes(folder / "new.plan", b"new")
+        write_bytes(folder / "old.plan", b"built again")
+        write_bytes(folder / "new.plan", b"new")
         (folder / "gone.plan").unlink()
     assert "notes/a.json" in Bundle.open(bundle).manifest.files
     assert contents(folder) == {"old.plan": b"built again", "new.plan": b"new"}
@@ -123,21 +125,21 @@ def test_an_invalid_result_changes_nothing(bundle: Path) -> None:
         with edit_bundle(bundle) as edit:
             edit.remove("step.onnx")
 
-    with pytest.raises(BundleError, match="step"):
+    with raises_code("E-bundle-graph-unlisted"):
         lose_a_graph()
     assert contents(bundle) == before
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc/x", "bundle.json", "engines/x", ".hidden"])
 def test_names_outside_are_refused(bundle: Path, name: str) -> None:
-    with edit_bundle(bundle) as edit, pytest.raises(BundleError, match="cannot be a file of a bundle"):
+    with edit_bundle(bundle) as edit, raises_code("E-bundle-file-name"):
         edit.write(name, b"")
 
 
 def test_a_damaged_bundle_is_not_blessed(bundle: Path) -> None:
     weights = bundle / "weights.bin"
     weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
-    with pytest.raises(BundleError, match="damaged or was changed"), edit_bundle(bundle):
+    with raises_code("E-bundle-hash"), edit_bundle(bundle):
         pass
 
 
@@ -148,6 +150,6 @@ def test_two_changes_at_once_do_not_mix(bundle: Path) -> None:
             with edit_bundle(bundle) as inner:
                 inner.write("notes/inner", b"2")
 
-    with pytest.raises(BundleError, match="changed by something else"):
+    with raises_code("E-bundle-busy"):
         both()
     assert "notes/inner" in Bundle.open(bundle).manifest.files

@@ -7,6 +7,7 @@ from pathlib import Path
 import minimal_bundle
 import onnx
 import pytest
+from codes import raises_code
 from goldens_path import goldens_dir
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,7 +96,7 @@ def test_two_locations_of_one_tensor_are_refused(tmp_path: Path) -> None:
     entry.key, entry.value = "location", "../evil"
     model = helper.make_model(helper.make_graph([], "g", [], [], [tensor]))
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(BundleError, match="the key 'location' twice"):
+    with raises_code("E-bundle-graph-invalid"):
         external_tensors(tmp_path / "m.onnx")
 
 
@@ -104,7 +105,7 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path, number: str) -> None:
     tensor = minimal_bundle.external_tensor("w", offset=number)
     model = helper.make_model(helper.make_graph([], "g", [], [], [tensor]))
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(BundleError, match="external data has the offset"):
+    with raises_code("E-bundle-graph-invalid"):
         external_tensors(tmp_path / "m.onnx")
 
 
@@ -127,7 +128,7 @@ def test_endless_nesting_is_refused(tmp_path: Path) -> None:
     for _ in range(1000):
         graph = inside(1, inside(5, inside(6, graph)))  # graph > node > attribute > graph
     (tmp_path / "m.onnx").write_bytes(inside(7, graph))
-    with pytest.raises(BundleError, match="nested too deeply"):
+    with raises_code("E-bundle-graph-invalid"):
         external_tensors(tmp_path / "m.onnx")
 
 

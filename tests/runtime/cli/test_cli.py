@@ -180,9 +180,16 @@ def test_purify_writes_what_numpy_computes(tiny_bundle: Path, photos: Path, tmp_
 
 def test_purify_one_file_and_its_mask(tiny_bundle: Path, photos: Path, tmp_path: Path) -> None:
     done = run(
-        "purify", tiny_bundle, photos / "photo1.png", "-o", tmp_path / "clean.png", "--mask-out", tmp_path / "masks",
-        "--preset", "heterogeneous",
-    )  # fmt: skip
+        "purify",
+        tiny_bundle,
+        photos / "photo1.png",
+        "-o",
+        tmp_path / "clean.png",
+        "--mask-out",
+        tmp_path / "masks",
+        "--preset",
+        "heterogeneous",
+    )
     assert done.code == 0
     assert read_png(tmp_path / "clean.png").shape == IMAGE.shape
     mask = read_png(tmp_path / "masks" / "clean.png")

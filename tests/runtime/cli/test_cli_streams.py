@@ -24,8 +24,12 @@ def shell(streams: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """A command with redirections."""
     return subprocess.run(
         ["bash", "-c", f'"$@" {streams}', "bash", *command(*arguments)],
-        env=environment(), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("streams", [">&-", "<&- >&- 2>&-"])

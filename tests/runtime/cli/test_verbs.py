@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -50,7 +51,7 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_a_verb_of_another_package(hello: dict[str, str]) -> None:
     listed = run("--help", env=hello).stdout
-    assert "  greet      Say hello to somebody.\n" in listed and "  doctor " in listed
+    assert re.search(r"^  greet +Say hello to somebody\.$", listed, re.MULTILINE) and "  doctor " in listed
     assert run("greet", "Ada", env=hello).stdout == "hello Ada\n"
     assert "edgepure greet Ada" in run("greet", "--help", env=hello).stdout
     run("greet", "Nobody", env=hello).fails(4, "name somebody")
@@ -61,7 +62,7 @@ def test_a_verb_of_another_package(hello: dict[str, str]) -> None:
 
 def test_a_verb_that_cannot_be_loaded_is_named_with_its_package(tmp_path: Path) -> None:
     env = foreign_package.install(tmp_path, "torn", "1 / 0", GROUP, tear="torn:tear")
-    assert "  tear       From the package torn.\n" in run("--help", env=env).stdout
+    assert re.search(r"^  tear +From the package torn\.$", run("--help", env=env).stdout, re.MULTILINE)
     run("tear", env=env).fails(2, "`edgepure tear`", "package torn", "division by zero")
     assert run("tear", "--json", env=env).json["error"]["code"] == "E-cli-broken-verb"
     assert run("plan", "--method", "uniform", env=env).code == 0  # the others do not mind

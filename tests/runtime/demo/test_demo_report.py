@@ -46,17 +46,32 @@ def report() -> DemoReport:
         ],
         protocols={
             "clean": ColumnProtocol(images="360 test images", decision="majority of 5"),
-            "whitebox": ColumnProtocol(images="128 test images", decision="majority of 5", attack="PGD", norm="Linf",
-                                 eps=0.05, steps=15, step_size=0.01, eot=3),
-            "plain_whitebox": ColumnProtocol(images="128 test images", decision="one answer", attack="PGD", norm="Linf",
-                                       eps=0.05, steps=15, step_size=0.01),
+            "whitebox": ColumnProtocol(
+                images="128 test images",
+                decision="majority of 5",
+                attack="PGD",
+                norm="Linf",
+                eps=0.05,
+                steps=15,
+                step_size=0.01,
+                eot=3,
+            ),
+            "plain_whitebox": ColumnProtocol(
+                images="128 test images",
+                decision="one answer",
+                attack="PGD",
+                norm="Linf",
+                eps=0.05,
+                steps=15,
+                step_size=0.01,
+            ),
         },
         galleries=(Gallery("Before", "note", (("true class 7", (picture(), picture("mask", mask=True))),)),),
         plan=[{"stage": "inpaint", "t": 200.0, "to": 100.0}, {"stage": "denoise", "t": 100.0, "to": -1.0}],
         timings={"purify": 1.5},
         facts={"parity": {"step": 1.5e-6}, "device": "cpu"},
         notes=("One note.",),
-    )  # fmt: skip
+    )
 
 
 class Balance(HTMLParser):
@@ -171,6 +186,7 @@ def test_environment_names_versions() -> None:
     assert all(isinstance(v, str) and v for v in found.values())
 
 
+@pytest.mark.needs("openvino")
 def test_environment_names_the_engines_that_computed() -> None:
     found = environment("openvino")
     assert re.fullmatch(r"\d+\.\d+.*", found["openvino"]) and "onnxruntime" not in found

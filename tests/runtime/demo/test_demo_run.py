@@ -13,8 +13,8 @@ import pytest
 from codes import raises_code
 
 import edgepure
-from edgepure.demo import data as demo_data
 from edgepure.demo import demo_bundle, demo_images, run_demo
+from edgepure.demo import shipped as demo_data
 from edgepure.demo.evaluate import default_first, evaluate, evaluate_methods, one_of_each_class
 
 MAIN = ("uniform", "heterogeneous", "uniform-ssni", "heterogeneous-ssni")
@@ -73,6 +73,7 @@ def test_report_says_what_was_and_what_was_not_run(tmp_path: Path) -> None:
         assert method.attacked.fraction >= 0.85
 
 
+@pytest.mark.needs("openvino")
 def test_the_report_names_the_engine_that_ran(tmp_path: Path) -> None:
     report = run_demo(tmp_path, presets=["uniform"], provider="openvino", threads=1)
     assert "on OpenVINO" in report.summary and "ONNX Runtime" not in report.summary

@@ -53,19 +53,36 @@ def test_errors_are_sentences(folder: Path) -> None:
 
 def test_print_trtexec_needs_nothing(folder: Path) -> None:
     done = run(
-        "build", folder, "--graph", "unet", "--batch", "1,8", "--print-trtexec", "--workspace-mb", "512",
-        "--timing-cache", "cache", "--version-compatible",
-    )  # fmt: skip
+        "build",
+        folder,
+        "--graph",
+        "unet",
+        "--batch",
+        "1,8",
+        "--print-trtexec",
+        "--workspace-mb",
+        "512",
+        "--timing-cache",
+        "cache",
+        "--version-compatible",
+    )
     assert done.code == 0, done.stderr
     words = shlex.split(done.stdout)
     assert words[:3] == ["trtexec", f"--onnx={folder / 'unet.onnx'}", "--saveEngine=unet.fp32.plan"]
     start = words.index("--profile=1")
     assert words[start : start + 4] == [
-        "--profile=1", "--minShapes=x:8x1x16x16,t:8", "--optShapes=x:8x1x16x16,t:8", "--maxShapes=x:8x1x16x16,t:8",
-    ]  # fmt: skip
+        "--profile=1",
+        "--minShapes=x:8x1x16x16,t:8",
+        "--optShapes=x:8x1x16x16,t:8",
+        "--maxShapes=x:8x1x16x16,t:8",
+    ]
     assert {
-        "--stronglyTyped", "--noTF32", "--memPoolSize=workspace:512M", "--versionCompatible", "--timingCacheFile=cache",
-    } <= set(words)  # fmt: skip
+        "--stronglyTyped",
+        "--noTF32",
+        "--memPoolSize=workspace:512M",
+        "--versionCompatible",
+        "--timingCacheFile=cache",
+    } <= set(words)
     assert not any(word.startswith(("--fp16", "--int8", "--best")) for word in words)
     printed = run("build", folder, "--print-trtexec", "--json")
     assert set(printed.json["commands"]) == {"classifier", "mask", "step", "unet"}

@@ -11,6 +11,8 @@ import edgepure
 from edgepure.measure import bench
 from edgepure.parity.verify import verify
 
+pytestmark = pytest.mark.needs("openvino")
+
 UNIFORM = {"method": {"method": "uniform", "t_star": 60, "steps": 3}}
 HETEROGENEOUS = {
     "method": {"method": "heterogeneous", "t_l": 120, "t_s": 60, "stage1_steps": 2, "stage2_steps": 2, "U": 3},

@@ -11,9 +11,16 @@ import pytest
 from edgepure.engines.tensorrt.engine_files import EngineKey, Machine, read_plan
 
 KEY = EngineKey(
-    "tensorrt", "10.3.0", Machine("GPU", "8.7", "12.6", "36.4"), (), "step", "fp32", "0" * 64,
-    ({"x": (1, 1, 4, 4)},), ("STRONGLY_TYPED", "VERSION_COMPATIBLE"),
-)  # fmt: skip
+    "tensorrt",
+    "10.3.0",
+    Machine("GPU", "8.7", "12.6", "36.4"),
+    (),
+    "step",
+    "fp32",
+    "0" * 64,
+    ({"x": (1, 1, 4, 4)},),
+    ("STRONGLY_TYPED", "VERSION_COMPATIBLE"),
+)
 
 
 def record(folder: Path, **changes: Any) -> Path:
@@ -31,12 +38,23 @@ def test_a_record_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"version": 5}, {"provider": None}, {"onnx_sha256": ["x"]}, {"flags": [1]}, {"targets": [{}]}, {"targets": 3},
-        {"machine": {}, "more": 1}, {"machine": {"gpu": 1}}, {"machine": []}, {"profiles": []}, {"profiles": [{}]},
-        {"profiles": [{"x": [float("inf")]}]}, {"profiles": [{"x": [float("nan")]}]}, {"profiles": {"x": 1}},
+        {"version": 5},
+        {"provider": None},
+        {"onnx_sha256": ["x"]},
+        {"flags": [1]},
+        {"targets": [{}]},
+        {"targets": 3},
+        {"machine": {}, "more": 1},
+        {"machine": {"gpu": 1}},
+        {"machine": []},
+        {"profiles": []},
+        {"profiles": [{}]},
+        {"profiles": [{"x": [float("inf")]}]},
+        {"profiles": [{"x": [float("nan")]}]},
+        {"profiles": {"x": 1}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_record_of_something_else_is_none(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert read_plan(record(tmp_path, **changes)) is None
 

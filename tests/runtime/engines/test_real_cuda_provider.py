@@ -17,9 +17,11 @@ from gpu_stand_in import copy_of_digits
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
-from edgepure_export.graphs.precision import load_graph
 from samples.gpu_check.transfers import ALLOWED, ALLOWED_FOR_KERNELS
-from samples.gpu_check.variants import add_half, add_int8
+
+NEEDS = "needs onnx-ir (pip install edgepure[export])"
+graph_files = pytest.importorskip("edgepure_export.graphs.precision", reason=NEEDS)
+variants = pytest.importorskip("samples.gpu_check.variants", reason=NEEDS)
 
 found = importlib.util.find_spec("onnxruntime")
 LIBRARY = Path(found.origin or "").parents[1] / PROVIDER if found is not None else Path()
@@ -126,8 +128,8 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits bundle in every precision that ONNX Runtime runs on CUDA."""
     folder = copy_of_digits(tmp_path_factory.mktemp("digits"))
-    add_half(folder, "fp16", folder.parent)
-    add_int8(folder, folder.parent)
+    variants.add_half(folder, "fp16", folder.parent)
+    variants.add_int8(folder, folder.parent)
     return folder
 
 
@@ -137,12 +139,21 @@ def run(libraries: list[Path], digits: Path, precision: str, graphs: bool) -> Lo
     paths = [str(Path(edgepure.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [
-            sys.executable, "-c", PROGRAM, ":".join(map(str, libraries)), str(path), precision, str(int(graphs)),
-            str(SLOTS), str(ROWS),
+            sys.executable,
+            "-c",
+            PROGRAM,
+            ":".join(map(str, libraries)),
+            str(path),
+            precision,
+            str(int(graphs)),
+            str(SLOTS),
+            str(ROWS),
         ],
         env={**os.environ, "LD_LIBRARY_PATH": ":".join(places), "PYTHONPATH": ":".join(paths)},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0 and "== closed\n" in done.stderr, done.stderr[-3000:]
     return Log(re.sub(r"\x1b\[[0-9;]*m", "", done.stderr))
 
@@ -151,7 +162,7 @@ def run(libraries: list[Path], digits: Path, precision: str, graphs: bool) -> Lo
 def test_rows_of_every_precision(libraries: list[Path], digits: Path, precision: str) -> None:
     log = run(libraries, digits, precision, graphs=False)
     assert "All nodes placed on [CUDAExecutionProvider]" in log.text
-    model = load_graph(Bundle.open(digits).graph_path("step", precision))
+    model = graph_files.load_graph(Bundle.open(digits).graph_path("step", precision))
     convolutions = sum(node.op_type in ("Conv", "ConvTranspose") for node in model.graph)
     # fp32 is to be fp32; everything else is to be fast
     refused = sum("No execution plans support the graph" in line for line in log.part("row 0"))
@@ -198,8 +209,11 @@ onnxruntime.InferenceSession(sys.argv[2], settings, providers=["CUDAExecutionPro
         path = Bundle.open(digits).graph_path(graph)
         done = subprocess.run(
             [sys.executable, "-c", code, ":".join(map(str, libraries)), str(path)],
-            env={**os.environ, "LD_LIBRARY_PATH": str(libraries[0].parent)}, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            env={**os.environ, "LD_LIBRARY_PATH": str(libraries[0].parent)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         placed = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr).partition("Node placements")[2]
         on_cpu = re.findall(r" (\w+) \(", placed.partition("[CPUExecutionProvider]")[2].partition("CUDAExecution")[0])
         assert "[CUDAExecutionProvider]" in placed, done.stderr[-2000:]

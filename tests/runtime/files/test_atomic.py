@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import errno
-import json
 import os
 import stat
 from collections.abc import Callable
@@ -13,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from codes import raises_code
 
 from edgepure.errors import EdgepureError
-from edgepure.files import atomic
-from edgepure.files.atomic import atomic_directory, atomic_file, write_bytes, write_json, write_npz, write_text
+from edgepure.files.atomic import atomic_file, write_bytes, write_json, write_npz, write_text
 
 WRITERS: list[Callable[[Path], None]] = [
     lambda p: write_bytes(p, b"new"),
@@ -116,9 +115,7 @@ def test_full_disk_leaves_the_old_file(
     path = tmp_path / "file"
     path.write_bytes(b"old")
     full_disk(room)
-    with pytest.raises(
-        EdgepureError, match=r"no space left on the disk of .* while writing file .*nothing was written"
-    ):
+    with raises_code("E-disk-full"):
         write(path)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
@@ -126,8 +123,9 @@ def test_full_disk_leaves_the_old_file(
 
 def test_full_disk_message_says_how_much_is_needed(tmp_path: Path, full_disk: Callable[[int], None]) -> None:
     full_disk(100)
-    with pytest.raises(EdgepureError, match=r"need about 1.2 MB, .* free"):
+    with raises_code("E-disk-full") as caught:
         write_bytes(tmp_path / "file", bytes(1_200_000))
+    assert "need about 1.2 MB, " in str(caught.value)
     assert names(tmp_path) == []
 
 
@@ -166,15 +164,15 @@ def test_exception_in_the_block_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_wrong_places_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(EdgepureError, match="its folder does not exist; make the folder first; nothing was written"):
+    with raises_code("E-output-no-folder"):
         write_bytes(tmp_path / "missing" / "file", b"")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(EdgepureError, match="it is a directory; choose another name"):
+    with raises_code("E-output-directory"):
         write_bytes(tmp_path / "folder", b"")
     (tmp_path / "plain").touch()
-    with pytest.raises(EdgepureError, match="a part of its path is a file"):
+    with raises_code("E-output-path"):
         write_bytes(tmp_path / "plain" / "file", b"")
-    with pytest.raises(EdgepureError, match="File name too long"):
+    with raises_code("E-output-write"):
         write_bytes(tmp_path / ("x" * 300), b"")
     assert names(tmp_path) == ["folder", "plain"]
 
@@ -182,7 +180,7 @@ def test_wrong_places_are_explained(tmp_path: Path) -> None:
 def test_denied_permission_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     monkeypatch.setattr(os, "replace", fail(PermissionError(errno.EACCES, "denied", str(path))))
-    with pytest.raises(EdgepureError, match="permission denied; write elsewhere"):
+    with raises_code("E-output-permission"):
         write_bytes(path, b"")
     assert names(tmp_path) == []
 
@@ -205,166 +203,8 @@ def test_unserialisable_json_and_objects_write_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-# ---- directories -----------------------------------------------------------------------------------------------------
-
-
-def build(target: Path, text: str = "new", *, overwrite: bool = False, error: BaseException | None = None) -> None:
-    with atomic_directory(target, overwrite) as folder:
-        (folder / "sub").mkdir()
-        (folder / "sub" / "file").write_text(text)
-        (folder / "bundle.json").write_text(json.dumps(text))
-        if error is not None:
-            raise error
-
-
-def test_directory_appears_whole(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "er" / "bundle"
-    with atomic_directory(target) as folder:
-        assert not target.exists()
-        assert folder.parent == target.parent
-        (folder / "file").touch()
-    assert names(target) == ["file"]
-    assert names(target.parent) == ["bundle"]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("x"), OSError(errno.ENOSPC, "full")])
-def test_failed_build_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
-    with pytest.raises(EdgepureError if isinstance(error, OSError) else type(error)):
-        build(tmp_path / "deep" / "bundle", error=error)
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
-@pytest.mark.parametrize("nth", [1, 2])
-def test_failed_rename_keeps_the_old_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, nth: int
-) -> None:
-    target = tmp_path / "bundle"
-    build(target, "old")
-    real, calls = os.rename, []
-
-    def rename(source: Any, destination: Any) -> None:
-        calls.append(source)
-        if len(calls) == nth:
-            raise error
-        real(source, destination)
-
-    monkeypatch.setattr(os, "rename", rename)
-    monkeypatch.setattr("edgepure.files.atomic._exchange", lambda one, other: False)
-    with pytest.raises(EdgepureError if isinstance(error, OSError) else KeyboardInterrupt):
-        build(target, overwrite=True)
-    assert (target / "sub" / "file").read_text() == "old"
-    assert names(tmp_path) == ["bundle"]
-
-
-def test_existing_directory_is_replaced_only_when_asked(tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    build(target, "old")
-    with pytest.raises(EdgepureError, match="is already there; choose another name, or ask to overwrite it"):
-        build(target)
-    assert (target / "sub" / "file").read_text() == "old"
-    (target / "engines").mkdir()
-    build(target, overwrite=True)
-    assert names(target) == ["bundle.json", "sub"]
-    assert (target / "sub" / "file").read_text() == "new"
-    assert names(tmp_path) == ["bundle"]
-
-
-def test_only_a_bundle_is_ever_overwritten(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "thesis.tex").write_text("years of work")
-    with pytest.raises(EdgepureError, match=r"holds no bundle\.json, so it is not overwritten"):
-        build(home, overwrite=True)
-    with pytest.raises(EdgepureError, match="is already there and is not a directory"):
-        build(home / "thesis.tex", overwrite=True)
-    assert (home / "thesis.tex").read_text() == "years of work"
-    assert names(home) == ["thesis.tex"]
-
-
-def test_empty_directory_may_be_filled(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    build(tmp_path / "empty")
-    assert names(tmp_path / "empty") == ["bundle.json", "sub"]
-
-
-def test_directory_that_appears_during_the_build_is_kept(tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-
-    def race() -> None:
-        with atomic_directory(target) as folder:
-            (folder / "file").touch()
-            target.mkdir()
-            (target / "other").touch()
-
-    with pytest.raises(EdgepureError, match="is already there"):
-        race()
-    assert names(target) == ["other"]
-    assert names(tmp_path) == ["bundle"]
-
-
-def test_parent_that_is_a_file_is_explained(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(EdgepureError, match=r"cannot write .*a part of its path is a file"):
-        build(tmp_path / "file" / "bundle")
-    assert names(tmp_path) == ["file"]
-
-
-def test_temporary_names_are_hidden_and_differ(tmp_path: Path) -> None:
-    first, second = (atomic._temporary_name(tmp_path / "x") for _ in range(2))
-    assert first != second
-    assert first.parent == tmp_path
-    assert first.name.startswith(".x.")
-
-
 def test_what_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "old")
     (tmp_path / "file").chmod(0o600)
     write_text(tmp_path / "file", "new")
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
-    with atomic_directory(tmp_path / "folder", marker="file") as folder:
-        write_text(folder / "file", "old")
-    (tmp_path / "folder").chmod(0o700)
-    with atomic_directory(tmp_path / "folder", overwrite=True, marker="file") as folder:
-        write_text(folder / "file", "new")
-    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o700
-    assert (tmp_path / "folder" / "file").read_text() == "new"
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [(errno.EXDEV, "a layer of a container's image"), (errno.EBUSY, "a mounted folder, which cannot be replaced")],
-)
-def test_folders_that_cannot_be_renamed_are_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str
-) -> None:
-    with atomic_directory(tmp_path / "folder", marker="file") as folder:
-        write_text(folder / "file", "old")
-
-    def refused(source: Any, target: Any) -> None:
-        raise OSError(code, os.strerror(code), str(source), None, str(target))
-
-    monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
-    monkeypatch.setattr(os, "rename", refused)
-    with (
-        pytest.raises(EdgepureError, match=words),
-        atomic_directory(tmp_path / "folder", overwrite=True, marker="file") as folder,
-    ):
-        write_text(folder / "file", "new")
-    assert (tmp_path / "folder" / "file").read_text() == "old"
-    assert os.listdir(tmp_path) == ["folder"]
-
-
-def test_what_is_hidden_is_taken_over_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with atomic_directory(tmp_path / "folder", marker="file") as folder:
-        write_text(folder / "file", "old")
-    (tmp_path / "folder" / ".git").mkdir()
-    (tmp_path / "folder" / ".git" / "HEAD").write_text("main")
-
-    def refused(*_: Any, **__: Any) -> None:
-        raise OSError(errno.EPERM, "no links here")
-
-    monkeypatch.setattr(os, "link", refused)
-    with atomic_directory(tmp_path / "folder", overwrite=True, marker="file") as folder:
-        write_text(folder / "file", "new")
-    assert (tmp_path / "folder" / ".git" / "HEAD").read_text() == "main"

@@ -83,5 +83,5 @@ def test_guidance_gradient(path: Path) -> None:
 
 
 def test_ssim_guidance_is_refused() -> None:
-    with raises_code("E-method-parameter"):
+    with raises_code("E-gdmp-ssim"):
         GdmpSpec(guidance="ssim").compile(SCHEDULE, 3)

@@ -39,12 +39,17 @@ def test_noise_level_of_every_image(path: Path) -> None:
     assert both["xi_max"] == pytest.approx(float(d["xi_max"]), rel=1e-12)
     got = [
         official_noise_level(
-            float(n), reweighting="linear" if "linear" in path.stem else "sigmoid", t_star=int(d["t_star"]),
-            bias=int(d["bias"]), mu=float(d["mu"]), tau=float(d["tau"]) or 1.0, xi_min=float(d["xi_min"]),
+            float(n),
+            reweighting="linear" if "linear" in path.stem else "sigmoid",
+            t_star=int(d["t_star"]),
+            bias=int(d["bias"]),
+            mu=float(d["mu"]),
+            tau=float(d["tau"]) or 1.0,
+            xi_min=float(d["xi_min"]),
             xi_max=float(d["xi_max"]),
         )
         for n in d["eps_l2"]
-    ]  # fmt: skip
+    ]
     assert got == d["t_of_x"].tolist()
     assert int(d["max_timestep"]) == int(d["t_star"]) - 1
 
@@ -74,8 +79,12 @@ def test_paper_formulas(path: Path) -> None:
     for t_star, bias, tau, *levels in d["table"].tolist():
         linear = tau == -1.0
         spec = SsniSpec(
-            reweighting="linear" if linear else "sigmoid", bias=bias, mu=float(d["mu"]), tau=None if linear else tau,
-            xi_min=float(d["xi_min"]), xi_max=float(d["xi_max"]),
-        )  # fmt: skip
+            reweighting="linear" if linear else "sigmoid",
+            bias=bias,
+            mu=float(d["mu"]),
+            tau=None if linear else tau,
+            xi_min=float(d["xi_min"]),
+            xi_max=float(d["xi_max"]),
+        )
         got = [spec.noise_level(float(n), t_star) for n in d["norms"]]
         np.testing.assert_allclose(got, levels, rtol=1e-12)

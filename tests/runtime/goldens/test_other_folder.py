@@ -26,8 +26,11 @@ def test_another_folder_is_read_when_the_environment_names_it(tmp_path: Path) ->
     tests = [f"tests/runtime/goldens/test_g{n}.py" for n in range(2, 8)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "no:xdist", *tests],
-        cwd=REPOSITORY, env={**os.environ, "EDGEPURE_GOLDENS": str(folder)}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        env={**os.environ, "EDGEPURE_GOLDENS": str(folder)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     for name in ("dhni_cfgX", "dhni_cfgY_long", "ddim6_eta0.7_noclip"):
         assert f"[{name}" in done.stdout or f"-{name}]" in done.stdout, name

@@ -100,7 +100,7 @@ def test_open_files(tmp_path: Path) -> None:
     with open(path, "rb") as file:
         np.testing.assert_array_equal(load_images(file, RGB).images[0], RGB_VALUES)
         assert not file.closed
-    for closed, code in ((file, "E-image-unreadable"), (io.StringIO("text"), "E-image-type")):
+    for closed, code in ((file, "E-image-read"), (io.StringIO("text"), "E-image-text-mode")):
         with raises_code(code):
             load_images(closed, RGB)
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from image_cases import GRAY, GRAY_PIXELS, GRAY_VALUES, RANDOM, RGB, RGB_PIXELS, RGB_VALUES, refusal, save
 from PIL import Image, features
 
-from edgepure.errors import ConfigError, ImageError
+from edgepure.errors import ImageError
 from edgepure.images.load import load_images, save_image
 from edgepure.images.spec import ImageSpec
 
@@ -237,7 +238,7 @@ def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: py
     Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     for inputs in ("", [tmp_path / "a.png", ""]):
-        with pytest.raises(ImageError, match="the path is empty"):
+        with raises_code("E-image-path-empty"):
             load_images(inputs, RGB)
     assert len(load_images(".", RGB)) == 1
 
@@ -245,16 +246,16 @@ def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("empty", [[], (), np.zeros((0, 4, 6, 3), np.uint8), iter([])])
 def test_nothing_at_all_is_an_error(empty: Any) -> None:
     for on_error in ("raise", "collect"):
-        with pytest.raises(ImageError, match=r"there is no image: .* give at least one image"):
+        with raises_code("E-image-none"):
             load_images(empty, RGB, on_error=on_error)
 
 
 @pytest.mark.parametrize("item", [None, 3, {"a": 1}, [RGB_PIXELS]])
 def test_other_objects_are_refused(item: Any) -> None:
-    with pytest.raises(ImageError, match=r"of type|no such file"):
+    with raises_code("E-image-type"):
         load_images([item], RGB)
     if item is None or isinstance(item, int):
-        with pytest.raises(ImageError, match="cannot take images from an object of type"):
+        with raises_code("E-image-type"):
             load_images(item, RGB)
 
 
@@ -265,8 +266,8 @@ def test_the_bytes_of_a_file_are_that_file(tmp_path: Path) -> None:
     for same in (data, [data, path]):
         np.testing.assert_array_equal(load_images(same, RGB).images[0], load_images(path, RGB).images[0])
     assert load_images([data], RGB).names == ["0"]
-    for broken, words in ((data[:40], "cannot be"), (b"", "its format is not known"), (b"%!PS-Adobe", "not known")):
-        with pytest.raises(ImageError, match=f"^image 0: it .*{words}"):
+    for broken in (data[:40], b"", b"%!PS-Adobe"):
+        with raises_code("E-image-unreadable"):
             load_images(broken, RGB)
 
 
@@ -287,7 +288,7 @@ def test_bad_ones_among_good_ones_are_listed(tmp_path: Path) -> None:
     assert loaded.names == [str(good[0]), str(good[2]), str(good[3]), "4[0]", "4[2]"]
     assert [(f.index, f.name) for f in loaded.failures] == [(1, str(good[1])), (5, "4[1]")]
     assert "its format is not known" in loaded.failures[0].reason
-    with pytest.raises(ImageError, match=r"1\.png: it cannot be read"):
+    with raises_code("E-image-unreadable"):
         load_images(good, RGB)
 
 
@@ -298,7 +299,7 @@ def test_when_all_are_bad_the_batch_is_empty_and_they_are_listed() -> None:
 
 
 def test_unknown_error_policy_is_refused() -> None:
-    with pytest.raises(ConfigError, match="choose 'raise' or 'collect'"):
+    with raises_code("E-config-option"):
         load_images(RGB_PIXELS, RGB, on_error="ignore")
 
 

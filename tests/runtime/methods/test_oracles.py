@@ -54,10 +54,13 @@ def agree(plan: Plan, oracle: Callable[[Oracle, Any, Any], Any], seed: int, atol
 
 
 @given(
-    seed=seeds, grid=st.sets(st.integers(0, 400), min_size=1, max_size=9), eta=st.sampled_from([0.0, 0.3, 1.0]),
-    clip=st.booleans(), sampler=st.sampled_from(["ddim", "ddpm"]),
+    seed=seeds,
+    grid=st.sets(st.integers(0, 400), min_size=1, max_size=9),
+    eta=st.sampled_from([0.0, 0.3, 1.0]),
+    clip=st.booleans(),
+    sampler=st.sampled_from(["ddim", "ddpm"]),
     variance=st.sampled_from(["fixed_small", "fixed_large", "learned"]),
-)  # fmt: skip
+)
 def test_uniform(seed: int, grid: set[int], eta: float, clip: bool, sampler: Any, variance: Any) -> None:
     descending = sorted(grid, reverse=True)
     spec = UniformSpec(
@@ -81,10 +84,15 @@ def heterogeneous(draw: st.DrawFn) -> HeterogeneousSpec:
     t_s = draw(st.integers(0, 200))
     t_l = draw(st.integers(t_s + 1, 400))
     return HeterogeneousSpec(
-        t_l=t_l, t_s=t_s, stage1_steps=draw(st.integers(1, min(5, t_l - t_s))),
-        stage2_steps=draw(st.integers(1, min(5, t_s + 1))), resample=draw(st.sampled_from(["none", "single", "multi"])),
-        U=draw(st.integers(0, 4)), eta=draw(st.sampled_from([0.0, 0.5])), clip=draw(st.booleans()),
-    )  # fmt: skip
+        t_l=t_l,
+        t_s=t_s,
+        stage1_steps=draw(st.integers(1, min(5, t_l - t_s))),
+        stage2_steps=draw(st.integers(1, min(5, t_s + 1))),
+        resample=draw(st.sampled_from(["none", "single", "multi"])),
+        U=draw(st.integers(0, 4)),
+        eta=draw(st.sampled_from([0.0, 0.5])),
+        clip=draw(st.booleans()),
+    )
 
 
 @given(seed=seeds, spec=heterogeneous())
@@ -102,9 +110,12 @@ def test_heterogeneous_paper(seed: int, spec: HeterogeneousSpec) -> None:
 
 
 @given(
-    seed=seeds, ddim_steps=st.sampled_from([10, 25, 50]), strength_l=st.floats(0.2, 0.45), share=st.floats(0.1, 0.95),
+    seed=seeds,
+    ddim_steps=st.sampled_from([10, 25, 50]),
+    strength_l=st.floats(0.2, 0.45),
+    share=st.floats(0.1, 0.95),
     U=st.integers(0, 5),
-)  # fmt: skip
+)
 def test_heterogeneous_official(seed: int, ddim_steps: int, strength_l: float, share: float, U: int) -> None:
     switch = strength_l * share * T
     every = [t for t in range(0, T - 1, T // ddim_steps)][: int(ddim_steps * strength_l) + 1]
@@ -113,65 +124,114 @@ def test_heterogeneous_official(seed: int, ddim_steps: int, strength_l: float, s
 
 
 @given(
-    seed=seeds, t_T=st.integers(1, 14), n_sample=st.integers(1, 2), length=st.integers(1, 4),
-    repeats=st.integers(1, 3), variance=st.sampled_from(["fixed_small", "fixed_large", "learned"]), clip=st.booleans(),
-)  # fmt: skip
+    seed=seeds,
+    t_T=st.integers(1, 14),
+    n_sample=st.integers(1, 2),
+    length=st.integers(1, 4),
+    repeats=st.integers(1, 3),
+    variance=st.sampled_from(["fixed_small", "fixed_large", "learned"]),
+    clip=st.booleans(),
+)
 def test_repaint(seed: int, t_T: int, n_sample: int, length: int, repeats: int, variance: Any, clip: bool) -> None:
     walk = repaint_walk(t_T, n_sample, length, repeats)
     assert jump_times(t_T, n_sample, length, repeats) == walk
     spec = RepaintSpec(
-        respacing="50", t_T=t_T, n_sample=n_sample, jump_length=length, jump_n_sample=repeats, variance=variance,
+        respacing="50",
+        t_T=t_T,
+        n_sample=n_sample,
+        jump_length=length,
+        jump_n_sample=repeats,
+        variance=variance,
         clip=clip,
-    )  # fmt: skip
+    )
     kept = grids.respaced(T, "50")[::-1]
     agree(compiled(spec), lambda o, x, m: o.repaint(x, m, kept, walk, variance=variance, clip=clip), seed, atol=2e-5)
 
 
 @given(
-    seed=seeds, K=st.integers(1, 12), rounds=st.integers(1, 3), kind=st.sampled_from(["mse", "none"]),
-    target=st.sampled_from(["noised", "clean"]), variant=st.sampled_from(["paper", "official"]),
-    variance=st.sampled_from(["fixed_small", "fixed_large", "learned"]), clip=st.booleans(),
-    respacing=st.sampled_from([None, "100", "20"]), scale=st.floats(0.1, 10.0),
-)  # fmt: skip
+    seed=seeds,
+    K=st.integers(1, 12),
+    rounds=st.integers(1, 3),
+    kind=st.sampled_from(["mse", "none"]),
+    target=st.sampled_from(["noised", "clean"]),
+    variant=st.sampled_from(["paper", "official"]),
+    variance=st.sampled_from(["fixed_small", "fixed_large", "learned"]),
+    clip=st.booleans(),
+    respacing=st.sampled_from([None, "100", "20"]),
+    scale=st.floats(0.1, 10.0),
+)
 def test_gdmp(
-    seed: int, K: int, rounds: int, kind: Any, target: Any, variant: Any, variance: Any, clip: bool,
-    respacing: str | None, scale: float,
-) -> None:  # fmt: skip
+    seed: int,
+    K: int,
+    rounds: int,
+    kind: Any,
+    target: Any,
+    variant: Any,
+    variance: Any,
+    clip: bool,
+    respacing: str | None,
+    scale: float,
+) -> None:
     if variance == "learned" and kind == "mse":
         target = "clean"
     spec = GdmpSpec(
-        purify_steps=K, rounds=rounds, guidance=kind, target=target, variant=variant, variance=variance, clip=clip,
-        respacing=respacing, guide_scale=scale, ptb=8.0,
-    )  # fmt: skip
+        purify_steps=K,
+        rounds=rounds,
+        guidance=kind,
+        target=target,
+        variant=variant,
+        variance=variance,
+        clip=clip,
+        respacing=respacing,
+        guide_scale=scale,
+        ptb=8.0,
+    )
     kept = grids.respaced(T, respacing)[::-1] if respacing else list(range(T))
     start = K if variant == "official" and target == "noised" else K - 1
     agree(
         compiled(spec),
         lambda o, x, m: o.gdmp(
-            x, kept, K, rounds, start=start, target=target, ptb=8.0, guide_scale=scale, elements=ELEMENTS,
-            variance=variance, clip=clip, guided=kind == "mse",
+            x,
+            kept,
+            K,
+            rounds,
+            start=start,
+            target=target,
+            ptb=8.0,
+            guide_scale=scale,
+            elements=ELEMENTS,
+            variance=variance,
+            clip=clip,
+            guided=kind == "mse",
         ),
         seed,
-    )  # fmt: skip
+    )
 
 
 @given(
-    seed=seeds, levels=st.lists(st.integers(1, 120), min_size=1, max_size=3), steps=st.integers(1, 7),
-    sampler=st.sampled_from(["ddpm", "ddim"]), clip=st.booleans(),
-)  # fmt: skip
+    seed=seeds,
+    levels=st.lists(st.integers(1, 120), min_size=1, max_size=3),
+    steps=st.integers(1, 7),
+    sampler=st.sampled_from(["ddpm", "ddim"]),
+    clip=st.booleans(),
+)
 def test_gnsp(seed: int, levels: list[int], steps: int, sampler: Any, clip: bool) -> None:
     rounds = [(level, min(steps, level)) for level in levels]
     spec = GnspSpec(
-        max_timesteps=tuple(a for a, _ in rounds), num_denoising_steps=tuple(b for _, b in rounds), sampler=sampler,
+        max_timesteps=tuple(a for a, _ in rounds),
+        num_denoising_steps=tuple(b for _, b in rounds),
+        sampler=sampler,
         clip=clip,
-    )  # fmt: skip
+    )
     agree(compiled(spec), lambda o, x, m: o.gnsp(x, rounds, eta=1.0 if sampler == "ddpm" else 0.0, clip=clip), seed)
 
 
 @given(
-    seed=seeds, levels=st.lists(st.floats(1.0, 100.0), min_size=1, max_size=5), perturb=st.booleans(),
+    seed=seeds,
+    levels=st.lists(st.floats(1.0, 100.0), min_size=1, max_size=5),
+    perturb=st.booleans(),
     label=st.sampled_from(["continuous", "index"]),
-)  # fmt: skip
+)
 def test_eps(seed: int, levels: list[float], perturb: bool, label: Any) -> None:
     spec = EpsSpec(levels=tuple(levels), perturb=perturb, label=label)
     agree(

@@ -39,25 +39,26 @@ def test_unet_calls_count_the_probe_once_and_the_rows_per_vote(planner: Planner)
 
 
 @pytest.mark.parametrize(
-    ("preset", "words"),
+    ("preset", "code", "words"),
     [
-        ({"method": {"method": "uniform", "tstar": 10}}, "tstar"),
-        ({"method": {"method": "unifrom"}}, "unifrom"),
+        ({"method": {"method": "uniform", "tstar": 10}}, "E-key-unknown", "method.tstar"),
+        ({"method": {"method": "unifrom"}}, "E-preset", "unifrom"),
         (
             {"method": {"method": "heterogeneous", "t_l": 100, "t_s": 100}, "mask": {"area": 0.5}},
-            "t_s 100 must be below",
+            "E-heterogeneous-levels",
+            "t_s 100",
         ),
-        ({"method": {"method": "heterogeneous"}}, "needs a `mask`"),
-        ({"method": UNIFORM, "mask": {"threshold": 1.5}}, "mask.threshold"),
-        ({"method": UNIFORM, "mask": {"threshold": 0.5, "area": 0.5}}, "not both"),
-        ({"method": UNIFORM, "ssni": {"reweighting": "sigmoid"}}, "mu and tau"),
-        ({"method": UNIFORM, "ssni": {**SSNI, "xi_min": 30.0}}, "xi_min 30.0 must be below"),
-        ({"method": UNIFORM, "votes": {"count": 0}}, "votes.count"),
-        ({}, "method"),
+        ({"method": {"method": "heterogeneous"}}, "E-preset-mask", "`mask`"),
+        ({"method": UNIFORM, "mask": {"threshold": 1.5}}, "E-preset", "mask.threshold"),
+        ({"method": UNIFORM, "mask": {"threshold": 0.5, "area": 0.5}}, "E-mask-rule", "mask: "),
+        ({"method": UNIFORM, "ssni": {"reweighting": "sigmoid"}}, "E-ssni-sigmoid", "ssni: "),
+        ({"method": UNIFORM, "ssni": {**SSNI, "xi_min": 30.0}}, "E-ssni-order", "xi_min 30.0"),
+        ({"method": UNIFORM, "votes": {"count": 0}}, "E-preset", "votes.count"),
+        ({}, "E-key-missing", "the key method"),
     ],
 )
-def test_a_wrong_preset_is_one_sentence_that_names_the_key(preset: dict[str, object], words: str) -> None:
-    with raises_code("E-preset") as caught:
+def test_a_wrong_preset_is_one_sentence_that_names_the_key(preset: dict[str, object], code: str, words: str) -> None:
+    with raises_code(code) as caught:
         Preset.parse(preset)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

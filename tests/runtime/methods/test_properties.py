@@ -80,15 +80,24 @@ MONTE_CARLO: list[tuple[MethodSpec, Callable[[Oracle, Any, Any], Any]]] = [
     (
         GdmpSpec(purify_steps=3, rounds=2, guide_scale=200.0, clip=False, elements=2),
         lambda o, x, m: o.gdmp(
-            x, range(T), 3, 2, start=3, target="noised", ptb=8.0, guide_scale=200.0, elements=2,
-            variance="fixed_large", clip=False,
+            x,
+            range(T),
+            3,
+            2,
+            start=3,
+            target="noised",
+            ptb=8.0,
+            guide_scale=200.0,
+            elements=2,
+            variance="fixed_large",
+            clip=False,
         ),
     ),
     (
         GnspSpec(max_timesteps=(20, 40), num_denoising_steps=(2, 2)),
         lambda o, x, m: o.gnsp(x, [(20, 2), (40, 2)], eta=1.0, clip=False),
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("spec", "oracle"), MONTE_CARLO, ids=lambda value: getattr(value, "method", ""))
@@ -208,9 +217,11 @@ def test_different_levels_before_one_call_are_refused() -> None:
 
 @settings(max_examples=30)
 @given(
-    specs=st.lists(methods, min_size=2, max_size=5), seed=st.integers(0, 1000), capacity=st.integers(1, 6),
+    specs=st.lists(methods, min_size=2, max_size=5),
+    seed=st.integers(0, 1000),
+    capacity=st.integers(1, 6),
     order=st.randoms(use_true_random=False),
-)  # fmt: skip
+)
 def test_an_image_does_not_depend_on_its_batch_mates(
     specs: list[MethodSpec], seed: int, capacity: int, order: Any
 ) -> None:

@@ -40,5 +40,5 @@ def test_at_a_whole_timestep_it_is_one_ddim_call() -> None:
 
 @pytest.mark.parametrize("sigma", [1e-4, 9.9])
 def test_noise_that_the_schedule_does_not_have(sigma: float) -> None:
-    with raises_code("E-method-parameter"):
+    with raises_code("E-smooth-sigma"):
         compiled(SmoothSpec(sigma=sigma), ScheduleSpec(kind="linear", timesteps=100).build())

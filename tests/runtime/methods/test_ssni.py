@@ -25,9 +25,13 @@ statistics = st.sampled_from(
 
 
 @given(
-    data=statistics, norms=st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), t_star=st.integers(1, 999),
-    bias=st.floats(-20, 50), minimum=st.floats(0, 1), levels=st.integers(1, 1000),
-)  # fmt: skip
+    data=statistics,
+    norms=st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)),
+    t_star=st.integers(1, 999),
+    bias=st.floats(-20, 50),
+    minimum=st.floats(0, 1),
+    levels=st.integers(1, 1000),
+)
 def test_ssni_is_monotone_and_clipped(
     data: dict[str, Any], norms: tuple[float, float], t_star: int, bias: float, minimum: float, levels: int
 ) -> None:

@@ -92,9 +92,20 @@ def test_the_command_compares_precisions_and_writes_a_report(two: Path, tmp_path
     np.savez(tmp_path / "data.npz", images=images(12, seed=3), labels=np.arange(12) % 2)
     page = tmp_path / "new" / "parity.html"
     done = run(
-        "verify", two, "--precision", "int8", "--data", tmp_path / "data.npz", "--preset", "heterogeneous",
-        "--limit", "10", "--report", page, "--json",
-    )  # fmt: skip
+        "verify",
+        two,
+        "--precision",
+        "int8",
+        "--data",
+        tmp_path / "data.npz",
+        "--preset",
+        "heterogeneous",
+        "--limit",
+        "10",
+        "--report",
+        page,
+        "--json",
+    )
     assert done.code == 0, done.stderr
     fp32, int8 = done.json["verifications"]
     assert (fp32["precision"], int8["precision"], int8["reference"]) == ("fp32", "int8", "cpu fp32")

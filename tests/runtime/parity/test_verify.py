@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import pytest
 from cli_process import run
+from codes import raises_code
 from tiny_bundle import FIXED_MAP, PRESETS, rehash, selftest_arrays
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.cli.output import _finite
-from edgepure.errors import BundleError, ProviderError
 from edgepure.files.atomic import write_npz
 from edgepure.parity.checks import OutputCheck
 from edgepure.parity.verification import Verification
@@ -116,9 +116,9 @@ def test_masks_may_differ_in_few_pixels_only(own_bundle: Path) -> None:
 def test_damage_is_found_before_anything_runs(own_bundle: Path) -> None:
     opened = Bundle.open(own_bundle)
     os.truncate(own_bundle / "weights.bin", 1000)
-    with pytest.raises(BundleError, match="cut off"):
+    with raises_code("E-bundle-cut-off"):
         verify(opened, threads=1)
-    with pytest.raises(ProviderError, match="unknown provider"):
+    with raises_code("E-provider-unknown"):
         verify(_whole(own_bundle), "gpu")
 
 

@@ -89,8 +89,14 @@ def test_who_has_none(purifier: Purifier) -> None:
     ):
         with raises_code(code):
             purifier.certify(eight_bits(1), preset, n=5, n0=2)
-    for settings in ({"n": 0}, {"n0": 0}, {"alpha": 0.0}, {"alpha": 0.6}, {"radius": -1.0}):
-        with raises_code("E-certificate-settings"):
+    for settings, code in (
+        ({"n": 0}, "E-certificate-count"),
+        ({"n0": 0}, "E-certificate-count"),
+        ({"alpha": 0.0}, "E-certificate-alpha"),
+        ({"alpha": 0.6}, "E-certificate-alpha"),
+        ({"radius": -1.0}, "E-certificate-radius"),
+    ):
+        with raises_code(code):
             CertifySettings(**settings)  # type: ignore[arg-type]
 
 
@@ -122,5 +128,5 @@ def test_sequential_votes_say_how_many_there_are(purifier: Purifier) -> None:
     preset = edgepure.Preset.parse({**SMOOTH, "votes": {"sequential": {"max": 9}}})
     assert (preset.votes.count, preset.votes.rule) == (9, "majority")
     assert edgepure.Preset.parse(preset.model_dump(mode="json")) == preset
-    with raises_code("E-preset"):
+    with raises_code("E-votes-sequential"):
         edgepure.Preset.parse({**SMOOTH, "votes": {"count": 3, "sequential": {"max": 9}}})

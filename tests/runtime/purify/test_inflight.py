@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from analytic import SHAPE, execute, images, in_float32, masks, network, network_learned
+from codes import raises_code
 from numpy_stepper import NumpyStepper
 
-from edgepure.errors import EdgepureError
 from edgepure.methods import EpsSpec, HeterogeneousSpec, UniformSpec
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.rows.noise import SeededNoise
@@ -185,7 +185,7 @@ def test_non_finite_results_are_an_error(bad: float) -> None:
     def broken(x: Any, t: Any) -> Any:
         return np.where(t[:, None, None, None] < 50, bad, 0.0 * x).astype(np.float32)
 
-    with np.errstate(all="ignore"), pytest.raises(EdgepureError, match=r"NaN or infinite.*uniform.*4 UNet calls"):
+    with np.errstate(all="ignore"), raises_code("E-not-finite-network"):
         InFlight(stepper(2, broken)).run([job(uniform(4, clip=False))], lambda j, x: None)
 
 
@@ -193,14 +193,14 @@ def test_learned_variance_needs_the_learned_step_graph() -> None:
     plan = UniformSpec(t_star=2, variance="learned").compile(SCHEDULE, 24)
     plain = stepper()
     plain.noise_out = None
-    with pytest.raises(EdgepureError, match="learned variance"):
+    with raises_code("E-learned-variance-graph"):
         InFlight(plain).run([job(plan)], lambda j, x: None)
 
 
 def test_learned_plan_on_a_network_without_variance_channels() -> None:
     """The NumPy stepper has room for the second noise whatever the network: the network's output must be looked at."""
     plan = UniformSpec(t_star=2, variance="learned").compile(SCHEDULE, 24)
-    with pytest.raises(EdgepureError, match="learned variance"):
+    with raises_code("E-learned-variance-network"):
         InFlight(stepper()).run([job(plan)], lambda j, x: None)
 
 

@@ -11,6 +11,7 @@ import minimal_bundle
 import numpy as np
 import pytest
 from cli_process import run
+from codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_bundle import images
@@ -18,7 +19,6 @@ from tiny_bundle import images
 import edgepure
 from edgepure.bundle.bundle import update_manifest
 from edgepure.bundle.calibration import Calibration, ProbeCalibration
-from edgepure.errors import ConfigError
 from edgepure.purify.monitor import Monitor, Reference
 
 PROBE = edgepure.EpsSpec(probes=2, label="index")  # that of the preset `adaptive`
@@ -85,13 +85,13 @@ def test_results_with_a_score_norm_have_a_p_value(watched: edgepure.Purifier) ->
 def test_no_p_value_without_a_calibration_of_that_probe(watched: edgepure.Purifier, tiny_bundle: Path) -> None:
     with edgepure.load(tiny_bundle, threads=1) as bare:
         assert bare.run(images(1), "adaptive")[0].p_value is None
-        with pytest.raises(ConfigError, match="is not calibrated"):
+        with raises_code("E-calibration-missing"):
             bare.monitor()
     data = watched.preset("adaptive").model_dump()
     data["ssni"]["probe"]["probes"] = 3
     result = watched.run(images(1), data)[0]
     assert result.score_norm is not None and result.p_value is None
-    with pytest.raises(ConfigError, match="no clean score norms of the preset's probe"):
+    with raises_code("E-monitor-calibration"):
         watched.run(images(1), data, monitor=watched.monitor(0.05))
 
 
@@ -109,7 +109,7 @@ def test_a_monitor_flags_and_counts(watched: edgepure.Purifier) -> None:
 
 
 def test_presets_without_ssni_need_the_probe_and_pay_for_it(watched: edgepure.Purifier) -> None:
-    with pytest.raises(ConfigError, match=r"probe=True, --probe; UNet calls: 2 more"):
+    with raises_code("E-monitor-ssni"):
         watched.classify(images(1), "uniform", monitor=watched.monitor(0.05))
     monitor = watched.monitor(0.05, probe=True)
     bare = watched.run(images(3), "voted", noise=6)
@@ -134,10 +134,10 @@ def test_unusual_traffic_is_noticed(watched: edgepure.Purifier) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "says"), [(0.0, "between 0 and 1"), (1.0, "between 0 and 1"), (0.01, "never be reached")]
+    ("rate", "code"), [(0.0, "E-config-flag-rate"), (1.0, "E-config-flag-rate"), (0.01, "E-monitor-flag-rate")]
 )
-def test_a_rate_that_cannot_be_kept_is_refused(watched: edgepure.Purifier, rate: float, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_a_rate_that_cannot_be_kept_is_refused(watched: edgepure.Purifier, rate: float, code: str) -> None:
+    with raises_code(code):
         watched.monitor(rate)
 
 
@@ -169,7 +169,7 @@ def test_a_calibration_of_another_precision_is_not_used(watched: edgepure.Purifi
     )
     with edgepure.load(bundle, threads=1) as purifier:
         assert purifier.run(images(1), "adaptive")[0].p_value is None
-        with pytest.raises(ConfigError, match="calibrated in int8, but runs in fp32"):
+        with raises_code("E-calibration-precision"):
             purifier.monitor(0.05)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgepure.errors import NotFiniteError
 from edgepure.purify.results import decide
 
 
@@ -44,7 +44,7 @@ def test_a_decision_is_a_vote_and_probabilities_sum_to_one(votes: np.ndarray, ru
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_logits_that_are_not_finite_are_no_decision(bad: float) -> None:
-    with pytest.raises(NotFiniteError, match="NaN or infinite logits"):
+    with raises_code("E-not-finite-logits"):
         decide(logits([0.0, 1.0], [bad, 0.0]), "mean")
     label, _, _ = decide(logits([float("-inf"), 1.0]), "mean")  # a class that is impossible
     assert label == 1

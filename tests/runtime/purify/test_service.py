@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_process import environment
+from codes import raises_code
 
 import edgepure
-from edgepure.errors import BusyError, ConfigError, EdgepureError, ImageError, NotFiniteError, OverdueError
+from edgepure.errors import BusyError, EdgepureError, OverdueError
 from edgepure.purify.service import Service
 
 UNIFORM = {"method": {"method": "uniform", "t_star": 60, "steps": 3}}
@@ -216,11 +217,14 @@ def test_bad_images_are_the_callers_business(purifier: edgepure.Purifier, images
     bad = images[0].copy()
     bad[0, 3, 4] = np.nan
     with Service(purifier, UNIFORM) as service:
-        for image, words in (
-            (bad, "NaN"), (images[0][:, :5], "shape"), (images[:2], "expected one image, got 2"), ([], "no image"),
-            (Path("nowhere.png"), "no such file"),
-        ):  # fmt: skip
-            with pytest.raises(ImageError, match=words):
+        for image, code in (
+            (bad, "E-image-not-finite"),
+            (images[0][:, :5], "E-image-shape"),
+            (images[:2], "E-service-image"),
+            ([], "E-image-none"),
+            (Path("nowhere.png"), "E-image-missing"),
+        ):
+            with raises_code(code):
                 service.submit(image)
         assert service.submit(images[0][None]).result(30).unet_calls == 3
 
@@ -234,7 +238,7 @@ def test_one_that_is_not_finite_fails_alone(
         broken = service.submit(images[1], noise=_NotFinite())
         later = service.submit(images[2], noise=2)
         stuck.go.set()
-        with pytest.raises(NotFiniteError, match=r"gave NaN or infinite values .*edgepure verify"):
+        with raises_code("E-not-finite-network"):
             broken.result(30)
         after = service.submit(images[3], noise=3)
         for i, future in ((0, good), (2, later), (3, after)):
@@ -291,7 +295,7 @@ def test_the_end(purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: p
         accepted = [service.submit(image) for image in images]
     assert all(future.done() and future.result().unet_calls == 3 for future in accepted), "what was accepted is done"
     service.close()
-    with pytest.raises(EdgepureError, match="this service has been closed and takes no more images"):
+    with raises_code("E-service-closed"):
         service.submit(images[0])
     stuck = Stuck(purifier, monkeypatch)
     with Service(purifier, UNIFORM) as service:
@@ -328,12 +332,14 @@ def test_a_monitor_sees_every_image(purifier: edgepure.Purifier, images: np.ndar
 
 def test_wrong_settings_are_errors_at_the_start(purifier: edgepure.Purifier) -> None:
     before = threading.active_count()
-    for settings, words in (
-        ({"preset": "nonsense"}, "no preset"), ({"votes": 0}, "votes is 0"), ({"waiting": 0}, "waiting is 0"),
-        ({"preset": UNIFORM, "monitor": purifier.monitor(0.05)}, "no SSNI"),
-        ({"preset": {"method": {"method": "uniform", "t_star": 2000}}}, "2000"),
-    ):  # fmt: skip
-        with pytest.raises(ConfigError, match=words):
+    for settings, code in (
+        ({"preset": "nonsense"}, "E-preset-unknown"),
+        ({"votes": 0}, "E-config-votes"),
+        ({"waiting": 0}, "E-config-waiting"),
+        ({"preset": UNIFORM, "monitor": purifier.monitor(0.05)}, "E-monitor-ssni"),
+        ({"preset": {"method": {"method": "uniform", "t_star": 2000}}}, "E-uniform-start"),
+    ):
+        with raises_code(code):
             Service(purifier, **settings)
     assert threading.active_count() == before
 

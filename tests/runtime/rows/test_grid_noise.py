@@ -9,7 +9,8 @@ import pytest
 
 from edgepure.methods import SmoothSpec
 from edgepure.rows.grid_noise import LEVELS, grid_noise, levels_of, noised_input
-from edgepure.rows.noise import SeededNoise, Stream, StreamNoise, philox4x32
+from edgepure.rows.noise import SeededNoise, StreamNoise
+from edgepure.rows.philox import Stream, philox4x32
 from edgepure.rows.schedule import NoiseSchedule
 
 PLAN = SmoothSpec(steps=3).compile(NoiseSchedule.linear(), 48)

@@ -34,20 +34,26 @@ def test_grid_between(low: int, width: int, steps: int) -> None:
 
 def test_explicit_grid_is_checked() -> None:
     assert grids.explicit([90, 40, 0], 100) == [90, 40, 0]
-    for values, text in (([], "empty"), ([100, 40], "100"), ([40, -1], "-1"), ([40, 40], "40"), ([10, 20], "20")):
-        with raises_code("E-grid") as caught:
+    for values, code, text in (
+        ([], "E-grid-empty", "at least one"),
+        ([100, 40], "E-grid-range", "100"),
+        ([40, -1], "E-grid-range", "-1"),
+        ([40, 40], "E-grid-order", "40"),
+        ([10, 20], "E-grid-order", "20"),
+    ):
+        with raises_code(code) as caught:
             grids.explicit(values, 100)
         assert text in str(caught.value)
 
 
 @pytest.mark.parametrize("respacing", ["", "ddim", "ddimx", "0", "10,,5", "-3", "2.5"])
 def test_respacing_that_is_not_understood(respacing: str) -> None:
-    with raises_code("E-grid"):
+    with raises_code("E-grid-respacing"):
         grids.respaced(1000, respacing)
 
 
 def test_respacing_that_does_not_exist() -> None:
-    with raises_code("E-grid"):
+    with raises_code("E-grid-stride"):
         grids.respaced(1000, "ddim999")
 
 

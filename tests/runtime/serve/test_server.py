@@ -25,6 +25,7 @@ from serve_process import Server
 from edgepure.demo import demo_images
 
 DIGITS = demo_images()
+ONE = DIGITS.clean[:1]
 
 
 def png(image: np.ndarray) -> bytes:
@@ -75,11 +76,21 @@ def test_plain_json(server: Server) -> None:
     [
         ("/v2/models/cats/infer", request_of(DIGITS.clean[:1]), 404, "E-model-unknown"),
         ("/v2/models/digits/versions/9/infer", request_of(DIGITS.clean[:1]), 404, "E-model-unknown"),
-        ("/v2/models/digits/infer", b"hello", 400, "E-request"),
-        ("/v2/models/digits/infer", request_of(DIGITS.clean[:1, :, :8]), 400, "E-request"),
-        ("/v2/models/digits/infer", request_of(DIGITS.clean[:1], outputs=[{"name": "score_norm"}]), 400, "E-request"),
-        ("/v2/models/digits/infer", request_of(DIGITS.clean[:1], parameters={"timeout": -1}), 400, "E-request"),
-        ("/v2/models/digits/infer", request_of(DIGITS.clean[:1], parameters={"priority": 7}), 400, "E-request"),
+        ("/v2/models/digits/infer", b"hello", 400, "E-request-json"),
+        ("/v2/models/digits/infer", request_of(DIGITS.clean[:1, :, :8]), 400, "E-request-image"),
+        (
+            "/v2/models/digits/infer",
+            request_of(ONE, outputs=[{"name": "score_norm"}]),
+            400,
+            "E-request-output",
+        ),
+        ("/v2/models/digits/infer", request_of(ONE, parameters={"timeout": -1}), 400, "E-request-number"),
+        (
+            "/v2/models/digits/infer",
+            request_of(ONE, parameters={"priority": 7}),
+            400,
+            "E-request-priority",
+        ),
         ("/v2/models/digits/infer", b"x" * (17 << 20), 413, "E-body-size"),
     ],
 )
@@ -96,7 +107,7 @@ def test_pixels_out_of_range_are_the_clients_fault(server: Server) -> None:
 def test_a_deadline_that_cannot_be_met_is_refused(server: Server) -> None:
     server.ask("/v2/models/digits/infer", request_of(DIGITS.clean[:1]))  # its pace is known
     status, _, answer = server.ask("/v2/models/digits/infer", request_of(DIGITS.clean[:64]), X_Request_Timeout="0.0001")
-    assert (status, answer["code"]) == (504, "E-overdue")
+    assert (status, answer["code"]) == (504, "E-deadline-short")
     with grpcclient.InferenceServerClient(server.grpc) as client:
         tensor = grpcclient.InferInput("image", [64, 1, 16, 16], "FP32")
         tensor.set_data_from_numpy(np.repeat(DIGITS.clean[:1], 64, axis=0))
@@ -216,11 +227,11 @@ def test_the_second_signal_ends_at_once(start: Callable[..., Server], digits: Pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere"], "E-bundle"),
+        (["nowhere"], "E-bundle-missing"),
         (["a b={digits}"], "E-serve-model"),
         (["a={digits}", "a={digits}"], "E-serve-model"),
-        (["{digits}", "--show", "everything"], "E-serve-settings"),
-        (["{digits}", "--token-file", "/nowhere"], "E-serve-settings"),
+        (["{digits}", "--show", "everything"], "E-serve-show"),
+        (["{digits}", "--token-file", "/nowhere"], "E-serve-token"),
         (["{digits}", "--preset", "nothing"], "E-"),
     ],
 )
@@ -240,7 +251,7 @@ def test_an_address_in_use_is_one_sentence(digits: Path) -> None:
 
 def test_an_empty_token_does_not_let_everybody_in(digits: Path) -> None:
     found = run("serve", digits, "--json", env=environment(EDGEPURE_TOKEN=""))
-    assert found.code == 2 and found.json["error"]["code"] == "E-serve-settings"
+    assert found.code == 2 and found.json["error"]["code"] == "E-serve-empty"
 
 
 def test_sigterm_loses_no_answer(start: Callable[..., Server], digits: Path) -> None:

@@ -145,7 +145,7 @@ def test_faults_of_clients_are_theirs(triton: None, tmp_path: Path) -> None:
 def test_a_bundle_that_does_not_answer_as_recorded_is_not_loaded(triton: None, tmp_path: Path) -> None:
     place = write_triton_repository(settings(), tmp_path)
     (place / "1" / "bundle" / "weights.bin").write_bytes(b"")
-    with raises_code("E-bundle"):
+    with raises_code("E-bundle-cut-off"):
         opened(place)
 
 

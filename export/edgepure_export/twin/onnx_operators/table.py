@@ -79,7 +79,8 @@ class Node:
         """The error for a variant of a known operator that is not done."""
         return BundleError(
             f"{self.operator} {self.name!r}: {what} is not among what the PyTorch twin can differentiate; "
-            "attack the source model in its place"
+            "attack the source model in its place",
+            code="E-twin-attribute",
         )
 
 

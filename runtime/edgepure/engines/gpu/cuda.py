@@ -35,7 +35,7 @@ def bindings() -> Any:
     except ImportError as error:
         line = CUDA_BINDINGS.on(jetson.find(), driver()) or 'pip install "cuda-bindings"'
         raise ProviderError(
-            f"cuda-bindings cannot be imported ({error}); install it with `{line}`", code="E-provider-missing"
+            f"cuda-bindings cannot be imported ({error}); install it with `{line}`", code="E-package-cuda"
         ) from None
 
 
@@ -97,7 +97,7 @@ def require_gpu(engine: str) -> nvidia.Gpu:
         raise ProviderError(
             f"{engine}: the installed cuda-bindings do not fit the driver{cuda} ({error.name}); "
             f"{CUDA_BINDINGS.on(jetson.find(), found) or '`edgepure doctor` shows what is there'}",
-            code="E-provider-missing",
+            code="E-cuda-driver",
         )
     return found.gpus[0]
 

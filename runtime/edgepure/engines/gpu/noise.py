@@ -93,7 +93,11 @@ def compile_kernels(architecture: str) -> bytes:
     def checked(result: tuple[Any, ...]) -> Any:
         if int(result[0]) != 0:
             words = nvrtc.nvrtcGetErrorString(result[0])[1]
-            raise ProviderError(f"NVRTC: {words.decode() if isinstance(words, bytes) else words}", code="E-gpu-noise")
+            raise ProviderError(
+                f"NVRTC: {words.decode() if isinstance(words, bytes) else words}; "
+                "`edgepure doctor` shows what works here",
+                code="E-gpu-noise",
+            )
         return result[1] if len(result) > 1 else None
 
     try:
@@ -104,7 +108,7 @@ def compile_kernels(architecture: str) -> bytes:
         raise ProviderError(
             f"the library NVRTC was not found ({str(error).strip().splitlines()[0]}); install it with "
             '`pip install "cuda-bindings[all]"`',
-            code="E-gpu-noise",
+            code="E-package-nvrtc",
         ) from None
     try:
         option = f"--gpu-architecture={architecture}".encode()
@@ -112,7 +116,11 @@ def compile_kernels(architecture: str) -> bytes:
             log = bytearray(checked(nvrtc.nvrtcGetProgramLogSize(program)))
             checked(nvrtc.nvrtcGetProgramLog(program, log))
             said = log.decode(errors="replace").strip("\0 \n") or "no reason given"
-            raise ProviderError(f"NVRTC cannot compile the noise kernel for {architecture}: {said}", code="E-gpu-noise")
+            raise ProviderError(
+                f"NVRTC cannot compile the noise kernel for {architecture}: {said}; "
+                "install an NVRTC that knows this GPU",
+                code="E-gpu-noise",
+            )
         kind = "CUBIN" if architecture.startswith("sm_") else "PTX"
         code = bytearray(checked(getattr(nvrtc, f"nvrtcGet{kind}Size")(program)))
         checked(getattr(nvrtc, f"nvrtcGet{kind}")(program, code))
@@ -182,7 +190,10 @@ def _checked(result: tuple[Any, ...]) -> Any:
     """The result of a call of the CUDA driver."""
     if int(result[0]) != 0:
         words = bindings().driver.cuGetErrorString(result[0])[1]
-        raise ProviderError(f"CUDA: {words.decode() if isinstance(words, bytes) else words}", code="E-gpu")
+        raise ProviderError(
+            f"CUDA: {words.decode() if isinstance(words, bytes) else words}; `edgepure doctor` shows what works here",
+            code="E-gpu",
+        )
     return result[1] if len(result) > 1 else None
 
 

@@ -170,7 +170,7 @@ def _fault(error: Exception) -> EdgepureError:
         return ProviderError(
             "provider 'cuda' needs cuDNN, which was not found; install it with "
             "`pip install 'onnxruntime-gpu[cuda,cudnn]'`",
-            code="E-provider-missing",
+            code="E-package-cudnn",
         )
     return ProviderError(
         f"CUDA: ONNX Runtime failed: {said}; `edgepure doctor` shows what works here", code="E-engine-run"

@@ -252,7 +252,8 @@ def _parse_fault(trt: TensorRT, path: Path, parser: Any, log: Any, what: str) ->
     if not any(error.node_operator() or "UNSUPPORTED" in kind for error, kind in zip(errors, kinds, strict=True)):
         said = " ".join((errors[0].desc() if errors else "; ".join(log.errors)).split())[:300] or "no reason given"
         return BundleError(
-            f"{path} is not an ONNX graph that {trt} can read ({said}); export the bundle again", code="E-bundle-graph"
+            f"{path} is not an ONNX graph that {trt} can read ({said}); export the bundle again",
+            code="E-engine-refuses",
         )
     details = [
         f"{kind} in node {error.node_name()!r} ({error.node_operator()}): {error.desc()}"
@@ -275,7 +276,7 @@ def _check_interface(network: Any, entry: GraphEntry, path: Path) -> None:
                 f"{path}: the tensor {name!r} is {have.get(name, 'missing')}, expected {want.get(name, 'none')} (-1: "
                 "any batch); its batch was fixed at export, or it does not belong to this manifest: export the bundle "
                 "again",
-                code="E-bundle-graph",
+                code="E-engine-tensor",
             )
 
 

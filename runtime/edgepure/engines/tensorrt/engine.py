@@ -144,7 +144,7 @@ class TensorRTEngine(Engine):
             raise ProviderError(
                 f"the engine of {self.graph} was built for batches of {', '.join(map(str, self.batches))}, not "
                 f"{batch}; build it again with that --batch",
-                code="E-engine-batch",
+                code="E-engine-batch-range",
             )
         return _DeviceCall(self, batch)
 

@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...bundle.bundle import Bundle, hash_file
+from ...bundle.bundle import Bundle, bundle_folder
+from ...bundle.contents import hash_file
 from ...bundle.external_data import external_tensors
 from ...bundle.manifest import GraphEntry
 from ...errors import BundleError, ProviderError
@@ -221,7 +222,8 @@ def write_plan(bundle: Bundle, key: EngineKey, data: bytes, seconds: float) -> P
         BundleError: the graph has changed.
         EdgepureError: no space or no permission.
     """
-    with locked(bundle.path):  # a change of the bundle would not take along what is written meanwhile
+    # A change of the bundle would not take along what is written meanwhile.
+    with locked(bundle.path, make=lambda: bundle_folder(bundle.path)):
         _check_unchanged(bundle, key)
         return _write_plan(plan_path(bundle, key), key, data, seconds)
 
@@ -238,7 +240,7 @@ def _check_unchanged(bundle: Bundle, key: EngineKey) -> None:
         raise BundleError(
             f"the graph {key.graph} ({key.precision}) of {bundle.path} was changed while its engine was built, so this "
             "engine was not kept; run the command again",
-            code="E-bundle-changed",
+            code="E-build-changed",
         )
 
 

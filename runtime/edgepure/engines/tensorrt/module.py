@@ -68,7 +68,7 @@ def import_tensorrt(provider: str | None = None) -> TensorRT:
             reasons.append(f"{kind.title} cannot be imported ({_first_line(error)}){_install(kind)}")
         else:
             return TensorRT(kind.provider, str(getattr(module, "__version__", "unknown")), module)
-    raise ProviderError("; ".join(reasons), code="E-provider-missing")
+    raise ProviderError("; ".join(reasons), code="E-package-tensorrt")
 
 
 def _install(kind: Kind) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...bundle.external_data import external_tensors
-from ...doctor import memory
 from ...errors import ConfigError, EdgepureError, ProviderError
+from ...machine.memory import available_memory
 from ...machine.nvidia import Gpu
 from ..gpu.cuda import call
 from .engine_files import Machine
@@ -76,7 +76,7 @@ def choose_targets(trt: TensorRT, gpu: Gpu | None, targets: Sequence[str], preci
             raise ConfigError(
                 f"{trt} builds only for the GPU of this machine; other targets need TensorRT for RTX "
                 f"(provider {portable()}, {TENSORRT[portable()].install.line})",
-                code="E-build-option",
+                code="E-build-here",
             )
         return ()
     offered = [name.lower() for name in trt.module.ComputeCapability.__members__ if name.startswith("SM")]
@@ -108,11 +108,13 @@ def capability(target: str) -> tuple[int, int]:
 def check_options(trt: TensorRT, options: BuildOptions) -> None:
     if trt.is_rtx and options.version_compatible:
         raise ConfigError(
-            f"{trt} builds no version-compatible engines: build them again after an update", code="E-build-option"
+            f"{trt} builds no version-compatible engines: build them again after an update",
+            code="E-build-version-compatible",
         )
     if trt.is_rtx and options.timing_cache is not None:
         raise ConfigError(
-            f"{trt} measures nothing while it builds, so it has no timing cache; leave it out", code="E-build-option"
+            f"{trt} measures nothing while it builds, so it has no timing cache; leave it out",
+            code="E-build-timing-cache-none",
         )
 
 
@@ -136,7 +138,7 @@ def check_precision(precision: str, gpu: Gpu | None, targets: tuple[str, ...]) -
 def choose_workspace(workspace_mb: int | None, machine: Machine) -> int | None:
     if workspace_mb is not None:
         if not 1 <= workspace_mb <= 1 << 20:
-            raise ConfigError(f"workspace {workspace_mb} MiB: expected 1 to {1 << 20}", code="E-build-option")
+            raise ConfigError(f"workspace {workspace_mb} MiB: expected 1 to {1 << 20}", code="E-build-workspace")
         return workspace_mb
     if machine.l4t and machine.gpu:
         free, _ = call("cudaMemGetInfo")
@@ -146,12 +148,11 @@ def choose_workspace(workspace_mb: int | None, machine: Machine) -> int | None:
 
 def check_memory(path: Path, machine: Machine) -> None:
     """Refuse a build that cannot end well, before minutes have gone into it."""
-
     folder = path.parent
     sources = {folder / tensor.location for tensor in external_tensors(path)}
     weights = path.stat().st_size + sum(source.stat().st_size for source in sources)
     need = HOST_MEMORY_OVER_WEIGHTS * weights
-    _, available = memory()
+    available = available_memory()
     if available is not None and available < need:
         raise EdgepureError(
             f"not enough memory to build {path.name}: about {need >> 20} MiB are needed and {available >> 20} MiB are "
@@ -164,5 +165,5 @@ def check_memory(path: Path, machine: Machine) -> None:
             raise EdgepureError(
                 f"not enough GPU memory to build {path.name}: its weights alone take {weights >> 20} MiB and "
                 f"{int(free) >> 20} MiB are free; end what else runs on the GPU",
-                code="E-gpu-memory",
+                code="E-build-memory",
             )

@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from codes import raises_code
 from cuda.bindings import nvrtc
 from fake_libcuda import KERNELS, STREAM, compile_c, make_libcuda
 
 import edgepure
 from edgepure.engines.gpu.cuda import DeviceBuffer, Stream, to_device, to_host
 from edgepure.engines.gpu.noise import COUNTER_WORDS, SOURCE, THREADS, DeviceNoise, compile_kernels
-from edgepure.errors import ProviderError
 from edgepure.methods import UniformSpec
-from edgepure.rows import noise
-from edgepure.rows.noise import Replay, SecretNoise, SeededNoise, StreamNoise, normals, philox4x32
-from edgepure.rows.noise import Stream as NoiseStream
+from edgepure.rows import philox
+from edgepure.rows.noise import SecretNoise, SeededNoise, StreamNoise
+from edgepure.rows.philox import Stream as NoiseStream
+from edgepure.rows.philox import normals, philox4x32
+from edgepure.rows.replay import Replay
 from edgepure.rows.schedule import NoiseSchedule
 
 #: The kernels as C, and a loop in the place of the grid.
@@ -120,9 +122,9 @@ def test_the_transform_at_its_edges(kernels: Any, monkeypatch: pytest.MonkeyPatc
     pointer = lambda a: a.ctypes.data_as(ctypes.c_void_p)  # noqa: E731
     kernels.pairs(pointer(words), pointer(found), len(words))
     monkeypatch.setattr(  # a block is two pairs; the second one repeats the first
-        noise, "philox4x32", lambda counter, key: np.concatenate([words.T, words.T]).astype(np.uint64)[:, None, :]
+        philox, "philox4x32", lambda counter, key: np.concatenate([words.T, words.T]).astype(np.uint64)[:, None, :]
     )
-    expected = noise.normals(0, 0, NoiseStream.ROW, 0, [0], 4 * len(words)).reshape(-1, 4)[:, :2]
+    expected = philox.normals(0, 0, NoiseStream.ROW, 0, [0], 4 * len(words)).reshape(-1, 4)[:, :2]
     assert np.isfinite(expected).all() and np.abs(expected).max() > 6.6
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
 
@@ -184,7 +186,7 @@ def test_the_real_bindings_give_the_driver_what_is_meant(tmp_path: Path) -> None
 
 
 def test_a_gpu_that_nvrtc_does_not_know() -> None:
-    with pytest.raises(ProviderError, match="cannot compile the noise kernel for sm_12345"):
+    with raises_code("E-gpu-noise"):
         compile_kernels("sm_12345")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from codes import raises_code
 from fake_cuda import Machine
 from gpu_stand_in import plug_in, plug_in_onnxruntime, unplug, unplug_driver
 
@@ -18,12 +19,12 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.engines import open_engine
 from edgepure.engines.gpu.onnxruntime import CudaEngine, CudaStepper, load_cuda_libraries, why_inactive
 from edgepure.engines.onnxruntime import gpu_words
-from edgepure.errors import ConfigError, EdgepureError, ProviderError
+from edgepure.errors import EdgepureError, ProviderError
 from edgepure.measure import bench
 from edgepure.purify.inflight import InFlight, Job
 from edgepure.rows.noise import SeededNoise
 
-DIGITS = Path(edgepure.__file__).parent / "data" / "digits"
+DIGITS = Path(edgepure.__file__).parent / "demo" / "data" / "digits"
 PRESET = {"method": {"method": "uniform", "t_star": 60, "steps": 4, "sampler": "ddim"}}
 
 
@@ -96,7 +97,7 @@ def test_noise_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in_onnxruntime(monkeypatch, machine)
     engine = open_engine(Bundle.open(DIGITS), "step", "cuda")
     assert isinstance(engine, CudaEngine)
-    with pytest.raises(ConfigError, match="expected 'auto', 'device' or 'host'"):
+    with raises_code("E-engine-option"):
         CudaStepper(engine, 2, noise="gpu")
     stepper = CudaStepper(engine, 2, noise="host")
     assert not stepper.noise_on_device and stepper.why_not == "asked for"
@@ -110,7 +111,7 @@ def test_noise_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_onnxruntime_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(ProviderError, match=r"'cuda' is not part of the installed onnxruntime.*edgepure\[cuda\]"):
+    with raises_code("E-provider-missing"):
         edgepure.load(DIGITS, "cuda")
 
 
@@ -119,7 +120,7 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, machine)
     plug_in_onnxruntime(monkeypatch, machine)
     unplug_driver(monkeypatch, "no driver here")
-    with pytest.raises(ProviderError, match="provider 'cuda' needs an NVIDIA GPU: no driver here"):
+    with raises_code("E-provider-device"):
         edgepure.load(DIGITS, "cuda")
     unplug()
 
@@ -130,7 +131,7 @@ def test_a_silent_fallback_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, machine)
     plug_in_onnxruntime(monkeypatch, machine)
     monkeypatch.setattr("gpu_stand_in.CudaSession.get_providers", lambda self: ["CPUExecutionProvider"])
-    with pytest.raises(ProviderError, match="asked for provider 'cuda', but ONNX Runtime started CPUExecutionProvider"):
+    with raises_code("E-provider-inactive"):
         edgepure.load(DIGITS, "cuda")
     unplug()
 
@@ -148,7 +149,7 @@ def test_what_the_gpu_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None
         raise RuntimeError(said)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", full)
-    with pytest.raises(ProviderError, match=r"'cuda' cannot run classifier\.onnx: ") as caught:
+    with raises_code("E-provider-inactive") as caught:
         open_engine(Bundle.open(DIGITS), "classifier", "cuda")
     assert "this-machine" not in str(caught.value) and "/src" not in str(caught.value)
     assert gpu_words(RuntimeError(said)) == "CUDA failure 2: out of memory"
@@ -157,19 +158,19 @@ def test_what_the_gpu_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("said", "words", "kind"),
+    ("said", "code", "kind"),
     [
-        ("bfc_arena.cc:376 Failed to allocate memory for requested buffer", "the GPU's memory is full", EdgepureError),
-        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", "CUDA: ONNX Runtime", ProviderError),
+        ("bfc_arena.cc:376 Failed to allocate memory for requested buffer", "E-gpu-memory", EdgepureError),
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", "E-engine-run", ProviderError),
         (
             "cuDNN is unavailable or disabled: dlopen failed for libcudnn.so",
-            r"^provider 'cuda' needs cuDNN",
+            "E-package-cudnn",
             ProviderError,
         ),
     ],
 )
 def test_a_call_that_fails_is_an_error_and_no_call_on_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, said: str, words: str, kind: type[Exception]
+    monkeypatch: pytest.MonkeyPatch, said: str, code: str, kind: type[Exception]
 ) -> None:
     machine = Machine()
     plug_in(monkeypatch, machine)
@@ -183,7 +184,7 @@ def test_a_call_that_fails_is_an_error_and_no_call_on_the_cpu(
     for name in ("run", "run_with_iobinding"):
         monkeypatch.setattr(f"gpu_stand_in.CudaSession.{name}", broken)
     for fails in (call, lambda: engine.run({"image": np.zeros((1, 1, 16, 16), np.float32)})):
-        with pytest.raises(EdgepureError, match=words) as caught:
+        with raises_code(code) as caught:
             fails()
         assert type(caught.value) is kind
     call.close()
@@ -248,7 +249,7 @@ def test_bf16_is_refused_before_onnxruntime_says_something_else(monkeypatch: pyt
     machine = Machine()
     plug_in(monkeypatch, machine)
     plug_in_onnxruntime(monkeypatch, machine)
-    with pytest.raises(ProviderError, match=r"bf16 variant cannot run on ONNX Runtime's CUDA provider.*fp16"):
+    with raises_code("E-provider-kernels"):
         CudaEngine(Bundle.open(DIGITS).graph_path("step"), precision="bf16")
     assert machine.leaks() == {}
     unplug()
@@ -260,6 +261,6 @@ def test_bindings_of_another_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     code = machine.runtime.cudaError_t.cudaErrorInsufficientDriver
     monkeypatch.setattr(machine.runtime, "cudaGetDeviceCount", lambda: (code, None), raising=False)
     plug_in_onnxruntime(monkeypatch, machine)
-    with pytest.raises(ProviderError, match=r"do not fit the driver.*cuda-bindings==13"):
+    with raises_code("E-cuda-driver"):
         edgepure.load(DIGITS, "cuda")
     unplug()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
+from codes import raises_code
 from fake_cuda import Machine
 from gpu_stand_in import copy_of_digits, plug_in, real_rtx, unplug, unplug_driver
 from onnx import TensorProto, helper
@@ -20,8 +22,8 @@ from edgepure.engines.tensorrt.build import build_engines, build_plan
 from edgepure.engines.tensorrt.engine_files import read_plan
 from edgepure.engines.tensorrt.module import fault, import_tensorrt, make_log
 from edgepure.engines.tensorrt.progress import Phases
-from edgepure.errors import BundleError, ConfigError, EdgepureError, ProviderError
-from edgepure.files import atomic
+from edgepure.errors import EdgepureError, ProviderError
+from edgepure.files import folders
 from edgepure.machine.jetson import Jetson
 from edgepure.machine.nvidia import Gpu
 
@@ -104,7 +106,7 @@ def test_other_weights_are_another_engine(folder: Path, gpu: Any) -> None:
     data = bytearray(weights.read_bytes())
     data[100] ^= 1
     weights.write_bytes(data)
-    with pytest.raises(BundleError, match=r"weights\.bin is damaged"):
+    with raises_code("E-bundle-hash"):
         build_engines(folder, graphs=["step"])
     rewrite(folder, "weights.bin", bytes(data))
     assert [engine.reused for engine in build_engines(folder, graphs=["step"])] == [False]
@@ -139,7 +141,7 @@ def test_an_engine_that_is_finished_while_a_change_ends_waits_for_it(
 ) -> None:
     """The change takes the engines along and puts another folder in the bundle's place: the engine must be in that."""
     finished, change_ends, built = threading.Event(), threading.Event(), []
-    sync = atomic._sync_tree
+    sync = folders._sync_tree
 
     def slow_sync(root: Path) -> None:  # the last thing before the change takes the bundle's place; it holds the lock
         change_ends.set()
@@ -157,7 +159,7 @@ def test_an_engine_that_is_finished_while_a_change_ends_waits_for_it(
     assert finished.wait(30)
     with monkeypatch.context() as patch, edit_bundle(folder) as edit:
         edit.write("notes/a.json", b"{}")
-        patch.setattr(atomic, "_sync_tree", slow_sync)
+        patch.setattr(folders, "_sync_tree", slow_sync)
     build.join(30)
     assert built[0].path.is_file() and "notes/a.json" in Bundle.open(folder).manifest.files
 
@@ -173,7 +175,7 @@ def test_an_engine_of_a_graph_that_was_replaced_meanwhile_is_not_kept(
             edit.write("weights.bin", changed)
 
     while_building(monkeypatch, change)
-    with pytest.raises(BundleError, match=r"step \(fp32\) of .* was changed while .* not kept; run the command again"):
+    with raises_code("E-build-changed"):
         build_engines(folder, graphs=["step"])
     assert not list(folder.glob("engines/**/*.plan"))
     monkeypatch.setattr(tensorrt_build, "build_plan", build_plan)
@@ -187,11 +189,11 @@ def test_the_timing_cache(folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert cache.read_bytes() == b"timing 11.4.0.106"
     build_engines(folder, graphs=["unet"], timing_cache=cache, force=True)
     plug_in(monkeypatch, Machine(), version="11.5.0")
-    with pytest.raises(ConfigError, match="made by another TensorRT or on another GPU; give another file"):
+    with raises_code("E-build-timing-cache"):
         build_engines(folder, graphs=["unet"], timing_cache=cache)
     assert cache.read_bytes() == b"timing 11.4.0.106"
     cache.write_bytes(b"something else")
-    with pytest.raises(ConfigError, match="is damaged, or"):
+    with raises_code("E-build-timing-cache"):
         build_engines(folder, graphs=["unet"], timing_cache=cache)
     unplug()
 
@@ -257,7 +259,7 @@ def test_ctrl_c_stops_the_builder(folder: Path, gpu: Any, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("batches", [(), (0,), (1, 1), (5000,)])
 def test_bad_batches(folder: Path, gpu: Any, batches: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="expected different numbers from 1 to 4096"):
+    with raises_code("E-build-batch"):
         build_engines(folder, batches=batches)
 
 
@@ -265,15 +267,15 @@ def test_no_tensorrt(folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) ->
     import sys
 
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(ProviderError, match=r"TensorRT cannot be imported .*pip install edgepure\[tensorrt\]"):
+    with raises_code("E-package-tensorrt"):
         build_engines(folder)
-    with pytest.raises(ConfigError, match="provider 'trt' builds no engines"):
+    with raises_code("E-build-provider"):
         build_engines(folder, provider="trt")
 
 
 def test_no_gpu(folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     unplug_driver(monkeypatch, "no driver here")
-    with pytest.raises(ProviderError, match="TensorRT needs an NVIDIA GPU: no driver here"):
+    with raises_code("E-provider-device"):
         build_engines(folder, provider="tensorrt")
 
 
@@ -289,17 +291,14 @@ def test_a_fault_tells_of_itself_and_not_of_an_earlier_one(gpu: Any) -> None:
 
 def test_a_gpu_that_tensorrt_for_rtx_is_not_made_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, Machine(), version="1.7.1", rtx=True, gpu=Gpu("NVIDIA H200", "9.0", 141 << 30))
-    with pytest.raises(
-        ProviderError,
-        match=r"no engines for NVIDIA H200 \(compute capability 9\.0\).*sm89.*provider tensorrt",
-    ):
+    with raises_code("E-build-device"):
         build_engines(folder, provider="tensorrt-rtx")
     assert "SM90" not in real_rtx().ComputeCapability.__members__
     unplug()
 
 
 def test_targets_need_tensorrt_for_rtx(folder: Path, gpu: Any) -> None:
-    with pytest.raises(ConfigError, match="builds only for the GPU of this machine"):
+    with raises_code("E-build-here"):
         build_engines(folder, provider="tensorrt", targets=["sm86"])
 
 
@@ -331,8 +330,8 @@ def test_a_full_disk_leaves_the_old_engine(folder: Path, gpu: Any, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic.os, "fsync", full)
-        with pytest.raises(EdgepureError, match="no space left on the disk"):
+        patch.setattr(os, "fsync", full)
+        with raises_code("E-disk-full"):
             build_engines(folder, graphs=["unet"], tf32=True)
     assert {p.name: p.read_bytes() for p in old.path.parent.iterdir()} == before
     assert [e.reused for e in build_engines(folder, graphs=["unet"])] == [True]
@@ -342,11 +341,11 @@ def test_too_little_memory_is_said_before_building(folder: Path, gpu: Any, monke
     import edgepure.engines.tensorrt.options as checks
 
     with monkeypatch.context() as patch:
-        patch.setattr(checks, "memory", lambda: (8 << 30, 1 << 20))
-        with pytest.raises(EdgepureError, match=r"not enough memory to build step\.onnx: about 7 MiB are needed"):
+        patch.setattr(checks, "available_memory", lambda: 1 << 20)
+        with raises_code("E-memory"):
             build_engines(folder, graphs=["step"])
     gpu.machine.total = 1 << 20
-    with pytest.raises(EdgepureError, match=r"not enough GPU memory to build step\.onnx"):
+    with raises_code("E-build-memory"):
         build_engines(folder, graphs=["step"])
 
 
@@ -358,7 +357,7 @@ def test_a_precision_that_the_gpu_lacks(
     raw["variants"] = {precision: {"step": {**raw["graphs"]["step"], "precision": precision}}}
     (folder / "bundle.json").write_text(json.dumps(raw))
     plug_in(monkeypatch, Machine(), gpu=Gpu("Old GPU", capability, 8 << 30))
-    with pytest.raises(ProviderError, match=rf"{precision} needs a GPU of compute capability 8\.\d or later, and Old"):
+    with raises_code("E-provider-precision"):
         build_engines(folder, precision, graphs=["step"])
     plug_in(monkeypatch, Machine(), gpu=Gpu("New GPU", "9.0", 8 << 30))
     (built,) = build_engines(folder, precision, graphs=["step"])
@@ -417,18 +416,18 @@ class TestGraphsThatCannotBeBuilt:
         broken = onnx.load_from_string(data)
         broken.graph.node[0].input[0] = "nothing"
         rewrite(folder, "classifier.onnx", broken.SerializeToString())
-        with pytest.raises(EdgepureError, match=r"classifier"):
+        with pytest.raises(EdgepureError, match="classifier"):  # TensorRT says what, each version in its own words
             build_engines(folder, graphs=["classifier"])
         assert not list(folder.glob("engines/**/*.plan"))
 
     def test_a_batch_that_was_fixed_at_export(self, folder: Path) -> None:
         rewrite(folder, "classifier.onnx", small_graph(2))
-        with pytest.raises(BundleError, match="its batch was fixed at export"):
+        with raises_code("E-engine-tensor"):
             build_engines(folder, graphs=["classifier"])
 
     def test_an_operator_without_a_kernel(self, folder: Path) -> None:
         rewrite(folder, "classifier.onnx", small_graph("batch", "Bernoulli"))
-        with pytest.raises(ProviderError, match=r"no kernel for a part of the graph.*Bernoulli"):
+        with raises_code("E-tensorrt"):
             build_engines(folder, graphs=["classifier"])
 
 
@@ -449,9 +448,9 @@ def test_the_real_builder_builds_the_digits(folder: Path) -> None:
     assert all(engine.reused for engine in build_engines(folder, batches=(1, 8)))
     (one,) = build_engines(folder, batches=(1,), targets=["SM86"], graphs=["unet"])
     assert one.key.targets == ("sm86",) and one.bytes < built[3].bytes
-    with pytest.raises(ConfigError, match=r"cannot build for 'sm87'; it knows sm75, sm80"):
+    with raises_code("E-build-target"):
         build_engines(folder, targets=["sm87"])
-    with pytest.raises(ConfigError, match="no version-compatible engines"):
+    with raises_code("E-build-version-compatible"):
         build_engines(folder, version_compatible=True)
-    with pytest.raises(ConfigError, match="no timing cache"):
+    with raises_code("E-build-timing-cache-none"):
         build_engines(folder, timing_cache=folder / "cache")

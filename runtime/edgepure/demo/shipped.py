@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+DATA = Path(__file__).resolve().parent / "data"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""mIoU, mAP and recall at 1, each with a bootstrap interval over images.
+
+The interval is that of the percentiles 2.5 and 97.5 of the metric on images drawn again with replacement. It speaks
+of other images of the same kind, not of another attack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepure.parity.tasks import matched
+from edgepure.purify.boxes import Boxes
+from edgepure.types import Float32
+
+#: Draws of the bootstrap, and its seed: equal answers have equal intervals.
+DRAWS, SEED = 500, 20240301
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of some images in [0, 1].
+
+    Attributes:
+        name: mIoU, mAP at 0.5, or recall at 1.
+        value: of these images.
+        low, high: of the 95 % bootstrap interval.
+        images: their number.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    images: int
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def mean_iou(answers: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> Score:
+    """Mean over the classes of the intersection over the union of all images together.
+
+    Args:
+        answers, truth: ``[N, H, W]``; pixels whose truth is -1 do not count, nor do classes that neither has.
+    """
+    both, either = np.zeros((len(truth), classes)), np.zeros((len(truth), classes))
+    counts = truth >= 0
+    for label in range(classes):
+        mine, theirs = (answers == label) & counts, truth == label
+        both[:, label] = (mine & theirs).sum(axis=(1, 2))
+        either[:, label] = (mine | theirs).sum(axis=(1, 2))
+
+    def of(index: NDArray[np.intp]) -> float:
+        union = either[index].sum(axis=0)
+        known = union > 0
+        return float((both[index].sum(axis=0)[known] / union[known]).mean()) if known.any() else 1.0
+
+    return _score("mIoU", of, len(truth))
+
+
+def mean_average_precision(answers: Sequence[Boxes], truth: Sequence[Boxes], least: float = 0.5) -> Score:
+    """Mean over the classes of the area under the precision-recall curve (all points), as VOC counts since 2010.
+
+    A detection is right if it is the best left for a true box of its class with an IoU above ``least``; the surest
+    choose first.
+    """
+    # per image and detection: class, score, right; per image: true boxes of each class
+    found: list[NDArray[np.float64]] = []
+    for mine, theirs in zip(answers, truth, strict=True):
+        right = {i for i, _, _ in matched(mine, theirs, least)}
+        found.append(np.array([(mine.labels[i], mine.scores[i], i in right) for i in range(len(mine))]).reshape(-1, 3))
+    classes = sorted({int(n) for t in truth for n in t.labels})
+    counts = np.array([[(t.labels == label).sum() for label in classes] for t in truth]).reshape(len(truth), -1)
+
+    def of(index: NDArray[np.intp]) -> float:
+        rows = np.concatenate([found[i] for i in index])
+        areas = []
+        for column, label in enumerate(classes):
+            total = counts[index, column].sum()
+            if total:
+                areas.append(_average_precision(rows[rows[:, 0] == label], int(total)))
+        return float(np.mean(areas)) if areas else 1.0
+
+    return _score(f"mAP at {least:g}", of, len(truth))
+
+
+def recall_at_1(queries: Float32, gallery: Float32, labels: NDArray[np.int64], *, own: bool) -> Score:
+    """Share of the queries whose nearest vector of the gallery (by cosine) is of the same label.
+
+    Args:
+        queries, gallery: ``[N, D]`` of length 1; row i of both is of the same image.
+        own: True asks for the image itself; False leaves it out, and asks for another one of its label.
+    """
+    near = queries.astype(np.float64) @ gallery.astype(np.float64).T
+    if not own:
+        np.fill_diagonal(near, -np.inf)
+    hits = labels[near.argmax(axis=1)] == labels
+    return _score("recall at 1", lambda index: float(hits[index].mean()), len(labels))
+
+
+def _average_precision(rows: NDArray[np.float64], total: int) -> float:
+    order = np.argsort(-rows[:, 1], kind="stable")
+    right = rows[order, 2].cumsum()
+    precision = right / np.arange(1, len(rows) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or above
+    return float((best * rows[order, 2]).sum() / total)
+
+
+def _score(name: str, of: Callable[[NDArray[np.intp]], float], count: int) -> Score:
+    random = np.random.default_rng(SEED)
+    drawn = [of(random.integers(count, size=count)) for _ in range(DRAWS)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Score(name, of(np.arange(count)), float(low), float(high), count)

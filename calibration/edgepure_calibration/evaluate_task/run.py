@@ -1,0 +1,206 @@
+"""Evaluate a task under attack: images attacked on the task alone and through each preset, answered by the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgepure.bundle.bundle import Bundle
+from edgepure.errors import ConfigError
+from edgepure.methods.presets import Preset
+from edgepure.purify.boxes import Boxes
+from edgepure.purify.purifier import Purifier
+from edgepure.types import Float32, Progress
+from edgepure_export.twin.reference import TorchReference
+from edgepure_export.twin.twin import load_twin
+
+from ..provider import ProviderSettings
+from .attack import TaskAttack
+from .data import Truth, load_truth
+from .losses import Loss, default_loss
+from .metrics import Score, mean_average_precision, mean_iou, recall_at_1
+
+#: Images that are attacked at a time.
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """One defence: a preset, or none.
+
+    Attributes:
+        preset: its name; None: the task alone.
+        unet_calls: of one answer.
+        clean, transferred, attacked: scores on clean images, on those that were attacked on the task alone, and on
+            those that were attacked through this defence.
+    """
+
+    preset: str | None
+    unet_calls: int
+    clean: Score
+    transferred: Score
+    attacked: Score
+
+
+@dataclass(frozen=True)
+class TaskEvaluated:
+    """What `evaluate_task` found.
+
+    Attributes:
+        bundle, kind: which task.
+        rows: the task alone first, then each preset.
+        protocol: how the images were attacked and answered, for people.
+        images: attacked images by ``plain`` and preset, ``[N, C, H, W]``.
+    """
+
+    bundle: str
+    kind: str
+    rows: tuple[Row, ...]
+    protocol: tuple[str, ...]
+    images: Mapping[str, Float32] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without the images."""
+        return {
+            "bundle": self.bundle,
+            "task": self.kind,
+            "rows": [asdict(row) for row in self.rows],
+            "protocol": list(self.protocol),
+        }
+
+
+def evaluate_task(
+    bundle: str | PathLike[str] | Bundle,
+    data: str | PathLike[str] | Truth,
+    presets: Sequence[str] | None = None,
+    *,
+    attack: TaskAttack | None = None,
+    loss: Loss | None = None,
+    images: int | None = None,
+    votes: int | None = None,
+    noise_seed: int | None = None,
+    provider: ProviderSettings | None = None,
+    on_progress: Progress | None = None,
+) -> TaskEvaluated:
+    """Attack a bundle's task by the exact gradients of its twin, and count what the engine still gets right.
+
+    Args:
+        bundle: with a task.
+        data: images with their truth, or an ``.npz`` (`load_truth`).
+        presets: to attack through; None: the bundle's default.
+        attack: how; None: `TaskAttack` as it is.
+        loss: what the attack maximises; None: that of the task (`default_loss`).
+        images: how many of the data, from the first on; None: all.
+        votes: of each answer; None: as the presets say.
+        noise_seed: of the engine's noise, to repeat a run; None: secret.
+        provider: what answers.
+        on_progress: called with the share of the attacks' steps, and words.
+
+    Raises:
+        ConfigError: the bundle has no task, data or loss do not fit it, or a preset is unknown or takes the caller's
+            mask.
+        ImageError, BundleError, ProviderError: as `edgepure.load`.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    task = opened.manifest.require_task()
+    chosen, way, runs_on = loss or default_loss(task.kind), attack or TaskAttack(), provider or ProviderSettings()
+    with runs_on.open(opened) as purifier:
+        truth = data if isinstance(data, Truth) else load_truth(data, purifier)
+        if images is not None:
+            if not 1 <= images <= len(truth):
+                raise ConfigError(
+                    f"{images} images were asked for, but the data hold {len(truth)}", code="E-config-count"
+                )
+            truth = truth.pick(range(images))
+        named = {name: purifier.preset(name, votes) for name in presets or (opened.manifest.default_preset,)}
+        twin = load_twin(opened, precision=runs_on.precision)
+        for network in twin.networks:
+            network.requires_grad_(False)
+        judge = _Judge(purifier, truth, noise_seed)
+        meter = _Meter(way.steps * (1 + len(named)) * -(-len(truth) // BATCH), on_progress)
+        attacked = {"plain": _attacked(twin, truth, chosen, way, None, meter)}
+        plain = judge.score(attacked["plain"], None)
+        rows = [Row(None, 0, judge.score(truth.images, None), plain, plain)]
+        for name, preset in named.items():
+            attacked[name] = _attacked(twin, truth, chosen, way, preset, meter)
+            scores = [judge.score(x, preset) for x in (truth.images, attacked["plain"], attacked[name])]
+            rows.append(Row(name, purifier.planner.unet_calls(preset), *scores))
+    own = "the task's own answers to the clean images" if truth.own else "the labels of the data"
+    protocol = (
+        f"PGD, Linf {way.eps:.3g}, {way.steps} steps of {2.5 * way.eps / way.steps:.3g}, random start, EOT "
+        f"{way.eot}, seed "
+        f"{way.seed}; exact gradients of {'the given loss' if loss else 'the loss of the task'} through every row "
+        f"and the "
+        "task, mask and SSNI level detached; one adaptive attack, not a proof",
+        f"answers: {runs_on.provider}, {runs_on.precision}, {'secret' if noise_seed is None else 'seeded'} noise "
+        f"that the "
+        "attacker does not have",
+        f"truth: {own}; {len(truth)} images; intervals: 95 %, bootstrap over images",
+    )
+    return TaskEvaluated(opened.manifest.name, task.kind, tuple(rows), protocol, attacked)
+
+
+class _Meter:
+    def __init__(self, total: int, report: Progress | None) -> None:
+        self._total, self._report, self._done, self.words = total, report, 0, ""
+
+    def step(self) -> None:
+        self._done += 1
+        if self._report is not None:
+            self._report(self._done / self._total, self.words)
+
+
+def _attacked(
+    twin: TorchReference, truth: Truth, loss: Loss, way: TaskAttack, preset: Preset | None, meter: _Meter
+) -> Float32:
+    meter.words = "attacking the task alone" if preset is None else "attacking through the purification"
+    parts = []
+    for first in range(0, len(truth), BATCH):
+        part = truth.pick(range(first, min(first + BATCH, len(truth))))
+        parts.append(way.run(twin, part.images, _tensors(twin, part), loss, preset, meter.step))
+    return np.concatenate(parts)
+
+
+def _tensors(twin: TorchReference, truth: Truth) -> dict[str, Tensor]:
+    found = {"labels": torch.from_numpy(truth.labels)}
+    if truth.boxes is not None:
+        found["boxes"] = torch.from_numpy(truth.boxes)
+    with torch.no_grad():
+        outputs = twin.task_outputs(torch.from_numpy(truth.images))
+    return found | ({"vector": outputs["vector"]} if "vector" in outputs else {})
+
+
+class _Judge:
+    """Scores the engine's answers."""
+
+    def __init__(self, purifier: Purifier, truth: Truth, noise_seed: int | None) -> None:
+        self._purifier, self._truth, self._seed = purifier, truth, noise_seed
+        self._task = purifier.bundle.manifest.require_task()
+        self._gallery: Float32 | None = None
+        if self._task.kind == "embedding":
+            self._gallery = np.stack([a.vector for a in purifier.predict(truth.images, purify=False)])
+
+    def score(self, images: Float32, preset: Preset | None) -> Score:
+        """Of answers to images that a preset purifies; None: as they are."""
+        if preset is None:
+            answers = self._purifier.predict(images, purify=False)
+        else:
+            answers = self._purifier.predict(images, preset, noise=self._seed)
+        truth = self._truth
+        if self._task.kind == "segmentation":
+            return mean_iou(np.stack([a.label_map for a in answers]), truth.labels, len(self._task.classes))
+        if self._task.kind == "embedding":
+            assert self._gallery is not None
+            return recall_at_1(np.stack([a.vector for a in answers]), self._gallery, truth.labels, own=truth.own)
+        assert truth.boxes is not None
+        true = []
+        for boxes, labels in zip(truth.boxes, truth.labels, strict=True):
+            there = labels >= 0
+            true.append(Boxes(boxes[there], np.ones(int(there.sum()), np.float32), labels[there]))
+        return mean_average_precision([Boxes(a.boxes, a.scores, a.labels) for a in answers], true)

@@ -1,0 +1,231 @@
+"""The user's own network as the task of a bundle: its outputs in the form that its kind asks for, and checked.
+
+See `edgepure.bundle.task` for the three kinds. The network takes images [B, C, H, W] in [0, 1] and gives a tensor, a
+tuple, or a dictionary (or an object with attributes) of them, batch first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgepure.bundle.task import TASK_OUTPUTS, TaskEntry, TaskKind
+from edgepure.errors import ExportError
+
+from .checks import check_alone, first_line
+
+#: Boxes of an image of more pixels than this on a side, none of which reaches so far, are no boxes in pixels.
+_PIXELS = 4.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task to export.
+
+    Attributes:
+        kind: what it finds.
+        network: images [B, C, H, W] in [0, 1] -> its outputs, preprocessing inside.
+        classes: names; None: numbers, as many as the outputs have.
+        outputs: where the outputs are found: role to name (of a dictionary) or position (of a tuple). Roles that are
+            left out are found under their own name, or in their order. A detector may give ``labels`` [B, N] and
+            ``scores`` [B, N] of its best class in place of ``scores`` [B, N, K]; then it needs ``classes``.
+        settings: ``score``, ``overlap`` and ``most`` of a detector, see `TaskEntry`.
+    """
+
+    kind: TaskKind
+    network: nn.Module
+    classes: Sequence[str] | None = None
+    outputs: Mapping[str, str | int] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+
+class TaskModule(nn.Module):
+    """image [B, C, H, W] in [0, 1] -> the outputs of the kind, in the order of `TASK_OUTPUTS`."""
+
+    def __init__(self, task: Task, size: tuple[int, int]) -> None:
+        super().__init__()
+        if task.kind not in TASK_OUTPUTS:
+            raise ExportError(
+                f"task {task.kind!r} is unknown; choose {', '.join(TASK_OUTPUTS)}, or classification",
+                code="E-task-kind",
+            )
+        roles = {*TASK_OUTPUTS[task.kind], *(("labels",) if task.kind == "detection" else ())}
+        strange = sorted(set(task.outputs) - roles)
+        if strange:
+            raise ExportError(
+                f"the task {task.kind!r} has no output {strange[0]!r}; it has {', '.join(sorted(roles))}",
+                code="E-task-output",
+            )
+        self.network, self.size, self.kind = task.network, size, task.kind
+        self.places = dict(task.outputs)
+        self.count = None if task.classes is None else len(task.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the outputs."""
+        return TASK_OUTPUTS[self.kind]
+
+    def forward(self, image: Tensor) -> Any:
+        found = self.network(image)
+        if self.kind == "segmentation":
+            logits = self._tensor(found, "logits", 0, 4)
+            if tuple(logits.shape[2:]) != self.size:
+                logits = F.interpolate(logits, size=self.size, mode="bilinear", align_corners=False)
+            return logits
+        if self.kind == "embedding":
+            vector = self._tensor(found, "vector", 0, None)
+            return vector.flatten(1)
+        boxes = self._tensor(found, "boxes", 0, 3)
+        scores = self._tensor(found, "scores", 1, None)
+        if scores.ndim == 2:
+            labels = self._tensor(found, "labels", 2, 2)
+            if self.count is None:
+                raise ExportError(
+                    "a detector that gives labels does not tell how many classes there are; name them (--classes)",
+                    code="E-classes",
+                )
+            chosen = labels[..., None] == torch.arange(self.count, dtype=labels.dtype)
+            scores = scores[..., None] * chosen.to(scores.dtype)
+        return boxes, scores
+
+    def _tensor(self, found: Any, role: str, position: int, axes: int | None) -> Tensor:
+        place = self.places.get(role)
+        value = _pick(found, role if place is None else place, position)
+        if not isinstance(value, Tensor) or (axes is not None and value.ndim != axes):
+            got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ExportError(
+                f"the task's network gives {got} for {role!r}, expected "
+                f"{'a tensor' if axes is None else f'a tensor of {axes} axes'}, batch first ({_ASKED[self.kind]}); say "
+                "where it is found (outputs, --task-output ROLE=NAME), or wrap the network",
+                code="E-task-output",
+            )
+        return value
+
+
+_ASKED = {
+    "detection": "boxes [B, N, 4] and scores [B, N, K]",
+    "segmentation": "logits [B, K, h, w]",
+    "embedding": "vector [B, D]",
+}
+
+
+def _pick(found: Any, place: str | int, position: int) -> Any:
+    """An output by name, or by its position where it has no name; None if it is not there."""
+    if isinstance(found, Mapping):
+        return found.get(place)
+    if isinstance(found, (tuple, list)):
+        index = int(place) if isinstance(place, int) or place.isdigit() else position
+        return found[index] if index < len(found) else None
+    if isinstance(found, Tensor):
+        return found if position == 0 else None
+    return getattr(found, str(place), None)
+
+
+def task_entry(module: TaskModule, task: Task, images: Tensor) -> TaskEntry:
+    """Run a task on images [B, C, H, W] in [0, 1], and say how the manifest describes it.
+
+    Raises:
+        ExportError: it fails, or does not give what its kind asks for, finite and image by image.
+    """
+    outputs = _run(module, images)
+    entry = _entry(task, _classes(task, outputs))
+    shapes = tuple((name, tuple(value.shape[1:])) for name, value in outputs.items())
+    fault = entry.fault(shapes, (int(images.shape[2]), int(images.shape[3])))
+    if fault is not None or any(len(value) != len(images) for value in outputs.values()):
+        raise ExportError(
+            f"the task's network does not fit {task.kind!r}: {fault or 'its batch is another one'}; expected "
+            f"{entry.wanted}",
+            code="E-task-output",
+        )
+    if task.kind == "detection":
+        _check_detector(outputs, images)
+    for name, value in outputs.items():
+        check_alone(
+            f"task ({name})",
+            lambda n=name: _run(module, images[:1])[n],  # type: ignore[misc]
+            lambda n=name: _run(module, images)[n],  # type: ignore[misc]
+            value,
+        )
+    return entry
+
+
+def _run(module: TaskModule, images: Tensor) -> dict[str, Tensor]:
+    with torch.no_grad():
+        try:
+            found = module(images)
+        except ExportError:
+            raise
+        except Exception as error:  # any user code
+            raise ExportError(
+                f"the task's network fails on images {list(images.shape)}: {type(error).__name__}: "
+                f"{first_line(error)}; its preprocessing (resizing included) must be part of the module",
+                code="E-network-fails",
+            ) from error
+    values = found if isinstance(found, tuple) else (found,)
+    outputs = dict(zip(module.names, values, strict=True))
+    for name, value in outputs.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ExportError(
+                f"the task's network gives NaN or infinite {name} for ordinary images in [0, 1]; check its weights",
+                code="E-network-finite",
+            )
+    return outputs
+
+
+def _classes(task: Task, outputs: Mapping[str, Tensor]) -> tuple[str, ...]:
+    if task.kind == "embedding":
+        return tuple(task.classes or ())
+    count = int(outputs["logits"].shape[1] if task.kind == "segmentation" else outputs["scores"].shape[2])
+    if task.classes is None:
+        return tuple(str(n) for n in range(count))
+    if len(task.classes) != count:
+        raise ExportError(
+            f"{len(task.classes)} class names were given, but the task's network tells {count} apart", code="E-classes"
+        )
+    return tuple(task.classes)
+
+
+def _entry(task: Task, classes: tuple[str, ...]) -> TaskEntry:
+    known = {"score", "overlap", "most"} if task.kind == "detection" else set()
+    strange = sorted(set(task.settings) - known)
+    if strange:
+        raise ExportError(
+            f"the task {task.kind!r} has no setting {strange[0]!r}; it has {', '.join(sorted(known)) or 'none'}",
+            code="E-task-settings",
+        )
+    settings: dict[str, Any] = dict(task.settings)
+    if "most" in settings:
+        settings["most"] = int(settings["most"])
+    try:
+        return TaskEntry.model_validate(
+            {
+                "kind": task.kind,
+                "classes": classes,
+                "outputs": {role: str(place) for role, place in task.outputs.items()},
+                **settings,
+            }
+        )
+    except ValidationError as error:
+        raise ExportError(f"task: {error.errors()[0]['msg']}", code="E-task-settings") from None
+
+
+def _check_detector(outputs: Mapping[str, Tensor], images: Tensor) -> None:
+    boxes, scores = outputs["boxes"], outputs["scores"]
+    if float(scores.min()) < 0.0 or float(scores.max()) > 1.0:
+        raise ExportError(
+            f"the detector's scores lie in [{float(scores.min()):.3g}, {float(scores.max()):.3g}], expected [0, 1]: "
+            "put the sigmoid or softmax into the module",
+            code="E-task-output",
+        )
+    if float(boxes.abs().max()) <= _PIXELS / 2.0 and min(images.shape[2:]) > _PIXELS:
+        raise ExportError(
+            f"no box of the detector reaches beyond {float(boxes.abs().max()):.3g}: they are relative to the image, or "
+            "to its cells; expected left, top, right, bottom in pixels",
+            code="E-task-output",
+        )

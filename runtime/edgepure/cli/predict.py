@@ -1,0 +1,165 @@
+"""``edgepure predict``: images in; boxes, label maps, vectors or labels out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ConfigError, EdgepureError
+from .options import (
+    BgrOption,
+    BundleArgument,
+    DebugOption,
+    ImagesArgument,
+    JsonOption,
+    MaskOption,
+    PrecisionOption,
+    PresetOption,
+    ProviderOption,
+    ResizeOption,
+    SeedOption,
+    SetOption,
+    SlotsOption,
+    ThreadsOption,
+    VotesOption,
+)
+
+if TYPE_CHECKING:
+    from ..purify.results import Purified
+
+
+def predict(
+    bundle: BundleArgument,
+    images: ImagesArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR|FILE", help="Where the answers go: FILE.json for boxes and labels, a "
+                     "folder for label maps (PNG, a pixel is the number of its class), FILE.npz for vectors (`vectors` "
+                     "and `names`). Default: only what is printed.", show_default=False),
+    ] = None,
+    preset: PresetOption = None,
+    change: SetOption = [],  # noqa: B006 - typer copies it
+    votes: VotesOption = None,
+    mask: MaskOption = None,
+    seed: SeedOption = None,
+    resize: ResizeOption = False,
+    bgr: BgrOption = False,
+    provider: ProviderOption = "cpu",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    slots: SlotsOption = 8,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:  # fmt: skip
+    """Purify images, then do what the bundle is for: detect, segment, embed, or classify.
+
+    Good images are done even if others cannot be read; those are listed and the exit code is 4. Files appear whole or
+    not at all.
+
+    Examples:
+
+    \b
+      edgepure predict digits seven.png
+      edgepure predict digits photos/ --out labels.json --votes 5
+    """
+    from ..bundle.bundle import Bundle
+    from ..purify.heads import Labels
+    from ..purify.tasks import Task
+    from .output import table
+    from .session import Session
+    from .sources import find_sources, output_names
+
+    manifest = Bundle.open(bundle, verify=False).manifest
+    kind = "classification" if manifest.classes else manifest.require_task().kind
+    sources = find_sources(images, manifest.image, resize)
+    _check_output(kind, output, [source.path for source in sources])
+    names = output_names(sources) if kind == "segmentation" else []
+    session = Session(bundle, preset, change, votes, None, seed, provider, precision, threads, slots, mask=mask)
+    graphs = session.purifier.graphs
+    done: list[dict[str, Any]] = []
+    vectors: list[Any] = []
+
+    def take(position: int, result: Purified) -> None:
+        entry = result.to_dict()
+        if kind == "embedding":
+            vectors.append(result.vector)  # type: ignore[attr-defined]
+        if kind == "segmentation" and output is not None:
+            target = output / names[position]
+            _write_map(result.label_map, target)  # type: ignore[attr-defined]
+            entry["file"] = str(target)
+        done.append(entry)
+
+    head: Any = Labels(graphs) if manifest.classes else Task(graphs)
+    failures = session.run(sources, resize, bgr, take, "predicting", head)
+    if output is not None and done:
+        _write_rest(kind, output, done, vectors)
+
+    def show() -> None:
+        rows = ((r["name"], _words(kind, r), r["unet_calls"], f"{1e3 * r['seconds']:.1f}") for r in done)
+        table(("image", kind, "UNet calls", "ms"), rows, right=("UNet calls", "ms"))
+
+    session.finish(done, failures, as_json, show)
+
+
+def _check_output(kind: str, output: Path | None, inputs: list[Path]) -> None:
+    """Raise ConfigError unless the answers of this kind can be written there."""
+    from .outputs import check_output, prepare_file
+
+    wanted = {"detection": ".json", "classification": ".json", "embedding": ".npz", "segmentation": ""}[kind]
+    if output is None:
+        return
+    if output.suffix.lower() != wanted or (not wanted and output.exists() and not output.is_dir()):
+        raise ConfigError(
+            f"--out {output}: this bundle's task is {kind}, so give {f'FILE{wanted}' if wanted else 'a folder'}",
+            code="E-output-place",
+        )
+    if wanted:
+        prepare_file(output, "--out", inputs)
+    else:
+        check_output(output, "--out", inputs)
+
+
+def _write_map(label_map: Any, target: Path) -> None:
+    """A PNG of 8 bits, or of 16 where there are more than 256 classes."""
+    from io import BytesIO
+
+    import numpy as np
+    from PIL import Image
+
+    from ..files.atomic import write_bytes
+
+    data = BytesIO()
+    Image.fromarray(label_map.astype(np.uint8 if label_map.max() < 256 else np.uint16)).save(data, "PNG")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, data.getvalue())
+    except OSError as error:
+        raise EdgepureError(f"cannot write {target}: {error.strerror or error}", code="E-output-write") from error
+
+
+def _write_rest(kind: str, output: Path, done: list[dict[str, Any]], vectors: list[Any]) -> None:
+    import json
+
+    import numpy as np
+
+    from ..files.atomic import write_npz, write_text
+
+    if kind == "embedding":
+        write_npz(output, {"vectors": np.stack(vectors), "names": np.array([r["name"] for r in done])})
+    elif kind != "segmentation":
+        write_text(output, json.dumps(done, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _words(kind: str, answer: dict[str, Any]) -> str:
+    """The answer in a few words."""
+    if kind == "classification":
+        return str(answer["class_name"])
+    if kind == "embedding":
+        return f"{len(answer['vector'])} numbers"
+    if kind == "segmentation":
+        shares = sorted(answer["shares"].items(), key=lambda item: -item[1])[:4]
+        return ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares)
+    found = [f"{name} {score:.2f}" for name, score in zip(answer["class_names"], answer["scores"], strict=True)]
+    return ", ".join(found[:6]) + (f" and {len(found) - 6} more" if len(found) > 6 else "") or "nothing"

@@ -1,0 +1,165 @@
+"""Attacks on tasks: metrics by hand, an attack that harms the task, and what is said of data and losses that do not
+fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from codes import raises_code
+from in_process import invoke, refused
+from tiny_tasks import TASKS, make
+from torch import Tensor
+
+import edgepure
+from edgepure.files.npz import Npz
+from edgepure.purify.boxes import Boxes
+from edgepure_calibration.evaluate_task import (
+    TaskAttack,
+    Truth,
+    evaluate_task,
+    load_loss,
+    load_truth,
+    mean_average_precision,
+    mean_iou,
+    recall_at_1,
+)
+
+ATTACK = TaskAttack(eps=0.2, steps=3)
+LOSS = """
+import torch
+
+def fewer(outputs, truth):
+    assert truth["labels"].shape[0] == truth["boxes"].shape[0] == outputs["scores"].shape[0]
+    return -outputs["scores"].sum((1, 2))
+
+def constant(outputs, truth):
+    return torch.zeros(())
+
+number = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tasks")
+    return {kind: make(folder / kind, TASKS[kind]) for kind in ("segmentation", "detection")}
+
+
+def boxes(*rows: tuple[float, float, float, float, float, int]) -> Boxes:
+    table = np.array(rows, np.float32).reshape(-1, 6)
+    return Boxes(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
+
+
+# ---- metrics -------------------------------------------------------------------------------------------------------
+
+
+def test_mean_iou_counts_all_images_together() -> None:
+    truth = np.array([[[0, 0, 1, 1]], [[0, 1, 1, -1]]])
+    answers = np.array([[[0, 1, 1, 1]], [[0, 1, 1, 0]]])
+    found = mean_iou(answers, truth, 3)  # class 2 is nowhere
+    assert found.value == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert 0.0 <= found.low <= found.value <= found.high <= 1.0
+    perfect = mean_iou(truth, truth, 3)
+    assert (perfect.value, perfect.low, perfect.high) == (1.0, 1.0, 1.0)
+
+
+def test_mean_average_precision_by_hand() -> None:
+    truth = [boxes((0, 0, 10, 10, 1, 0)), boxes((0, 0, 10, 10, 1, 0), (20, 0, 30, 10, 1, 1))]
+    answers = [
+        boxes((0, 0, 10, 9, 0.9, 0), (50, 50, 60, 60, 0.8, 0)),  # right; wrong
+        boxes((0, 0, 10, 10, 0.7, 0), (20, 0, 30, 10, 0.6, 0)),  # right; wrong: it is of class 1
+    ]
+    # class 0: precision 1, 1/2, 2/3, 2/4 at recall 1/2, 1/2, 1, 1: (1 + 2/3) / 2; class 1: nothing was found
+    assert mean_average_precision(answers, truth).value == pytest.approx((1 + 2 / 3) / 2 / 2)
+    assert mean_average_precision(truth, truth).value == 1.0
+    assert mean_average_precision([boxes(), boxes()], truth).value == 0.0
+    # a second box on the same digit is wrong: precision 1, 1, 2/3 at recall 1/2, 1, 1 where it comes last
+    late = [boxes((0, 0, 10, 10, 0.9, 0), (0, 0, 10, 10, 0.1, 0)), truth[1]]
+    assert mean_average_precision(late, truth).value == 1.0
+    early = [boxes((0, 0, 10, 10, 0.9, 0), (0, 0, 10, 10, 0.8, 0)), boxes((0, 0, 10, 10, 0.5, 0))]
+    assert mean_average_precision(early, truth).value == pytest.approx((1 + 2 / 3) / 2 / 2)
+
+
+def test_recall_at_1() -> None:
+    gallery = np.eye(4, dtype=np.float32)[[0, 0, 1, 2]]
+    labels = np.array([0, 0, 1, 1])
+    assert recall_at_1(gallery, gallery, labels, own=False).value == pytest.approx(0.5)
+    assert recall_at_1(gallery[[0, 1, 3, 2]], gallery, np.arange(4), own=True).value == pytest.approx(0.25)
+
+
+# ---- attacks -------------------------------------------------------------------------------------------------------
+
+
+def test_an_attack_on_a_segmenter(bundles: dict[str, Path]) -> None:
+    images = tiny_models.images(4).numpy()
+    with edgepure.load(bundles["segmentation"], threads=1) as purifier:
+        truth = Truth(images, np.stack([a.label_map for a in purifier.predict(images, purify=False)]))
+    found = evaluate_task(bundles["segmentation"], truth, ["uniform"], attack=ATTACK, noise_seed=1)
+    alone, uniform = found.rows
+    assert alone.clean.value == 1.0 and alone.preset is None
+    assert alone.attacked.value < 0.9
+    assert uniform.unet_calls == 2
+    assert np.abs(found.images["plain"] - images).max() <= 0.2 + 1e-6
+    assert np.abs(found.images["uniform"] - found.images["plain"]).max() > 0.01
+    again = evaluate_task(bundles["segmentation"], truth, ["uniform"], attack=ATTACK, noise_seed=1)
+    np.testing.assert_array_equal(again.images["uniform"], found.images["uniform"])
+    assert again.rows == found.rows
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_an_attack_on_a_detector_needs_a_loss(bundles: dict[str, Path], tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", images=tiny_models.images(4).numpy())
+    (tmp_path / "losses.py").write_text(LOSS)
+    common = ("evaluate-task", bundles["detection"], "--data", tmp_path / "data.npz", "--eps", "0.2", "--steps", 2,
+              "--threads", 1)  # fmt: skip
+    assert refused(*common) == "E-task-loss"
+    assert refused(*common, "--loss", f"python:{tmp_path}/losses.py:number") == "E-task-loss"
+    assert refused(*common, "--loss", f"python:{tmp_path}/losses.py:constant") == "E-task-loss"
+    assert refused(*common, "--loss", "fewer") == "E-task-loss"
+    done = invoke(
+        *common, "--loss", f"python:{tmp_path}/losses.py:fewer", "--save-images", tmp_path / "out.npz", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["rows"]
+    assert rows[0]["clean"]["value"] == 1.0  # the truth is what the task says
+    assert rows[0]["attacked"]["value"] < 1.0
+    with Npz(tmp_path / "out.npz") as arrays:
+        assert set(arrays.names) == {"plain", "uniform"}
+
+
+def test_the_attack_grows_the_loss(bundles: dict[str, Path], tmp_path: Path) -> None:
+    from edgepure_export.twin.twin import load_twin
+
+    (tmp_path / "losses.py").write_text(LOSS)
+    loss, twin = load_loss(f"python:{tmp_path}/losses.py:fewer"), load_twin(bundles["detection"])
+    images = tiny_models.images(2).numpy()
+    truth = {"labels": torch.zeros((2, 1)), "boxes": torch.zeros((2, 1, 4))}
+
+    def value(x: np.ndarray) -> Tensor:
+        with torch.no_grad():
+            return loss(twin.task_outputs(torch.from_numpy(x)), truth).sum()
+
+    assert value(ATTACK.run(twin, images, truth, loss, None)) > value(images)
+
+
+def test_data_that_do_not_fit(bundles: dict[str, Path], tmp_path: Path) -> None:
+    images = tiny_models.images(2).numpy()
+    with edgepure.load(bundles["segmentation"], threads=1) as purifier:
+        for labels in (np.zeros((2, 8), np.int64), np.zeros((2, 8, 8)), np.full((2, 8, 8), 3), np.full((2, 8, 8), -2)):
+            np.savez(tmp_path / "data.npz", images=images, labels=labels)
+            with raises_code("E-task-data"):
+                load_truth(tmp_path / "data.npz", purifier)
+    with edgepure.load(bundles["detection"], threads=1) as purifier:
+        np.savez(tmp_path / "data.npz", images=images, labels=np.zeros((2, 3), np.int64), boxes=np.zeros((2, 2, 4)))
+        with raises_code("E-task-data"):
+            load_truth(tmp_path / "data.npz", purifier)
+    np.savez(tmp_path / "data.npz", pictures=images)
+    assert refused("evaluate-task", bundles["segmentation"], "--data", tmp_path / "data.npz") == "E-image-missing"
+    assert refused("evaluate-task", edgepure.demo_bundle(), "--data", tmp_path / "data.npz") == "E-no-task"
+    with raises_code("E-attack-eps"):
+        TaskAttack(eps=0.0)
