@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..engines.base import Engine, Stepper
 from ..engines.kinds import check_variant
-from ..errors import ConfigError, NotFiniteError, PrecisionWarning
+from ..errors import ConfigError, NotFiniteError
 from ..images.load import Order, Resize, check_options, load_images
 from ..methods import EpsSpec
 from ..methods.presets import MaskSpec, Preset, VoteSpec
@@ -135,13 +134,6 @@ class Purifier:
             chosen = self.presets[preset]
         else:
             chosen = preset if isinstance(preset, Preset) else Preset.parse(preset)
-        if chosen.precision not in (None, self.precision):
-            warnings.warn(
-                f"{self._called(chosen)}it was tuned in {chosen.precision} and runs in {self.precision}, where what it "
-                f"was measured to do need not hold; use precision {chosen.precision}, or tune it in {self.precision}",
-                PrecisionWarning,
-                stacklevel=2,
-            )
         if votes is not None:
             if isinstance(votes, bool) or not isinstance(votes, int | np.integer) or not 1 <= votes <= 1000:
                 raise ConfigError(f"votes is {votes!r:.40}, expected a number from 1 to 1000", code="E-config-votes")
@@ -271,6 +263,7 @@ class Purifier:
             ImageError: as `classify`.
             ConfigError: as `classify`, or the bundle has neither task nor classifier.
         """
+        expect(purify=(purify, bool), on_progress=(on_progress, Callable, None))
         head: Head[Any] = Labels(self.graphs) if self.classes else Task(self.graphs)
         reading, chosen = (resize, order, on_error), self.preset(preset, votes)
         if purify:
@@ -439,9 +432,6 @@ class Purifier:
             ConfigError: as `classify`.
             NotFiniteError: the model gave NaN or infinite values.
         """
-        expect(
-            names=(names, Sequence, None), on_progress=(on_progress, Callable, None), on_rows=(on_rows, Callable, None)
-        )
         return self.run_head(
             Labels(self.graphs), images, self.preset(preset, votes), noise=noise, names=names, ids=ids,
             on_progress=on_progress, on_rows=on_rows, monitor=monitor, masks=masks,
@@ -462,6 +452,9 @@ class Purifier:
         masks: Float32 | None = None,
     ) -> Results[P]:
         """`run` with another answer than labels: what ``head`` makes of the purified images."""
+        expect(
+            names=(names, Sequence, None), on_progress=(on_progress, Callable, None), on_rows=(on_rows, Callable, None)
+        )
         chosen = preset
         check_images(images, self.image_shape)
         check_ids(ids, len(images))

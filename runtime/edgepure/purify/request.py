@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, Generic, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError, ImageError, PrecisionWarning
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource
 from ..rows.plan import Plan
@@ -89,6 +90,13 @@ class Request(Generic[P]):
         check_mask_use(preset, masks is not None)
         head.check(preset)
         check_images(images, graphs.image_shape)
+        if preset.precision not in (None, graphs.precision):
+            warnings.warn(
+                f"the preset was tuned in {preset.precision} and runs in {graphs.precision}, where what it was "
+                f"measured to do need not hold; use precision {preset.precision}, or tune it in {graphs.precision}",
+                PrecisionWarning,
+                stacklevel=4,
+            )
         expect(monitor=(monitor, Monitor, None))
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(images):

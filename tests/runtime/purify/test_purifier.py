@@ -198,12 +198,15 @@ def test_a_provider_that_is_not_active_is_an_error_not_a_fallback(tmp_path: Path
 
 def test_a_preset_says_that_it_was_tuned_in_another_precision(purifier: edgepure.Purifier) -> None:
     tuned = {"method": {"method": "uniform", "t_star": 8, "steps": 1}, "precision": "int8"}
+    x = np.full((1, 1, 16, 16), 0.5, np.float32)
     with pytest.warns(PrecisionWarning, match="tuned in int8 and runs in fp32"):
-        purifier.preset(tuned)
+        purifier.run(x, tuned)
+    with pytest.warns(PrecisionWarning, match="tuned in int8"), edgepure.Service(purifier, tuned):
+        pass
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        purifier.preset({**tuned, "precision": "fp32"})
-        purifier.preset({**tuned, "precision": None})
+        for precision in ("fp32", None):
+            purifier.run(x, {**tuned, "precision": precision})
 
 
 def test_the_command_says_so_in_one_line(tiny_bundle: Path, tmp_path: Path) -> None:

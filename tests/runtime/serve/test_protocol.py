@@ -115,13 +115,13 @@ def test_a_lying_header_is_refused(length: str) -> None:
 
 def test_halves_of_characters_come_into_no_answer() -> None:
     body = json.dumps({"id": "\ud800", "inputs": [ENTRY]}).encode()
-    with raises_code("E-request"):
+    with raises_code("E-request-id"):
         parse_request(body, None, max_images=4)
 
 
 @pytest.mark.parametrize("timeout", [10**400, -1, 0, "x", [], float("nan")])
 def test_a_timeout_that_is_no_positive_number(timeout: Any) -> None:
-    with raises_code("E-request"):
+    with raises_code("E-request-number"):
         seconds_left({"timeout": timeout}, None, ServeSettings())
 
 
