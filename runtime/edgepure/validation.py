@@ -19,6 +19,11 @@ from pydantic_core import ErrorDetails
 from .errors import ConfigError, EdgepureError
 
 _LONGEST_VALUE = 80
+#: Faults that pydantic finds and that have a code of their own: our sentence and the code, by pydantic's name.
+_OWN = {
+    "extra_forbidden": ("unknown key {path}: {hint}", "E-key-unknown"),
+    "missing": ("the key {path} is missing", "E-key-missing"),
+}
 
 
 #: How a sentence names a type; others by their own name.
@@ -55,7 +60,8 @@ class Entry(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             fault = first_fault(error, values, type(self).model_json_schema)
-            raise ConfigError(f"{type(self).__name__}: {fault}", code=fault_code(error, "E-config-value")) from None
+            code = fault_code(error, "E-config-value")
+            raise ConfigError(f"{type(self).__name__}: {fault}", code=code) from None
 
     # pydantic need not call it for entries inside of others, whose faults are told by their place in the whole
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -77,9 +83,9 @@ def first_fault(error: ValidationError, document: Any, schema: Callable[[], dict
         known = sorted(_known_keys(_made(schema), loc[:-1]))
         close = get_close_matches(str(loc[-1])[:_LONGEST_VALUE], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"the known keys are {', '.join(known)}"
-        return f"unknown key {path}: {hint}{more}"
+        return _OWN["extra_forbidden"][0].format(path=path, hint=hint) + more
     if fault["type"] == "missing":
-        return f"the key {path} is missing{more}"
+        return _OWN["missing"][0].format(path=path) + more
     message = fault["msg"]
     if fault["type"] == "value_error":
         message = message.removeprefix("Value error, ")
@@ -107,9 +113,8 @@ def _made(schema: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def fault_code(error: ValidationError, otherwise: str) -> str:
     """The code of the fault that `first_fault` describes: that of the validator which found it, else ``otherwise``."""
     fault, _ = _first(error)
-    known = {"extra_forbidden": "E-key-unknown", "missing": "E-key-missing"}
     found = fault.get("ctx", {}).get("error")
-    return found.code if isinstance(found, EdgepureError) else known.get(fault["type"], otherwise)
+    return found.code if isinstance(found, EdgepureError) else _OWN.get(fault["type"], ("", otherwise))[1]
 
 
 def _first(error: ValidationError) -> tuple[ErrorDetails, int]:

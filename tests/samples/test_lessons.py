@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = sorted(p for p in (ROOT / "samples").glob("[0-9][0-9]_*") if p.is_dir())
 #: Lessons in which PyTorch works for some seconds.
-SLOW = {"06_export_your_own_model", "12_prove_parity", "13_evaluate"}
+SLOW = {"06_export_your_own_model", "12_prove_parity", "13_evaluate", "18_segment", "19_detect"}
 #: Percentages may differ by this much: on another processor an image at the border may fall to the other side.
 PERCENT_TOLERANCE = 3.0
 PERCENT = re.compile(r"\d+(?:\.\d+)? %")

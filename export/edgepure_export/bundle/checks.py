@@ -206,7 +206,9 @@ def check_alone(what: str, alone: Callable[[], Any], again: Callable[[], Any], t
             single, second = alone(), again()
         except Exception as error:  # any user code
             raise ExportError(
-                f"the {what} fails on a batch of 1: {type(error).__name__}: {first_line(error)}", code="E-network-fails"
+                f"the {what} fails on a batch of 1: {type(error).__name__}: {first_line(error)}; it must take "
+                "any number of images",
+                code="E-network-batch-one",
             ) from error
     scale = ALONE_TOLERANCE * max(1.0, float(together.abs().max()))
     drawn = float((torch.as_tensor(second) - together).abs().max())

@@ -75,7 +75,7 @@ async def answer(
     """
     end = time.monotonic() + left
     items, size = images_of(request, model)
-    wanted = _wanted(request, settings)
+    wanted = _wanted(request, model, settings)
     futures: list[Future[Result]] = []
 
     def submit() -> None:
@@ -128,14 +128,15 @@ def images_of(request: InferRequest, model: Model) -> tuple[list[Any], int]:
     )
 
 
-def output_names(settings: ServeSettings) -> list[str]:
-    """What a client may have."""
+def output_names(settings: ServeSettings, abstains: bool) -> list[str]:
+    """What a client may have; ``abstained`` belongs to the answer wherever votes may end without one."""
     switched = {"probabilities": "probabilities", "flags": "flagged", "norms": "score_norm", "purified": "purified"}
-    return ["label", "class_name", *(name for switch, name in switched.items() if switch in settings.show)]
+    answer = ["label", "class_name", "abstained"] if abstains else ["label", "class_name"]
+    return [*answer, *(name for switch, name in switched.items() if switch in settings.show)]
 
 
-def _wanted(request: InferRequest, settings: ServeSettings) -> list[str]:
-    known = output_names(settings)
+def _wanted(request: InferRequest, model: Model, settings: ServeSettings) -> list[str]:
+    known = output_names(settings, model.abstains)
     for name in request.outputs:
         if name not in known:
             raise RequestError(
@@ -149,6 +150,8 @@ def _output(name: str, results: list[Result]) -> Tensor:
         return np.array([r.label for r in results], np.int64)
     if name == "class_name":
         return [r.class_name.encode() for r in results]
+    if name == "abstained":
+        return np.array([r.abstained for r in results])
     if name == "probabilities":
         return np.stack([r.probabilities for r in results])
     if name == "flagged":

@@ -78,6 +78,11 @@ class Model:
             return np.full(self.purifier.image_shape, 0.5, np.float32), 0, None
         return recorded.image[0], recorded.seed, recorded.purified[0]
 
+    @property
+    def abstains(self) -> bool:
+        """Whether an answer may be that there is none: the votes of the preset are sequential."""
+        return self.purifier.preset(self.settings.preset, self.settings.votes).votes.sequential is not None
+
     def probe(self) -> Future[Result]:
         """Put the self-test's image through the service, as a client's image goes."""
         image, seed, _ = self._vector
@@ -219,6 +224,8 @@ def metadata(model: Model, versions: list[str], show: frozenset[str], max_images
         {"name": "label", "datatype": "INT64", "shape": [-1]},
         {"name": "class_name", "datatype": "BYTES", "shape": [-1]},
     ]
+    if model.abstains:
+        outputs.append({"name": "abstained", "datatype": "BOOL", "shape": [-1]})
     if "probabilities" in show:
         outputs.append({"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.purifier.classes)]})
     if "flags" in show:

@@ -62,7 +62,10 @@ def document(settings: ServeSettings) -> dict[str, Any]:
         paths[base + "/ready"] = {"get": _operation(f"modelReady{end}", "This model is ready.", 404, 503, **about)}
         paths[base + "/infer"] = {"post": infer}
     tensors = {"type": "array", "items": {"$ref": "#/components/schemas/Tensor"}}
-    outputs = {"type": "array", "items": {"type": "object", "properties": {"name": {"enum": output_names(settings)}}}}
+    outputs = {
+        "type": "array",
+        "items": {"type": "object", "properties": {"name": {"enum": output_names(settings, abstains=True)}}},
+    }
     result: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {

@@ -123,6 +123,8 @@ class TritonPythonModel:
             "label": np.array([[r.label] for r in results], np.int64),
             "class_name": np.array([[r.class_name.encode()] for r in results], np.object_),
         }
+        if self._model.abstains:
+            outputs["abstained"] = np.array([[r.abstained] for r in results])
         if "probabilities" in self._show:
             outputs["probabilities"] = np.stack([r.probabilities for r in results])
         if "purified" in self._show:

@@ -80,6 +80,8 @@ def _config(
     image = bundle.manifest.image
     shape = [image.channels, image.height, image.width]
     outputs = [("label", "INT64", [1]), ("class_name", "STRING", [1])]
+    if bundle.manifest.presets[preset].votes.sequential is not None and settings.votes is None:
+        outputs.append(("abstained", "BOOL", [1]))
     if "probabilities" in shown:
         outputs.append(("probabilities", "FP32", [len(bundle.manifest.classes)]))
     if "purified" in shown:

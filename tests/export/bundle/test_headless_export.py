@@ -115,7 +115,7 @@ def test_the_twin_takes_the_callers_mask(bundle: Path) -> None:
         ({"blocks": None}, "E-export-networks"),
         ({"classes": ("a", "b")}, "E-classes"),
         ({"backbone": "detector"}, "E-network-kind"),
-        ({"blocks": ("body.head",)}, "E-layout"),
+        ({"blocks": ("body.head",)}, "E-layout-maps"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], code: str) -> None:

@@ -73,7 +73,7 @@ def test_transforms_of_published_weights(weights: Any, source: tuple[int, int]) 
 def test_a_switch_that_nobody_knows() -> None:
     preset = models.ResNet18_Weights.DEFAULT.transforms()
     preset.sharpen = 0.5
-    with raises_code("E-preprocessing"):
+    with raises_code("E-preprocessing-setting"):
         read_transform(preset, SOURCE)
 
 

@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 BUNDLED = REPOSITORY / "tests" / "goldens"
 
 
+@pytest.mark.slow  # the golden tests once more, in a process of their own
 def test_another_folder_is_read_when_the_environment_names_it(tmp_path: Path) -> None:
     folder = other_goldens.make(BUNDLED, tmp_path / "other")
     tests = [f"tests/runtime/goldens/test_g{n}.py" for n in range(2, 8)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,8 @@ from cli_process import environment, run
 from PIL import Image
 from serve_process import Server
 
+from edgepure import VoteSpec
+from edgepure.bundle.edit import edit_bundle
 from edgepure.demo import demo_images
 
 DIGITS = demo_images()
@@ -212,6 +215,24 @@ def test_closed_by_default(start: Callable[..., Server], digits: Path, tmp_path:
     assert server.ask("/v2/health/ready")[0] == 200
     assert server.end() == 0
     assert [event["event"] for event in server.events][-2:] == ["ended", "closed"]
+
+
+def test_votes_without_a_settled_answer_say_so(start: Callable[..., Server], digits: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(digits, bundle)
+    with edit_bundle(bundle) as edit:
+        # Two votes are never enough for one wrong answer in a million.
+        votes = VoteSpec(sequential={"alpha": 1e-6, "max": 2})
+        careful = edit.manifest.presets["uniform"].model_copy(update={"votes": votes})
+        presets = {**edit.manifest.presets, "careful": careful}
+        edit.manifest = edit.manifest.model_copy(update={"presets": presets})
+    server = start(str(bundle), "--preset", "careful", "--grpc-port", "-1")
+    outputs = server.ask("/v2/models/bundle")[2]["outputs"]
+    assert [output["name"] for output in outputs] == ["label", "class_name", "abstained"]
+    _, _, answer = server.ask("/v2/models/bundle/infer", request_of(DIGITS.clean[:2]))
+    assert answer["outputs"][2] == {"name": "abstained", "datatype": "BOOL", "shape": [2], "data": [True, True]}
+    assert re.search(r"edgepure_abstained_total\{[^}]*\} 2\.0", server.ask("/metrics")[2].decode())
+    assert server.end() == 0
 
 
 def test_the_second_signal_ends_at_once(start: Callable[..., Server], digits: Path) -> None:

@@ -1,0 +1,54 @@
+"""A detector attacked on the loss that it was trained with, and behind a purification: mAP before and after, and
+pictures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import edgepure
+from edgepure_calibration.evaluate_task import TaskAttack, Truth, evaluate_task
+from edgepure_export import Task, export_bundle
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from samples.digits.data import load_digits_split
+from samples.digits.models import load_unet
+from samples.scenes.data import DIGITS, SIZE, make_scenes
+from samples.scenes.losses import detection_loss_of_outputs
+from samples.scenes.models import load_detector
+from samples.scenes.pictures import save_grid, with_boxes
+from samples.scenes.tables import print_rows
+
+PRESET = {"method": {"method": "uniform", "t_star": 100, "steps": 3, "sampler": "ddim"}}
+
+
+def main() -> None:
+    out = Path("out/detect")
+    scenes = make_scenes(load_digits_split().test, 8, seed=5)
+    bundle = export_bundle(
+        None, load_unet(), out / "bundle", task=Task("detection", load_detector(), DIGITS), image_size=SIZE,
+        channels=1, presets={"uniform": PRESET}, sample_images=scenes.images, overwrite=True,
+    )  # fmt: skip
+    truth = Truth(scenes.images, scenes.digits, scenes.boxes)
+    attack = TaskAttack(eps=0.1, steps=6)
+    found = evaluate_task(bundle, truth, attack=attack, loss=detection_loss_of_outputs, noise_seed=1)
+    print_rows(found)
+
+    attacked = found.images["uniform"]
+    with edgepure.load(bundle) as purifier:
+        clean = purifier.predict(scenes.images, purify=False)
+        plain = purifier.predict(found.images["plain"], purify=False)
+        defended = purifier.predict(attacked, noise=1)
+        voted = purifier.predict(attacked, noise=1, votes=3)
+    save_grid(
+        [
+            [with_boxes(answer.image, answer) for answer in (clean[i], plain[i], defended[i], voted[i])]
+            for i in range(4)
+        ],
+        out / "detect.png",
+    )
+    print(f"pictures: {out / 'detect.png'}")
+
+
+if __name__ == "__main__":
+    main()
