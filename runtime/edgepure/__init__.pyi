@@ -25,8 +25,10 @@ from .methods.presets import MaskSpec as MaskSpec
 from .methods.presets import Preset as Preset
 from .methods.presets import VoteSpec as VoteSpec
 from .methods.ssni import SsniSpec as SsniSpec
+from .methods.tiles import TileSpec as TileSpec
 from .parity.verify import verify as verify
 from .purify.certify import Certificate as Certificate
+from .purify.frames import FrameResult as FrameResult
 from .purify.monitor import Monitor as Monitor
 from .purify.purifier import Purifier as Purifier
 from .purify.purifier import load as load
@@ -37,6 +39,7 @@ from .purify.service import Service as Service
 from .purify.tasks import Detection as Detection
 from .purify.tasks import Embedding as Embedding
 from .purify.tasks import Segmentation as Segmentation
+from .purify.track import Track as Track
 from .rows.noise import SecretNoise as SecretNoise
 from .rows.noise import SeededNoise as SeededNoise
 from .rows.plan import Plan as Plan

@@ -57,6 +57,7 @@ def main(
     preset: Annotated[str | None, typer.Option(help="A preset. Default: the bundle's own.")] = None,
     provider: Annotated[str, typer.Option(help="What runs the graphs.")] = "cpu",
     flag_rate: Annotated[float, typer.Option(help="Share of usual frames that the monitor may flag.")] = 0.02,
+    hold: Annotated[int, typer.Option(min=1, help="Measure every so many frames, and where the picture changes.")] = 10,
     frames: Annotated[int | None, typer.Option(help="End after so many answers.")] = None,
 ) -> None:
     """Print an answer for the newest frame, again and again, until the source ends or Ctrl-C."""
@@ -66,14 +67,17 @@ def main(
     answers = 0
     with edgepure.load(bundle or edgepure.demo_bundle(), provider) as purifier:
         monitor = purifier.monitor(flag_rate, probe=True)
+        track = edgepure.Track(every=hold)  # the noise is fresh for every frame, whatever is held
         channels = purifier.bundle.manifest.image.channels
         with Newest(reader(capture, pace)) as newest:
             images, start = fitting(iter(newest), channels), time.monotonic()
-            for answer in purifier.stream(images, preset, resize="crop", order="bgr", monitor=monitor):
+            answering = purifier.stream(images, preset, resize="crop", order="bgr", monitor=monitor, track=track)
+            for answer in answering:
                 answers += 1
                 rate = answers / (time.monotonic() - start)
                 if isinstance(answer, edgepure.Result):
                     flag = "  FLAGGED" if answer.flagged else ""
+                    flag += "  held" if answer.held else ""
                     words = f"{answer.class_name:12} {answer.probabilities.max():.2f}{flag}"
                 else:
                     words = f"no answer: {answer.reason}"
@@ -82,7 +86,8 @@ def main(
                     break
     capture.release()
     seen = monitor.to_dict()
-    print(f"{answers} answers, {seen['flagged']} flagged; {newest.read - newest.taken} frames were too many")
+    print(f"{answers} answers, {newest.read - newest.taken} frames were too many")
+    print(f"{track.measured} measured, {seen['flagged']} of them flagged; {track.held} held what was measured before")
     if seen["unusual_traffic"]:
         print("ALARM: more frames are flagged than the calibration explains")
 

@@ -96,9 +96,12 @@ def test_a_video_is_read_to_its_end(tmp_path: Path) -> None:
     seven = digits.clean[digits.labels == 7][0]
     done = camera(video(tmp_path / "seven.avi", [seven] * 15), "--preset", "uniform")
     assert done.returncode == 0, done.stderr
-    *answers, last = done.stdout.strip().splitlines()
+    *answers, counted, last = done.stdout.strip().splitlines()
     assert answers and all(line.split()[5] == "7" for line in answers)
-    assert f"{len(answers)} answers, 0 flagged" in last
+    assert f"{len(answers)} answers, " in counted
+    held = sum("held" in line for line in answers)
+    assert 0 < held == len(answers) - -(-len(answers) // 10), "every tenth of a still picture is measured"
+    assert f"{len(answers) - held} measured, 0 of them flagged; {held} held" in last
 
 
 def test_attacked_frames_raise_the_alarm(tmp_path: Path) -> None:

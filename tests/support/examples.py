@@ -69,6 +69,7 @@ def make_workshop(folder: Path) -> dict[str, str]:
             save(image, place / f"{number:03d}.png")
     save(clean[int(np.argmax(labels == 7))], folder / "seven.png")
     save(attacked[0], folder / "attacked.png")
+    save(np.concatenate([*attacked[:3]], axis=2), folder / "street.png")
     np.save(folder / "extra.npy", clean[:2])
     for name in ("validation", "test", "clean"):
         np.savez(folder / f"{name}.npz", images=clean, labels=labels)

@@ -57,6 +57,8 @@ def words(part: Schema) -> str:
     kind = str(part.get("type"))
     if kind == "null":
         return "null"
+    if kind == "array" and "prefixItems" in part:
+        return "[" + ", ".join(words(one) for one in part["prefixItems"]) + "]"
     if kind == "array":
         first, comma, rest = words(part["items"]).partition(",")
         return f"list of {_plural(first)}{comma}{rest}" + _counted(part, "Items", "")

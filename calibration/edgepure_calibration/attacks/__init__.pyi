@@ -11,6 +11,7 @@ from .known import DEFAULT_ATTACKS as DEFAULT_ATTACKS
 from .known import attack_named as attack_named
 from .known import known_attacks as known_attacks
 from .low_frequency import LowFrequency as LowFrequency
+from .patch import Patch as Patch
 from .pgd import PGD as PGD
 from .protocol import AttackProtocol as AttackProtocol
 from .selection import select_worst as select_worst

@@ -47,9 +47,9 @@ class AttackTarget:
 
     @property
     def calls(self) -> int:
-        """UNet calls of one purification at its full noise level, with its probe."""
-        probe = self.purifier.planner.probe(self.preset)
-        return self.purifier.planner.plan(self.preset).unet_calls + (probe.unet_calls if probe else 0)
+        """UNet calls of one purification at its full noise level, with what comes before it."""
+        planner = self.purifier.planner
+        return planner.before(self.preset) + planner.plan(self.preset).unet_calls
 
 
 @dataclass(frozen=True)

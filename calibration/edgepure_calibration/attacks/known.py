@@ -13,6 +13,7 @@ from .attack import Attack
 from .bpda import BpdaAttack
 from .geometry import GeometryAttack
 from .low_frequency import FinerFieldAttack, LowFrequencyAttack
+from .patch import PatchAttack
 from .pgd import PgdAttack
 from .revision import ATTACK_REVISION
 from .small_norm import SmallNormAttack
@@ -34,6 +35,7 @@ BUILT_IN: tuple[Attack, ...] = (
     AutoPgdAttack(),
     LowFrequencyAttack(),
     FinerFieldAttack(),
+    PatchAttack(),
     GeometryAttack(),
     SquareAttack(),
 )

@@ -22,6 +22,7 @@ class AttackSettings:
     queries: of Square, for each image.
     surrogate_calls: UNet calls of the surrogate.
     grid, field: of the low-frequency attack: values a side, and their largest size; None: 3 eps.
+    patch: share of the pixels that the square of ``patch`` takes.
     batch: images that are attacked at a time; a checkpoint is written after each batch.
     copies: EOT copies that are differentiated side by side; None: all.
 
@@ -41,6 +42,7 @@ class AttackSettings:
     surrogate_calls: int = 2
     grid: int = 4
     field: float | None = None
+    patch: float = 0.05
     batch: int = 64
     copies: int | None = None
 
@@ -64,6 +66,12 @@ class AttackSettings:
             raise ConfigError(
                 "the norm penalty must not be negative, and the field of the low-frequency attack lies in (0, 1]",
                 code="E-attack-penalty",
+            )
+
+        if not 0.0 < self.patch < 1.0:
+            raise ConfigError(
+                f"patch {self.patch} is the share of the pixels in the square and lies between 0 and 1",
+                code="E-attack-settings",
             )
 
     def _at_least_one(self, *names: str) -> None:

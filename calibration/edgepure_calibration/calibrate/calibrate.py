@@ -141,8 +141,9 @@ def changed_presets(manifest: Manifest, calibration: Calibration, settings: Cali
         changed[target] = made
     if settings.mask_area is not None:
         for name, preset in {**manifest.presets, **changed}.items():
-            if preset.mask is not None and preset.mask.threshold is not None:
-                threshold = threshold_for(calibration.masks, preset.mask.rule, settings.mask_area)
-                mask = MaskSpec(rule=preset.mask.rule, threshold=threshold)
+            spec = preset.mask
+            if spec is not None and spec.source == "attention" and spec.threshold is not None:
+                threshold = threshold_for(calibration.masks, spec.rule, settings.mask_area)
+                mask = MaskSpec(rule=spec.rule, threshold=threshold)
                 changed[name] = preset.model_copy(update={"mask": mask})
     return changed

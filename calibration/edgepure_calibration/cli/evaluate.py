@@ -42,6 +42,7 @@ ATTACK_NAMES = (
     "apgd",
     "low-frequency",
     "low-frequency-fine",
+    "patch",
     "geometry",
     "square",
 )
@@ -82,6 +83,7 @@ class AttackOptions:
         int,
         typer.Option(min=1, help="Values a side of the field of low-frequency; of low-frequency-fine twice as many."),
     ] = 4
+    patch: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the pixels in the square of patch.")] = 0.05
     surrogate_calls: Annotated[int, typer.Option(min=1, help="UNet calls of the surrogate.")] = 2
     cross: Annotated[
         bool,
@@ -262,6 +264,7 @@ def _settings(attacks: AttackOptions, judge: JudgeOptions) -> Any:
         norm_penalty=attacks.norm_penalty,
         queries=attacks.queries,
         grid=attacks.grid,
+        patch=attacks.patch,
         surrogate_calls=attacks.surrogate_calls,
         cross=attacks.cross,
         noise_policy=attacks.noise_policy,

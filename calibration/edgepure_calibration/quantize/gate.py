@@ -145,7 +145,7 @@ class Decisions:
         count = min(DRIFT_IMAGES, max(2, DRIFT_BYTES // (12 * rows * images[0].size)), len(group.images))
         chosen = type(group)(group.plan, group.images[:count])
         images = images[: max(chosen.images) + 1]
-        masks = masks_of(self.purifier, spec, images)
+        masks = masks_of(self.purifier, spec, images, self.seed)
 
         def path(purifier: Purifier, seed: int) -> Float32:
             states = np.zeros((rows, *images.shape), np.float32)

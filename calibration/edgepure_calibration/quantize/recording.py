@@ -13,6 +13,7 @@ from edgepure.engines.base import Stepper
 from edgepure.methods.presets import Preset
 from edgepure.purify.inflight import run_images
 from edgepure.purify.purifier import Purifier
+from edgepure.purify.residual import residual_masks
 from edgepure.rows.noise import RowNoise, SeededNoise
 from edgepure.rows.plan import Plan
 from edgepure.types import Float32
@@ -98,10 +99,12 @@ def planned(purifier: Purifier, preset: Preset, images: Float32, seed: int) -> l
     return [PlannedImages(probe, everything, probe=True), *(g for g in groups.values() if g.plan.rows)]
 
 
-def masks_of(purifier: Purifier, preset: Preset, images: Float32) -> Float32 | None:
-    """The attention masks ``[N, 1, H, W]``; None for presets without."""
+def masks_of(purifier: Purifier, preset: Preset, images: Float32, seed: int) -> Float32 | None:
+    """The masks ``[N, 1, H, W]``; None for presets without."""
     if preset.mask is None:
         return None
+    if preset.mask.source == "residual":
+        return residual_masks(purifier, images, preset.mask, seed)
     size = purifier.slots
     return np.concatenate(
         [purifier.attention(images[i : i + size], preset.mask)["mask"] for i in range(0, len(images), size)]
@@ -202,7 +205,7 @@ def record(
         on_progress: called with the share done.
     """
     groups = [
-        (group, masks_of(purifier, preset, images))
+        (group, masks_of(purifier, preset, images, seed))
         for preset in presets
         for group in planned(purifier, preset, images, seed)
     ]

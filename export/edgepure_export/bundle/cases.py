@@ -60,11 +60,21 @@ class Cases:
         schedule: of the diffusion model.
         presets: their plans give the rows of the step graphs.
         images: sample images in [0, 1], see `sample_batch`.
+        other_size: of images that are not the bundle's, for the graph of any size; None: there is no such graph.
     """
 
     def __init__(
-        self, image: ImageSpec, schedule: NoiseSchedule, presets: Mapping[str, Preset], images: Any = None
+        self,
+        image: ImageSpec,
+        schedule: NoiseSchedule,
+        presets: Mapping[str, Preset],
+        images: Any = None,
+        other_size: tuple[int, int] | None = None,
     ) -> None:
+        self._other: Cases | None = None
+        if other_size is not None:
+            other = image.model_copy(update={"height": other_size[0], "width": other_size[1]})
+            self._other = Cases(other, schedule, presets)
         self.image = image
         self.schedule = schedule
         self._samples = images
@@ -85,6 +95,9 @@ class Cases:
             return [self._mask(image) for image in self._image_batches()]
         if graph == "unet":
             return [self._unet(batch, seed) for seed, batch in enumerate(BATCHES)]
+        if graph == "step_any":
+            assert self._other is not None
+            return [*self._other._steps(learned=False), *self._steps(learned=False)]
         return self._steps(learned=graph == "step_learned")
 
     def _image_batches(self) -> list[Tensor]:

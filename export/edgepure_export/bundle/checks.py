@@ -54,6 +54,30 @@ def check_placement(what: str, module: nn.Module) -> None:
             )
 
 
+def size_multiple(unet: nn.Module, image: ImageSpec) -> int:
+    """Of what the sides of its images have to be multiples: the smallest step from the bundle's size that it takes.
+
+    Raises:
+        ExportError: it takes no other size; code ``E-export-size``.
+    """
+    for multiple in (1, 2, 4, 8, 16, 32, 64, 128):
+        if image.height % multiple or image.width % multiple:
+            continue
+        x = torch.zeros((2, image.channels, image.height + multiple, image.width + 2 * multiple))
+        with torch.no_grad():
+            try:
+                output = unet(x, torch.zeros(2))
+            except Exception:  # sizes that do not fit together
+                continue
+        if isinstance(output, Tensor) and output.shape[2:] == x.shape[2:]:
+            return multiple
+    raise ExportError(
+        f"the diffusion network takes images of {image.height} x {image.width} pixels only; export it without any_size "
+        "(--any-size), and purify frames by tiles",
+        code="E-export-size",
+    )
+
+
 def check_unet(unet: nn.Module, image: ImageSpec, timesteps: int, *, trained: bool = True) -> bool:
     """Check a diffusion network on noise.
 

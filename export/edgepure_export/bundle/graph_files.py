@@ -38,12 +38,13 @@ class ClassifierModule(nn.Module):
 
 @dataclass(frozen=True)
 class Part:
-    """One graph to export."""
+    """One graph to export. ``multiple``: of images of any size, whose sides are multiples of it."""
 
     name: GraphName
     module: nn.Module
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    multiple: int | None = None
 
     def select(self, case: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs of a case in the order of the module's arguments."""
@@ -56,9 +57,11 @@ def bundle_parts(
     mask: MaskModule | None,
     learned: bool,
     task: TaskModule | None = None,
+    multiple: int | None = None,
 ) -> list[Part]:
     """The graphs of a bundle. A network with a learned variance has both step graphs; without a classifier ``mask`` is
-    that of a backbone."""
+    that of a backbone. With ``multiple`` there is a step graph for images of any size, whose sides are multiples of
+    it, too."""
     state = ("x", "ref", "noise", "mask", "coeffs")
     settings = ("image", "threshold", "area", "rule")
     parts = []
@@ -71,6 +74,8 @@ def bundle_parts(
     parts.append(Part("step", StepModule(unet), state, ("x_next",)))
     if learned:
         parts.append(Part("step_learned", LearnedStepModule(unet), (*state, "noise_out"), ("x_next",)))
+    if multiple is not None:
+        parts.append(Part("step_any", StepModule(unet), state, ("x_next",), multiple))
     if task is not None:
         parts.append(Part("task", task, ("image",), task.names))
     parts.append(Part("unet", UnetModule(unet), ("x", "t"), ("epsilon",)))
@@ -91,7 +96,8 @@ def export_parts(
     with WeightsPool(folder) as pool:
         for done, part in enumerate(parts):
             report(0.02 + 0.68 * done / len(parts), f"exporting {part.name}")
-            graph = export_graph(part.name, part.module, part.select(cases.of(part.name)[0]), part.outputs, opset=opset)
+            example = part.select(cases.of(part.name)[0])
+            graph = export_graph(part.name, part.module, example, part.outputs, opset=opset, multiple=part.multiple)
             graphs[part.name] = _in_order(graph, image, classes)
             pool.save(graph.model, f"{part.name}.onnx")
     return graphs

@@ -28,6 +28,8 @@ class ExportSettings:
         norm_p, block_transforms: see `MaskModule`.
         mask_input: see `MaskModule`; None: ``own``, or what published presets say.
         learned_variance: None: as the network's output channels say. False: use only its epsilon.
+        any_size: add a graph for whole frames of any height and width, where the diffusion network allows it; parity is
+            measured at two sizes.
         tolerance: of the parity check (`after_export.DEFAULT_TOLERANCE`), one number or one per graph.
         check_epsilon: refuse a network that does not predict noise as noise; False for untrained networks.
         selftest_calls: presets with more UNet calls than this get no recorded purification, because PyTorch has to run
@@ -49,6 +51,7 @@ class ExportSettings:
     mask_input: Literal["own", "official"] | None = None
     block_transforms: Mapping[str, BlockTransform] | None = None
     learned_variance: bool | None = None
+    any_size: bool = False
     tolerance: float | Mapping[str, float] = DEFAULT_TOLERANCE
     check_epsilon: bool = True
     selftest_calls: int = 100

@@ -35,7 +35,7 @@ from ..graphs.to_onnx import evaluating
 from ..twin.reference import TorchReference
 from . import after_export as parity
 from .cases import Cases
-from .checks import check_backbone, check_classifier, check_module, check_placement, check_unet
+from .checks import check_backbone, check_classifier, check_module, check_placement, check_unet, size_multiple
 from .graph_files import bundle_parts, compare_parts, export_parts, graph_entry
 from .recordings import record_pipelines
 from .settings import ExportSettings
@@ -126,6 +126,9 @@ def export_bundle(
                 code="E-learned-variance-channels",
             )
         _check_presets(parsed, noise, image, learned)
+        multiple = size_multiple(unet, image) if chosen.any_size else None
+        other = None if multiple is None else (height + multiple, width + 2 * multiple)
+        cases = Cases(image, noise, parsed, sample_images, other)
         entry = None
         if task is not None and task_module is not None:
             entry = task_entry(task_module, task, cases.images(2))
@@ -133,7 +136,7 @@ def export_bundle(
         with _tapped(tapped, blocks, image, chosen.norm_p, mask_input, chosen.block_transforms) as mask_module:
             if classifier is None and mask_module is not None:
                 check_backbone(mask_module, cases.images(2))
-            parts = bundle_parts(classifier, unet, mask_module, learned, task_module)
+            parts = bundle_parts(classifier, unet, mask_module, learned, task_module, multiple)
             graphs = export_parts(parts, cases, folder, image, count, chosen.opset, report)
             results, vectors = compare_parts(parts, cases, folder, chosen.tolerance, chosen.threads, report)
             reference = TorchReference(
@@ -164,6 +167,7 @@ def export_bundle(
                 "graphs": {key: graph_entry(graph) for key, graph in graphs.items()},
                 "attention": attention,
                 "learned_variance": learned,
+                "any_size": None if multiple is None else {"multiple": multiple, "checked": ((height, width), other)},
                 "presets": parsed,
                 "default_preset": default_preset or next(iter(parsed)),
                 "calibration": chosen.calibration,

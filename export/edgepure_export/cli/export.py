@@ -148,6 +148,14 @@ def export(
             help="Export even if the UNet does not predict noise as noise (untrained networks, to measure speed).",
         ),
     ] = False,
+    any_size: Annotated[
+        bool,
+        typer.Option(
+            "--any-size",
+            help="Add a graph for whole frames of any height and width (fully convolutional networks, and attention "
+            "that knows no size).",
+        ),
+    ] = False,
     threads: ThreadsOption = None,
     name: Annotated[str | None, _given("TEXT", "Name of the bundle. Default: that of its folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
@@ -206,6 +214,7 @@ def export(
             default_preset=default_preset,
             sample_images=None if folder is None else lambda image: _read_images(folder, image),
             check_epsilon=not any_network,
+            any_size=any_size,
             name=name,
             threads=threads,
             overwrite=overwrite,

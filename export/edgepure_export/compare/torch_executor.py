@@ -107,12 +107,15 @@ def torch_executor(
                 unet, schedule=schedule, classifier=classifier, mask_module=mask, checkpointing=False,
                 task=module, names=() if module is None else module.names,
             )  # fmt: skip
+            multiple, other = None, None
+            if manifest.any_size is not None:
+                multiple, other = manifest.any_size.multiple, manifest.any_size.checked[1]
             parts: dict[str, Part] = {
                 part.name: part
-                for part in bundle_parts(classifier, unet, mask, manifest.learned_variance, module)
+                for part in bundle_parts(classifier, unet, mask, manifest.learned_variance, module, multiple)
                 if part.name in manifest.graphs
             }
-            yield TorchExecutor(reference, parts, Cases(manifest.image, schedule, manifest.presets))
+            yield TorchExecutor(reference, parts, Cases(manifest.image, schedule, manifest.presets, other_size=other))
         finally:
             if mask is not None:
                 mask.close()

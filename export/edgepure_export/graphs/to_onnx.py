@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,6 +33,8 @@ OPSET = 20
 IR_VERSION = 9
 #: Name of the dynamic first axis.
 BATCH = "batch"
+#: Names of the last two axes of images, where a graph takes any size.
+SIZE = ("height", "width")
 
 RANDOM_OPERATORS = {
     "Bernoulli",
@@ -65,7 +68,13 @@ class Graph:
 
 
 def export_graph(
-    name: str, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], *, opset: int = OPSET
+    name: str,
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    *,
+    opset: int = OPSET,
+    multiple: int | None = None,
 ) -> Graph:
     """Trace a module to ONNX.
 
@@ -75,6 +84,8 @@ def export_graph(
         inputs: example tensors by name, float32, batch of at least 2 (a batch of 1 would become a constant).
         outputs: names of the outputs, in order.
         opset: 20 is portable; 21 has GroupNormalization, for TensorRT from 10.9 on.
+        multiple: images may have any height and width that are multiples of it, those of the examples among them; None:
+            they have the size of the examples.
 
     Raises:
         ExportError: the module cannot be traced, or its graph breaks one of the rules in the module's text.
@@ -96,7 +107,7 @@ def export_graph(
                 opset_version=opset,
                 input_names=list(inputs),
                 output_names=list(outputs),
-                dynamic_shapes=tuple({0: BATCH} for _ in examples),
+                dynamic_shapes=_open_axes(examples, multiple),
                 custom_translation_table=translations.table(opset),
                 optimize=True,
                 verbose=False,
@@ -114,11 +125,13 @@ def export_graph(
     _keep_padding(model)
     _name_nodes(name, model)
     _strip(name, model)
+    if multiple is not None:
+        _name_sizes(name, model)
     graph = Graph(
         name,
         model,
-        tuple(_spec(name, value) for value in model.graph.inputs),
-        tuple(_spec(name, value) for value in model.graph.outputs),
+        tuple(_spec(name, value, any_size=multiple is not None) for value in model.graph.inputs),
+        tuple(_spec(name, value, any_size=multiple is not None) for value in model.graph.outputs),
         opset,
     )
     if [spec.name for spec in graph.inputs] != list(inputs):
@@ -128,6 +141,29 @@ def export_graph(
             code="E-graph-inputs",
         )
     return graph
+
+
+def _open_axes(examples: Sequence[Tensor], multiple: int | None) -> tuple[dict[int, Any], ...]:
+    """Which axes of each input may have another length."""
+    if multiple is None:
+        return tuple({0: BATCH} for _ in examples)
+    batch, *size = (torch.export.Dim(name, max=1 << 20) for name in (BATCH, *SIZE))
+    height, width = (multiple * one if multiple > 1 else one for one in size)
+    return tuple({0: batch, 2: height, 3: width} if one.ndim == 4 else {0: batch} for one in examples)
+
+
+def _name_sizes(name: str, model: ir.Model) -> None:
+    """Let the sizes of images be called by `SIZE`; the exporter writes them as formulas."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        dims = list(value.shape) if value.shape is not None else []
+        if len(dims) == 4:
+            if any(isinstance(dim, int) for dim in dims[2:]):
+                raise ExportError(
+                    f"{name}: {value.name!r} has the shape {dims}, so the network works at one size only; export it "
+                    "without any_size",
+                    code="E-export-size",
+                )
+            value.shape = ir.Shape([dims[0], dims[1], *SIZE])
 
 
 def check_file(path: Path) -> None:
@@ -187,7 +223,7 @@ def _keep_padding(model: ir.Model) -> None:
         pool.replace_input_with(0, parted.outputs[0])
 
 
-def _spec(name: str, value: ir.Value) -> TensorSpec:
+def _spec(name: str, value: ir.Value, *, any_size: bool = False) -> TensorSpec:
     dims = list(value.shape) if value.shape is not None else []
     first = dims[0] if dims else None
     if not isinstance(first, ir.SymbolicDim) or first.value != BATCH:
@@ -196,14 +232,16 @@ def _spec(name: str, value: ir.Value) -> TensorSpec:
             "the module must not use the batch size as a number (write reshape(-1, ...) or flatten(1))",
             code="E-graph-batch-axis",
         )
-    if any(not isinstance(dim, int) for dim in dims[1:]):
+    fixed = dims[1:2] if any_size and len(dims) == 4 else dims[1:]
+    if any(not isinstance(dim, int) for dim in fixed):
         raise ExportError(
             f"{name}: {value.name!r} has the shape {dims}; every axis but the batch must be fixed",
             code="E-graph-fixed-axes",
         )
     if value.dtype != ir.DataType.FLOAT:
         raise ExportError(f"{name}: {value.name!r} is {value.dtype}, expected float32", code="E-graph-float32")
-    return TensorSpec(str(value.name), (BATCH, *[dim for dim in dims[1:] if isinstance(dim, int)]), "float32")
+    rest = [dim if isinstance(dim, int) else str(dim.value) for dim in dims[1:]]
+    return TensorSpec(str(value.name), (BATCH, *rest), "float32")
 
 
 def _name_nodes(name: str, model: ir.Model) -> None:

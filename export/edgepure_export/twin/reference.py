@@ -13,18 +13,20 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from edgepure.errors import ConfigError, ImageError
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import MaskSpec, Preset
+from edgepure.methods.restore import MASK_VOTE
 from edgepure.purify.masks import check_mask_use
 from edgepure.rows.noise import NoiseSource
 from edgepure.rows.plan import Plan
 from edgepure.rows.schedule import NoiseSchedule
 
 from ..graphs.attention import RULES
-from ..graphs.mask_cut import MaskGradient
+from ..graphs.mask_cut import MaskGradient, cut_map
 from ..graphs.step import LearnedStepModule, StepModule
 from .noise_batches import Noise, SourceNoise, as_batch_noise
 
@@ -185,7 +187,15 @@ class TorchReference:
         return (0.5 * self.run(2.0 * x01 - 1.0, plan, noise, mask, on_row=on_row) + 0.5).clamp(0.0, 1.0)
 
     def mask(self, x01: Tensor, spec: MaskSpec, gradient: MaskGradient = "none") -> Tensor:
-        """The attention mask [B, 1, H, W] of images in [0, 1]."""
+        """The attention mask [B, 1, H, W] of images in [0, 1].
+
+        Raises:
+            ConfigError: there is no mask module, or the mask is of another source: `run_preset` has the noise for that.
+        """
+        if spec.source == "residual":
+            raise ConfigError(
+                f"a mask of the source {spec.source!r} is computed with noise; use run_preset", code="E-twin-missing"
+            )
         if self.mask_module is None:
             raise ConfigError(
                 "the reference has no mask module; give it the classifier's blocks to tap", code="E-twin-mask"
@@ -201,6 +211,22 @@ class TorchReference:
             )
         result: Tensor = mask
         return result
+
+    def residual_mask(
+        self, x01: Tensor, spec: MaskSpec, noise: NoiseSource, first_image: int = 0, gradient: MaskGradient = "none"
+    ) -> Tensor:
+        """The mask [B, 1, H, W] of the source ``residual``, with the noise that the runtime draws for it."""
+        plans = [self._planner(x01).rows(spec.residual)] * len(x01)
+        draws = SourceNoise(noise, plans, x01, vote=MASK_VOTE, probe=True, first_image=first_image)
+        window = spec.residual.window
+        with torch.set_grad_enabled(torch.is_grad_enabled() and gradient != "none"):
+            ref = 2.0 * x01 - 1.0
+            r = 0.5 * (self.run(ref, plans, draws) - ref).abs().mean(1, keepdim=True)
+            found = F.avg_pool2d(r, window, stride=1, padding=window // 2, count_include_pad=False)
+            full = torch.ones((len(x01), 1, 1, 1), dtype=x01.dtype, device=x01.device)
+            threshold = full * (spec.threshold if spec.threshold is not None else 0.0)
+            area = full * spec.area_input(x01.shape[2] * x01.shape[3])
+            return cut_map(found, found, threshold, area, 0.0 * full, gradient)
 
     def score_norm(self, x01: Tensor, probe: Plan | Sequence[Plan], noise: Noise) -> Tensor:
         """Euclidean norm [B] of the EPS vector that a probe plan leaves in x."""
@@ -287,7 +313,9 @@ class TorchReference:
     ) -> _Prepared:
         planner = self._planner(x01)
         check_mask_use(preset, mask is not None)
-        if preset.mask is not None and mask is None:
+        if preset.mask is not None and preset.mask.source == "residual" and mask is None:
+            mask = self.residual_mask(x01, preset.mask, noise, first_image, mask_gradient)
+        elif preset.mask is not None and mask is None:
             mask = self.mask(x01, preset.mask, mask_gradient)
         norms: Tensor | None = None
         plans = (planner.plan(preset),) * len(x01)

@@ -55,7 +55,7 @@ def load_twin(
     graphs = {
         name: OnnxModule.load(opened.graph_path(name, precision), shared)
         for name in opened.manifest.graphs
-        if name != "unet"  # the rows have it inside
+        if name not in ("unet", "step_any")  # the rows have the one inside, and the other is `step` of any size
     }
     reference = TorchReference(
         step=GraphStep(graphs["step"]),

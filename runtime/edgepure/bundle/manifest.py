@@ -35,8 +35,8 @@ SELFTEST_FILE = "selftest.npz"
 #: What is built on a device lives here; it is not listed in ``files``.
 ENGINES_FOLDER = "engines"
 
-GraphName = Literal["classifier", "mask", "step", "step_learned", "task", "unet"]
-GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "task", "unet")
+GraphName = Literal["classifier", "mask", "step", "step_learned", "step_any", "task", "unet"]
+GRAPH_NAMES: tuple[GraphName, ...] = ("classifier", "mask", "step", "step_learned", "step_any", "task", "unet")
 #: Precisions that a bundle may have beside the fp32 in which it was exported.
 VariantName = Literal["fp16", "bf16", "int8", "fp8"]
 #: A provider whose engine a variant was made for; which there are is said by `edgepure.engines.kinds`.
@@ -88,10 +88,11 @@ PresetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class TensorEntry(Entry):
-    """One input or output of a graph. The first axis is ``"batch"``, of any size; all others are fixed."""
+    """One input or output of a graph. The first axis is ``"batch"``, of any size; all others are fixed, but for
+    ``"height"`` and ``"width"`` of the graph ``step_any``."""
 
     name: str = Field(min_length=1, max_length=200)
-    shape: tuple[Literal["batch"] | PositiveInt, ...] = Field(min_length=1, max_length=8)
+    shape: tuple[Literal["batch", "height", "width"] | PositiveInt, ...] = Field(min_length=1, max_length=8)
     dtype: Literal["float32"] = "float32"
 
 
@@ -118,6 +119,15 @@ class AttentionEntry(Entry):
     input: Literal["own", "official"] = Field(
         "own",
         description="own: the classifier's preprocessing; official: ImageNet mean and std applied to 2 * image - 1",
+    )
+
+
+class AnySizeEntry(Entry):
+    """What the graph ``step_any`` takes: whole frames, not only images of the bundle's size."""
+
+    multiple: int = Field(ge=1, le=4096, description="height and width are multiples of it")
+    checked: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(
+        min_length=2, description="height and width at which it was compared with PyTorch"
     )
 
 
@@ -165,6 +175,7 @@ class Manifest(Entry):
     )
     attention: AttentionEntry | None = Field(description="null: the bundle has no mask graph")
     learned_variance: bool = Field(description="true: the network predicts a variance, and step_learned exists")
+    any_size: AnySizeEntry | None = Field(None, description="null: the bundle has no graph step_any")
     presets: dict[PresetName, Preset] = Field(min_length=1, json_schema_extra=_CLOSED)
     default_preset: str
     calibration: Calibration | None = Field(None, description="null: nothing was measured yet")
@@ -185,6 +196,7 @@ class Manifest(Entry):
             ("step", True, "every bundle needs it"),
             ("mask", self.attention is not None, f"`attention` is {'null' if self.attention is None else 'given'}"),
             ("step_learned", self.learned_variance, f"`learned_variance` is {str(self.learned_variance).lower()}"),
+            ("step_any", self.any_size is not None, f"`any_size` is {'null' if self.any_size is None else 'given'}"),
         ):
             if needed != (graph in self.graphs):
                 found = "is listed" if graph in self.graphs else "is missing"
@@ -373,12 +385,16 @@ def graph_signature(
     graph, which its `TaskEntry` checks.
     """
 
-    def entry(name: str, *shape: int) -> TensorEntry:
+    def entry(name: str, *shape: int | Literal["height", "width"]) -> TensorEntry:
         return TensorEntry(name=name, shape=("batch", *shape))
 
     c, h, w = image.shape
+    if graph == "step_any":
+        size: tuple[Literal["height"], Literal["width"]] = ("height", "width")
+        free = (entry("x", c, *size), entry("ref", c, *size), entry("mask", 1, *size), entry("noise", c, *size))
+        return (*free, entry("coeffs", len(COLUMNS))), (entry("x_next", c, *size),)
     logits = (entry("logits", classes),) if classes else ()
-    state = (entry("x", c, h, w), entry("ref", c, h, w), entry("mask", 1, h, w), entry("noise", c, h, w))
+    fixed = (entry("x", c, h, w), entry("ref", c, h, w), entry("mask", 1, h, w), entry("noise", c, h, w))
     if graph == "classifier":
         return (entry("image", c, h, w),), logits
     if graph == "task":
@@ -388,10 +404,10 @@ def graph_signature(
         maps = (entry("mask", 1, h, w), entry("attention", 1, h, w))
         return inputs, (*logits, *maps)
     if graph == "step":
-        return (*state, entry("coeffs", len(COLUMNS))), (entry("x_next", c, h, w),)
+        return (*fixed, entry("coeffs", len(COLUMNS))), (entry("x_next", c, h, w),)
     if graph == "step_learned":
         columns = len(COLUMNS) + len(LEARNED_COLUMNS)
-        return (*state, entry("noise_out", c, h, w), entry("coeffs", columns)), (entry("x_next", c, h, w),)
+        return (*fixed, entry("noise_out", c, h, w), entry("coeffs", columns)), (entry("x_next", c, h, w),)
     return (entry("x", c, h, w), entry("t")), (entry("epsilon", c, h, w),)
 
 

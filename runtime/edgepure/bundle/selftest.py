@@ -99,7 +99,8 @@ def read_selftest(path: Path, manifest: Manifest) -> SelfTest:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What an array must be. "batch" in a shape is at least 2, "rows" at least 1; integers may have 1 element or []."""
+    """What an array must be. "batch" in a shape is at least 2, other names at least 1; integers may have 1 element or
+    []."""
 
     shape: tuple[str | int, ...]
     integer: bool = False
@@ -107,9 +108,8 @@ class _Wanted:
     def fits(self, shape: tuple[int, ...]) -> bool:
         if self.shape == (1,):
             return math.prod(shape) == 1
-        least = {"batch": 2, "rows": 1}
         return len(shape) == len(self.shape) and all(
-            have >= least[want] if isinstance(want, str) else have == want
+            have >= (2 if want == "batch" else 1) if isinstance(want, str) else have == want
             for have, want in zip(shape, self.shape, strict=True)
         )
 

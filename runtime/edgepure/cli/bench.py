@@ -24,12 +24,17 @@ def bench(
     change: SetOption = [],  # noqa: B006 - typer copies it
     batch: Annotated[str, typer.Option(metavar="N,N,...", help="Batch sizes.")] = "1,8",
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the medians are reported.")] = 5,
+    frame: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Show what a frame of this size would take by tiles: its UNet calls times the "
+                     "measured step call.", show_default=False),
+    ] = None,
     provider: ProviderOption = "cpu",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Measure a bundle on this machine: the bare UNet call, the step call, and what a purification adds to them.
 
     "loop cost" is the time of a purification over (rows x bare UNet call); 1 would mean that everything around the
@@ -41,11 +46,13 @@ def bench(
     \b
       edgepure bench digits
       edgepure bench digits --preset heterogeneous --batch 1,4,16 --repeats 9 --json
+      edgepure bench digits --frame 128x96
     """
     from ..bundle.bundle import Bundle
     from ..measure import bench as run
     from ..purify.purifier import Purifier
     from ..report.numerals import number
+    from .frame_cost import frame_cost
     from .output import emit_json, say, size, table
     from .presets import choose_preset
     from .progress import Progress
@@ -54,13 +61,17 @@ def bench(
     with Progress("opening the bundle"):
         opened = Bundle.open(bundle)
     name, chosen = choose_preset(opened.manifest.presets, opened.manifest.default_preset, preset, change)
+    image, planner = opened.manifest.image.shape, opened.manifest.planner()
+    of_frame = None if frame is None else frame_cost(frame, image, planner, chosen)
     with (
         Progress("measuring") as bar,
         Purifier(opened, provider, precision=precision, threads=threads, slots=max(sizes)) as purifier,
     ):
         found = run(purifier, chosen, batches=sizes, repeats=repeats, on_progress=bar.update)
+    seconds = [] if of_frame is None else [of_frame.seconds(s.step_ms / s.batch) for s in found.speeds]
     if as_json:
-        emit_json({**found.to_dict(), "preset": name, "precision": precision, "threads": threads})
+        about = None if of_frame is None else {**of_frame.to_dict(), "seconds": seconds}
+        emit_json({**found.to_dict(), "preset": name, "precision": precision, "threads": threads, "frame": about})
         return
     what = f"{found.bundle}, preset {name}, {provider} ({found.engine}), {precision}"
     say(f"{what}: {found.unet_calls} UNet calls for one decision")
@@ -80,6 +91,10 @@ def bench(
         ),
         right=columns,
     )
+    if of_frame is not None:
+        say(of_frame.sentence())
+        each = ", ".join(f"{n:.3g} s in batches of {s.batch}" for n, s in zip(seconds, found.speeds, strict=True))
+        say(f"calls times the measured step call: {each}; the frame itself was not run")
     memory = "" if found.peak_memory_bytes is None else f"; peak memory {size(found.peak_memory_bytes)}"
     say(f"medians of {found.repeats} rounds of {found.rows_timed} rows{memory}")
 

@@ -48,6 +48,16 @@ def plan(
         str | None,
         typer.Option(metavar="CxHxW", help="Without a bundle: the image size. Default: 3x32x32.", show_default=False),
     ] = None,
+    frame: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Count the tiles and UNet calls of a frame of this size, too.",
+                     show_default=False),
+    ] = None,
+    call_ms: Annotated[
+        float | None,
+        typer.Option(min=1e-6, help="With --frame: milliseconds of one UNet call of one tile, as you measured them "
+                     "(`edgepure bench` does); gives the seconds of a frame.", show_default=False),
+    ] = None,
     wide: Annotated[bool, typer.Option("--wide", help="Show the sampler's coefficients too.")] = False,
     show_all: Annotated[bool, typer.Option("--all", help="Show every row of a long plan.")] = False,
     as_json: JsonOption = False,
@@ -64,22 +74,33 @@ def plan(
       edgepure plan digits --preset heterogeneous
       edgepure plan --method uniform --set t_star=100 --set steps=10
       edgepure plan --method heterogeneous --set t_l=200 --set t_s=100 --set ddim_steps=500 --wide
+      edgepure plan --method uniform --set steps=5 --image 3x256x256 --frame 1920x1080 --call-ms 25
     """
+    from ..errors import ConfigError
+    from .frame_cost import frame_cost
     from .output import emit_json, say
 
-    name, chosen, planner = _subject(bundle, preset, method, change, schedule, image)
+    name, chosen, planner, shape = _subject(bundle, preset, method, change, schedule, image)
     if score_norm is not None and chosen.ssni is None:
-        from ..errors import ConfigError
-
         raise ConfigError("--score-norm is for presets with SSNI, and this one has none", code="E-plan-score-norm")
     rows = planner.plan(chosen, score_norm)
     cost = _cost(planner, chosen, rows)
     sigma, why = _certificate(planner, chosen)
+    of_frame = None if frame is None else frame_cost(frame, shape, planner, chosen)
+    if of_frame is None and call_ms is not None:
+        raise ConfigError("--call-ms is for --frame, and none is given", code="E-frame-option")
+    seconds = None if of_frame is None or call_ms is None else of_frame.seconds(call_ms)
     if as_json:
-        emit_json({"preset": name, "decision": cost, "certified_sigma": sigma, "no_certificate": why, **rows.to_dict()})
+        about = None if of_frame is None else {**of_frame.to_dict(), "seconds": seconds}
+        data = {"preset": name, "decision": cost, "certified_sigma": sigma, "no_certificate": why, "frame": about}
+        emit_json({**data, **rows.to_dict()})
         return
     for line in _summary(name, chosen, rows, cost, score_norm):
         say(line)
+    if of_frame is not None:
+        say(of_frame.sentence())
+    if seconds is not None:
+        say(f"at {call_ms:g} ms a call of one tile: {seconds:.3g} s a frame, {1.0 / seconds:.3g} frames/s, on paper")
     say(why or f"certificates: sigma {sigma:.4g} on images in [0, 1]; `edgepure certify` counts the votes")
     _table(rows, wide=wide, show_all=show_all)
 
@@ -118,7 +139,7 @@ def _subject(
     changes: list[str],
     schedule: str | None,
     image: str | None,
-) -> tuple[str, Preset, Planner]:
+) -> tuple[str, Preset, Planner, tuple[int, int, int]]:
     from ..errors import ConfigError
     from ..methods.planner import Planner
     from .presets import choose_preset, method_preset
@@ -131,24 +152,21 @@ def _subject(
                 "--schedule and --image are for plans without a bundle; a bundle has its own", code="E-plan-bundle"
             )
         manifest = Bundle.open(bundle, verify=False).manifest  # nothing is run, so weights need no hashing
-        planner = manifest.planner()
+        planner, shape = manifest.planner(), manifest.image.shape
         if method is None:
-            return *choose_preset(manifest.presets, manifest.default_preset, preset, changes), planner
+            return *choose_preset(manifest.presets, manifest.default_preset, preset, changes), planner, shape
     else:
-        planner = Planner(parse_schedule(schedule).build(), _elements(parse_image_size(image or "3x32x32")))
+        shape = parse_image_size(image or "3x32x32")
+        planner = Planner(parse_schedule(schedule).build(), shape[0] * shape[1] * shape[2])
     if method is None and preset is not None and preset.endswith(".json"):
-        return *choose_preset({}, preset, preset, changes), planner
+        return *choose_preset({}, preset, preset, changes), planner, shape
     if method is None or preset is not None:
         raise ConfigError(
             "say what to plan: a bundle (with --preset NAME), a preset file (--preset FILE.json), "
             "or --method NAME with --set KEY=VALUE; not --method and --preset together",
             code="E-plan-subject",
         )
-    return method, method_preset(method, changes), planner
-
-
-def _elements(shape: tuple[int, int, int]) -> int:
-    return shape[0] * shape[1] * shape[2]
+    return method, method_preset(method, changes), planner, shape
 
 
 def _certificate(planner: Planner, preset: Preset) -> tuple[float | None, str | None]:
@@ -162,8 +180,7 @@ def _certificate(planner: Planner, preset: Preset) -> tuple[float | None, str | 
 
 
 def _cost(planner: Planner, preset: Preset, plan: Plan) -> dict[str, int]:
-    probe = planner.probe(preset)
-    probes = probe.unet_calls if probe is not None else 0
+    probes = planner.before(preset)
     votes = preset.votes.count
     return {"rows": plan.unet_calls, "votes": votes, "probes": probes, "unet_calls": votes * plan.unet_calls + probes}
 

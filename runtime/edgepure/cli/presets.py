@@ -16,7 +16,7 @@ from ..methods.registry import methods
 from ..validation import fault_code, first_fault
 
 #: Parts of a preset that a dotted key of --set may name; a key without a dot belongs to the method.
-PARTS = ("method", "mask", "ssni", "votes")
+PARTS = ("method", "mask", "ssni", "votes", "tiles")
 
 
 def choose_preset(

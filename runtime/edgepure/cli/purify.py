@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -28,6 +28,7 @@ from .options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ..purify.frames import FrameResult, Pad
     from ..purify.results import Purified
     from .sources import Source
 
@@ -48,6 +49,26 @@ def purify(
         typer.Option("--mask-out", metavar="DIR", help="Write the masks there (white: strong noise).",
                      show_default=False),
     ] = None,
+    tile: Annotated[
+        bool,
+        typer.Option("--tile", help="Purify frames of any size by overlapping tiles, and write them at their own size; "
+                     "--set tiles.overlap=0.5 and others say how."),
+    ] = False,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="With --tile: run the network on the whole frame instead, where the bundle has a "
+                     "graph of any size."),
+    ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="N|WxH", help="With --tile: resize frames before, to a shorter side of N pixels (their "
+                     "shape stays) or to W x H.", show_default=False),
+    ] = None,
+    pad: Annotated[
+        str,
+        typer.Option(metavar="reflect|black", help="With --tile: mirror, or put black around, what is smaller than the "
+                     "network's images.", show_default=False),
+    ] = "no",
     seed: SeedOption = None,
     resize: ResizeOption = False,
     bgr: BgrOption = False,
@@ -69,14 +90,18 @@ def purify(
       edgepure purify digits attacked.png -o clean.png
       edgepure purify digits photos/ extra.npy -o purified/ --preset heterogeneous --mask-out masks/
       edgepure purify digits photos/ -o again/ --preset heterogeneous --mask masks/
+      edgepure purify digits street.png -o street-purified.png --tile --set tiles.overlap=0.5
     """
     from ..bundle.bundle import Bundle
     from ..images.load import save_image
+    from .frames import check_frame_options, parse_size, run_frames
     from .output import table
     from .session import Session
     from .sources import find_sources
 
-    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
+    check_frame_options(tile, resize or mask is not None, size, pad, whole)
+    target_size = parse_size(size)
+    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize or tile)
     files = _targets(sources, output, mask_out)
     session = Session(
         bundle, preset, change, 1, None, seed, provider, precision, threads, slots, masked=mask_out is not None,
@@ -84,23 +109,29 @@ def purify(
     )  # fmt: skip
     written: list[dict[str, Any]] = []
 
-    def save(position: int, result: Purified) -> None:
+    def save(position: int, result: Purified | FrameResult) -> None:
         target = files[position]
         _write(save_image, result.image, target)
-        entry = {**result.to_dict(), "file": str(target)}
+        entry = {**result.to_dict(), "name": sources[position].name, "file": str(target)}
         if mask_out is not None and result.mask is not None:
             _write(save_image, result.mask, mask_out / target.name)
             entry["mask_file"] = str(mask_out / target.name)
         written.append(entry)
 
-    failures = session.run(sources, resize, bgr, save, "purifying", session.purifier.own_head())
+    if tile:
+        failures = run_frames(session, sources, target_size, cast("Pad", pad), whole, bgr, save)
+    else:
+        failures = session.run(sources, resize, bgr, save, "purifying", session.purifier.own_head())
+
+    def what(entry: dict[str, Any]) -> str:
+        return f"{entry['tiles'][0]} x {entry['tiles'][1]}" if tile else str(entry["class_name"])
 
     def show() -> None:
-        label = ("label",) if session.purifier.classes else ()
+        about = ("tiles",) if tile else ("label",) if session.purifier.classes else ()
         table(
-            ("image", "purified", *label, "UNet calls", "ms"),
+            ("image", "purified", *about, "UNet calls", "ms"),
             (
-                (w["name"], w["file"], *(w["class_name"] for _ in label), w["unet_calls"], f"{1e3 * w['seconds']:.1f}")
+                (w["name"], w["file"], *(what(w) for _ in about), w["unet_calls"], f"{1e3 * w['seconds']:.1f}")
                 for w in written
             ),
             right=("UNet calls", "ms"),

@@ -49,9 +49,9 @@ class HostStepper(Stepper):
     writes its output. A call is prepared once for each number of active slots and each direction between the two.
     """
 
-    def __init__(self, engine: HostEngine, capacity: int = 8) -> None:
-        """Allocate the slots of a graph ``step`` or ``step_learned``; the engine must outlive them."""
-        channels, height, width = (int(n) for n in engine.inputs["x"].shape[1:])
+    def __init__(self, engine: HostEngine, capacity: int = 8, image_shape: tuple[int, int, int] | None = None) -> None:
+        """Allocate the slots of a step graph; the engine must outlive them. ``image_shape``: of a graph of any size."""
+        channels, height, width = image_shape or (int(n) for n in engine.inputs["x"].shape[1:])
         self._engine = engine
         self.capacity, self.image_shape = capacity, (channels, height, width)
         learned = "noise_out" in engine.inputs

@@ -112,6 +112,7 @@ class Kind:
         install: how it is installed.
         probes: tries it here, from its row and the NVIDIA driver to a `Probe`; as ``opens``. None: the doctor opens a
             graph of one node and runs it.
+        any_size: it runs the graph ``step_any``, whose height and width are open.
         built: it runs engines that `edgepure build` made of a bundle, and no ONNX files.
         builds_anywhere: it builds engines without the device that runs them.
         family: the provider whose variants it runs; empty: its own.
@@ -132,6 +133,7 @@ class Kind:
     execution_provider: str = ""
     install: Installation = field(default_factory=Installation)
     probes: str | Callable[[Kind, Driver], Probe] | None = None
+    any_size: bool = False
     built: bool = False
     builds_anywhere: bool = False
     family: str = ""
@@ -184,6 +186,7 @@ _CPU = Kind(
     execution_provider="CPUExecutionProvider",
     install=Installation("pip install edgepure[cpu]"),
     probes="edgepure.engines.onnxruntime:probe",
+    any_size=True,
     takes_variants=True,
     lacks={
         "bf16": "ONNX Runtime has no bfloat16 convolution for the CPU; "

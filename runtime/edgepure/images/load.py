@@ -91,14 +91,14 @@ def load_images(
     indices: list[int] = []
     failures: list[ImageFailure] = []
     index = -1
-    for index, (name, item) in enumerate(_items(inputs)):
+    for index, (name, item) in enumerate(single_items(inputs)):
         try:
             images.append(_load_one(item, spec, resize, order))
             names.append(name)
             indices.append(index)
         except ImageError as error:
             if on_error == "raise":
-                raise ImageError(f"{_label(name, item)}: {error}", code=error.code) from error.__cause__
+                raise ImageError(f"{called(name, item)}: {error}", code=error.code) from error.__cause__
             failures.append(ImageFailure(index, name, str(error)))
     if index < 0:
         raise ImageError(
@@ -165,7 +165,7 @@ def save_image(image: NDArray[Any], path: str | os.PathLike[str]) -> None:
 # ---- from inputs to single items -------------------------------------------------------------------------------------
 
 
-def _items(inputs: Any) -> Iterator[tuple[str, Any]]:
+def single_items(inputs: Any) -> Iterator[tuple[str, Any]]:
     """Single images and their names; folders and batches are taken apart."""
     if isinstance(inputs, str | os.PathLike | bytes | bytearray | memoryview | Image.Image) or _is_whole(inputs):
         yield from _expand(inputs, "")
@@ -230,7 +230,7 @@ def _expand(item: Any, position: str) -> Iterator[tuple[str, Any]]:
     yield position or "0", item
 
 
-def _label(name: str, item: Any) -> str:
+def called(name: str, item: Any) -> str:
     is_position = not isinstance(item, Path) and re.fullmatch(r"\d+(\[\d+\])?", name)
     return f"image {name}" if is_position else name
 
@@ -240,26 +240,29 @@ def _label(name: str, item: Any) -> str:
 
 def _load_one(item: Any, spec: ImageSpec, resize: Resize, order: Order) -> Float32:
     """One image as float32 ``[C, H, W]`` in [0, 1]. The messages of its errors do not name the image."""
+    image = read_one(item, spec, bool(resize), order)
+    return resize_to(image, spec, resize) if image.shape[1:] != (spec.height, spec.width) else image
+
+
+def read_one(item: Any, spec: ImageSpec, any_size: bool, order: Order) -> Float32:
+    """The pixels of one image ``[C, H, W]``; of the size of ``spec`` unless it may have ``any_size``."""
     if isinstance(item, ImageError):
         raise item
     if isinstance(item, Path):
-        image = read_picture(item, spec, bool(resize))
-    elif isinstance(item, bytes | bytearray | memoryview):
-        image = read_picture(io.BytesIO(item), spec, bool(resize))
-    elif isinstance(item, Image.Image):
-        image = decode(item, spec, bool(resize))
-    elif isinstance(item, np.ndarray):
-        image = _read_array(item, spec, bool(resize))
-        if order == "bgr":
-            image = np.ascontiguousarray(image[::-1])
-    elif hasattr(item, "read"):
-        image = read_picture(_stream(item), spec, bool(resize))
-    else:
-        raise ImageError(
-            f"an object of type {type(item).__name__} is no image; give a path, a PIL image or an array",
-            code="E-image-type",
-        )
-    return _resize(image, spec, resize) if image.shape[1:] != (spec.height, spec.width) else image
+        return read_picture(item, spec, any_size)
+    if isinstance(item, bytes | bytearray | memoryview):
+        return read_picture(io.BytesIO(item), spec, any_size)
+    if isinstance(item, Image.Image):
+        return decode(item, spec, any_size)
+    if isinstance(item, np.ndarray):
+        image = _read_array(item, spec, any_size)
+        return np.ascontiguousarray(image[::-1]) if order == "bgr" else image
+    if hasattr(item, "read"):
+        return read_picture(_stream(item), spec, any_size)
+    raise ImageError(
+        f"an object of type {type(item).__name__} is no image; give a path, a PIL image or an array",
+        code="E-image-type",
+    )
 
 
 def _stream(item: Any) -> IO[bytes]:
@@ -348,7 +351,8 @@ def _unit_range(array: NDArray[Any]) -> Float32:
     return np.clip(chw.astype(np.float32), 0.0, 1.0)
 
 
-def _resize(image: Float32, spec: ImageSpec, how: Resize) -> Float32:
+def resize_to(image: Float32, spec: ImageSpec, how: Resize) -> Float32:
+    """``[C, H, W]`` as `load_images` makes it the size of ``spec``."""
     height, width = image.shape[1:]
     box = (0.0, 0.0, float(width), float(height))
     size = (spec.width, spec.height)

@@ -15,4 +15,5 @@ from .repaint import RepaintSpec as RepaintSpec
 from .smooth import SmoothSpec as SmoothSpec
 from .spec import MethodSpec as MethodSpec
 from .ssni import SsniSpec as SsniSpec
+from .tiles import TileSpec as TileSpec
 from .uniform import UniformSpec as UniformSpec

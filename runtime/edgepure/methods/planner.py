@@ -60,14 +60,23 @@ class Planner:
         """The probe rows of an SSNI preset; None for the others."""
         return None if preset.ssni is None else self.rows(preset.ssni.probe)
 
+    def restoration(self, preset: Preset) -> Plan | None:
+        """The rows that a mask of the source ``residual`` is computed with; None for the others."""
+        if preset.mask is None or preset.mask.source != "residual":
+            return None
+        return self.rows(preset.mask.residual)
+
+    def before(self, preset: Preset) -> int:
+        """UNet calls of one decision before its votes: the probe, and the restorations of the mask."""
+        return sum(plan.unet_calls for plan in (self.probe(preset), self.restoration(preset)) if plan is not None)
+
     def rows(self, method: MethodSpec) -> Plan:
         """The rows of a method or probe as it is."""
         return self._compiled(method)
 
     def unet_calls(self, preset: Preset) -> int:
-        """UNet calls for one decision at the full noise level: probe plus votes times rows."""
-        probe = self.probe(preset)
-        return (probe.unet_calls if probe else 0) + preset.votes.count * self.plan(preset).unet_calls
+        """UNet calls for one decision at the full noise level: what comes before, plus votes times rows."""
+        return self.before(preset) + preset.votes.count * self.plan(preset).unet_calls
 
     def _compile(self, method: MethodSpec) -> Plan:
         plan = method.compile(self.schedule, self._elements)

@@ -9,7 +9,9 @@ from pydantic import Field, ValidationError, model_validator
 from ..errors import ConfigError
 from ..validation import Entry, fault_code, first_fault
 from .registry import AnyMethod
+from .restore import RestoreSpec
 from .ssni import SsniSpec
+from .tiles import TileSpec
 
 
 class MaskSpec(Entry):
@@ -18,13 +20,19 @@ class MaskSpec(Entry):
     ``minmax`` (authors' code): per-image min-max, maximum over blocks. ``softmax`` (paper): spatial softmax per block,
     union of the blocks. Give ``threshold`` (tau, in [0, 1]) or ``area`` (the fraction of pixels to attend), not both.
 
+    The source ``residual`` looks for patches: where the image differs from what comes back of it (`RestoreSpec`). Then
+    ``threshold`` is that difference, in [0, 1], and the rule does not matter.
+
     With the source ``caller`` there is nothing to compute: every call brings its mask, and neither of them is given.
     """
 
-    source: Literal["attention", "caller"] = Field("attention", description="caller: each call gives its mask")
+    source: Literal["attention", "residual", "caller"] = Field(
+        "attention", description="residual: what does not come back of a restoration; caller: each call gives its mask"
+    )
     rule: Literal["minmax", "softmax"] = "minmax"
     threshold: float | None = Field(None, ge=0.0, le=1.0, description="tau")
     area: float | None = Field(None, gt=0.0, le=1.0)
+    residual: RestoreSpec = RestoreSpec()
 
     @model_validator(mode="after")
     def _one_of(self) -> MaskSpec:
@@ -88,12 +96,13 @@ class VoteSpec(Entry):
 
 
 class Preset(Entry):
-    """Method, mask, SSNI and votes; ``precision`` is the one that it was tuned in, if it was."""
+    """Method, mask, SSNI and votes; how frames of another size are cut; the precision that it was tuned in."""
 
     method: AnyMethod
     mask: MaskSpec | None = None
     ssni: SsniSpec | None = None
     votes: VoteSpec = VoteSpec()
+    tiles: TileSpec = TileSpec()
     description: str = ""
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None = None
 

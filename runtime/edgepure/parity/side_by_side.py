@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.selftest import PipelineVectors
+from ..engines.kinds import kind_of
 from ..errors import NotFiniteError, ProviderError
 from ..purify.purifier import Purifier
 from ..types import Float32, Progress
@@ -74,7 +75,9 @@ class FourLevels:
         self.compared = {*chosen, *others}
         given = list(self.presets or (self.manifest.default_preset,))
         work: list[tuple[str, Callable[[], None]]] = [
-            (f"graph {name}", partial(self._graph, name)) for name in self.recorded.graphs
+            (f"graph {name}", partial(self._graph, name))
+            for name in self.recorded.graphs
+            if name != "step_any" or kind_of(self.purifier.provider).any_size
         ]
         if pipelines:
             work += [(f"pipeline {name}", partial(self._recorded, name, known[name])) for name in chosen]

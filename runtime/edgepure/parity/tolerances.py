@@ -38,6 +38,7 @@ GRAPHS: dict[str, dict[str, Tolerance]] = {
         "mask": network.times(2.0),
         "step": network,
         "step_learned": network,
+        "step_any": network,
         "task": network,
         "unet": network,
     }

@@ -1,3 +1,4 @@
+from .frames import FrameResult as FrameResult
 from .inflight import InFlight as InFlight
 from .inflight import Job as Job
 from .monitor import Monitor as Monitor
@@ -14,3 +15,4 @@ from .service import Service as Service
 from .tasks import Detection as Detection
 from .tasks import Embedding as Embedding
 from .tasks import Segmentation as Segmentation
+from .track import Track as Track

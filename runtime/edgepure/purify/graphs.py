@@ -12,8 +12,10 @@ import numpy as np
 
 from ..bundle.bundle import Bundle
 from ..engines.base import Engine, Stepper
+from ..engines.host import HostEngine, HostStepper
+from ..engines.kinds import kind_of
 from ..engines.open import open_engine
-from ..errors import BundleError, ConfigError, EdgepureError
+from ..errors import BundleError, ConfigError, EdgepureError, ProviderError
 from ..machine.shortage import shortage
 from ..methods.presets import MaskSpec, Preset
 from ..types import Float32
@@ -157,6 +159,39 @@ class OpenGraphs:
             self._steppers[graph] = self.engine(graph).stepper(self.slots)
         return self._steppers[graph]
 
+    def whole(self, size: tuple[int, int], preset: Preset) -> Stepper:
+        """One slot for a whole frame of this height and width; close it after use.
+
+        Raises:
+            ConfigError: the bundle has no graph for that, or not for the preset or the precision (``E-frame-whole``).
+            ProviderError: the provider computes at fixed sizes only (``E-provider-any-size``).
+        """
+        entry = self.bundle.manifest.graphs_in(self.precision).get("step_any")
+        if entry is None:
+            raise ConfigError(
+                "this bundle has no graph for whole frames; export it with any_size (--any-size), or purify by tiles",
+                code="E-frame-whole",
+            )
+        if entry.precision != self.precision:
+            raise ConfigError(
+                f"the {self.precision} variant has no graph for whole frames; load it in fp32, or purify by tiles",
+                code="E-frame-whole",
+            )
+        if self.planner.plan(preset).learned_variance:
+            raise ConfigError(
+                "the graph for whole frames has no learned variance; choose variance 'fixed_small', or purify by tiles",
+                code="E-frame-whole",
+            )
+        if not kind_of(self.provider).any_size:
+            raise ProviderError(
+                f"provider {self.provider!r} computes at fixed sizes; purify the frame by tiles, or load the bundle on "
+                "the provider cpu",
+                code="E-provider-any-size",
+            )
+        engine = self.engine("step_any")
+        assert isinstance(engine, HostEngine)
+        return HostStepper(engine, 1, (self.image_shape[0], *size))
+
     def step_graph(self, preset: Preset) -> str:
         """The graph that executes the rows of a preset.
 
@@ -209,6 +244,11 @@ class OpenGraphs:
             ConfigError: the bundle has no mask graph, or the mask is the caller's.
             ImageError: the batch has another shape or dtype.
         """
+        if mask.source == "residual":
+            raise ConfigError(
+                f"the mask is of the source {mask.source!r}, which needs no attention; see `residual_masks`",
+                code="E-mask-source",
+            )
         if "mask" not in self.bundle.manifest.graphs:
             raise ConfigError(
                 "this bundle has no mask graph; export the classifier, or a backbone, with blocks to tap",

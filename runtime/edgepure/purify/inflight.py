@@ -32,6 +32,8 @@ class Job:
         mask: ``[1, H, W]`` float32, 1 inside; None means ones.
         tag: whatever the caller needs to know the job again.
         watch: called with (job, row, state ``[C, H, W]`` in model range) after each row; for verification.
+        x: ``[C, H, W]`` float32, the state to go on from; None: where the plan starts.
+        rows: which rows of the plan; None: all. The closing noise belongs to the last one.
         seconds: filled in: time from entering a slot to leaving it.
     """
 
@@ -41,9 +43,22 @@ class Job:
     mask: Float32 | None = None
     tag: Any = None
     watch: Callable[[Job, int, Float32], None] | None = None
+    x: Float32 | None = None
+    rows: range | None = None
     seconds: float = 0.0
     _row: int = field(default=0, repr=False)
     _entered: float = field(default=0.0, repr=False)
+
+    @property
+    def todo(self) -> range:
+        """The rows of the plan that the job is."""
+        return range(len(self.plan.rows)) if self.rows is None else self.rows
+
+    def start(self) -> Float32:
+        """The state before its first row."""
+        if self.x is not None:
+            return self.x
+        return self.ref if self.plan.start == "ref" else np.zeros_like(self.ref)
 
 
 #: Called with a finished job and its result ``[C, H, W]`` in model range; may return jobs to be done next.
@@ -106,11 +121,11 @@ class InFlight:
                     break
                 self._check(job)
                 job._entered = perf_counter()
-                start = job.ref if job.plan.start == "ref" else np.zeros_like(job.ref)
-                if not job.plan.rows:
-                    urgent.extend(done(job, start.copy()) or ())
+                if not job.todo:
+                    urgent.extend(done(job, job.start().copy()) or ())
                     continue
-                stepper.admit(len(active), start, job.ref, job.mask)
+                job._row = job.todo.start
+                stepper.admit(len(active), job.start(), job.ref, job.mask)
                 active.append(job)
             if not active:
                 if exhausted:
@@ -128,7 +143,7 @@ class InFlight:
                 if job.watch is not None:
                     job.watch(job, job._row - 1, stepper.state(slot))
                 unwanted = dropped is not None and dropped(job)
-                if job._row < len(job.plan.rows) and not unwanted:
+                if job._row < job.todo.stop and not unwanted:
                     continue
                 result = None if unwanted else self._finish(job, stepper.state(slot), failed)
                 last = len(active) - 1
@@ -143,7 +158,7 @@ class InFlight:
 
     def _finish(self, job: Job, x: Float32, failed: Failed | None) -> Float32 | None:
         """The result of a job; None if it failed, and others go on."""
-        if job.plan.closing:
+        if job.plan.closing and job._row == len(job.plan.rows):
             x = x + np.float32(job.plan.closing_std) * job.noise.closing()
         if not np.isfinite(x).all():
             where = self._first_bad_row(job) if failed is None else ""
@@ -162,10 +177,10 @@ class InFlight:
 
     def _first_bad_row(self, job: Job) -> str:
         """Run the job once more, alone, and say after which row its state is not finite. Nothing else goes on then."""
-        stepper, job._row = self._stepper, 0
-        start = job.ref if job.plan.start == "ref" else np.zeros_like(job.ref)
-        stepper.admit(0, start, job.ref, job.mask)
-        for number, row in enumerate(job.plan.rows):
+        stepper, job._row = self._stepper, job.todo.start
+        stepper.admit(0, job.start(), job.ref, job.mask)
+        for number in job.todo:
+            row = job.plan.rows[number]
             _load_row(stepper, 0, job)
             stepper.step(1)
             if not np.isfinite(stepper.state(0)).all():

@@ -14,6 +14,7 @@ from ..bundle.bundle import Bundle
 from ..engines.base import Engine, Stepper
 from ..engines.kinds import check_variant
 from ..errors import ConfigError, NotFiniteError
+from ..images.frames import Size, load_frame
 from ..images.load import Order, Resize, check_options, load_images
 from ..methods import EpsSpec
 from ..methods.presets import MaskSpec, Preset, VoteSpec
@@ -23,6 +24,7 @@ from ..rows.schedule import NoiseSchedule
 from ..types import Float32, Progress
 from ..validation import expect
 from .certify import Certificate, Certifier, CertifySettings
+from .frames import FrameRequest, FrameResult, Pad
 from .graphs import OpenGraphs, Opens, open_from_bundle
 from .heads import Head, Images, Labels, P, as_they_are
 from .inflight import Counters, run_images
@@ -31,6 +33,7 @@ from .monitor import Monitor
 from .request import Request, check_ids, check_images
 from .results import Failure, Purified, Result, Results
 from .tasks import Task
+from .track import Track
 
 #: More threads than any processor has cores only take memory; so do more slots.
 MOST_THREADS, MOST_SLOTS = 512, 4096
@@ -235,6 +238,72 @@ class Purifier:
             self.own_head(), images, self.preset(preset, 1), noise, mask, (resize, order, on_error), on_progress, None
         )
 
+    def purify_frame(
+        self,
+        frame: Any,
+        preset: str | Preset | Mapping[str, Any] | None = None,
+        *,
+        mask: NDArray[Any] | None = None,
+        noise: NoiseSource | int | None = None,
+        number: int = 0,
+        size: Size = None,
+        pad: Pad = "no",
+        whole: bool = False,
+        order: Order = "rgb",
+        track: Track | None = None,
+        on_progress: Progress | None = None,
+    ) -> FrameResult:
+        """Purify one frame of any size by overlapping tiles of the network's size.
+
+        All tiles execute a row together and are blended to the frame before the next (docs/tasks.md, "Frames").
+        `Preset.tiles` says how much they overlap, and whether masks and score norms are those of tiles or of the frame.
+        The frame is not classified, and votes do not count. One of the network's own size is purified as by `purify`.
+
+        Args:
+            frame: one image as `classify` takes it, of any size.
+            preset: as for `classify`.
+            mask: ``[H, W]`` of True and False, the caller's in place of the preset's; the size of the frame after
+                ``size``.
+            noise: as for `classify`; it belongs to the pixels of the frame.
+            number: which image of the noise stream the frame is.
+            size: length of the shorter side to which the frame is resized before (the aspect stays), or
+                ``(height, width)`` (it is squashed). None: it stays as it is. The result has this size.
+            pad: what is done with a side that is shorter than the network's: ``no`` refuses it, ``reflect`` mirrors
+                the frame, ``black`` puts zeros around. The result is cut to the frame.
+            whole: run the network on the whole frame instead, where the bundle was exported for any size and the
+                provider can (docs/tasks.md, "Whole frames").
+            order: of the colours in arrays.
+            track: holds masks and noise levels of a frame for those of a video that follow it.
+            on_progress: called with the share of the rows that is done, and words.
+
+        Raises:
+            ImageError: the frame cannot be used, or is too small.
+            ConfigError: as `classify`, or the mask does not fit the frame, or the bundle has no graph for ``whole``.
+            ProviderError: the provider computes at fixed sizes, and ``whole`` was asked for.
+            NotFiniteError: the model gave NaN or infinite values.
+        """
+        chosen = self.preset(preset)
+        name, pixels = load_frame(frame, self.image_shape[0], size=size, order=order)
+        with self.turns.alone():
+            request = FrameRequest(
+                self.graphs,
+                pixels,
+                chosen,
+                noise_source(noise),
+                image=number,
+                mask=mask,
+                pad=pad,
+                whole=whole,
+                on_progress=on_progress,
+                track=track,
+            )
+            try:
+                result = request.result(name)
+            except NotFiniteError as error:
+                raise self.explained(error, chosen) from None
+            self.counters = request.counters
+            return result
+
     def predict(
         self,
         images: Any,
@@ -315,6 +384,7 @@ class Purifier:
         resize: Resize = False,
         order: Order = "rgb",
         monitor: Monitor | None = None,
+        track: Track | None = None,
     ) -> Iterator[Result | Failure]:
         """Purify and classify a source that need not end: a camera, a queue, a generator.
 
@@ -325,6 +395,7 @@ class Purifier:
             frames: images as `classify` takes them, one each. One that cannot be used gives a `Failure` in its place.
             preset, votes, resize, order, monitor: as for `classify`.
             noise: as for `classify`; frame i is image i of the stream. None: a fresh key for every frame.
+            track: holds score norm and mask of a frame for those that follow it, which saves the probe's UNet calls.
 
         Raises:
             ConfigError: as `classify`, now and not at the first frame.
@@ -344,7 +415,13 @@ class Purifier:
                     yield Failure(str(number), reason)
                 else:
                     yield self.run(
-                        loaded.images, chosen, noise=source, names=[str(number)], ids=[number], monitor=monitor
+                        loaded.images,
+                        chosen,
+                        noise=source,
+                        names=[str(number)],
+                        ids=[number],
+                        monitor=monitor,
+                        track=track,
                     )[0]
 
         return answers()
@@ -419,13 +496,14 @@ class Purifier:
         on_rows: Callable[[int], None] | None = None,
         monitor: Monitor | None = None,
         masks: Float32 | None = None,
+        track: Track | None = None,
     ) -> Results[Result]:
         """`classify` for images that are already ``[B, C, H, W]`` float32 in [0, 1].
 
         ``names``, ``ids``: of each image in the results and in the noise stream; None: 0, 1, 2, ... ``on_rows`` is
         called after every UNet call with the number of rows that it executed: a finer progress. What it or
         ``on_progress`` raises ends the call and is raised here; the next call is not affected. ``masks``: ``[B, 1, H,
-        W]`` float32 of 0 and 1.
+        W]`` float32 of 0 and 1. ``track``: of one image, as for `stream`.
 
         Raises:
             ImageError: the batch has another shape or dtype, or NaN.
@@ -434,7 +512,7 @@ class Purifier:
         """
         return self.run_head(
             Labels(self.graphs), images, self.preset(preset, votes), noise=noise, names=names, ids=ids,
-            on_progress=on_progress, on_rows=on_rows, monitor=monitor, masks=masks,
+            on_progress=on_progress, on_rows=on_rows, monitor=monitor, masks=masks, track=track,
         )  # fmt: skip
 
     def run_head(
@@ -450,6 +528,7 @@ class Purifier:
         on_rows: Callable[[int], None] | None = None,
         monitor: Monitor | None = None,
         masks: Float32 | None = None,
+        track: Track | None = None,
     ) -> Results[P]:
         """`run` with another answer than labels: what ``head`` makes of the purified images."""
         expect(
@@ -462,7 +541,9 @@ class Purifier:
             masks = caller_masks(masks, len(images), self.image_shape[1:])
         with self.turns.alone():
             sources = [noise_source(noise)] * len(images)
-            request = Request(self.graphs, images, chosen, head, sources, names, ids, on_progress, monitor, masks=masks)
+            request = Request(
+                self.graphs, images, chosen, head, sources, names, ids, on_progress, monitor, masks=masks, track=track
+            )
             try:
                 results = request.results(on_rows)
             except NotFiniteError as error:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError, PrecisionWarning
 from ..methods.presets import Preset
+from ..methods.restore import MASK_VOTE, residual_map, residual_mask
 from ..rows.noise import NoiseSource
 from ..rows.plan import Plan
 from ..types import Float32, Progress
@@ -27,10 +28,14 @@ from .masks import check_mask_use
 from .monitor import Monitor, reference_of
 from .results import Results
 from .submissions import Status, Submission
+from .track import Measured, Track
+
+#: Jobs that measure an image before its votes.
+PROBE, RESTORATION = -1, -2
 
 
 class Tag(NamedTuple):
-    """Whose job it is: vote ``vote`` of an image of a request; -1 is the probe."""
+    """Whose job it is: vote ``vote`` of an image of a request; `PROBE`, or `RESTORATION` of its mask."""
 
     request: Request[Any]
     image: int
@@ -53,6 +58,7 @@ class ImageState:
     seconds: float = 0.0
     asked: int = 0
     ballot: Ballot | None = None
+    held: bool = False
     purified: dict[int, Float32] = field(default_factory=dict)
     answers: dict[int, Any] = field(default_factory=dict)
 
@@ -71,6 +77,7 @@ class Request(Generic[P]):
         monitor: counts and flags.
         submissions: who waits for the result of each image; empty: the caller, for all of them.
         masks: ``[B, 1, H, W]`` float32, the caller's in place of the attention mask; None: the preset's.
+        track: of a request of one image: holds what was measured of it for those after it.
     """
 
     def __init__(
@@ -86,9 +93,12 @@ class Request(Generic[P]):
         monitor: Monitor | None = None,
         submissions: Sequence[Submission] = (),
         masks: Float32 | None = None,
+        track: Track | None = None,
     ) -> None:
         check_mask_use(preset, masks is not None)
         head.check(preset)
+        if track is not None and len(images) != 1:
+            raise ConfigError(f"a track holds one image at a time, got {len(images)}", code="E-track-option")
         check_images(images, graphs.image_shape)
         if preset.precision not in (None, graphs.precision):
             warnings.warn(
@@ -117,10 +127,11 @@ class Request(Generic[P]):
         self._state: dict[int, ImageState] = {}
         self._to_read: list[tuple[int, int]] = []
         self._results: dict[int, P] = {}
-        self._monitor, self._submissions = monitor, submissions
+        self._monitor, self._submissions, self._track = monitor, submissions, track
         extra = monitor.probe if monitor is not None and preset.ssni is None else None
         spec = preset.ssni.probe if preset.ssni is not None else extra
         self._probe = None if spec is None else graphs.planner.rows(spec)
+        self._restoration = graphs.planner.restoration(preset)
         self._monitor_calls = 0 if extra is None else extra.unet_calls
         calibration = graphs.bundle.manifest.calibration
         self._reference = None if spec is None else reference_of(calibration, spec, graphs.precision)
@@ -139,9 +150,12 @@ class Request(Generic[P]):
         """Jobs in the order of the images; masks are computed for a chunk of images at a time."""
         for start in range(0, len(self._images), self._chunk):
             chunk = self._images[start : start + self._chunk]
+            known = None if self._track is None else self._track.holds(chunk[0], self._preset)
             masks = None if self._masks is None else self._masks[start : start + self._chunk]
+            if masks is None and known is not None and known.mask is not None:
+                masks = known.mask[None]
             plain: NDArray[np.int64] | None = None
-            if self._preset.mask is not None and masks is None:
+            if self._preset.mask is not None and self._preset.mask.source == "attention" and masks is None:
                 seen = self._graphs.attention(chunk, self._preset.mask)
                 masks = seen["mask"]
                 plain = seen["logits"].argmax(axis=1) if "logits" in seen else None
@@ -154,14 +168,34 @@ class Request(Generic[P]):
                     state.plain_label = int(plain[offset])
                 state.started = perf_counter()
                 self._state[index] = state
-                if self._probe is None:
-                    yield from self._votes(index, self._graphs.planner.plan(self._preset))
+                if known is not None:
+                    yield from self._held(index, known)
+                elif self._restoration is not None and state.mask is None:
+                    yield self._measuring(index, self._restoration, RESTORATION)
                 else:
-                    state.unet_calls = self._probe.unet_calls
-                    noise = self._sources[index].for_image(
-                        self._probe, self._ids[index], 0, None, self._graphs.image_shape, probe=True
-                    )
-                    yield Job(self._probe, noise, state.ref, None, tag=Tag(self, index, -1))
+                    yield from self._levelled(index)
+
+    def _held(self, index: int, known: Measured) -> Iterator[Job]:
+        """What follows where an earlier frame was measured."""
+        state = self._state[index]
+        state.held, state.p_value, state.flagged = True, known.p_value, known.flagged
+        if known.score_norms is not None:
+            (state.score_norm,) = known.score_norms
+        yield from self._votes(index, self._graphs.planner.plan(self._preset, state.score_norm))
+
+    def _levelled(self, index: int) -> Iterator[Job]:
+        """What follows once the mask is known: the probe, or the votes at once."""
+        if self._probe is None:
+            yield from self._votes(index, self._graphs.planner.plan(self._preset))
+        else:
+            yield self._measuring(index, self._probe, PROBE)
+
+    def _measuring(self, index: int, plan: Plan, what: int) -> Job:
+        """A job that comes before the votes, with noise that no vote has."""
+        state, vote = self._state[index], MASK_VOTE if what == RESTORATION else 0
+        state.unet_calls += plan.unet_calls
+        noise = self._sources[index].for_image(plan, self._ids[index], vote, None, self._graphs.image_shape, probe=True)
+        return Job(plan, noise, state.ref, None, tag=Tag(self, index, what))
 
     def _votes(self, index: int, plan: Plan) -> Iterator[Job]:
         state = self._state[index]
@@ -181,12 +215,18 @@ class Request(Generic[P]):
             yield Job(plan, noise, state.ref, state.mask, tag=Tag(self, index, vote))
 
     def done(self, job: Job, x: Float32) -> Iterator[Job] | None:
-        """Take the result of a job; after a probe, the jobs that follow from it."""
+        """Take the result of a job; after a measurement, the jobs that follow from it."""
         _, index, vote = job.tag
         if self._over(index):
             return None
         state = self._state[index]
-        if vote < 0:
+        if vote == RESTORATION:
+            spec = self._preset.mask
+            assert spec is not None
+            found = residual_map(x, state.ref, spec.residual.window)
+            state.mask = residual_mask(found, spec.threshold, spec.area)
+            return self._levelled(index)
+        if vote == PROBE:
             state.score_norm = float(np.linalg.norm(x.astype(np.float64)))
             if self._reference is not None:
                 state.p_value = self._reference.p_value(state.score_norm)
@@ -271,6 +311,7 @@ class Request(Generic[P]):
             "score_norm": state.score_norm,
             "p_value": state.p_value,
             "flagged": state.flagged,
+            "held": state.held,
             "mask": None if state.mask is None else state.mask[0] > 0.5,
             "unet_calls": state.unet_calls,
             "seconds": perf_counter() - state.started,
@@ -282,6 +323,10 @@ class Request(Generic[P]):
         }
         answers = [state.answers[vote] for vote in sorted(state.answers)]
         self._results[index] = self._head.settle(answers, self._preset.votes, common, more)
+        if self._track is not None and not state.held:
+            norms = None if state.score_norm is None else (state.score_norm,)
+            found = Measured(state.mask, norms, state.p_value, state.flagged)
+            self._track.keep(self._images[index], self._preset, found)
         del self._state[index]
         if self._progress is not None:
             done, count = len(self._results), len(self._images)

@@ -24,6 +24,7 @@ class Purified:
         p_value: of "this image looks like the clean ones of the calibration" (`edgepure.purify.monitor`); None without
             a score norm, or if its probe was not calibrated. Small means off-distribution: an alarm, not a proof.
         flagged: the monitor's answer; None without a monitor.
+        held: score norm, p-value, flag and mask are those of an earlier frame of the track.
         mask: ``[H, W]`` bool, True where the strong noise went; None for presets without a mask.
         mask_area: share of pixels inside the mask; None likewise.
         unet_calls: UNet calls that this decision took, probes and votes included.
@@ -41,6 +42,7 @@ class Purified:
     p_value: float | None = None
     flagged: bool | None = None
     mask: NDArray[np.bool_] | None = field(default=None, repr=False)
+    held: bool = False
 
     @property
     def mask_area(self) -> float | None:
@@ -57,6 +59,7 @@ class Purified:
             "p_value": self.p_value,
             "flagged": self.flagged,
             "mask_area": self.mask_area,
+            "held": self.held,
             "unet_calls": self.unet_calls,
             "seconds": round(self.seconds, 6),
         }

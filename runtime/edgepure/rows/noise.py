@@ -28,7 +28,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..types import Float32
-from .philox import Stream, normals
+from .philox import Stream, UInt64, normals, normals_at
 from .plan import Plan
 
 #: Rows are generated in blocks of about this many bytes: enough rows of a small image to share the cost of NumPy's
@@ -123,6 +123,12 @@ class StreamNoise:
         flat = normals(self._seed, self._image, Stream.CLOSING, self._vote, (self._high,), self._elements)
         result: Float32 = flat[0].reshape(self._shape)
         return result
+
+    def at(self, index: int, blocks: UInt64, stream: Stream | None = None) -> Float32:
+        """Noise of row ``index`` at some blocks of four elements, flat; ``stream``: OUT, or CLOSING with row 0."""
+        chosen = self._stream if stream is None else stream
+        found: Float32 = normals_at(self._seed, self._image, chosen, self._vote, (self._high | index,), blocks)[0]
+        return found
 
 
 def _place(seed: int, image: int, vote: int, probe: bool) -> tuple[int, int, int, int]:

@@ -67,9 +67,14 @@ def normals(seed: int, image: int, stream: Stream, vote: int, rows: Sequence[int
 
     Computed in float64 and rounded once, so that another implementation agrees to 1e-6.
     """
-    blocks = -(-elements // 4)
-    counter = np.empty((4, len(rows), blocks), np.uint64)
-    counter[0] = np.arange(blocks, dtype=np.uint64)
+    blocks = np.arange(-(-elements // 4), dtype=np.uint64)
+    return normals_at(seed, image, stream, vote, rows, blocks)[:, :elements]
+
+
+def normals_at(seed: int, image: int, stream: Stream, vote: int, rows: Sequence[int], blocks: UInt64) -> Float32:
+    """The same for some blocks of four elements, ``element // 4``: ``[len(rows), 4 * len(blocks)]``."""
+    counter = np.empty((4, len(rows), len(blocks)), np.uint64)
+    counter[0] = blocks
     counter[1] = np.asarray(rows, dtype=np.uint64)[:, None]
     counter[2] = image & 0xFFFFFFFF
     counter[3] = (int(stream) << 24) | (vote & 0xFFFFFF)
@@ -80,7 +85,7 @@ def normals(seed: int, image: int, stream: Stream, vote: int, rows: Sequence[int
     # The sine comes from the cosine: in float64 that is exact to 1e-8, and NumPy's sine costs as much as all the rest.
     cosine = np.cos((2.0 * np.pi) * uniform[1::2])
     sine = np.copysign(np.sqrt(1.0 - cosine * cosine), 0.5 - uniform[1::2])
-    out = np.empty((len(rows), blocks, 4), dtype=np.float32)
+    out = np.empty((len(rows), len(blocks), 4), dtype=np.float32)
     out[:, :, 0::2] = np.moveaxis(radius * cosine, 0, -1)
     out[:, :, 1::2] = np.moveaxis(radius * sine, 0, -1)
-    return out.reshape(len(rows), blocks * 4)[:, :elements]
+    return out.reshape(len(rows), len(blocks) * 4)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgepure_calibration.attacks import APGD, PGD, Ball, LowFrequency, Square
+from edgepure_calibration.attacks import APGD, PGD, Ball, LowFrequency, Patch, Square
 from edgepure_calibration.attacks.low_frequency import apply_field
 
 EPS = 0.1
@@ -84,6 +84,29 @@ def test_low_frequency_changes_no_pixel_by_more_than_its_field(images: Tensor, l
     ramp = torch.linspace(-0.2, 0.2, 4).expand(1, 1, 4, 4)
     smooth = apply_field(inner, ramp) - inner
     assert float((smooth[..., 1:] - smooth[..., :-1]).abs().max()) < 0.4 / 11 + 1e-5  # linear between the values
+
+
+def test_a_patch_changes_its_square_and_nothing_else(images: Tensor, labels: Tensor) -> None:
+    patch = Patch(share=0.12, steps=12, seed=3)
+    adversarial = patch(Weak(), images, labels)
+    inside = patch.places(images).bool()
+    assert patch.side(12, 12) == 4
+    assert inside.shape == (9, 1, 12, 12) and inside.flatten(1).sum(1).tolist() == [16] * 9
+    assert len({tuple(place.nonzero()[0].tolist()) for place in inside}) > 3, "places differ from image to image"
+    assert torch.equal(adversarial[~inside], images[~inside])
+    assert 0.0 <= float(adversarial.min()) <= float(adversarial.max()) <= 1.0
+    assert float((adversarial - images).abs().max()) > 0.5
+    assert accuracy(adversarial, labels) < 0.4 < accuracy(images, labels)
+    assert torch.equal(patch(Weak(), images, labels), adversarial)
+    assert not torch.equal(Patch(share=0.12, steps=12, seed=4).places(images), patch.places(images))
+
+
+def test_a_patch_fits_any_image() -> None:
+    narrow = torch.zeros(50, 3, 5, 30)
+    inside = Patch(share=0.9, steps=1).places(narrow).bool()
+    assert inside.flatten(1).sum(1).tolist() == [25] * 50
+    columns = inside[:, 0, 0].float().argmax(1)
+    assert int(columns.min()) == 0 and int(columns.max()) == 25, "every place is possible"
 
 
 def test_square_stays_in_the_ball_counts_its_queries_and_wins(images: Tensor, labels: Tensor) -> None:

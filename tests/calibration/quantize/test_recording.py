@@ -24,7 +24,7 @@ def test_a_followed_trajectory_ends_where_the_purification_ends(
         ends[list(numbers)] = after
         rows.add(row)
 
-    masks = masks_of(fp32, spec, images)
+    masks = masks_of(fp32, spec, images, 9)
     groups = [group for group in planned(fp32, spec, images, seed=9) if not group.probe]
     assert sorted(i for group in groups for i in group.images) == list(range(10))
     for group in groups:

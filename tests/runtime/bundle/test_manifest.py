@@ -85,7 +85,7 @@ def test_schema_forbids_unknown_keys_in_every_object() -> None:
         ),
         (
             lambda d: d["presets"]["heterogeneous"]["mask"].update(quantile=1),
-            "unknown key presets.heterogeneous.mask.quantile: the known keys are area, rule, source, threshold",
+            "unknown key presets.heterogeneous.mask.quantile: the known keys are area, residual, rule, source",
         ),
         (
             lambda d: d["presets"]["uniform"]["method"].pop("method"),

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...bundle.bundle import Bundle
 from ...bundle.manifest import GraphEntry
-from ...errors import BundleError, ConfigError, EdgepureError
+from ...errors import BundleError, ConfigError, EdgepureError, ProviderError
 from ...files.atomic import write_bytes
 from ...types import Progress
 from ..gpu.cuda import driver, require_gpu
@@ -307,8 +307,18 @@ def _load_timing_cache(config: Any, path: Path) -> None:
 
 
 def chosen_graphs(bundle: Bundle, precision: str, graphs: Sequence[str] | None) -> dict[str, GraphEntry]:
-    """The graphs to build by name; None: all. Raises BundleError for one that the bundle does not have."""
+    """The graphs to build by name; None: all but ``step_any``, because engines are built for one size of the images.
+
+    Raises:
+        BundleError: the bundle does not have one of them.
+        ProviderError: ``step_any`` is among them.
+    """
     entries = {str(name): entry for name, entry in bundle.manifest.graphs_in(precision).items()}
+    if entries.pop("step_any", None) is not None and "step_any" in (graphs or ()):
+        raise ProviderError(
+            "engines are built for one size of the images, and step_any takes any; purify frames by tiles there",
+            code="E-provider-any-size",
+        )
     unknown = sorted(set(graphs or ()) - set(entries))
     if unknown:
         raise BundleError(

@@ -1,0 +1,288 @@
+"""Purify frames larger than the network: masks, score norms and noise levels, by tiles or for the whole frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..images.frames import fitted, resized
+from ..images.spec import ImageSpec
+from ..images.tiles import Tiling
+from ..methods.presets import MaskSpec, Preset
+from ..methods.restore import MASK_VOTE, residual_map, residual_mask
+from ..rows.cut_noise import cut_noise
+from ..rows.noise import NoiseSource, RowNoise
+from ..rows.plan import Plan
+from ..types import Float32, Progress
+from .graphs import OpenGraphs
+from .inflight import Counters, InFlight, Job
+from .masks import caller_masks, check_mask_use
+from .tiled import run_tiled
+from .track import Measured, Track
+
+#: What is done with a side that is shorter than the network's.
+Pad = Literal["no", "reflect", "black"]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """One purified frame.
+
+    Attributes:
+        name: file name or position of the frame.
+        image: ``[C, H, W]`` float32 in [0, 1].
+        mask: ``[H, W]`` bool, True where the strong noise went; None for methods without a mask.
+        levels: noise levels that were used, in timesteps, of the tile with the strongest noise.
+        score_norms: of each tile, or one of the frame; None without SSNI.
+        held: mask and score norms are those of an earlier frame of the track.
+        tiles: tiles below and beside each other.
+        unet_calls: rows that were executed, of all tiles and probes: tiles that share a call count one each.
+        seconds: from the first call to the last.
+    """
+
+    name: str
+    image: Float32 = field(repr=False)
+    levels: Mapping[str, float]
+    tiles: tuple[int, int]
+    unet_calls: int
+    seconds: float
+    mask: NDArray[np.bool_] | None = field(default=None, repr=False)
+    score_norms: tuple[float, ...] | None = field(default=None, repr=False)
+    held: bool = False
+
+    @property
+    def mask_area(self) -> float | None:
+        """Share of the pixels inside the mask."""
+        return None if self.mask is None else float(self.mask.mean())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without the images."""
+        return {
+            "name": self.name,
+            "height": self.image.shape[1],
+            "width": self.image.shape[2],
+            "tiles": list(self.tiles),
+            "levels": dict(self.levels),
+            "score_norms": None if self.score_norms is None else [round(n, 6) for n in self.score_norms],
+            "mask_area": self.mask_area,
+            "held": self.held,
+            "unet_calls": self.unet_calls,
+            "seconds": round(self.seconds, 6),
+        }
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tiles with one plan; None: all tiles of the frame."""
+
+    plan: Plan
+    tiles: tuple[int, ...] | None
+
+
+class FrameRequest:
+    """One frame that is purified.
+
+    Args:
+        graphs: what computes.
+        frame: ``[C, H, W]`` float32 in [0, 1].
+        preset: what is done with it; `Preset.tiles` says how it is cut, and what is decided by tiles.
+        noise: of which the frame is image ``image``.
+        mask: ``[H, W]``, the caller's in place of the preset's.
+        pad: what is done with a side that is shorter than the network's.
+        whole: do without tiles, by the graph that takes any size; masks of the classifier are those of tiles all the
+            same. Sides that are no multiple of what it takes are padded, too.
+        on_progress: called after each call.
+        track: holds what was measured of a frame for those after it.
+
+    Raises:
+        ImageError: the frame is smaller than the network, and is not to be padded.
+        ConfigError: the mask does not fit the frame, or the bundle cannot make one.
+    """
+
+    def __init__(
+        self,
+        graphs: OpenGraphs,
+        frame: Float32,
+        preset: Preset,
+        noise: NoiseSource,
+        *,
+        image: int = 0,
+        mask: NDArray[Any] | None = None,
+        pad: Pad = "no",
+        whole: bool = False,
+        on_progress: Progress | None = None,
+        track: Track | None = None,
+    ) -> None:
+        self._graphs, self._preset, self._noise, self._image = graphs, preset, noise, image
+        self._progress, self._track = on_progress, track
+        tile, sides = graphs.image_shape[1:], frame.shape[1:]
+        entry = graphs.bundle.manifest.any_size
+        multiple = entry.multiple if whole and entry is not None else 1
+        least = [max(side, -(-n // multiple) * multiple) for side, n in zip(tile, sides, strict=True)]
+        self._least = (least[0], least[1])
+        self._frame, self._inner = fitted(frame, self._least, pad)
+        self._shape = (self._frame.shape[0], self._frame.shape[1], self._frame.shape[2])
+        self._tiling = self._seen = Tiling(self._shape[1:], tile, preset.tiles.overlap)
+        if whole:  # one tile
+            self._tiling = Tiling(self._shape[1:], self._shape[1:], 0.0)
+        check_mask_use(preset, mask is not None)
+        given = None if mask is None else caller_masks(mask, 1, (sides[0], sides[1]))[0]
+        self._given = None if given is None else fitted(given, self._least, pad)[0]
+        self._stepper = graphs.whole(self._shape[1:], preset) if whole else graphs.stepper(graphs.step_graph(preset))
+        self.counters = Counters()
+
+    def result(self, name: str) -> FrameResult:
+        """Run it, and wait for it."""
+        self._graphs.check_files()
+        start, inner = perf_counter(), self._inner
+        way = self._preset, self._tiling.grid
+        known = None if self._track is None else self._track.holds(self._frame, way)
+        found = Measured(self._mask(), self._score_norms()) if known is None else known
+        if self._track is not None and known is None:
+            self._track.keep(self._frame, way, found)
+        mask, norms = found.mask if self._given is None else self._given, found.score_norms
+        parts = self._parts(norms)
+        tiles = len(self._tiling)
+        total = self.counters.rows + sum(len(p.plan.rows) * (tiles if p.tiles is None else len(p.tiles)) for p in parts)
+        ref = 2.0 * self._frame - 1.0
+        purified = self._blended(parts, ref, mask, self._follow(total))
+        strongest = max(parts, key=lambda part: max(part.plan.levels.values(), default=0.0))
+        return FrameResult(
+            name=name,
+            image=np.clip(0.5 * purified + 0.5, 0.0, 1.0)[inner],
+            levels=dict(strongest.plan.levels),
+            tiles=self._tiling.grid,
+            unet_calls=self.counters.rows,
+            seconds=perf_counter() - start,
+            mask=None if mask is None else mask[inner][0] > 0.5,
+            score_norms=norms,
+            held=known is not None,
+        )
+
+    def _follow(self, total: int) -> Callable[[int], None]:
+        def rows_done(rows: int) -> None:
+            if self._progress is not None:
+                done = self.counters.rows
+                self._progress(min(done / max(total, 1), 1.0), f"{done} of {total} rows of {len(self._tiling)} tiles")
+
+        return rows_done
+
+    def _blended(
+        self, parts: Sequence[Part], ref: Float32, mask: Float32 | None, on_rows: Callable[[int], None]
+    ) -> Float32:
+        """All parts, one after another: a frame with one noise level is one part, blended in every row; where levels
+        differ, finished parts are blended by the same windows."""
+        result = np.zeros_like(ref) if len(parts) > 1 else ref
+        for part in parts:
+            noise = self._noise.for_image(part.plan, self._image, 0, mask, self._shape)
+            x, counters = run_tiled(
+                self._stepper, part.plan, noise, ref, mask, self._tiling, part.tiles, self._counted(on_rows)
+            )
+            self.counters.ticks += counters.ticks
+            if len(parts) == 1:
+                return x
+            assert part.tiles is not None
+            for tile in part.tiles:
+                self._tiling.cut(result, tile)[...] += self._tiling.window(tile) * self._tiling.cut(x, tile)
+        return result
+
+    def _counted(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
+        def rows_done(rows: int) -> None:
+            self.counters.rows += rows
+            on_rows(rows)
+
+        return rows_done
+
+    # ---- masks --------------------------------------------------------------------------------------------------
+
+    def _mask(self) -> Float32 | None:
+        """The preset's, ``[1, H, W]`` of 0 and 1; None where the caller's is taken, too."""
+        spec = self._preset.mask
+        if self._given is not None or spec is None:
+            return None
+        if spec.source == "residual":
+            return residual_mask(self._residuals(spec), spec.threshold, spec.area)
+        if self._preset.tiles.mask == "frame":
+            c, h, w = self._graphs.image_shape
+            small = resized(self._frame, ImageSpec(channels=c, height=h, width=w))
+            seen = self._graphs.attention(small[None], spec)["mask"][0]
+            rows, columns = (np.arange(n) * side // n for n, side in zip(self._shape[1:], (h, w), strict=True))
+            return np.ascontiguousarray(seen[:, rows[:, None], columns])
+        mask = np.zeros((1, *self._shape[1:]), np.float32)
+        for first in range(0, len(self._seen), self._graphs.slots):
+            some = range(first, min(first + self._graphs.slots, len(self._seen)))
+            found = self._graphs.attention(np.stack([self._seen.cut(self._frame, i) for i in some]), spec)
+            for tile, one in zip(some, found["mask"], strict=True):
+                under = self._seen.cut(mask, tile)
+                np.maximum(under, one, out=under)
+        return mask
+
+    def _residuals(self, spec: MaskSpec) -> Float32:
+        """How far the frame is from what comes back of its tiles: their maps, blended by the windows."""
+        plan, found = self._graphs.planner.rows(spec.residual), np.zeros((1, *self._shape[1:]), np.float32)
+        noise = self._noise.for_image(plan, self._image, MASK_VOTE, None, self._shape, probe=True)
+
+        def done(job: Job, x: Float32) -> None:
+            maps[job.tag] = residual_map(x, job.ref, spec.residual.window)
+            while (tile := len(added)) in maps:  # in the order of the tiles, as rows are blended
+                self._tiling.cut(found, tile)[...] += self._tiling.window(tile) * maps.pop(tile)
+                added.append(tile)
+
+        maps: dict[int, Float32] = {}
+        added: list[int] = []
+        self._measure(plan, noise, done)
+        return found
+
+    def _measure(self, plan: Plan, noise: RowNoise, done: Callable[[Job, Float32], None]) -> None:
+        """Run the rows of a measurement on every tile, each for itself."""
+
+        def jobs() -> Iterator[Job]:
+            for tile in range(len(self._tiling)):
+                under = cut_noise(noise, self._shape, self._tiling.place(tile), self._tiling.tile)
+                yield Job(plan, under, 2.0 * self._tiling.cut(self._frame, tile) - 1.0, tag=tile)
+
+        inflight = InFlight(self._stepper)
+        inflight.run(jobs(), done)
+        self.counters.rows += inflight.counters.rows
+        self.counters.ticks += inflight.counters.ticks
+
+    # ---- noise levels -------------------------------------------------------------------------------------------
+
+    def _score_norms(self) -> tuple[float, ...] | None:
+        """Of each tile, as calibration measures them of an image; or of the frame, per pixel the same measure."""
+        probe = self._graphs.planner.probe(self._preset)
+        if probe is None:
+            return None
+        noise = self._noise.for_image(probe, self._image, 0, None, self._shape, probe=True)
+        norms, shares = np.zeros(len(self._tiling)), np.zeros(len(self._tiling))
+
+        def done(job: Job, x: Float32) -> None:
+            square = x.astype(np.float64) ** 2
+            norms[job.tag] = np.sqrt(square.sum())
+            shares[job.tag] = (square * self._tiling.window(job.tag)).sum()
+
+        self._measure(probe, noise, done)
+        if self._preset.tiles.score_norm == "tile" and self._tiling is self._seen:
+            return tuple(norms.tolist())
+        pixels = self._shape[1] * self._shape[2] / (self._seen.tile[0] * self._seen.tile[1])
+        return (float(np.sqrt(shares.sum() / pixels)),)
+
+    def _parts(self, norms: tuple[float, ...] | None) -> list[Part]:
+        """The tiles by their plans."""
+        planner = self._graphs.planner
+        if norms is None or len(norms) == 1:
+            return [Part(planner.plan(self._preset, None if norms is None else norms[0]), None)]
+        found: list[tuple[Plan, list[int]]] = []
+        for tile, norm in enumerate(norms):
+            plan = planner.plan(self._preset, norm)
+            same = next((tiles for known, tiles in found if known is plan), None)
+            if same is None:
+                found.append((plan, [tile]))
+            else:
+                same.append(tile)
+        return [Part(p, tuple(tiles) if len(found) > 1 else None) for p, tiles in found]

@@ -1,0 +1,113 @@
+"""Rows on a whole frame by tiles: all tiles execute a row, are blended to the frame, and are cut anew for the next.
+
+So the network sees a tile at a time, but the frame has one state ``x`` (as in MultiDiffusion, arXiv 2302.08113)::
+
+    for row in plan:
+        x = sum over tiles i of  window[i] * row(x under i, ref under i, mask under i, noise under i)
+
+Everything in a row but the network is done pixel by pixel, and noise belongs to the pixels of the frame, so tiles that
+cover a pixel differ by what the network says there and by nothing else. Sums are made in the order of the tiles,
+whatever the order in which they were computed: a result does not depend on how tiles shared the calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from ..engines.base import Stepper
+from ..images.tiles import Tiling
+from ..rows.cut_noise import cut_noise
+from ..rows.noise import RowNoise
+from ..rows.plan import Plan
+from ..types import Float32
+from .inflight import Counters, InFlight, Job
+
+#: Weight that a tile of a part keeps where its window is 0, so that every pixel that it sees has a state.
+_TRACE = np.float32(1e-6)
+
+
+def run_tiled(
+    stepper: Stepper,
+    plan: Plan,
+    noise: RowNoise,
+    ref: Float32,
+    mask: Float32 | None,
+    tiling: Tiling,
+    tiles: Sequence[int] | None = None,
+    on_rows: Callable[[int], object] | None = None,
+) -> tuple[Float32, Counters]:
+    """Execute a plan on a frame.
+
+    Args:
+        stepper: the slots, of the tiles' size.
+        plan: the rows.
+        noise: of the frame.
+        ref: ``[C, H, W]`` float32 in [-1, 1].
+        mask: ``[1, H, W]`` float32, 1 inside; None: ones.
+        tiling: of the frame.
+        tiles: which of them in ascending order; None: all. Pixels that none of them covers are 0 in the result.
+        on_rows: called after every call with the number of rows that it executed.
+
+    Returns:
+        The result ``[C, H, W]`` in model range, and what was done.
+
+    Raises:
+        NotFiniteError: the model gave NaN or infinite values.
+    """
+    state = _Frame(plan, noise, ref, mask, tiling, tiles)
+    inflight = InFlight(stepper)
+    inflight.run(state.jobs(), state.done, on_rows)
+    return state.x, inflight.counters
+
+
+class _Frame:
+    """The state of a frame. Jobs hold views of its arrays, so it needs the same memory for any number of tiles."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        noise: RowNoise,
+        ref: Float32,
+        mask: Float32 | None,
+        tiling: Tiling,
+        tiles: Sequence[int] | None,
+    ) -> None:
+        self._plan, self._noise, self._ref, self._mask, self._tiling = plan, noise, ref, mask, tiling
+        self._tiles = range(len(tiling)) if tiles is None else tiles
+        self.x: Float32 = ref.copy() if plan.start == "ref" else np.zeros_like(ref)
+        self._sum = np.zeros_like(ref)
+        self._waiting: dict[int, Float32] = {}  # done before a tile that comes first in the sum
+        self._added = 0
+        self._covered: Float32 | None = None
+        if tiles is not None:  # the windows of a part do not add up to 1
+            self._covered = np.zeros(ref.shape[1:], np.float32)
+            for tile in tiles:
+                tiling.cut(self._covered, tile)[...] += self._weight(tile)
+
+    def jobs(self) -> Iterator[Job | None]:
+        frame, size = self._ref.shape, self._tiling.tile
+        for row in range(len(self._plan.rows)):
+            self._added = 0
+            for tile in self._tiles:
+                noise = cut_noise(self._noise, (frame[0], frame[1], frame[2]), self._tiling.place(tile), size)
+                ref, x = self._tiling.cut(self._ref, tile), self._tiling.cut(self.x, tile)
+                mask = None if self._mask is None else self._tiling.cut(self._mask, tile)
+                yield Job(self._plan, noise, ref, mask, tag=tile, x=x, rows=range(row, row + 1))
+            while self._added < len(self._tiles):
+                yield None  # the next row needs the neighbours
+            if self._covered is not None:
+                np.divide(self._sum, self._covered, out=self._sum, where=self._covered > 0.0)
+            self.x, self._sum = self._sum, self.x
+            self._sum[...] = 0.0
+
+    def done(self, job: Job, x: Float32) -> None:
+        self._waiting[job.tag] = x
+        while self._added < len(self._tiles) and (tile := self._tiles[self._added]) in self._waiting:
+            self._tiling.cut(self._sum, tile)[...] += self._weight(tile) * self._waiting.pop(tile)
+            self._added += 1
+
+    def _weight(self, tile: int) -> Float32:
+        window = self._tiling.window(tile)
+        return window if self._covered is None else np.maximum(window, _TRACE)
