@@ -359,7 +359,7 @@ class Manifest(Entry):
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            fault = first_fault(error, data, cls.model_json_schema())
+            fault = first_fault(error, data, cls.model_json_schema)
             raise BundleError(
                 f"{source}: {fault}; correct it, or export the bundle again",
                 code=fault_code(error, "E-bundle-manifest-value"),
@@ -376,7 +376,7 @@ class Manifest(Entry):
             return cls.model_validate(dict(data))
         except ValidationError as error:
             raise BundleError(
-                f"manifest: {first_fault(error, data, cls.model_json_schema())}",
+                f"manifest: {first_fault(error, data, cls.model_json_schema)}",
                 code=fault_code(error, "E-bundle-manifest-value"),
             ) from None
 
