@@ -232,7 +232,7 @@ class OpenGraphs:
         wanted = self.bundle.manifest.graphs["task"].outputs
         found = []
         for part in [images[i : i + 16] for i in range(0, len(images), 16)] or [images]:
-            shapes = {t.name: tuple(len(part) if n == "batch" else n for n in t.shape) for t in wanted}
+            shapes = {t.name: (len(part), *t.fixed) for t in wanted}
             found.append(self._run("task", {"image": part}, shapes))
         return {t.name: np.concatenate([outputs[t.name] for outputs in found]) for t in wanted}
 
