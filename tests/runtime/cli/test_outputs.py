@@ -106,7 +106,7 @@ def test_no_folder_of_results_is_an_input_or_in_a_bundle(name: str, own_bundle: 
 
 def test_a_timing_cache(own_bundle: Path) -> None:
     assert refused("build", own_bundle, "--timing-cache", own_bundle / "cache") == "E-output-in-bundle"
-    assert refused("build", own_bundle, "--timing-cache", own_bundle.parent) == "E-output-place"
+    assert refused("build", own_bundle, "--timing-cache", own_bundle.parent) == "E-output-folder"
 
 
 def test_purified_images_and_the_report_of_the_demo(own_bundle: Path, npz: Path) -> None:
