@@ -1,4 +1,4 @@
-# make demo | test-fast | test | test-arm64 | test-triton | docs | images | bench | lint | lines | wheel | clean
+# make demo | test-fast | test | test-arm64 | test-triton | docs | images | bench | fuzz | lint | lines | wheel | clean
 # Each does its own set-up: only Python 3.10 to 3.13 (with its venv module) and make have to be there.
 
 PYTHON ?= python3
@@ -19,7 +19,7 @@ UV_FILE := $(filter .uv/%,$(UV))
 SUPPORTED := -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cifar10 test-fast test test-arm64 test-triton docs images bench lint lines format wheel setup constraints clean distclean
+.PHONY: help demo cifar10 test-fast test test-arm64 test-triton docs images bench fuzz lint lines format wheel setup constraints clean distclean
 
 help:
 	@echo "make demo       export, attack, purify and classify: the digits (out/report.html) and 40 photographs (out/cifar10-shipped)"
@@ -30,6 +30,7 @@ help:
 	@echo "make test-triton a model repository in a real tritonserver (nvidia-pytriton, in an environment of its own)"
 	@echo "make images     build and try container images with docker, podman or buildah: make images IMAGES='cpu export'"
 	@echo "make bench      the speed table; writes out/bench.json"
+	@echo "make fuzz       100,000 damaged and hostile inputs (INPUTS=N, SEED=N, KINDS='image rest')"
 	@echo "make lint       ruff, hadolint, mypy and import-linter alone;  make format repairs what ruff can"
 	@echo "make docs       write the generated pages and tables of docs/ anew"
 	@echo "make lines      lines of code a folder"
@@ -63,6 +64,10 @@ images:
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# Everything that reads what strangers made; tools/fuzz/__init__.py says what is a fault.
+fuzz: $(STAMP)
+	$(BIN)/python -m tools.fuzz --inputs $(or $(INPUTS),100000) --seed $(or $(SEED),0) $(KINDS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -24,6 +24,10 @@ class EdgepureError(Exception):
             self.code = code
 
 
+class PrecisionWarning(UserWarning):
+    """A preset runs in another precision than the one that it was tuned in, so that its evidence does not hold."""
+
+
 class NotFiniteError(EdgepureError):
     """A model gave NaN or infinite values (exit code 1)."""
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from numbers import Integral
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +23,7 @@ from .purify.purifier import Purifier
 from .rows.noise import SeededNoise
 from .rows.plan import Plan
 from .types import Progress
+from .validation import expect
 
 #: Anything that does the work to be timed.
 Work = Callable[[], object]
@@ -167,6 +169,11 @@ def bench(
     Raises:
         ConfigError: a batch size is out of range, or the bundle has no ``unet`` graph.
     """
+    expect(batches=(batches, Sequence), repeats=(repeats, Integral), on_progress=(on_progress, Callable, None))
+    if not hasattr(purifier, "slots"):
+        raise ConfigError(f"purifier is {purifier!r:.80}, expected a Purifier", code="E-config-type")
+    for batch in batches:
+        expect(batches=(batch, Integral))
     if not batches or min(batches) < 1 or max(batches) > purifier.slots:
         raise ConfigError(
             f"batch sizes {', '.join(map(str, batches)) or 'none'}: expected 1 to {purifier.slots}, the slots of the "

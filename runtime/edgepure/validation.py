@@ -1,12 +1,16 @@
-"""Entries of documents, and one clear sentence out of a pydantic `ValidationError`: where, what was found, what was
-expected."""
+"""Entries of documents, one clear sentence out of a pydantic `ValidationError` (where, what was found, what was
+expected), and the same for arguments."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
+from numbers import Integral, Real
+from os import PathLike
+from types import NoneType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +26,27 @@ _OWN = {
 }
 
 
+#: How a sentence names a type; others by their own name.
+_TYPE_WORDS: dict[Any, str] = {
+    Integral: "an integer", Real: "a number", bool: "True or False", str: "a text", Callable: "a function",
+    Sequence: "a list", Iterable: "something to iterate over", NoneType: "None", PathLike: "a path",
+}  # fmt: skip
+
+
+def expect(**arguments: tuple[Any, ...]) -> None:
+    """Raise ConfigError unless each argument, given as ``name=(value, type, ...)``, is of one of its types. True and
+    False are no numbers here, and None has to be named."""
+    for name, (value, *types) in arguments.items():
+        known = [NoneType if kind is None else kind for kind in types]
+        if not isinstance(value, tuple(known)) or (isinstance(value, bool) and bool not in known):
+            words = " or ".join(_TYPE_WORDS.get(kind, kind.__name__) for kind in known)
+            raise ConfigError(f"{name} is {_repr(value)}, expected {words}", code="E-config-type")
+
+
+def _repr(value: object) -> str:
+    return " ".join(repr(value).split())[:_LONGEST_VALUE]
+
+
 class Entry(BaseModel):
     """Base of what documents hold: unknown keys, NaN and infinities are errors, and nothing changes afterwards.
 
@@ -34,7 +59,7 @@ class Entry(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            fault = first_fault(error, values, type(self).model_json_schema())
+            fault = first_fault(error, values, type(self).model_json_schema)
             code = fault_code(error, "E-config-value")
             raise ConfigError(f"{type(self).__name__}: {fault}", code=code) from None
 
@@ -42,21 +67,21 @@ class Entry(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
-def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -> str:
+def first_fault(error: ValidationError, document: Any, schema: Callable[[], dict[str, Any]]) -> str:
     """Describe the first fault.
 
     Args:
         error: what pydantic raised.
         document: the plain data that was validated; the path is given as it is found there.
-        schema: the model's JSON schema, to name the keys that are known at that place.
+        schema: gives the model's JSON schema, to name the keys that are known at that place; it takes a while.
     """
     fault, others = _first(error)
     loc = fault["loc"]
     more = f" (and {others} more)" if others else ""
     path = _path(loc, document)
     if fault["type"] == "extra_forbidden":
-        known = sorted(_known_keys(schema, loc[:-1]))
-        close = get_close_matches(str(loc[-1]), known, n=1)
+        known = sorted(_known_keys(_made(schema), loc[:-1]))
+        close = get_close_matches(str(loc[-1])[:_LONGEST_VALUE], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"the known keys are {', '.join(known)}"
         return _OWN["extra_forbidden"][0].format(path=path, hint=hint) + more
     if fault["type"] == "missing":
@@ -67,7 +92,7 @@ def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -
         # the text of one of our own validators, which already says what it found
         return f"{path}: {message}{more}" if path else f"{message}{more}"
     if fault["type"].startswith("union_tag"):
-        tags = _known_tags(schema, loc)
+        tags = _known_tags(_made(schema), loc)
         key = str(fault["ctx"]["discriminator"]).strip("'")
         found = f"is {fault['ctx']['tag']!r}" if "tag" in fault["ctx"] else "is missing"
         return f"{path}.{key} {found}: expected one of {', '.join(sorted(tags))}{more}"
@@ -78,6 +103,11 @@ def first_fault(error: ValidationError, document: Any, schema: dict[str, Any]) -
     if loc and loc[-1] == "[key]":
         return f"unknown key {path}: {expected}{more}"
     return f"{path or 'the document'} is {_shown(fault['input'])}: {expected}{more}"
+
+
+@lru_cache(16)
+def _made(schema: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return schema()
 
 
 def fault_code(error: ValidationError, otherwise: str) -> str:
@@ -109,6 +139,8 @@ def _path(loc: Sequence[int | str], document: Any) -> str:
 
 
 def _part(part: int | str) -> str:
+    if isinstance(part, str):
+        part = part if len(part) <= _LONGEST_VALUE else part[: _LONGEST_VALUE - 3] + "..."
     if isinstance(part, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", part):
         return f".{part}"
     return f"[{json.dumps(part, ensure_ascii=False)}]"

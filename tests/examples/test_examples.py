@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,31 @@ def groups(*, slow: bool) -> list[Any]:
 def run_all(lines: list[str], folder: Path) -> None:
     env = make_workshop(folder)
     for line in lines:
+        if line.startswith("edgepure serve"):
+            assert served(line, folder, env) == 0, line
+            continue
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line], cwd=folder, env=env, capture_output=True, text=True,
             timeout=10 * TIMEOUT,
         )  # fmt: skip
         wanted = next((codes for start, codes in CODES.items() if line.startswith(start)), (0,))
         assert done.returncode in wanted, f"{line}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+def served(line: str, folder: Path, env: dict[str, str]) -> int:
+    """Start a server as the example says, on ports that are free, and end it when it is ready. Its exit code."""
+    free = re.sub(r" --(grpc-)?port \d+", "", line) + " --port 0 --grpc-port 0"
+    with subprocess.Popen(
+        f"exec {free}", shell=True, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        alarm = threading.Timer(10 * TIMEOUT, process.kill)
+        alarm.start()
+        for said in process.stderr:
+            if '"event": "ready"' in said:
+                process.terminate()
+        alarm.cancel()
+        return process.wait()
 
 
 @pytest.mark.parametrize("lines", groups(slow=False))

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.bundle.calibration import Calibration
+from edgepure.bundle.calibration import Calibration, ProbeCalibration
 from edgepure.bundle.edit import edit_bundle
 from edgepure.bundle.manifest import Manifest
 from edgepure.errors import BundleError
@@ -85,7 +85,8 @@ def calibrate(
         images = load_data(purifier, data, attacked, limit=settings.limit, seed=settings.seed)
         with open_work(folder, runs_on.key(opened.manifest)) as store:
             measured = measure(purifier, images, settings, store, report)
-    presets = changed_presets(opened.manifest, measured.calibration, settings)
+    calibration = beside(opened.manifest.calibration, measured.calibration)
+    presets = changed_presets(opened.manifest, calibration, settings)
     if apply:
         report(1.0, "writing the bundle")
         with edit_bundle(opened.path) as edit:
@@ -93,9 +94,35 @@ def calibrate(
                 raise BundleError(
                     f"{opened.path} was exported anew in the meantime; run the command again", code="E-bundle-busy"
                 )
-            put_presets(edit, changed_presets(edit.manifest, measured.calibration, settings))
-            edit.manifest = edit.manifest.model_copy(update={"calibration": measured.calibration})
-    return Calibrated(opened.path, measured.calibration, presets, apply, measured)
+            put_presets(edit, changed_presets(edit.manifest, calibration, settings))
+            edit.manifest = edit.manifest.model_copy(update={"calibration": calibration})
+    return Calibrated(opened.path, calibration, presets, apply, measured)
+
+
+def beside(old: Calibration | None, new: Calibration) -> Calibration:
+    """What a bundle holds after a calibration, so that monitors work in every precision that was calibrated.
+
+    In another precision and on the same images as the one before, a calibration adds its score norms to it: what was
+    chosen there, which the presets follow, stays. Otherwise the new one takes its place, and keeps those norms of other
+    precisions that are of the same probes and images.
+    """
+    if old is None or old.clean.sha256 != new.clean.sha256:
+        return new
+    first = old if old.precision != new.precision else new
+    mine = [p for p in first.probes if (p.precision or first.precision) == first.precision]
+    watched = [p.probe for p in mine if p.sample]
+    found: dict[str, list[ProbeCalibration]] = {}
+    for one in (old, new):  # where both have a precision, the later one counts
+        for precision in {p.precision or one.precision for p in one.probes} - {first.precision}:
+            found[precision] = [
+                p.model_copy(update={"precision": precision})
+                for p in one.probes
+                if (p.precision or one.precision) == precision
+                and p.sample
+                and any(p.probe.same_rows(probe) for probe in watched)
+            ]
+    others = [p for precision in sorted(found) for p in found[precision]]
+    return first.model_copy(update={"probes": (*mine, *others)})
 
 
 def changed_presets(manifest: Manifest, calibration: Calibration, settings: CalibrateSettings) -> dict[str, Preset]:

@@ -59,11 +59,17 @@ class Measured:
 def measure(
     purifier: Purifier, data: CalibrationData, settings: CalibrateSettings, work: Work, report: Progress
 ) -> Measured:
-    """Measure and choose. The bundle is not changed."""
+    """Measure and choose. The bundle is not changed.
+
+    The probes of presets and that of an earlier calibration, which a monitor watches, are measured on all images.
+    """
     presets = purifier.presets.values()
     own = [p.ssni.probe for p in presets if p.ssni is not None]
+    earlier = purifier.bundle.manifest.calibration
+    if earlier is not None:
+        own.append(earlier.chosen)
     timesteps = len(purifier.schedule)
-    probes = candidates(presets, settings.levels, settings.noise, settings.full_probe, timesteps)
+    probes = candidates(own, settings.levels, settings.noise, settings.full_probe, timesteps)
     first = first_call_probe(purifier)
     clean, other, against = _image_sets(data, settings.seed)
     searched = min(len(clean.images), settings.search) + min(len(other.images), settings.search)

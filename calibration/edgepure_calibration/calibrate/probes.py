@@ -8,7 +8,6 @@ from typing import Literal
 from edgepure.bundle.calibration import ProbeCalibration
 from edgepure.errors import ConfigError
 from edgepure.methods import EpsSpec
-from edgepure.methods.presets import Preset
 
 #: With or without noise, or both.
 NoiseChoice = Literal["both", "with", "without"]
@@ -45,12 +44,12 @@ def parse_levels(text: str) -> tuple[tuple[float, ...], ...]:
 
 
 def candidates(
-    presets: Iterable[Preset], levels: Sequence[Sequence[float]], noise: NoiseChoice, full: int, timesteps: int
+    own: Sequence[EpsSpec], levels: Sequence[Sequence[float]], noise: NoiseChoice, full: int, timesteps: int
 ) -> list[EpsSpec]:
-    """The probes to try: those of the presets, each of ``levels``, and the papers' probe of ``full`` calls (0: none).
+    """The probes to try: those of the bundle, each of ``levels``, and the papers' probe of ``full`` calls (0: none).
 
     Args:
-        presets: of the bundle.
+        own: probes of the bundle's presets.
         levels: timesteps of each probe.
         noise: whether the probes of ``levels`` see the image with noise, without, or both are tried.
         full: s = 1/T .. full/T, with noise.
@@ -59,7 +58,6 @@ def candidates(
     Raises:
         ConfigError: nothing is left to try.
     """
-    own = [preset.ssni.probe for preset in presets if preset.ssni is not None]
     label = own[0].label if own else "continuous"
     kinds = {"both": (True, False), "with": (True,), "without": (False,)}[noise]
     tried = [

@@ -22,6 +22,7 @@ from .shared import (
     kept_if_interrupted,
     load_images,
     prepare_report,
+    prepare_work,
 )
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def calibrate(
         import_module("sklearn")
         verb: Any = import_module("edgepure_calibration.calibrate")
     prepare_report(output.report, data, attacked)
+    prepare_work(work, data, attacked)
     settings = _settings(probes, presets)
     folder = work or hidden_folder(bundle, "calibrate")
     with kept_if_interrupted(folder), Progress("opening the bundle") as bar:

@@ -92,6 +92,7 @@ def certify(
     """
     from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json
+    from edgepure.cli.outputs import check_outputs
     from edgepure.cli.presets import choose_preset
     from edgepure.cli.progress import Progress
     from edgepure.purify.certify import CertifySettings
@@ -101,7 +102,10 @@ def certify(
     from ..certify.run import CertifyRequest, certify_data, presets_of
     from ..provider import ProviderSettings
     from ..work import remove_work_folder
+    from .shared import prepare_work
 
+    check_outputs([out / "certificates.json", out / "report.html"], "--out", [data])
+    prepare_work(work, data)
     manifest = Bundle.open(bundle, verify=False).manifest
     sigmas = sigma or ([] if preset else [0.25])
     presets = presets_of(manifest.presets, sigmas, steps)

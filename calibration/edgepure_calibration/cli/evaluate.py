@@ -24,6 +24,7 @@ from .shared import (
     load_images,
     names,
     prepare_report,
+    prepare_work,
 )
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ def evaluate(
         from ..provider import ProviderSettings
 
     prepare_report(output.report, data)
+    prepare_work(work, data)
     prepare_file(outcomes, "--outcomes", (data,))
     settings = _settings(attacks, judge)
     folder = work or hidden_folder(bundle, "evaluate")

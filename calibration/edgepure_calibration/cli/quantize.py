@@ -23,6 +23,7 @@ from .shared import (
     kept_if_interrupted,
     load_images,
     prepare_report,
+    prepare_work,
 )
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def quantize(
             f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16", code="E-quantize-precision"
         )
     prepare_report(output.report, data, attacked)
+    prepare_work(work, data, attacked)
     settings = verb.QuantizeSettings(
         precision=precision,
         target=chosen,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgepure.cli.options import DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption
+from edgepure.errors import ConfigError
 
 if TYPE_CHECKING:
     from edgepure.bundle.manifest import Manifest
@@ -54,6 +55,15 @@ def prepare_report(report: Path | None, *inputs: object) -> None:
     from edgepure.cli.outputs import prepare_file
 
     prepare_file(report, "--report", inputs)
+
+
+def prepare_work(work: Path | None, *inputs: object) -> None:
+    """Refuse a folder of partial results that is an input, a file or a place in a bundle."""
+    from edgepure.cli.outputs import check_output
+
+    check_output(work, "--work", inputs)
+    if work is not None and work.exists() and not work.is_dir():
+        raise ConfigError(f"--work {work} is a file; give the name of a folder", code="E-output-place")
 
 
 def load_images(source: str | None, manifest: Manifest, *, resize: bool) -> LabelledImages | None:

@@ -25,6 +25,7 @@ from .shared import (
     load_images,
     names,
     prepare_report,
+    prepare_work,
 )
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def tune(
         import_module("optuna")
         verb: Any = import_module("edgepure_calibration.tune")
     prepare_report(output.report, data, attacked, test)
+    prepare_work(search.work, data, attacked, test)
     settings = verb.TuneSettings(
         calls=budget.budget_calls,
         ms=budget.budget_ms,

@@ -94,7 +94,7 @@ def compare(
         for (preset, attack, rule), right in one.right.items():
             against = other.right.get((second, attack, rule))
             if preset == first and against is not None and (rules is None or rule in rules):
-                found.append(_paired(first, second, attack, rule, right[mine], against[theirs]))
+                found.append(paired(first, second, attack, rule, right[mine], against[theirs]))
     if not found:
         raise ConfigError(
             "the two have no preset under the same attack in common; name presets, as in A:PRESET B:PRESET",
@@ -103,7 +103,8 @@ def compare(
     return _holm(found)
 
 
-def _paired(first: str, second: str, attack: str, rule: str, one: Any, other: Any) -> Comparison:
+def paired(first: str, second: str, attack: str, rule: str, one: Any, other: Any) -> Comparison:
+    """Two lines of outcomes (which images ``[N]`` were right), compared image by image."""
     from scipy.stats import binomtest
 
     n, only_first, only_second = len(one), int((one & ~other).sum()), int((~one & other).sum())

@@ -105,11 +105,16 @@ class Decisions:
         """Run one preset of a variant through the gate (all but its speed)."""
         self.of_fp32(preset)
         try:
-            flips = {part: self._flips(variant, preset, part, on_share) for part in self.data}
+            flips = {
+                part: flips_of(
+                    self._decide(variant, preset, part, on_share), self._labels[preset, part], self.data[part].labels
+                )
+                for part in self.data
+            }
             drift, redraw = self._drifts(variant, preset)
         except EdgepureError as error:  # NaN or infinite values
             return PresetGate(preset, {}, (), (), (), str(error))
-        checks = [*self._flip_checks(flips), *self._accuracy_checks(flips)]
+        checks = decision_checks(flips, self.limits)
         if redraw:
             share = drift[-1] / redraw[-1] if redraw[-1] > 0.0 else (0.0 if drift[-1] == 0.0 else math.inf)
             words = f"at its last row the trajectory is off by {drift[-1]:.3g}, {share:.2f} of what new noise changes"
@@ -129,51 +134,6 @@ class Decisions:
             shown = lambda share, _: on_share((before + len(images) * share) / every)  # noqa: E731
         results = purifier.run(images, self.presets[preset], votes=self.redraws, noise=self.seed, on_progress=shown)
         return np.array([result.vote_labels for result in results], np.int64)
-
-    def _flips(self, variant: Purifier, preset: str, part: str, on_share: OnShare | None) -> Flips:
-        mine, theirs = self._decide(variant, preset, part, on_share), self._labels[preset, part]
-        flips, truth = mine != theirs, self.data[part].labels
-        counted = Flips(
-            images=len(mine),
-            decisions=mine.size,
-            flipped=int(flips.sum()),
-            high=share_bounds(flips)[1],
-            redrawn=int((theirs != np.roll(theirs, 1, axis=1)).sum()),
-        )
-        if truth is None:
-            return counted
-        right, right_fp32 = (answers == truth[:, None] for answers in (mine, theirs))
-        return replace(
-            counted,
-            accuracy=float(right.mean()),
-            accuracy_fp32=float(right_fp32.mean()),
-            loss_high=share_bounds(right_fp32 & ~right)[1] - share_bounds(right & ~right_fp32)[0],
-        )
-
-    def _flip_checks(self, flips: Mapping[str, Flips]) -> list[Check]:
-        checks = []
-        for part, f in flips.items():
-            redrawn = f.redrawn / f.decisions
-            words = (
-                f"it flips {f.flipped} of {f.decisions} decisions on {part} images (at most {100 * f.high:.2f} % "
-                f"with 95 % confidence, by {f.images} images), new noise flips {100 * redrawn:.2f} %; "
-                f"{100 * (redrawn + self.limits.flips):.2f} % are allowed"
-            )
-            checks.append(check(f"flips, {part}", f.high, redrawn + self.limits.flips, words))
-        return checks
-
-    def _accuracy_checks(self, flips: Mapping[str, Flips]) -> list[Check]:
-        checks = []
-        for part, f in flips.items():
-            if f.accuracy is None or f.accuracy_fp32 is None or f.loss_high is None:
-                continue
-            words = (
-                f"accuracy on {part} images goes from {100 * f.accuracy_fp32:.2f} % to {100 * f.accuracy:.2f} % (at "
-                f"most {100 * f.loss_high:.2f} points are lost with 95 % confidence, by {f.images} images), "
-                f"{100 * self.limits.accuracy:g} points may be lost"
-            )
-            checks.append(check(f"accuracy, {part}", f.loss_high, self.limits.accuracy, words))
-        return checks
 
     def _drifts(self, variant: Purifier, preset: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Root mean square differences after each row: to fp32 with the same noise, and of fp32 with two noises."""
@@ -200,6 +160,51 @@ class Decisions:
             self._drift[preset] = path(self.purifier, self.seed), path(self.purifier, self.seed + 1)
         first, second = self._drift[preset]
         return _rms(path(variant, self.seed) - first), _rms(second - first)
+
+
+def flips_of(mine: Labels, theirs: Labels, truth: NDArray[Any] | None) -> Flips:
+    """What a variant changes, from its labels and those of fp32 with the same noises, each ``[images, noises]``, and
+    the true ones ``[images]`` or None."""
+    flips = mine != theirs
+    counted = Flips(
+        images=len(mine),
+        decisions=mine.size,
+        flipped=int(flips.sum()),
+        high=share_bounds(flips)[1],
+        redrawn=int((theirs != np.roll(theirs, 1, axis=1)).sum()),
+    )
+    if truth is None:
+        return counted
+    right, right_fp32 = (answers == truth[:, None] for answers in (mine, theirs))
+    return replace(
+        counted,
+        accuracy=float(right.mean()),
+        accuracy_fp32=float(right_fp32.mean()),
+        loss_high=share_bounds(right_fp32 & ~right)[1] - share_bounds(right & ~right_fp32)[0],
+    )
+
+
+def decision_checks(flips: Mapping[str, Flips], limits: Limits) -> list[Check]:
+    """The gate in decisions: how many flip, and how many of the right ones are lost, by data set."""
+    checks = []
+    for part, f in flips.items():
+        redrawn = f.redrawn / f.decisions
+        words = (
+            f"it flips {f.flipped} of {f.decisions} decisions on {part} images (at most {100 * f.high:.2f} % with 95 % "
+            f"confidence, by {f.images} images), new noise flips {100 * redrawn:.2f} %; "
+            f"{100 * (redrawn + limits.flips):.2f} % are allowed"
+        )
+        checks.append(check(f"flips, {part}", f.high, redrawn + limits.flips, words))
+    for part, f in flips.items():
+        if f.accuracy is None or f.accuracy_fp32 is None or f.loss_high is None:
+            continue
+        words = (
+            f"accuracy on {part} images goes from {100 * f.accuracy_fp32:.2f} % to {100 * f.accuracy:.2f} % (at most "
+            f"{100 * f.loss_high:.2f} points are lost with 95 % confidence, by {f.images} images), "
+            f"{100 * limits.accuracy:g} points may be lost"
+        )
+        checks.append(check(f"accuracy, {part}", f.loss_high, limits.accuracy, words))
+    return checks
 
 
 def share_bounds(events: NDArray[np.bool_]) -> tuple[float, float]:

@@ -24,9 +24,10 @@ class Candidate:
 
     @cached_property
     def key(self) -> str:
-        """Equal for candidates that decide equally: hash of everything but the description."""
+        """Equal for candidates that decide equally: hash of everything but the words."""
         data = self.to_dict()
-        data["preset"].pop("description")
+        for name in ("description", "precision"):
+            data["preset"].pop(name)
         return digest(data)[:16]
 
     def to_dict(self) -> dict[str, Any]:

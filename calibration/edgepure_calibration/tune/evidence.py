@@ -81,7 +81,7 @@ def with_evidence(name: str, point: Point, tuning: Tuning) -> Preset:
         f"tuned ({name}): {100 * point.clean.fraction:.1f} % clean, {100 * point.robust:.1f} % robust ({attack}), "
         f"UNet calls {point.calls}{latency}{precision}; see {EVIDENCE_FILE}"
     )
-    return point.candidate.preset.model_copy(update={"description": text})
+    return point.candidate.preset.model_copy(update={"description": text, "precision": point.candidate.precision})
 
 
 def _record(
@@ -96,7 +96,8 @@ def _record(
     for name, preset in presets.items():
         prefix = f"pipeline/{name}/"
         expected = arrays[prefix + "purified"]
-        results = purifier.run(images, preset, votes=1, noise=int(arrays[prefix + "seed"]))
+        alone = preset.model_copy(update={"precision": None})  # recorded in fp32, whatever it was tuned in
+        results = purifier.run(images, alone, votes=1, noise=int(arrays[prefix + "seed"]))
         found = np.stack([result.image for result in results])
         if float(np.abs(found - expected).max()) <= AGREEMENT:
             kept |= {key: array for key, array in arrays.items() if key.startswith(prefix)}

@@ -231,7 +231,7 @@ def _checked(kind: type[M], data: Mapping[str, Any], what: str) -> M:
         return kind.model_validate(dict(data))
     except ValidationError as error:
         raise ConfigError(
-            f"{what}: {first_fault(error, data, kind.model_json_schema())}", code=fault_code(error, "E-export-settings")
+            f"{what}: {first_fault(error, data, kind.model_json_schema)}", code=fault_code(error, "E-export-settings")
         ) from None
 
 

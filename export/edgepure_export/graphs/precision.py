@@ -30,6 +30,7 @@ from .half_rules import (
     Rounded,
     heavy_types,
 )
+from .linked import unlink_weights
 from .rules import cast_node, drop_unused, rewrite
 
 
@@ -50,6 +51,7 @@ def load_graph(path: Path) -> ir.Model:
     """
     try:
         model = ir.load(path)
+        unlink_weights(model)
     except Exception as error:  # protobuf raises classes of its own
         raise ExportError(
             f"{path} is not a readable ONNX graph: {error}; export the bundle again", code="E-graph-invalid"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from edgepure.errors import BundleError, ConfigError
 
+from ..graphs.linked import embedded
 from .onnx_operators import OPERATORS, Node, Precision
 from .onnx_operators.table import COMPUTED, DTYPES, SETTINGS
 
@@ -249,7 +250,7 @@ def _weight(tensor: onnx.TensorProto, folder: Path, shared: SharedWeights) -> Te
 
 
 def _tensor(tensor: onnx.TensorProto, folder: Path) -> Tensor:
-    array: NDArray[Any] = numpy_helper.to_array(tensor, str(folder))
+    array: NDArray[Any] = numpy_helper.to_array(embedded(tensor, folder))
     if tensor.data_type not in DTYPES:
         kind = onnx.TensorProto.DataType.Name(tensor.data_type)
         raise BundleError(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, ImageError
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import MaskSpec, Preset
 from edgepure.methods.restore import MASK_VOTE
@@ -66,6 +66,7 @@ class TorchReference:
         classifier: images [B, C, H, W] in [0, 1] -> logits [B, N].
         task: images as the classifier -> the outputs of a task, a tensor or a tuple in the order of ``names``.
         mask_module: computes attention masks; `MaskModule(classifier, blocks, size)` or what is called as it is.
+        image_shape: ``(C, H, W)`` of the images that the networks take; None: whatever comes.
         checkpointing: compute each row again in the backward pass. Without it a backward pass needs the activations of
             all rows, and takes about a quarter less time.
     """
@@ -81,6 +82,7 @@ class TorchReference:
         task: nn.Module | None = None,
         names: Sequence[str] = (),
         mask_module: nn.Module | None = None,
+        image_shape: tuple[int, int, int] | None = None,
         checkpointing: bool = True,
     ) -> None:
         if unet is not None:
@@ -97,7 +99,7 @@ class TorchReference:
         self.task = task.eval() if task is not None else None
         self.task_names = tuple(names)
         self.mask_module = mask_module.eval() if mask_module is not None else None
-        self.checkpointing = checkpointing
+        self.image_shape, self.checkpointing = image_shape, checkpointing
         self._planners: dict[int, Planner] = {}
 
     @property
@@ -342,6 +344,13 @@ class TorchReference:
     def _planner(self, x01: Tensor) -> Planner:
         if self.schedule is None:
             raise ConfigError("the reference has no noise schedule to compile presets with", code="E-twin-schedule")
+        shape = list(x01.shape)
+        if len(shape) != 4 or not shape[0] or shape[1:] != list(self.image_shape or shape[1:]):
+            expected = ", ".join(map(str, self.image_shape or ("C", "H", "W")))
+            raise ImageError(
+                f"the batch has the shape {shape}, expected [B, {expected}] with at least one image",
+                code="E-batch-shape",
+            )
         elements = x01[0].numel()
         return self._planners.setdefault(elements, Planner(self.schedule, elements))
 

@@ -65,6 +65,7 @@ def load_twin(
         task=graphs.get("task"),
         names=() if "task" not in graphs else graphs["task"].output_names,
         mask_module=GraphMask(graphs["mask"], temperature) if "mask" in graphs else None,
+        image_shape=opened.manifest.image.shape,
         checkpointing=checkpointing,
     )
     for network in reference.networks:

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
-from ..errors import BundleError, ConfigError
+from ..errors import BundleError
 from ..files.atomic import write_text
 from ..files.folders import heal
+from ..machine.shortage import shortage
+from ..validation import expect
 from .contents import found_files, hash_file, walk
 from .external_data import external_tensors
 from .manifest import (
@@ -66,8 +68,7 @@ class Bundle:
             BundleError: missing, damaged, of a newer format, with missing, changed or unlisted files, or with a path,
                 symlink or external tensor that leaves the directory.
         """
-        if not isinstance(path, str | os.PathLike):
-            raise ConfigError(f"the path of the bundle is {path!r:.80}, expected a path", code="E-config-type")
+        expect(path=(path, str, PathLike), verify=(verify, bool))
         while True:
             before = _identity(path)
             try:
@@ -87,7 +88,7 @@ class Bundle:
             hashes = {name: _check_hash(root, name, manifest) for name in sorted(manifest.files)} if verify else {}
             _check_external_data(root, manifest)
         except OSError as error:
-            raise BundleError(
+            raise shortage(error) or BundleError(
                 f"the bundle {path} cannot be read: {error.strerror} ({error.filename}); "
                 "check its permissions and the disk",
                 code="E-bundle-read",
@@ -101,6 +102,7 @@ class Bundle:
             BundleError: the bundle has no such graph, or no such variant.
             ConfigError: no such precision.
         """
+        expect(name=(name, str), precision=(precision, str))
         for graph, entry in self.manifest.graphs_in(precision).items():
             if graph == name:
                 return self.path / entry.file
@@ -150,7 +152,7 @@ class Bundle:
             for handle in handles:
                 os.close(handle)
             if isinstance(error, OSError):
-                raise BundleError(
+                raise shortage(error) or BundleError(
                     f"{self.path} was changed after it was loaded ({error.strerror}); load the bundle again",
                     code="E-bundle-changed",
                 ) from None

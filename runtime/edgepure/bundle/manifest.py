@@ -95,6 +95,11 @@ class TensorEntry(Entry):
     shape: tuple[Literal["batch", "height", "width"] | PositiveInt, ...] = Field(min_length=1, max_length=8)
     dtype: Literal["float32"] = "float32"
 
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """The sizes that are fixed, in order."""
+        return tuple(n for n in self.shape if not isinstance(n, str))
+
 
 class GraphEntry(Entry):
     """One ONNX graph. ``precision`` is that of the heavy arithmetic inside; inputs and outputs are always float32."""
@@ -301,7 +306,7 @@ class Manifest(Entry):
                 code="E-bundle-graph-unlisted",
             )
         if graph == "task" and self.task is not None:
-            given = tuple((t.name, tuple(n for n in t.shape if n != "batch")) for t in entry.outputs)
+            given = tuple((t.name, t.fixed) for t in entry.outputs)
             fault = self.task.fault(given, (self.image.height, self.image.width))
             if fault is not None:
                 raise ConfigError(
@@ -354,7 +359,7 @@ class Manifest(Entry):
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            fault = first_fault(error, data, cls.model_json_schema())
+            fault = first_fault(error, data, cls.model_json_schema)
             raise BundleError(
                 f"{source}: {fault}; correct it, or export the bundle again",
                 code=fault_code(error, "E-bundle-manifest-value"),
@@ -371,7 +376,7 @@ class Manifest(Entry):
             return cls.model_validate(dict(data))
         except ValidationError as error:
             raise BundleError(
-                f"manifest: {first_fault(error, data, cls.model_json_schema())}",
+                f"manifest: {first_fault(error, data, cls.model_json_schema)}",
                 code=fault_code(error, "E-bundle-manifest-value"),
             ) from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from contextlib import suppress
 from io import TextIOWrapper
 from types import FrameType
@@ -29,6 +30,7 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _ended)
     _open_closed_streams()
+    warnings.showwarning = _warned
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the encoding of a terminal or a file cannot say
@@ -48,6 +50,12 @@ def main() -> None:
             raise
         _wrong_usage(error)
     raise SystemExit(code or 0)
+
+
+def _warned(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """What a library has to say, in one line, without the place in its source. Ours come once."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"note: {' '.join(str(message).split())}\n")
 
 
 def _open_closed_streams() -> None:

@@ -80,8 +80,10 @@ def build(
     from ..engines.tensorrt.build import build_engines
     from ..engines.tensorrt.options import BuildOptions, check_batches
     from .output import emit_json, say, size, table
+    from .outputs import prepare_file
     from .progress import Progress
 
+    prepare_file(timing_cache, "--timing-cache")
     sizes = check_batches(parse_sizes(batch))
     targets = [part.strip() for part in target.split(",")] if target is not None else []
     with Progress("opening the bundle"):

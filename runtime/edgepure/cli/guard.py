@@ -14,6 +14,7 @@ from typing import NoReturn, ParamSpec
 import typer
 
 from ..errors import EdgepureError
+from ..machine.shortage import shortage
 from . import ENDING, INTERRUPTED
 from .output import emit_json, note
 
@@ -71,6 +72,8 @@ def describe(error: BaseException) -> Shown:
     """The sentence for a user, the code and the exit code."""
     if isinstance(error, EdgepureError):
         return Shown(error.code, str(error), error.exit_code)
+    if lack := shortage(error):
+        return Shown(lack.code, f"{lack}; nothing was left half-written", lack.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return Shown("E-interrupted", INTERRUPTED, 130)
     if isinstance(error, SystemExit):
@@ -78,8 +81,6 @@ def describe(error: BaseException) -> Shown:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return Shown("E-system", f"{where}{error.strerror or error}; nothing was left half-written", SYSTEM_ERROR)
-    if isinstance(error, MemoryError) or "can't start new thread" in str(error):  # CPython's words for EAGAIN
-        return Shown("E-memory", "not enough memory; use fewer slots, smaller batches or fewer threads", SYSTEM_ERROR)
     first = (str(error).strip().splitlines() or ["no message"])[0]
     return Shown(
         "E-defect",

@@ -67,7 +67,7 @@ def check(adapter: TypeAdapter[Any], data: Any, what: str, code: str = "E-preset
         return adapter.validate_python(data)
     except ValidationError as error:
         raise ConfigError(
-            f"{what}: {first_fault(error, data, adapter.json_schema())}", code=fault_code(error, code)
+            f"{what}: {first_fault(error, data, adapter.json_schema)}", code=fault_code(error, code)
         ) from None
 
 

@@ -22,13 +22,36 @@ LEAST_SHARE = 0.02
 LINE_SECONDS = 5.0
 
 
+class Estimate:
+    """How long it will take yet, from the pace since the first share that was told: what came before it is paid once
+    (opening engines, compiling), and says nothing of what comes."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+        self._last = 0.0, 0.0
+
+    def see(self, share: float, now: float) -> None:
+        """So much is done at this time, in seconds of any clock."""
+        if self._first is None:
+            self._first = share, now
+        self._last = share, now
+
+    def left(self) -> float | None:
+        """Seconds; None as long as too little is known."""
+        if self._first is None:
+            return None
+        (begun, start), (share, now) = self._first, self._last
+        done = share - begun
+        return (now - start) * (1.0 - share) / done if done >= LEAST_SHARE and done > 0.0 else None
+
+
 class Progress:
     """What is going on, shown once it has taken a second; with a time estimate as soon as `update` has been called."""
 
     def __init__(self, what: str) -> None:
         self.what = what
         self._last_line = perf_counter()
-        self._first: tuple[float, float] | None = None  # share and time of the first update
+        self._estimate = Estimate()
         self._bar: RichProgress | None = None
         self._task: Any = None
         self._lock = threading.Lock()
@@ -40,10 +63,9 @@ class Progress:
         """``share`` in [0, 1] of the work is done; it goes on with ``what``."""
         self.what = what or self.what
         share = min(max(share, 0.0), 1.0)
-        if self._first is None:
-            self._first = share, perf_counter()
+        self._estimate.see(share, perf_counter())
         if self._bar is not None:
-            self._bar.update(self._task, completed=share, total=1.0, description=self.what)
+            self._bar.update(self._task, completed=share, total=1.0, description=self.what, left=self._left())
         elif not sys.stderr.isatty():
             self._line(share)
 
@@ -59,14 +81,15 @@ class Progress:
 
     def _line(self, share: float) -> None:
         now = perf_counter()
-        if self._first is None or now - self._last_line < LINE_SECONDS:
+        if now - self._last_line < LINE_SECONDS:
             return
         self._last_line = now
-        begun, start = self._first
-        left = ""
-        if share > begun and share - begun >= LEAST_SHARE:
-            left = f", about {duration((now - start) * (1.0 - share) / (share - begun))} left"
-        note(f"{self.what}: {100 * share:.0f} %{left}")
+        left = self._left()
+        note(f"{self.what}: {100 * share:.0f} %{f', {left}' if left else ''}")
+
+    def _left(self) -> str:
+        seconds = self._estimate.left()
+        return "" if seconds is None else f"about {duration(seconds)} left"
 
     def __enter__(self) -> Progress:
         with suppress(RuntimeError):  # no more threads: the work may go on without a picture of it
@@ -85,7 +108,7 @@ class Progress:
 
 def _rich_bar(what: str) -> tuple[RichProgress, Any]:
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     bar = Bar(
@@ -93,12 +116,11 @@ def _rich_bar(what: str) -> tuple[RichProgress, Any]:
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(elapsed_when_finished=False),
+        TextColumn("{task.fields[left]}"),
         console=Console(stderr=True),
         transient=True,
     )
-    task = bar.add_task(what, total=None)
+    task = bar.add_task(what, total=None, left="")
     bar.start()
     return bar, task
 

@@ -83,7 +83,11 @@ def serve(
     Images of all callers share the UNet calls. Ready (/v2/health/ready) means that the bundle's self-test was answered
     through the same path. SIGTERM finishes what was accepted; a second one ends at once. docs/serving.md says more.
 
-    Example: edgepure serve digits=digits_bundle --preset uniform --port 8000
+    Examples:
+
+    \b
+      edgepure serve digits --preset uniform --port 8000
+      edgepure serve small=digits --preset small=uniform --show probabilities --page
     """
     try:
         from ..serve.server import serve as run

@@ -11,10 +11,10 @@ import typer
 
 from ..errors import ConfigError
 from ..machine.packages import extensions, needs
-from .options import BundleArgument, DebugOption, JsonOption, ResizeOption, ThreadsOption
+from .options import BgrOption, BundleArgument, DebugOption, JsonOption, ResizeOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from ..images.load import Resize
+    from ..images.load import Order, Resize
     from ..parity.checks import OutputCheck
     from ..parity.levels import Level
     from ..parity.side_by_side import ImageSet
@@ -71,6 +71,7 @@ def verify(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Images of each set at most, drawn evenly from its classes.")] = 256,
     resize: ResizeOption = False,
+    bgr: BgrOption = False,
     graphs_only: Annotated[
         bool, typer.Option("--graphs-only", help="Level 1 alone: leave out the purifications.")
     ] = False,
@@ -114,7 +115,7 @@ def verify(
     prepare_file(report, "--report", (data, attacked))
     engines = [(p, q) for p in _listed(providers, "--providers") for q in _listed(precision, "--precision")]
     with Progress("checking the hashes") as bar:
-        images = _images(bundle, data, attacked, limit, resize)
+        images = _images(bundle, data, attacked, limit, resize, "bgr" if bgr else "rgb")
         if images and against is None and len(engines) == 1 and engines[0][1] != "fp32":
             engines.insert(0, (engines[0][0], "fp32"))  # what its decisions are to be compared with
         run = _Run(bundle, engines, threads, not graphs_only, images, preset, bar.update)
@@ -257,7 +258,9 @@ def _listed(text: str, option: str) -> list[str]:
     return names
 
 
-def _images(bundle: Path, data: Path | None, attacked: Path | None, limit: int, resize: Resize) -> list[ImageSet]:
+def _images(
+    bundle: Path, data: Path | None, attacked: Path | None, limit: int, resize: Resize, order: Order
+) -> list[ImageSet]:
     if data is None and attacked is None:
         return []
     from ..bundle.bundle import Bundle
@@ -268,7 +271,7 @@ def _images(bundle: Path, data: Path | None, attacked: Path | None, limit: int, 
     sets = []
     for name, path in (("clean", data), ("attacked", attacked)):
         if path is not None:
-            found = load_labelled(path, manifest.image, manifest.classes, resize=resize)
+            found = load_labelled(path, manifest.image, manifest.classes, resize=resize, order=order)
             found = found.take(min(limit, len(found)))
             sets.append(ImageSet(name, found.images, found.labels))
     return sets

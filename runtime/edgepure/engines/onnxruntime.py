@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, EdgepureError, ProviderError, import_fault
+from ..errors import BundleError, ProviderError, import_fault
 from ..machine.nvidia import Driver
+from ..machine.shortage import shortage
 from ..types import Float32
 from .base import TensorSpec
 from .host import HostEngine
@@ -84,6 +85,8 @@ def check_graph(path: Path) -> None:
     try:
         ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:
+        if lack := shortage(error):
+            raise lack from None
         unlisted = "Type Error: Type 'tensor(bfloat16)'" in str(error)
         if type(error).__name__ != "NotImplemented" and not unlisted and _own(error):
             raise BundleError(
@@ -137,6 +140,8 @@ class OnnxRuntimeEngine(HostEngine):
                 str(path), settings, providers=[(wanted, dict(options or {}))], enable_fallback=0
             )
         except Exception as error:  # ONNX Runtime raises many unrelated classes
+            if on_cpu and (lack := shortage(error)):
+                raise lack from None
             if not on_cpu:
                 raise ProviderError(
                     f"provider {provider!r} cannot run {path.name}: {self._why_inactive(ort) or gpu_words(error)}; "
@@ -186,13 +191,8 @@ def _checked(call: Callable[[], Any]) -> Callable[[], Any]:
         except Exception as error:
             if not _own(error):
                 raise
-            said = _first_line(error)
-            if "allocate" in said or "bad_alloc" in said:
-                raise EdgepureError(
-                    f"not enough memory ({said}); use fewer slots or smaller batches", code="E-memory"
-                ) from None
-            raise BundleError(
-                f"ONNX Runtime cannot run the graph: {said}; export the bundle again", code="E-graph-run"
+            raise shortage(error) or BundleError(
+                f"ONNX Runtime cannot run the graph: {_first_line(error)}; export the bundle again", code="E-graph-run"
             ) from None
 
     return checked

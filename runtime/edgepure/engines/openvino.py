@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, ProviderError, import_fault
+from ..errors import BundleError, EdgepureError, ProviderError, import_fault
 from ..machine.nvidia import Driver
 from ..machine.processor import cpu_features, usable_cores
+from ..machine.shortage import shortage
 from ..types import Float32
 from .base import TensorSpec
 from .host import HostEngine
@@ -105,7 +106,7 @@ class OpenVinoEngine(HostEngine):
             if not self._model.outputs:
                 raise ValueError("it has no outputs")
         except Exception as error:  # OpenVINO raises many unrelated classes
-            raise BundleError(
+            raise shortage(error) or BundleError(
                 f"{path.name} cannot be run by openvino {self._version}: {reason(error)}", code="E-engine-refuses"
             ) from None
         self._file = path.name
@@ -142,13 +143,12 @@ class OpenVinoEngine(HostEngine):
         compiled, size = self._compiled_for(batch, full)
         requests = []
         for start in range(0, batch, size):
-            request = compiled.create_infer_request()
-            for name, array in arrays.items():
-                tensor = self._openvino.Tensor(array[start : start + size], shared_memory=shared)
-                try:
-                    request.set_tensor(name, tensor)
-                except RuntimeError as error:  # an input that was folded away, or a shape that cannot be
-                    raise _graph_fault(error) from None
+            try:
+                request = compiled.create_infer_request()
+                for name, array in arrays.items():
+                    request.set_tensor(name, self._openvino.Tensor(array[start : start + size], shared_memory=shared))
+            except RuntimeError as error:  # an input that was folded away, or a shape that cannot be
+                raise _graph_fault(error) from None
             requests.append(request)
         return requests
 
@@ -178,7 +178,7 @@ class OpenVinoEngine(HostEngine):
                 model.reshape({name: [size, *spec.shape[1:]] for name, spec in self.inputs.items()})
             return self._core.compile_model(model, "CPU", {**self._options, "NUM_STREAMS": streams})
         except RuntimeError as error:
-            raise BundleError(
+            raise shortage(error) or BundleError(
                 f"{self._file} cannot be compiled by openvino {self._version}: {reason(error)}; "
                 "export the bundle again, or choose the provider cpu",
                 code="E-engine-compile",
@@ -216,8 +216,10 @@ def _infer(requests: list[Any]) -> None:
         raise _graph_fault(error) from None
 
 
-def _graph_fault(error: Exception) -> BundleError:
-    return BundleError(f"OpenVINO cannot run the graph: {reason(error)}; export the bundle again", code="E-graph-run")
+def _graph_fault(error: Exception) -> EdgepureError:
+    return shortage(error) or BundleError(
+        f"OpenVINO cannot run the graph: {reason(error)}; export the bundle again", code="E-graph-run"
+    )
 
 
 def _int8_units() -> bool:

@@ -27,7 +27,7 @@ from ..errors import ConfigError, ImageError
 from ..files.npz import ArrayError, Npz
 from ..machine.memory import available_memory
 from .folders import image_files
-from .load import Resize, load_images
+from .load import Order, Resize, load_images
 from .spec import ImageSpec
 
 
@@ -93,6 +93,7 @@ def load_labelled(
     *,
     need_labels: bool = False,
     resize: Resize = False,
+    order: Order = "rgb",
 ) -> LabelledImages:
     """Read a data set; see the module's text for its forms.
 
@@ -101,7 +102,8 @@ def load_labelled(
         image: size of the bundle's images.
         classes: names of the bundle's classes; none without a classifier, and then no labels are read.
         need_labels: refuse data without labels.
-        resize: what is done with images of another size (`edgepure.images.load_images`).
+        resize, order: what is done with images of another size, and the order of the colours in arrays
+            (`edgepure.images.load_images`).
 
     Raises:
         ImageError: nothing there, not of these forms, or an image of the wrong size, dtype or range.
@@ -114,7 +116,9 @@ def load_labelled(
     place = Path(match.group(1) if match else text)
     if not place.exists():
         raise ImageError(f"there are no images at {place}: it does not exist; check the path", code="E-data-missing")
-    data = _read_npz(place, (match and match.group(2)) or "images", image, len(classes), resize) if match else None
+    data = (
+        _read_npz(place, (match and match.group(2)) or "images", image, len(classes), resize, order) if match else None
+    )
     if data is None:
         if not place.is_dir():
             raise ImageError(
@@ -130,7 +134,7 @@ def load_labelled(
     return data
 
 
-def _read_npz(path: Path, key: str, image: ImageSpec, classes: int, resize: Resize) -> LabelledImages:
+def _read_npz(path: Path, key: str, image: ImageSpec, classes: int, resize: Resize, order: Order) -> LabelledImages:
     try:
         with Npz(path) as arrays:
             names = sorted(arrays.names)
@@ -151,7 +155,7 @@ def _read_npz(path: Path, key: str, image: ImageSpec, classes: int, resize: Resi
             code="E-data-array",
         )
     try:
-        loaded = load_images(pixels, image, resize=resize)
+        loaded = load_images(pixels, image, resize=resize, order=order)
     except ImageError as error:  # its names are positions in an array that only this function knows
         raise ImageError(f"{path}{'' if key == 'images' else f':{key}'}: {error}", code=error.code) from None
     if labels is not None:

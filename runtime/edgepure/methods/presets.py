@@ -96,7 +96,7 @@ class VoteSpec(Entry):
 
 
 class Preset(Entry):
-    """Method, mask, SSNI and votes; and how frames of another size than the network's are cut."""
+    """Method, mask, SSNI and votes; how frames of another size are cut; the precision that it was tuned in."""
 
     method: AnyMethod
     mask: MaskSpec | None = None
@@ -104,6 +104,7 @@ class Preset(Entry):
     votes: VoteSpec = VoteSpec()
     tiles: TileSpec = TileSpec()
     description: str = ""
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None = None
 
     @model_validator(mode="after")
     def _mask_where_needed(self) -> Preset:
@@ -121,5 +122,5 @@ class Preset(Entry):
             return cls.model_validate(data)
         except ValidationError as error:
             raise ConfigError(
-                f"preset: {first_fault(error, data, cls.model_json_schema())}", code=fault_code(error, "E-preset")
+                f"preset: {first_fault(error, data, cls.model_json_schema)}", code=fault_code(error, "E-preset")
             ) from None

@@ -7,13 +7,14 @@ another provider or precision of the bundle, or whatever else can (PyTorch itsel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 
 from ..bundle.bundle import Bundle
 from ..errors import ConfigError
 from ..purify.purifier import load
 from ..types import Progress
+from ..validation import expect
 from .executors import EngineExecutor, Executor
 from .side_by_side import FourLevels, ImageSet
 from .verification import RECORDED, Verification, Verifications
@@ -53,6 +54,14 @@ def verify(
         ProviderError: the provider is not active.
         ConfigError: unknown preset, or images without a reference.
     """
+    expect(
+        bundle=(bundle, str, PathLike, Bundle), pipelines=(pipelines, bool), images=(images, Sequence),
+        presets=(presets, Sequence, None), on_progress=(on_progress, Callable, None),
+    )  # fmt: skip
+    for one in images:
+        expect(images=(one, ImageSet))
+    if reference is not None and not hasattr(reference, "precision"):
+        raise ConfigError(f"reference is {reference!r:.80}, expected an executor or None", code="E-config-type")
     if images and reference is None:
         raise ConfigError(
             "there is nothing to compare the images with: the recorded vectors know only their own; compare with "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from statistics import NormalDist
 from time import perf_counter
 from typing import Any
@@ -24,6 +25,7 @@ from ..methods.presets import Preset
 from ..rows.grid_noise import levels_of, noised_input
 from ..rows.noise import NoiseSource, RowNoise, StreamNoise
 from ..types import Float32
+from ..validation import expect
 from .graphs import OpenGraphs
 from .inflight import InFlight, Job
 
@@ -86,6 +88,7 @@ class CertifySettings:
     radius: float | None = None
 
     def __post_init__(self) -> None:
+        expect(n=(self.n, Integral), n0=(self.n0, Integral), alpha=(self.alpha, Real), radius=(self.radius, Real, None))
         for name, count in (("n", self.n), ("n0", self.n0)):
             if not 1 <= count <= MOST:
                 raise ConfigError(f"{name} {count} must lie in 1 .. {MOST}", code="E-certificate-count")

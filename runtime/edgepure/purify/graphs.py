@@ -16,6 +16,7 @@ from ..engines.host import HostEngine, HostStepper
 from ..engines.kinds import kind_of
 from ..engines.open import open_engine
 from ..errors import BundleError, ConfigError, EdgepureError, ProviderError
+from ..machine.shortage import shortage
 from ..methods.presets import MaskSpec, Preset
 from ..types import Float32
 
@@ -132,19 +133,25 @@ class OpenGraphs:
     def engine(self, graph: str) -> Engine:
         """The engine of one graph."""
         if graph not in self._engines:
-            names = self.bundle.files_of(graph, self.precision)
-            held = self.bundle.hold(names)  # what was checked is what is opened, and stays what it is
             try:
-                engine = self._opens(self.bundle, graph, self.provider, self.precision, self._threads)
-                for handle in self.bundle.hold(names):  # nor was it exchanged meanwhile
-                    os.close(handle)
-            except BaseException:
-                for handle in held:
-                    os.close(handle)
-                raise
-            self._engines[graph] = engine
-            self._held += zip(names, held, strict=True)
+                self._open(graph)
+            except OSError as error:
+                raise (shortage(error) or error) from None
         return self._engines[graph]
+
+    def _open(self, graph: str) -> None:
+        names = self.bundle.files_of(graph, self.precision)
+        held = self.bundle.hold(names)  # what was checked is what is opened, and stays what it is
+        try:
+            engine = self._opens(self.bundle, graph, self.provider, self.precision, self._threads)
+            for handle in self.bundle.hold(names):  # nor was it exchanged meanwhile
+                os.close(handle)
+        except BaseException:
+            for handle in held:
+                os.close(handle)
+            raise
+        self._engines[graph] = engine
+        self._held += zip(names, held, strict=True)
 
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph."""
@@ -225,7 +232,7 @@ class OpenGraphs:
         wanted = self.bundle.manifest.graphs["task"].outputs
         found = []
         for part in [images[i : i + 16] for i in range(0, len(images), 16)] or [images]:
-            shapes = {t.name: tuple(len(part) if n == "batch" else n for n in t.shape) for t in wanted}
+            shapes = {t.name: (len(part), *t.fixed) for t in wanted}
             found.append(self._run("task", {"image": part}, shapes))
         return {t.name: np.concatenate([outputs[t.name] for outputs in found]) for t in wanted}
 

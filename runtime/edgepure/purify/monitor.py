@@ -18,12 +18,14 @@ import math
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from ..bundle.calibration import MAX_SAMPLE, Calibration
 from ..errors import ConfigError
 from ..intervals import clopper_pearson
 from ..methods import EpsSpec
+from ..validation import expect
 
 #: The chance that `is_unusual` is ever true of a service whose traffic is ordinary.
 FALSE_ALARMS = 0.05
@@ -115,6 +117,7 @@ class Monitor:
                 f"flag rate {flag_rate!r:.40} must be a number between 0 and 1, for example 0.01",
                 code="E-config-flag-rate",
             )
+        expect(calibration=(calibration, Calibration), probe=(probe, bool), precision=(precision, str, None))
         precision = precision or calibration.precision
         self.calibration = calibration
         self.flag_rate = flag_rate
@@ -152,6 +155,9 @@ class Monitor:
 
     def see(self, p_value: float, unet_calls: int = 0) -> bool:
         """Count one result, and say whether it is flagged. ``unet_calls``: what the monitor alone cost."""
+        expect(p_value=(p_value, Real), unet_calls=(unet_calls, Integral))
+        if not 0.0 <= p_value <= 1.0:
+            raise ConfigError(f"p_value is {p_value!r:.40}, expected 0 to 1", code="E-config-value")
         flagged = p_value <= self.flag_rate
         with self._lock:
             self._images += 1

@@ -22,6 +22,7 @@ from ..rows.noise import NoiseSource, noise_source
 from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
 from ..types import Float32, Progress
+from ..validation import expect
 from .certify import Certificate, Certifier, CertifySettings
 from .frames import FrameRequest, FrameResult, Pad
 from .graphs import OpenGraphs, Opens, open_from_bundle
@@ -29,7 +30,7 @@ from .heads import Head, Images, Labels, P, as_they_are
 from .inflight import Counters, run_images
 from .masks import caller_masks
 from .monitor import Monitor
-from .request import Request, check_images
+from .request import Request, check_ids, check_images
 from .results import Failure, Purified, Result, Results
 from .tasks import Task
 from .track import Track
@@ -98,13 +99,7 @@ class Purifier:
     ) -> None:
         """The arguments are those of `load`. ``opens`` opens the engines: somebody else's, or of other graphs."""
         check_counts(threads, slots)
-        for name, value, kind in (
-            ("bundle", bundle, Bundle),
-            ("provider", provider, str),
-            ("precision", precision, str),
-        ):
-            if not isinstance(value, kind):
-                raise ConfigError(f"{name} is {value!r:.80}, expected a {kind.__name__}", code="E-config-type")
+        expect(bundle=(bundle, Bundle), provider=(provider, str), precision=(precision, str))
         self.bundle = bundle
         self.provider = provider
         self.precision = precision
@@ -337,6 +332,7 @@ class Purifier:
             ImageError: as `classify`.
             ConfigError: as `classify`, or the bundle has neither task nor classifier.
         """
+        expect(purify=(purify, bool), on_progress=(on_progress, Callable, None))
         head: Head[Any] = Labels(self.graphs) if self.classes else Task(self.graphs)
         reading, chosen = (resize, order, on_error), self.preset(preset, votes)
         if purify:
@@ -437,6 +433,7 @@ class Purifier:
             ConfigError: the bundle has none.
             ImageError: the batch has another shape or dtype.
         """
+        check_images(images, self.image_shape)
         return self.graphs.logits(images)
 
     def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
@@ -447,6 +444,8 @@ class Purifier:
             ConfigError: the bundle has no mask graph, or the mask is the caller's.
             ImageError: the batch has another shape or dtype.
         """
+        check_images(images, self.image_shape)
+        expect(mask=(mask, MaskSpec))
         return self.graphs.attention(images, mask)
 
     def score_norms(
@@ -473,8 +472,7 @@ class Purifier:
                 "the preset has no SSNI, so it has no probe to measure score norms with", code="E-probe-missing"
             )
         check_images(images, self.image_shape)
-        if ids is not None and len(ids) != len(images):
-            raise ConfigError(f"{len(ids)} ids for {len(images)} images; give one for each", code="E-config-count")
+        check_ids(ids, len(images))
         norms = np.zeros(len(images))
 
         def done(image: int, x: Float32) -> None:
@@ -533,8 +531,12 @@ class Purifier:
         track: Track | None = None,
     ) -> Results[P]:
         """`run` with another answer than labels: what ``head`` makes of the purified images."""
+        expect(
+            names=(names, Sequence, None), on_progress=(on_progress, Callable, None), on_rows=(on_rows, Callable, None)
+        )
         chosen = preset
         check_images(images, self.image_shape)
+        check_ids(ids, len(images))
         if masks is not None:
             masks = caller_masks(masks, len(images), self.image_shape[1:])
         with self.turns.alone():
@@ -586,6 +588,7 @@ class Purifier:
             ImageError: an image cannot be used.
             NotFiniteError: the model gave NaN or infinite values.
         """
+        expect(on_progress=(on_progress, Callable, None), on_certificate=(on_certificate, Callable, None))
         certifier = Certifier(self.graphs, self.preset(preset), CertifySettings(n, n0, alpha, radius))
         loaded = load_images(images, self.bundle.manifest.image, resize=resize)
         found: dict[int, Certificate] = {}
@@ -624,10 +627,12 @@ class Purifier:
 
     def engine(self, graph: str) -> Engine:
         """The engine of one graph, opened at first use."""
+        expect(graph=(graph, str))
         return self.graphs.engine(graph)
 
     def stepper(self, graph: str) -> Stepper:
         """The bank of slots of a step graph, opened at first use."""
+        expect(graph=(graph, str))
         return self.graphs.stepper(graph)
 
     def close(self) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from time import perf_counter
 from typing import Any, Generic, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError, ImageError, PrecisionWarning
 from ..methods.presets import Preset
 from ..methods.restore import MASK_VOTE, residual_map, residual_mask
 from ..rows.noise import NoiseSource
 from ..rows.plan import Plan
 from ..types import Float32, Progress
+from ..validation import expect
 from .ballot import Ballot
 from .graphs import OpenGraphs
 from .heads import Head, P
@@ -97,8 +100,14 @@ class Request(Generic[P]):
         if track is not None and len(images) != 1:
             raise ConfigError(f"a track holds one image at a time, got {len(images)}", code="E-track-option")
         check_images(images, graphs.image_shape)
-        if monitor is not None and not isinstance(monitor, Monitor):
-            raise ConfigError(f"monitor is {monitor!r:.80}, expected a Monitor", code="E-config-type")
+        if preset.precision not in (None, graphs.precision):
+            warnings.warn(
+                f"the preset was tuned in {preset.precision} and runs in {graphs.precision}, where what it was "
+                f"measured to do need not hold; use precision {preset.precision}, or tune it in {graphs.precision}",
+                PrecisionWarning,
+                stacklevel=4,
+            )
+        expect(monitor=(monitor, Monitor, None))
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(images):
                 raise ConfigError(
@@ -322,6 +331,15 @@ class Request(Generic[P]):
         if self._progress is not None:
             done, count = len(self._results), len(self._images)
             self._progress(done / count, f"{done} of {count} images")
+
+
+def check_ids(ids: Sequence[int] | None, count: int) -> None:
+    """Raise ConfigError unless these are the places of so many images in the stream of noise."""
+    expect(ids=(ids, Sequence, np.ndarray, None))
+    for number in () if ids is None else ids:
+        expect(ids=(number, Integral))
+    if ids is not None and len(ids) != count:
+        raise ConfigError(f"{len(ids)} ids for {count} images; give one for each", code="E-config-count")
 
 
 def check_images(images: Float32, shape: tuple[int, int, int]) -> None:

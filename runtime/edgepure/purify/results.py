@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NotFiniteError
+from ..validation import expect
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -120,6 +121,7 @@ class Results(list[P], Generic[P]):
     """
 
     def __init__(self, results: Iterable[P] = (), failures: Iterable[Failure] = ()) -> None:
+        expect(results=(results, Iterable), failures=(failures, Iterable))
         super().__init__(results)
         self.failures: tuple[Failure, ...] = tuple(failures)
 

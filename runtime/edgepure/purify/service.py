@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from numbers import Real
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..images.load import Resize, load_images
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
 from ..types import Float32
+from ..validation import expect
 from .heads import Labels
 from .inflight import Counters, InFlight, Job
 from .monitor import Monitor
@@ -74,8 +76,7 @@ class Service:
                 bundle has no classifier; or ``waiting`` is below 1.
             EdgepureError: the purifier is that of a process from which this one was forked.
         """
-        if not isinstance(purifier, Purifier):
-            raise ConfigError(f"purifier is {purifier!r:.80}, expected a Purifier", code="E-config-type")
+        expect(purifier=(purifier, Purifier))
         if isinstance(waiting, bool) or not isinstance(waiting, int) or waiting < 1:
             raise ConfigError(
                 f"waiting is {waiting!r:.40}, expected at least 1: it is the number of images that may wait",
@@ -130,6 +131,7 @@ class Service:
             ImageError: the image cannot be used, or there is more than one.
             EdgepureError: the service has been closed, or this process was forked.
         """
+        expect(deadline=(deadline, Real, None), urgent=(urgent, bool))
         self._check_room(deadline, urgent)  # before anything is decoded: to refuse costs nothing
         loaded = load_images(image, self._purifier.bundle.manifest.image, resize=resize)
         if len(loaded) != 1:

@@ -26,12 +26,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from numbers import Real
 from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..validation import expect
 from .views import information
 
 #: Columns of the coefficient tensor of the `step` graph, in order: the row with everything worked out that does not
@@ -118,6 +120,7 @@ class Row:
 
     def std(self, mask: float) -> float:
         """Standard deviation of the merged noise in ``z`` where the mask has the value ``mask`` in [0, 1]."""
+        expect(mask=(mask, Real))
         w = self.w_in * mask + self.w_out * (1.0 - mask)
         return math.sqrt(
             (self.jump_a * (1.0 - w) * self.carry_s) ** 2 + (self.jump_a * w * self.known_s) ** 2 + self.jump_s**2
@@ -230,7 +233,8 @@ class Plan:
         inside, outside = (self._view(1.0), self._view(0.0)) if self.needs_mask else (self._view(1.0),) * 2
         if mask is None:
             return min(inside, outside)
-        return np.where(np.asarray(mask) > 0.5, inside, outside)
+        expect(mask=(mask, np.ndarray))
+        return np.where(np.asarray(mask, np.float64) > 0.5, inside, outside)
 
     def _view(self, mask: float) -> float:
         table = [dict(zip(self.columns, row, strict=True)) for row in self.coeffs.astype(np.float64).tolist()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ..errors import ConfigError
-from ..validation import Entry
+from ..validation import Entry, expect
 
 Float64 = NDArray[np.float64]
 
@@ -93,7 +94,11 @@ class NoiseSchedule:
     """
 
     def __init__(self, betas: Float64, spec: ScheduleSpec | None = None) -> None:
-        self.betas = np.ascontiguousarray(betas, dtype=np.float64)
+        expect(spec=(spec, ScheduleSpec, None))
+        try:
+            self.betas = np.ascontiguousarray(betas, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ConfigError(f"betas is {betas!r:.80}, expected numbers", code="E-config-type") from None
         self.alphas_cumprod: Float64 = np.cumprod(1.0 - self.betas, dtype=np.float64)
         for table in (self.betas, self.alphas_cumprod):
             table.setflags(write=False)
@@ -114,6 +119,7 @@ class NoiseSchedule:
 
     def check(self, t: int, what: str = "timestep") -> int:
         """Return ``t`` if it is a timestep of this schedule (-1 is the clean image), or raise ConfigError."""
+        expect(**{what: (t, Integral)})
         if not -1 <= t < len(self):
             raise ConfigError(
                 f"{what} {t} is outside the noise schedule: expected 0 to {len(self) - 1} "
@@ -137,6 +143,7 @@ class NoiseSchedule:
 
     def jump(self, start: int, end: int) -> tuple[float, float]:
         """Scale and noise of the forward process from level ``start`` up to ``end`` in one closed-form step."""
+        expect(start=(start, Integral), end=(end, Integral))
         if end < start:
             raise ConfigError(f"a forward jump must go up in noise, got {start} -> {end}", code="E-timestep")
         ratio = self.alpha_bar(end) / self.alpha_bar(start)

@@ -33,7 +33,7 @@ def seconds_left(parameters: Mapping[str, Any], header: str | None, settings: Se
             continue
         try:
             seconds = float(value) / unit
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             seconds = 0.0
         if not seconds > 0.0:
             raise RequestError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -163,7 +164,7 @@ def _read(request: Any, max_images: int) -> InferRequest:
                 code="E-request-datatype",
             )
         values = getattr(entry.contents, _CONTENTS[entry.datatype])
-        if len(values) != int(np.prod(shape)):
+        if len(values) != math.prod(shape):
             raise RequestError(
                 f"{entry.name[:40]!r} of the shape {list(shape)} has {len(values)} values", code="E-request-elements"
             )

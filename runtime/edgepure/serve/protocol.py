@@ -67,7 +67,8 @@ def parse_request(body: bytes, header_length: str | None, *, max_images: int) ->
     """
     split = len(body)
     if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(body)):
+        number = header_length.isascii() and header_length.isdigit() and len(header_length) < 20
+        if not number or int(header_length) > len(body):
             raise _fault(
                 f"the header {LENGTH_HEADER} is {header_length[:20]!r}, but the body has {len(body)} bytes",
                 code="E-request-header",
@@ -111,7 +112,7 @@ def parse_request(body: bytes, header_length: str | None, *, max_images: int) ->
         asked = _mapping(entry.get("parameters"), "parameters of an output")
         outputs[entry["name"]] = bool(asked.get("binary_data", binary))
     identity = document.get("id", "")
-    if not isinstance(identity, str) or len(identity) > 256:
+    if not isinstance(identity, str) or len(identity) > 256 or _halves(identity):
         raise _fault("the id must be a text of at most 256 characters", code="E-request-id")
     return InferRequest(inputs, outputs, identity, parameters, binary)
 
@@ -186,6 +187,11 @@ def signature(tensor: Tensor) -> tuple[str, list[int]]:
     return next(name for name, dtype in DATATYPES.items() if dtype == tensor.dtype), list(tensor.shape)
 
 
+def _halves(text: str) -> bool:
+    """Whether there are halves of characters in it, which JSON allows and UTF-8 does not."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _from_json(name: str, datatype: object, shape: Sequence[int], data: object) -> Tensor:
     if not isinstance(data, list):
         raise _fault(f"{name} has neither data nor binary_data_size", code="E-request-no-data")
@@ -199,20 +205,26 @@ def _from_json(name: str, datatype: object, shape: Sequence[int], data: object) 
             ) from None
     dtype = _dtype(name, datatype)
     try:
-        array = np.array(data)
-    except (ValueError, OverflowError, RecursionError):
+        array = np.array(data, object)  # of another type, one long text would make all elements as long
+    except (ValueError, RecursionError):
         array = np.empty(0, object)
-    if array.dtype.kind not in "biuf" or array.size != math.prod(shape):
+    kinds = set(map(type, array.flat))
+    if array.size != math.prod(shape) or not kinds <= {bool, int, float}:
         raise _fault(
             f"data of {name} must be numbers, {math.prod(shape)} of them for the shape {list(shape)}",
             code="E-request-data",
         )
-    if dtype.kind in "iu" and (
-        array.dtype.kind not in "iu" or array.min() < np.iinfo(dtype).min or array.max() > np.iinfo(dtype).max
-    ):
+    whole = dtype.kind not in "iu" or (
+        kinds == {int} and array.min() >= np.iinfo(dtype).min and array.max() <= np.iinfo(dtype).max
+    )
+    try:
+        with np.errstate(over="ignore"):
+            found = array.astype(dtype).reshape(shape) if whole else None
+    except OverflowError:
+        found = None
+    if found is None:
         raise _fault(f"data of {name} does not fit the datatype {datatype}", code="E-request-values")
-    with np.errstate(over="ignore"):
-        return array.astype(dtype).reshape(shape)
+    return found
 
 
 def _counted(name: str, shape: Sequence[int], elements: list[bytes]) -> list[bytes]:

@@ -272,7 +272,8 @@ def _failure(error: EdgepureError) -> Response:
 
 
 def _refusal(status: int, sentence: str, code: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": sentence, "code": code}, status, headers=headers)
+    sent = sentence.encode("utf-8", "backslashreplace").decode()  # a client may have sent halves of characters
+    return JSONResponse({"error": sent, "code": code}, status, headers=headers)
 
 
 async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:

@@ -14,11 +14,12 @@ from codes import raises_code
 from tiny_bundle import images, logits, make_tiny_bundle
 
 import edgepure
-from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.bundle import Bundle, update_manifest
 from edgepure.demo import demo_images
 from edgepure.images.dataset import LabelledImages
 from edgepure.parity.verify import verify
 from edgepure_calibration.calibrate import Calibrated, CalibrateSettings, calibrate
+from edgepure_calibration.calibrate.calibrate import beside
 from edgepure_calibration.calibrate.masks import covered
 from edgepure_calibration.calibrate.probes import candidates, describe, parse_levels
 from edgepure_calibration.provider import ProviderSettings
@@ -132,6 +133,26 @@ def test_mask_thresholds_cover_their_areas(own: Path) -> None:
     assert np.mean([r.mask_area for r in results]) == pytest.approx(0.35, abs=0.02)
 
 
+def test_every_precision_that_was_calibrated_has_its_norms(own: Path) -> None:
+    """A second precision is added on the same images, and measures the probe that the first one chose."""
+    first = quick(own, clean_data()).calibration
+    again = quick(own, clean_data(), settings={"levels": ((50.0,),), "full_probe": 0}).calibration
+    assert again.find(first.chosen) is not None and first.find(first.chosen).sample  # type: ignore[union-attr]
+    in_int8 = again.model_copy(update={"precision": "int8"})
+    both = beside(first, in_int8)
+    assert (both.precision, both.chosen, both.linear) == (first.precision, first.chosen, first.linear)
+    assert both.precisions == ("fp32", "int8")
+    for precision, source in (("fp32", first), ("int8", again)):
+        kept, right = both.find(first.chosen, precision), source.find(first.chosen)
+        assert kept is not None and right is not None and kept.sample == right.sample
+        edgepure.Monitor(both, 0.1, precision=precision)
+    update_manifest(own, lambda m: m.model_copy(update={"calibration": both}))
+    assert Bundle.open(own).manifest.calibration == both
+    assert quick(own, clean_data()).calibration.precisions == ("fp32", "int8"), "the same precision once more"
+    other = clean_data(seed=9)
+    assert quick(own, other).calibration.precisions == ("fp32",), "norms of other images are another reference"
+
+
 def test_covered_counts_as_the_mask_graph_does() -> None:
     maps = np.array([[0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 0.0, 1.0]], np.float32)
     assert covered(maps, "minmax", 0.5).area == pytest.approx((maps >= np.quantile(maps, 0.5)).mean())
@@ -139,9 +160,8 @@ def test_covered_counts_as_the_mask_graph_does() -> None:
 
 
 def test_probe_candidates_are_unique_and_fit_the_schedule() -> None:
-    ssni = {"mu": 1.0, "tau": 1.0, "probe": {"levels": [10.0], "probes": 3}}
-    preset = edgepure.Preset.parse({"method": {"method": "uniform"}, "ssni": ssni})
-    found = candidates([preset], ((10.0,), (2000.0,)), "both", 0, 1000)
+    own = edgepure.EpsSpec(levels=(10.0,), probes=3)
+    found = candidates([own, own], ((10.0,), (2000.0,)), "both", 0, 1000)
     assert [describe(p) for p in found] == ["t 10, noise, 1 call", "t 10, no noise, 1 call"]
     with raises_code("E-probe-range"):
         candidates([], ((2000.0,),), "both", 0, 1000)

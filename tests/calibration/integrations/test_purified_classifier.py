@@ -158,6 +158,9 @@ def test_on_a_gpu() -> None:
         (torch.full((1, 1, 16, 16), -1.0), "E-batch-range"),
         (torch.full((1, 1, 16, 16), float("nan")), "E-batch-range"),
         (torch.zeros(1, 16, 16), "E-batch-shape"),
+        (torch.zeros(2, 1, 8, 8), "E-batch-shape"),
+        (torch.zeros(2, 3, 16, 16), "E-batch-shape"),
+        (torch.zeros(0, 1, 16, 16), "E-batch-shape"),
     ],
 )
 def test_other_values_than_images_in_0_to_1_are_refused(batch: Tensor, code: str) -> None:

@@ -200,7 +200,7 @@ def quick_export(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> None:
     """Graphs from the tiny bundle in place of fresh ones: what follows the export is tested without its seconds."""
     import onnx_ir
 
-    def from_bundle(name: str, module: nn.Module, inputs: Any, outputs: Any, *, opset: int) -> Graph:
+    def from_bundle(name: str, module: nn.Module, inputs: Any, outputs: Any, *, opset: int, multiple: Any) -> Graph:
         manifest = Bundle.open(tiny_bundle, verify=False).manifest
         entry = manifest.graphs[name]  # type: ignore[index]
         model = onnx_ir.load(tiny_bundle / entry.file)

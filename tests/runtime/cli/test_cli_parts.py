@@ -117,7 +117,7 @@ def test_chunks_do_not_change_the_results(tiny_bundle: Path, tmp_path: Path, mon
             found: dict[int, Any] = {}
             shares: list[float] = []
             failures = run_chunks(
-                purifier, purifier.preset("adaptive"), sources, noise=SeededNoise(4), resize=False,
+                purifier, purifier.own_head(), purifier.preset("adaptive"), sources, noise=SeededNoise(4), resize=False,
                 on_result=lambda position, result: found.update({position: (result.name, result.image)}),
                 on_share=shares.append,
             )  # fmt: skip

@@ -67,6 +67,15 @@ OUTPUTS = {
     "tune": ("tune", "BUNDLE", "--data", "DATA", "--budget-calls", "4", "--report"),
     "evaluate": ("evaluate", "BUNDLE", "--data", "DATA", "--report"),
 }
+#: The same for folders.
+FOLDERS = {
+    "calibrate": ("calibrate", "BUNDLE", "--data", "DATA:images", "--work"),
+    "quantize": ("quantize", "BUNDLE", "--precision", "int8", "--data", "DATA", "--work"),
+    "tune": ("tune", "BUNDLE", "--data", "DATA", "--budget-calls", "4", "--work"),
+    "evaluate": ("evaluate", "BUNDLE", "--data", "DATA", "--work"),
+    "certify": ("certify", "BUNDLE", "--data", "DATA", "--work"),
+    "certify --out": ("certify", "BUNDLE", "--data", "DATA", "--out"),
+}
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -80,6 +89,24 @@ def test_no_verb_writes_into_a_bundle_or_over_its_input(name: str, own_bundle: P
     if name not in ("verify", "classify"):
         assert refused(*arguments, npz) == "E-output-is-input"
     assert {p: p.read_bytes() for p in before} == before
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_no_folder_of_results_is_an_input_or_in_a_bundle(name: str, own_bundle: Path, npz: Path) -> None:
+    pytest.importorskip("torch")
+    arguments = [a.replace("BUNDLE", str(own_bundle)).replace("DATA", str(npz)) for a in FOLDERS[name]]
+    before = {p: p.read_bytes() for p in [npz, *own_bundle.iterdir()] if p.is_file()}
+    assert refused(*arguments, own_bundle / "work") == "E-output-in-bundle"
+    if "--work" in arguments:
+        assert refused(*arguments, npz) == "E-output-is-input"
+        (own_bundle.parent / "file").touch()
+        assert refused(*arguments, own_bundle.parent / "file") == "E-output-place"
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_timing_cache(own_bundle: Path) -> None:
+    assert refused("build", own_bundle, "--timing-cache", own_bundle / "cache") == "E-output-in-bundle"
+    assert refused("build", own_bundle, "--timing-cache", own_bundle.parent) == "E-output-folder"
 
 
 def test_purified_images_and_the_report_of_the_demo(own_bundle: Path, npz: Path) -> None:
@@ -128,7 +155,7 @@ def test_what_ends_a_command_from_outside() -> None:
 
 
 def test_no_more_threads_is_no_defect() -> None:
-    assert guard.describe(RuntimeError("can't start new thread")).code == "E-memory"
+    assert guard.describe(RuntimeError("can't start new thread")).code == "E-threads"
 
 
 def test_absurd_numbers_are_wrong_usage(tiny_bundle: Path, npz: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import struct
 import zlib
@@ -16,7 +17,7 @@ from codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 from image_cases import GRAY, GRAY_PIXELS, GRAY_VALUES, RANDOM, RGB, RGB_PIXELS, RGB_VALUES, refusal, save
-from PIL import Image
+from PIL import Image, ImageFile
 
 from edgepure.errors import ImageError
 from edgepure.images.decode import formats
@@ -163,6 +164,22 @@ def test_small_file_that_unpacks_to_gigabytes_is_refused_undecoded(tmp_path: Pat
             b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
         )
         assert says in refusal(tmp_path / "bomb.png", resize=True)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA"])
+def test_another_size_is_refused_by_the_header_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is decoded of an image that nobody will look at."""
+    data = io.BytesIO()
+    try:
+        Image.fromarray(RANDOM.integers(0, 256, (64, 64, 3), np.uint8)).save(data, kind)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow writes no {kind}")
+    decoded: list[Any] = []
+    for opened in {type(Image.open(io.BytesIO(data.getvalue()))), ImageFile.ImageFile}:
+        monkeypatch.setattr(opened, "load", decoded.append)
+    with raises_code("E-image-size"):
+        load_images(data.getvalue(), RGB)
+    assert not decoded
 
 
 def test_files_need_a_gray_or_rgb_bundle(tmp_path: Path) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_process import run
 from codes import raises_code
 from PIL import Image
 
 import edgepure
-from edgepure.errors import ConfigError, ImageError, ProviderError
+from edgepure.errors import ConfigError, ImageError, PrecisionWarning, ProviderError
 from edgepure.rows.noise import SecretNoise, SeededNoise
 
 UNIFORM = {"method": {"method": "uniform", "t_star": 60, "steps": 3}}
@@ -192,3 +194,25 @@ def test_a_provider_that_is_not_active_is_an_error_not_a_fallback(tmp_path: Path
         pytest.skip("this onnxruntime has CUDA")
     with raises_code("E-provider-missing"):
         edgepure.load(edgepure.demo_bundle(), provider="cuda")
+
+
+def test_a_preset_says_that_it_was_tuned_in_another_precision(purifier: edgepure.Purifier) -> None:
+    tuned = {"method": {"method": "uniform", "t_star": 8, "steps": 1}, "precision": "int8"}
+    x = np.full((1, 1, 16, 16), 0.5, np.float32)
+    with pytest.warns(PrecisionWarning, match="tuned in int8 and runs in fp32"):
+        purifier.run(x, tuned)
+    with pytest.warns(PrecisionWarning, match="tuned in int8"), edgepure.Service(purifier, tuned):
+        pass
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for precision in ("fp32", None):
+            purifier.run(x, {**tuned, "precision": precision})
+
+
+def test_the_command_says_so_in_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
+    preset = tmp_path / "preset.json"
+    preset.write_text('{"method": {"method": "uniform", "t_star": 8, "steps": 1}, "precision": "int8"}')
+    np.save(tmp_path / "x.npy", np.full((1, 1, 16, 16), 0.5, np.float32))
+    done = run("classify", tiny_bundle, tmp_path / "x.npy", "--preset", preset)
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert done.code == 0 and len(notes) == 1 and "tuned in int8" in notes[0], done.stderr

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgepure.errors import RequestError
+from edgepure.serve.answer import seconds_left
 from edgepure.serve.protocol import (
     InferRequest,
     parse_request,
@@ -22,6 +23,7 @@ from edgepure.serve.protocol import (
     signature,
     write_response,
 )
+from edgepure.serve.settings import ServeSettings
 
 httpclient = pytest.importorskip("tritonclient.http")
 
@@ -96,6 +98,8 @@ ENTRY = {"name": "image", "shape": [1, 2], "datatype": "FP32", "data": [0.0, 1.0
         {"parameters": {"binary_data_size": True}},
         {"parameters": {"binary_data_size": "8"}},
         {"name": 7},
+        {"data": [10**400, 0.5]},
+        {"data": ["a" * (1 << 20), *["b"] * (1 << 16)], "shape": [1, (1 << 16) + 1]},  # 256 GiB as an array of text
     ],
 )
 def test_what_is_not_of_the_protocol_is_refused(change: dict[str, Any]) -> None:
@@ -103,10 +107,22 @@ def test_what_is_not_of_the_protocol_is_refused(change: dict[str, Any]) -> None:
         parse_request(json.dumps({"inputs": [{**ENTRY, **change}]}).encode(), None, max_images=4)
 
 
-@pytest.mark.parametrize("length", ["-1", "9999", "1e3", "٣", ""])
+@pytest.mark.parametrize("length", ["-1", "9999", "1e3", "٣", "", "9" * 5000])
 def test_a_lying_header_is_refused(length: str) -> None:
     with raises_code("E-request-header"):
         parse_request(json.dumps({"inputs": [ENTRY]}).encode(), length, max_images=4)
+
+
+def test_halves_of_characters_come_into_no_answer() -> None:
+    body = json.dumps({"id": "\ud800", "inputs": [ENTRY]}).encode()
+    with raises_code("E-request-id"):
+        parse_request(body, None, max_images=4)
+
+
+@pytest.mark.parametrize("timeout", [10**400, -1, 0, "x", [], float("nan")])
+def test_a_timeout_that_is_no_positive_number(timeout: Any) -> None:
+    with raises_code("E-request-number"):
+        seconds_left({"timeout": timeout}, None, ServeSettings())
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode), st.none() | st.text("0123456789", max_size=4))

@@ -158,10 +158,7 @@ def build_engines(
 
 def profiles_of(entry: GraphEntry, batches: Sequence[int]) -> tuple[dict[str, tuple[int, ...]], ...]:
     """For each batch size the shape of every input of a graph."""
-    return tuple(
-        {tensor.name: tuple(batch if n == "batch" else n for n in tensor.shape) for tensor in entry.inputs}
-        for batch in batches
-    )
+    return tuple({tensor.name: (batch, *tensor.fixed) for tensor in entry.inputs} for batch in batches)
 
 
 def build_plan(
@@ -268,7 +265,7 @@ def _check_interface(network: Any, entry: GraphEntry, path: Path) -> None:
     # of outputs only the names: TensorRT may not know their shape before it runs
     have = {tensor.name: tuple(tensor.shape) for tensor in inputs}
     have |= {network.get_output(i).name: () for i in range(network.num_outputs)}
-    want = {t.name: tuple(-1 if n == "batch" else n for n in t.shape) for t in entry.inputs}
+    want = {t.name: (-1, *t.fixed) for t in entry.inputs}
     want |= {t.name: () for t in entry.outputs}
     for name in [*want, *have]:
         if name not in have or name not in want or have[name] != want[name]:
