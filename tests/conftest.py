@@ -26,11 +26,13 @@ GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/nvhost-gpu"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` where there is no NVIDIA device, and what is marked `needs` where a module lacks."""
+    """Skip `gpu` where there is no NVIDIA device, `needs` where a module lacks, and `long` unless it is asked for."""
     device = any(device.exists() for device in GPU_DEVICES)
     for item in items:
         if item.get_closest_marker("gpu") is not None and not device:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA device"))
+        if item.get_closest_marker("long") is not None and os.environ.get("EDGEPURE_LONG") != "1":
+            item.add_marker(pytest.mark.skip(reason="takes a minute or more; make test-long runs it"))
         for module in (name for marker in item.iter_markers("needs") for name in marker.args):
             if find_spec(module) is None:
                 item.add_marker(pytest.mark.skip(reason=f"needs {module}"))

@@ -78,13 +78,14 @@ def test_art_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_no_attack_inside_the_radius_changes_the_smoothed_answer() -> None:
+@pytest.mark.parametrize("count", [30, pytest.param(200, marks=pytest.mark.long)])
+def test_no_attack_inside_the_radius_changes_the_smoothed_answer(count: int) -> None:
     """PGD with expectation over the noise, in the L2 ball of each image's certificate, on the twin."""
-    images = eight_bits(220)
+    images = eight_bits(count + count // 10)
     with edgepure.load(demo_bundle(), threads=1, slots=64) as purifier:
         certified = purifier.certify(images, SMOOTH, n=100, n0=20, noise=0)
-        chosen = [i for i, c in enumerate(certified) if not c.abstained][:200]
-        assert len(chosen) == 200
+        chosen = [i for i, c in enumerate(certified) if not c.abstained][:count]
+        assert len(chosen) == count
         start = torch.from_numpy(images[chosen])
         radii = torch.tensor([certified[i].radius for i in chosen])[:, None, None, None]
         labels = torch.tensor([certified[i].label for i in chosen])
@@ -93,7 +94,7 @@ def test_no_attack_inside_the_radius_changes_the_smoothed_answer() -> None:
         sequential = {"sequential": {"alpha": 0.001, "max": 500}}
         after = purifier.run(found.numpy(), {**SMOOTH, "votes": sequential}, noise=2)
     assert not [i for i, r in enumerate(after) if not r.abstained and r.label != labels[i]]
-    assert sum(r.abstained for r in after) < 20
+    assert sum(r.abstained for r in after) <= count // 10
 
 
 def attack(model: nn.Module, start: Tensor, labels: Tensor, radii: Tensor, steps: int = 8, eot: int = 4) -> Tensor:

@@ -35,6 +35,7 @@ def network(name: str) -> torch.nn.Module:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["ddpm", "ddpmpp-deep"])
 def test_the_step_graph_builds_in_fp16(tmp_path: Path, name: str) -> None:
     inputs, outputs = graph_signature("step", IMAGE, 10)
