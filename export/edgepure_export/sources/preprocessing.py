@@ -189,7 +189,8 @@ class Preprocessed(nn.Module):
 
     def forward(self, image: Tensor) -> Any:
         output = self.network(self.preprocess(image))
-        return output if isinstance(output, Tensor | dict) else output.logits
+        # A ModelOutput of transformers is a dictionary too, with `logits` of its own.
+        return output if isinstance(output, Tensor) or type(output) is dict else output.logits
 
     def extra_repr(self) -> str:
         return describe(self.transform)
