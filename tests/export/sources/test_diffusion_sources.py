@@ -217,7 +217,7 @@ def test_other_diffusers_networks_are_refused(change: dict[str, Any], code: str,
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"E-source-prediction": "flow"}, "E-source-prediction"),
+        ({"prediction_type": "flow"}, "E-source-prediction"),
         ({"beta_schedule": "karras"}, "E-source-beta-schedule"),
         ({"rescale_betas_zero_snr": True}, "E-source-terminal-snr"),
     ],
