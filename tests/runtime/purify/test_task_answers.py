@@ -100,5 +100,5 @@ def test_what_agrees_passes_and_what_does_not_fails() -> None:
 @pytest.mark.parametrize("data", [{"kind": "detection"}, {"kind": "segmentation", "classes": ("a",)},
                                   {"kind": "embedding", "classes": ("a",)}])  # fmt: skip
 def test_a_task_has_the_classes_of_its_kind(data: dict[str, object]) -> None:
-    with raises_code("E-config-value"):
+    with raises_code("E-task-classes"):
         TaskEntry(**data)

@@ -157,5 +157,5 @@ def test_memory_does_not_grow_with_the_number_of_tiles() -> None:
 
 
 def test_not_finite_values_are_an_error() -> None:
-    with raises_code("E-not-finite"):
+    with raises_code("E-not-finite-network"):
         tiled(lambda z, t: z * np.float32(np.nan), compiled(METHODS[0]))
