@@ -175,7 +175,7 @@ def test_the_real_bindings_give_the_driver_what_is_meant(tmp_path: Path) -> None
     environment = {**os.environ, "LD_LIBRARY_PATH": str(library.parent), "PYTHONPATH": places}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "CUDA: invalid resource handle\n"
+    assert done.stdout.startswith("CUDA: invalid resource handle; ")
     with np.load(tmp_path / "r.npz") as found:
         for slot, case in ((0, CASES[1]), (2, CASES[2])):
             seed, image, stream, vote, row = case
