@@ -10,6 +10,7 @@ from .errors import ExportError as ExportError
 from .errors import ImageError as ImageError
 from .errors import NotFiniteError as NotFiniteError
 from .errors import OverdueError as OverdueError
+from .errors import PrecisionWarning as PrecisionWarning
 from .errors import ProviderError as ProviderError
 from .errors import RequestError as RequestError
 from .errors import VerificationError as VerificationError
