@@ -49,10 +49,10 @@ cifar10: $(STAMP)
 	$(BIN)/python -m samples.cifar10.demo --out out/cifar10 $(if $(DATA),--data "$(DATA)")
 
 test-fast: $(FAST)/.edgepure-installed
-	$(FAST)/bin/python -m pytest -n 2 -q -m "not slow" $(PYTEST_ARGS) tests/runtime
+	$(FAST)/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow" $(PYTEST_ARGS) tests/runtime
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q $(PYTEST_ARGS)
 
 # With those that take a minute or more each.
 test-long: export EDGEPURE_LONG = 1
