@@ -103,6 +103,6 @@ def test_commands_are_found() -> None:
 def test_most_examples_are_run() -> None:
     """The list of what is not run stays short."""
     skipped = [command for command in examples() if reason(command) is not None]
-    assert len(skipped) <= 25, skipped
+    assert len(skipped) <= 28, skipped
     for why, pattern in NOT_RUN.items():
         assert any(re.search(pattern, command) for command in skipped), why

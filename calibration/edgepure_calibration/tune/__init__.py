@@ -1,7 +1,10 @@
 """The knobs of a purification set themselves: a search for presets under a budget of UNet calls or milliseconds.
 
-`tune` is the entry point; ``edgepure tune`` calls it.
+`tune` is the entry point; ``edgepure tune`` calls it. What attacks the whole defence (`WhiteBox` and its parts) needs
+PyTorch, and is imported when it is asked for: a search against attacked images that are there needs none.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from .budget import Budget, CallBudget, TimeBudget
 from .candidate import Candidate
@@ -10,7 +13,9 @@ from .report import write_report
 from .result import Tuning, score_data
 from .settings import OBJECTIVES, TuneSettings
 from .tune import tune
-from .whitebox import TwinLoader, WhiteBox, describe, transfer
+
+if TYPE_CHECKING:
+    from .whitebox import TwinLoader, WhiteBox, describe, transfer
 
 __all__ = [
     "OBJECTIVES",
@@ -29,3 +34,11 @@ __all__ = [
     "tune",
     "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import whitebox
+
+    return getattr(whitebox, name)

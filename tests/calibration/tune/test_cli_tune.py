@@ -81,7 +81,7 @@ def test_refusals(bundle: Path, npz: Path, data: LabelledImages, tmp_path: Path)
     run(*tune(bundle, "--data", npz, *attacks, "--method", "gnsp", "--budget-calls", 1)).fails(
         2, "the smallest possible is 2 UNet calls"
     )
-    run(*tune(bundle, "--data", npz, *attacks, "--work", bundle / "work")).fails(2, "lies inside a bundle")
+    run(*tune(bundle, "--data", npz, *attacks, "--work", bundle / "work")).fails(2, "lies in the bundle")
     assert not bundle.with_name(".tiny.tune").exists(), "a refused command leaves nothing"
     run(*tune(bundle, "--data", npz, *attacks, "--reference", "unifrom")).fails(2, "no preset 'unifrom'", "uniform")
 
