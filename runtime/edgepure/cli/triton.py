@@ -51,7 +51,11 @@ def triton(
     Triton's Python needs edgepure too. The bundle is copied, and proves its self-test when Triton loads it.
     docs/serving.md says more.
 
-    Example: edgepure triton digits=digits_bundle --preset uniform --out models
+    Examples:
+
+    \b
+      edgepure triton digits --preset uniform --out models
+      edgepure triton gate:2=digits --streams --out models
     """
     from ..serve.settings import parse_model
     from ..serve.triton_repository import write_triton_repository
