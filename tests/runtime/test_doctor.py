@@ -147,6 +147,7 @@ def fake_openvino(result: list[float], capabilities: list[str]) -> SimpleNamespa
     return SimpleNamespace(Core=lambda: core)
 
 
+@pytest.mark.needs("openvino")
 def test_openvino_is_tried(found: doctor.Environment) -> None:
     module = next(p for p in found.providers if p.name == "openvino")
     assert (module.works, module.version) == (True, doctor.package_version("openvino"))
@@ -154,6 +155,7 @@ def test_openvino_is_tried(found: doctor.Environment) -> None:
     assert replace(found, providers=(module,)), "OpenVINO alone is an engine"
 
 
+@pytest.mark.needs("openvino")
 @pytest.mark.parametrize(
     ("capabilities", "features", "words"),
     [
@@ -172,6 +174,7 @@ def test_what_the_processor_has_for_variants(
     assert module.works and module.detail == words
 
 
+@pytest.mark.needs("openvino")
 def test_openvino_that_computes_nonsense_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
     module = openvino_status(monkeypatch, fake_openvino([2.0, 3.0], ["BF16"]))
     assert (module.works, module.detail) == (False, "computed [2.0, 3.0] for 1 + 1")
@@ -193,6 +196,7 @@ def test_a_machine_without_openvino_is_not_ill(found: doctor.Environment, monkey
     assert "optional" in line and "pip install edgepure[openvino]" in line
 
 
+@pytest.mark.needs("openvino")
 def test_openvino_reports_its_use_to_nobody(tmp_path: Path) -> None:
     (tmp_path / "openvino_telemetry.py").write_text(f"open({str(tmp_path / 'sent')!r}, 'w')")
     env = environment()

@@ -25,7 +25,7 @@ def files(home: Path) -> list[str]:
     return [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", pytest.param("openvino", marks=pytest.mark.needs("openvino"))])
 def test_a_command_leaves_nothing_at_home(tiny_bundle: Path, tmp_path: Path, provider: str) -> None:
     done = run("verify", tiny_bundle, "--provider", provider, env=at_home(tmp_path / "home"))
     assert done.code == 0, done.stderr
@@ -39,7 +39,12 @@ def test_nor_does_a_doctor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["edgepure.doctor", "edgepure_export.bundle.after_export", "edgepure_calibration.quantize"]
+    "module",
+    [
+        "edgepure.doctor",
+        pytest.param("edgepure_export.bundle.after_export", marks=pytest.mark.needs("torch")),
+        pytest.param("edgepure_calibration.quantize", marks=pytest.mark.needs("torch")),
+    ],
 )
 def test_whatever_is_imported_first(tmp_path: Path, module: str) -> None:
     code = f"import {module}, onnxruntime; onnxruntime.SessionOptions()"

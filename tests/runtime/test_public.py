@@ -33,7 +33,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         edgepure.nothing_of_this_name  # noqa: B018
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize(
+    "room", [pytest.param(r, marks=pytest.mark.needs("grpc") if r == "edgepure.serve" else ()) for r in ROOMS]
+)
 def test_no_module_takes_the_place_of_a_name(room: str) -> None:
     """After all modules of a room were imported, its names are still what the modules define."""
     code = """

@@ -44,7 +44,7 @@ def test_the_block_holds(torchless: dict[str, str]) -> None:
     assert python(code, torchless) == "torch is blocked by a test\n"
 
 
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", pytest.param("openvino", marks=pytest.mark.needs("openvino"))])
 def test_python_interface(torchless: dict[str, str], tiny_bundle: Path, provider: str) -> None:
     code = """
 import sys, json, numpy as np, edgepure
@@ -65,6 +65,7 @@ print(json.dumps([labels, list(purified.shape), speed > 0, found, loaded]))
     assert found == [["dark", "dark"], [1, 16, 16], True, True, []]
 
 
+@pytest.mark.needs("openvino")
 def test_every_command_of_the_device(torchless: dict[str, str], tiny_bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "image.npy", images(1))
     image = tmp_path / "image.npy"
