@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cli_process import environment
+from ports import free_port
 
 import edgepure
 
@@ -20,12 +20,6 @@ for needed in ("starlette", "uvicorn", "grpc", "prometheus_client"):
     pytest.importorskip(needed)
 
 MANIFEST = Path(__file__).resolve().parents[2] / "docker" / "kserve.yaml"
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def test_the_container_answers_its_probes() -> None:

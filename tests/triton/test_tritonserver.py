@@ -6,7 +6,6 @@ import os
 import queue
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import cli_process
 import numpy as np
 import pytest
+from ports import free_port
 
 import edgepure
 
@@ -29,12 +29,6 @@ DIGITS = edgepure.demo_images()
 class Triton:
     http: str
     grpc: str
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
