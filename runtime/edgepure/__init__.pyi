@@ -21,6 +21,7 @@ from .methods import GnspSpec as GnspSpec
 from .methods import HeterogeneousSpec as HeterogeneousSpec
 from .methods import RepaintSpec as RepaintSpec
 from .methods import SmoothSpec as SmoothSpec
+from .methods import SplitSpec as SplitSpec
 from .methods import UniformSpec as UniformSpec
 from .methods.presets import MaskSpec as MaskSpec
 from .methods.presets import Preset as Preset

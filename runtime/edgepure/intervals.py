@@ -42,24 +42,25 @@ def lower_bound(successes: int, trials: int, alpha: float) -> float:
     return _solve(lambda p: _at_least(successes, trials, p) - alpha)
 
 
-def anytime_log_evidence(successes: int, trials: int, share: float) -> float:
+def anytime_log_evidence(successes: int, trials: int, share: float, prior: tuple[float, float] = (0.5, 0.5)) -> float:
     """Logarithm of the evidence against a binomial share, which may be looked at after every trial.
 
-    The likelihood of the Beta(1/2, 1/2) mixture over that of ``share``: a martingale of mean 1 if ``share`` is true, so
-    that it *ever* reaches ``1 / alpha`` with probability ``alpha`` at most (Ville 1939; Robbins 1970).
+    The likelihood of a mixture over that of ``share``: a martingale of mean 1 if ``share`` is true, so that it *ever*
+    reaches ``1 / alpha`` with probability ``alpha`` at most (Ville 1939; Robbins 1970). ``prior``: the mixture is this
+    Beta distribution, chosen before the first trial.
     """
-    failures = trials - successes
-    mixture = _log_beta(successes + 0.5, failures + 0.5) - _log_beta(0.5, 0.5)
+    failures, (a, b) = trials - successes, prior
+    mixture = _log_beta(successes + a, failures + b) - _log_beta(a, b)
     return mixture - successes * math.log(share) - failures * math.log1p(-share)
 
 
-def anytime_lower_bound(successes: int, trials: int, alpha: float) -> float:
+def anytime_lower_bound(successes: int, trials: int, alpha: float, prior: tuple[float, float] = (0.5, 0.5)) -> float:
     """A lower bound of a binomial share that holds after every number of trials at once, with probability
-    ``1 - alpha``: counting may stop when one likes."""
+    ``1 - alpha``: counting may stop when one likes. ``prior``: as in `anytime_log_evidence`."""
     if successes == 0:
         return 0.0
     most = min(successes / trials, 1.0 - 2**-53)
-    return most * _solve(lambda x: -math.log(alpha) - anytime_log_evidence(successes, trials, x * most))
+    return most * _solve(lambda x: -math.log(alpha) - anytime_log_evidence(successes, trials, x * most, prior))
 
 
 def _log_beta(a: float, b: float) -> float:

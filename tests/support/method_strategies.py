@@ -17,6 +17,7 @@ from edgepure.methods import (
     HeterogeneousSpec,
     MethodSpec,
     RepaintSpec,
+    SplitSpec,
     UniformSpec,
 )
 from edgepure.rows.plan import Plan
@@ -111,6 +112,15 @@ repaint = st.builds(
     jump_length=st.integers(1, 5),
     jump_n_sample=st.integers(1, 3),
     variance=variances,
+    clip=clips,
+)
+split = st.builds(
+    SplitSpec,
+    sigma=st.floats(0.05, 1.0),
+    share=st.floats(0.1, 0.9),
+    strong_steps=st.integers(1, 4),
+    weak_steps=st.integers(1, 4),
+    eta=st.sampled_from([0.0, 1.0]),
     clip=clips,
 )
 methods = st.one_of(uniform(), heterogeneous(), gdmp(), gnsp(), repaint)

@@ -34,7 +34,7 @@ def carry(
         data: the images of the curve, in its order.
         seed: of the noise of the pairs.
     """
-    votes = range(settings.n0 + settings.n, settings.n0 + settings.n + pairs)
+    votes = range(settings.chosen_by + settings.n, settings.chosen_by + settings.n + pairs)
     source = SeededNoise(seed)
     ones, others = (Certifier(purifier.graphs, preset, settings) for purifier in (first, second))
     entries = []

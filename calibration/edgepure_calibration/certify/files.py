@@ -51,7 +51,7 @@ def markdown(found: Certified) -> str:
     best = (f"{100 * curve.share(r):.1f} % ({curve.name})" for r, curve in found.best())
     lines += ["| **best** |  |  | " + " | ".join(best) + " |  |  |", ""]
     s = found.settings
-    counted = f"n {s.n}, n0 {s.n0}, alpha {s.alpha:g}" + (
+    counted = f"n {s.n}, n0 {s.chosen_by}, alpha {s.alpha:g}" + (
         "" if s.radius is None else f", until radius {s.radius:g} was settled"
     )
     facts = ", ".join(f"{key} {value}" for key, value in found.facts.items())

@@ -24,7 +24,7 @@ def write_report(path: Path, found: Certified) -> Path:
         [_table(found), Figures([Figure(_curves(found), "Certified accuracy by radius: a curve for each preset.")])],
     )
     settings = found.settings
-    counted = {"n": f"{settings.n}", "n0": f"{settings.n0}", "alpha": f"{settings.alpha:g}"}
+    counted = {"n": f"{settings.n}", "n0": f"{settings.chosen_by}", "alpha": f"{settings.alpha:g}"}
     if settings.radius is not None:
         counted["until"] = f"radius {settings.radius:g} was settled either way"
     return write_page(path, page("Certificates", [cover, table], {**found.facts, **counted}), "--out")

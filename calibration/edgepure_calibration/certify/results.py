@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgepure.intervals import clopper_pearson
 from edgepure.purify.certify import Certificate, CertifySettings
@@ -15,13 +19,19 @@ from edgepure.purify.certify import Certificate, CertifySettings
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
+def image_key(image: NDArray[np.float32]) -> str:
+    """Hash of the pixels of an image ``[C, H, W]`` in [0, 1]: a certificate is about one image. Hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One image: its position in the data set, its true class, and its certificate."""
+    """One image: its position in the data set, its true class, its certificate, and its `image_key`."""
 
     index: int
     truth: int
     certificate: Certificate
+    sha256: str = ""
 
     @property
     def correct(self) -> bool:
@@ -30,12 +40,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Curve:
-    """The certificates of one preset."""
+    """The certificates of one preset. ``settings``: what of the preset they are about, as plain data."""
 
     name: str
     sigma: float
     unet_calls: int
     entries: tuple[Entry, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def certified(self, radius: float) -> int:
         """How many images are correct *and* certified to at least this radius; abstentions count as wrong."""
@@ -51,8 +62,8 @@ class Curve:
 
     @property
     def samples(self) -> float:
-        """Answers that were counted for an image, on average."""
-        return sum(e.certificate.samples for e in self.entries) / len(self.entries)
+        """Answers that an image took, on average."""
+        return sum(e.certificate.answers for e in self.entries) / len(self.entries)
 
     def tsv(self) -> str:
         """The table that the field's plotting code reads: idx, label, predict (-1: abstained), radius, correct, time.
@@ -80,9 +91,12 @@ class Curve:
             }
             for r in RADII
         ]
-        images = [{"index": e.index, "truth": e.truth, **e.certificate.to_dict()} for e in self.entries]
+        images = [
+            {"index": e.index, "truth": e.truth, "sha256": e.sha256, **e.certificate.to_dict()} for e in self.entries
+        ]
         return {
             "preset": self.name,
+            "settings": dict(self.settings),
             "sigma": self.sigma,
             "unet_calls": self.unet_calls,
             "abstained": self.abstained,
@@ -141,7 +155,7 @@ class Certified:
             "facts": dict(self.facts),
             "bundle_sha256": self.bundle_sha256,
             "n": settings.n,
-            "n0": settings.n0,
+            "n0": settings.chosen_by,
             "alpha": settings.alpha,
             "radius": settings.radius,
             "presets": [curve.to_dict() for curve in self.curves],

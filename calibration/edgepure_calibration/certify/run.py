@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +23,10 @@ from ..progress import Meter
 from ..provider import ProviderSettings
 from ..work import Work, open_work
 from .carry import carry
-from .results import Certified, Curve, Entry
+from .results import Certified, Curve, Entry, image_key
+
+#: Counted up when certificates are counted in another way.
+REVISION = 2
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,11 @@ def certify_data(
             rounded = (np.rint(chosen.images.astype(np.float64) * 255.0) / 255.0).astype(np.float32)
             chosen = LabelledImages(rounded, chosen.labels, chosen.names)
         manifest = purifier.bundle.manifest
-        depends = {"what": "certificates", **on.key(manifest), **asdict(request.settings), "seed": request.seed}
+        rule = {**asdict(request.settings), "n0": request.settings.chosen_by, "revision": REVISION}
+        depends = {"what": "certificates", **on.key(manifest), **rule, "seed": request.seed}
         with open_work(work, depends) as kept:
             calls = [purifier.plan(preset).unet_calls for preset in request.presets.values()]
-            meter = Meter(sum(calls) * len(chosen) * (request.settings.n + request.settings.n0), on_progress)
+            meter = Meter(sum(calls) * len(chosen) * (request.settings.n + request.settings.chosen_by), on_progress)
             curves = tuple(
                 _curve(purifier, name, preset, chosen, request, kept, meter) for name, preset in request.presets.items()
             )
@@ -128,9 +131,9 @@ def _curve(
 ) -> Curve:
     certifier = Certifier(purifier.graphs, preset, request.settings)
     plan = purifier.plan(preset)
-    work = work.depending({"method": preset.method.model_dump(mode="json")})
+    work = work.depending(preset.model_dump(mode="json", include={"method", "mask"}))
     found: dict[int, Certificate] = {}
-    whole = plan.unet_calls * (request.settings.n + request.settings.n0)
+    whole = plan.unet_calls * (request.settings.n + request.settings.chosen_by)
     ids = request.indices(len(data) * request.every)
     for index, image in enumerate(data.images):
         known = work.recall(_what(image, ids[index]))
@@ -154,13 +157,14 @@ def _curve(
             ids=[ids[i] for i in left],
         )
     assert data.labels is not None
-    entries = [Entry(ids[i], int(data.labels[i]), found[i]) for i in range(len(data))]
-    return Curve(name, certifier.sigma, plan.unet_calls, tuple(entries))
+    entries = [Entry(ids[i], int(data.labels[i]), found[i], image_key(data.images[i])) for i in range(len(data))]
+    about = preset.model_dump(mode="json", include={"method", "mask"})
+    return Curve(name, certifier.sigma, plan.unet_calls, tuple(entries), about)
 
 
 def _what(image: Any, number: int) -> dict[str, Any]:
     """What an image's certificate depends on beside the settings: the image, and its place in the noise stream."""
-    return {"image": hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest(), "number": number}
+    return {"image": image_key(image), "number": number}
 
 
 def presets_of(purifier_presets: Mapping[str, Preset], sigmas: Sequence[float], steps: int) -> dict[str, Preset]:

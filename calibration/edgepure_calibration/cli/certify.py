@@ -46,7 +46,11 @@ def certify(
                      "given several times.", show_default=False),
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="Answers counted for each image; with --radius at most.")] = 10_000,
-    n0: Annotated[int, typer.Option(min=1, help="Answers that choose the class before.")] = 100,
+    n0: Annotated[
+        int | None,
+        typer.Option(min=1, help="Answers that choose the class before. Default: 100; with --radius 1, and another "
+                     "class may take its place.", show_default=False),
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Probability that an image's certificate is wrong, at most.")] = 0.001,
     radius: Annotated[
         float | None,

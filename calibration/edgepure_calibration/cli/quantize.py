@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,6 +61,16 @@ class GateOptions:
         ),
     ] = 0.01
     seed: Annotated[int, typer.Option(min=0, help="Of the noise and of all draws.")] = 1
+    certificates: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="The certificates.json of `edgepure certify` in fp32: those of images in --data are carried to the "
+            "variant, and what they lose is reported.",
+            show_default=False,
+        ),
+    ] = None
+    pairs: Annotated[int, typer.Option(min=10, help="Of --certificates: answers of both precisions an image.")] = 1000
 
 
 @grouped
@@ -142,6 +153,8 @@ def quantize(
         limits=verb.Limits(flips=gate.max_flips, accuracy=gate.max_loss),
         redraws=gate.redraws,
         seed=gate.seed,
+        certificates=None if gate.certificates is None else str(gate.certificates),
+        pairs=gate.pairs,
     )
     folder = work or hidden_folder(bundle, f"quantize-{precision}-{chosen}")
     with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
@@ -221,3 +234,9 @@ def _print(evidence: Mapping[str, Any]) -> None:
     table(("preset", "check", "value", "limit", "verdict"), rows, right=("value", "limit"))
     if not isinstance(evidence["speed"], list):
         say(f"speed {evidence['speed']}")
+    for part in (evidence["certificates"] or {"presets": ()})["presets"]:
+        kept = len(part["images"]) - part["abstain_now"]
+        say(
+            f"certificates of {part['preset']}: {kept} of {len(part['images'])} hold in {evidence['precision']}; "
+            f"median loss of radius {part['median_lost']:.4f}, most {part['most_lost']:.4f}"
+        )

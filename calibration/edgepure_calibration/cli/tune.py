@@ -29,6 +29,8 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgepure.bundle.bundle import Bundle
 
 
@@ -48,7 +50,24 @@ class BudgetOptions:
         float | None,
         typer.Option(metavar="X", help="At most X milliseconds for one decision on this device.", show_default=False),
     ] = None
-    objective: Annotated[str, typer.Option(help="What the budget is spent on: robust, clean or balanced.")] = "robust"
+    objective: Annotated[
+        str, typer.Option(help="What the budget is spent on: robust, clean or balanced; or certified, with --radius.")
+    ] = "robust"
+    radius: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R",
+            help="With --objective certified: the L2 radius that most images are to be certified at. --budget-calls "
+            "are then those of one answer, default 1.",
+            show_default=False,
+        ),
+    ] = None
+    n: Annotated[
+        int, typer.Option(min=1, help="With --radius: answers counted for an image of the finalists, at most.")
+    ] = 10_000
+    eight_bits: Annotated[
+        bool, typer.Option("--eight-bits", help="With --radius: round images to 8 bits, for exact certificates.")
+    ] = False
 
 
 @dataclass(kw_only=True)
@@ -154,6 +173,7 @@ def tune(
       edgepure tune digits --data validation.npz --budget-calls 10 --trials 12 --images 24 --report tuning.html
       edgepure tune digits --data train/ --test test/ --budget-ms 20 --trials 12 --objective balanced --eps 8/255
       edgepure tune digits --data d.npz --attacked d.npz:attacked --budget-calls 5 --no-whitebox --trials 12
+      edgepure tune digits --data validation.npz --objective certified --radius 0.25 --trials 6 --images 16 --n 500
     """
     from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json
@@ -161,6 +181,11 @@ def tune(
 
     from ..provider import ProviderSettings
 
+    if budget.objective == "certified" or budget.radius is not None:
+        unused = {"--budget-ms": budget.budget_ms, "--attacked": attacked, "--whitebox": whitebox or None,
+                  "--method": search.method, "--reference": search.reference}  # fmt: skip
+        _tune_certified(bundle, data, test, budget, search, run, output, unused, write=not dry_run)
+        return
     if (budget.budget_calls is None) == (budget.budget_ms is None):
         raise ConfigError("give one budget: --budget-calls N or --budget-ms X", code="E-tune-budget")
     with needs("tuning needs Optuna", "calibration"):
@@ -205,6 +230,79 @@ def tune(
         emit_json({**found.to_dict(), "written": not dry_run, "unrecorded": list(found.unrecorded)})
         return
     _show(found, bundle, written=not dry_run, report=output.report)
+
+
+def _tune_certified(
+    bundle: Path,
+    data: str,
+    test: str | None,
+    budget: BudgetOptions,
+    search: SearchOptions,
+    run: RunOptions,
+    output: OutputOptions,
+    unused: Mapping[str, Any],
+    *,
+    write: bool,
+) -> None:
+    """The presets that certify most images at a radius."""
+    from edgepure.bundle.bundle import Bundle
+    from edgepure.cli.output import emit_json, say, table
+    from edgepure.cli.progress import Progress
+
+    from ..provider import ProviderSettings
+
+    if budget.objective != "certified" or budget.radius is None:
+        raise ConfigError(
+            "--objective certified and --radius R belong together: give both", code="E-tune-certified-option"
+        )
+    for option, given in unused.items():
+        if given is not None:
+            raise ConfigError(
+                f"{option} says nothing about certificates, which hold against every attack; leave it out",
+                code="E-tune-certified-option",
+            )
+    with needs("tuning needs Optuna", "calibration"):
+        import_module("optuna")
+        verb: Any = import_module("edgepure_calibration.tune")
+    prepare_report(output.report, data, test)
+    prepare_work(search.work, data, test)
+    settings = verb.CertifiedSettings(
+        radius=budget.radius,
+        calls=budget.budget_calls or 1,
+        trials=search.trials,
+        images=search.images,
+        n=min(1000, budget.n),
+        final_n=budget.n,
+        seed=search.seed,
+    )
+    precision = names(search.precision) or ("fp32",)
+    with kept_if_interrupted(search.work or hidden_folder(bundle, "tune")), Progress("opening the bundle") as bar:
+        manifest = Bundle.open(bundle).manifest
+        bar.update(0.0, "reading the images")
+        images, fresh = (load_images(path, manifest, resize=run.resize) for path in (data, test))
+        on = ProviderSettings(run.provider, precision[0], threads=run.threads)
+        found = verb.tune_certified(
+            bundle, images, settings, test=fresh, provider=on, eight_bits=budget.eight_bits, work=search.work,
+            write=write, on_progress=bar.update,
+        )  # fmt: skip
+    if output.report is not None:
+        verb.write_certified_report(found, output.report)
+    if output.as_json:
+        emit_json({**found.to_dict(), "written": write})
+        return
+    columns = ("preset", "UNet calls", f"certified at r = {settings.radius:g}", "answered right")
+    named = {id(p): ", ".join(n for n, c in found.chosen.items() if c is p) or "-" for p in found.finalists}
+    rows = [
+        (named[id(p)], str(p.calls), _share(p.attacked), _share(p.clean), p.candidate.summary())
+        for p in found.finalists
+    ]
+    table((*columns, "what it does"), rows, right=columns[1:])
+    say("in brackets: 95 % Clopper-Pearson intervals")
+    if output.report is not None:
+        say(f"report: {output.report}")
+    if write:
+        say(f"\nwritten into {bundle}: presets {', '.join(found.chosen)}, and tuning/certified.json")
+        say(f"next: edgepure certify {bundle} --data DATA --preset certified --radius {settings.radius:g}")
 
 
 def _show(found: Any, bundle: Path, *, written: bool, report: Path | None) -> None:

@@ -50,6 +50,7 @@ def evidence(
             "matrix_product_times_faster": dict(zip(map(str, BATCHES), run.kernel.ratios, strict=True)),
         },
         "limits": asdict(settings.limits),
+        "certificates": run.carried,
         "attempts": [
             {"kept": list(a.kept), "error": a.error, "gates": [g.to_dict() for g in a.gates]} for a in attempts
         ],

@@ -100,7 +100,8 @@ def planned(purifier: Purifier, preset: Preset, images: Float32, seed: int) -> l
 
 
 def masks_of(purifier: Purifier, preset: Preset, images: Float32, seed: int) -> Float32 | None:
-    """The masks ``[N, 1, H, W]``; None for presets without."""
+    """The masks ``[N, 1, H, W]``; None for presets without. Where a method computes its own on the way, those of the
+    images stand in: here they only choose pixels, and are the same for both that are compared."""
     if preset.mask is None:
         return None
     if preset.mask.source == "residual":

@@ -42,6 +42,7 @@ def write_report(path: str | PathLike[str], name: str, evidence: Mapping[str, An
         *_gate(evidence),
         *_sensitivity(evidence),
         *_made(evidence),
+        *_certificates(evidence),
         Section("What these numbers are", parts=[Notes(_notes(evidence))]),
     ]
     return write_page(path, page(title, sections, evidence["environment"]), "--report")
@@ -191,6 +192,32 @@ def _counts(report: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
         first = (operators, str(qdq["quantize_nodes"]), str(qdq["dequantize_nodes"]))
     return (*first, "-" if half is None else str(sum(half["operators"].values())), "-" if half is None else
             str(half["casts"]))  # fmt: skip
+
+
+def _certificates(evidence: Mapping[str, Any]) -> list[Section]:
+    """Certificates of fp32 that hold for the variant, with what they lose."""
+    found = evidence.get("certificates")
+    sections = []
+    for part in found["presets"] if found else []:
+        rows: list[list[str | Cell]] = [
+            [
+                row["name"],
+                f"{row['radius_fp32']:.4f}",
+                f"{row['radius']:.4f}" if row["label"] is not None else "abstains",
+                f"{row['lost']:.4f}",
+                f"{row['differing']} of {part['pairs']}",
+            ]
+            for row in part["images"]
+        ]
+        columns = ["image", "radius in fp32", f"radius in {evidence['precision']}", "lost", "answers that differ"]
+        words = (
+            f"Preset {part['preset']}: L2 radii that were counted in fp32, less what answers of both to the same noise "
+            f"leave open. Median loss {part['median_lost']:.4f}, most {part['most_lost']:.4f}; {part['abstain_now']} "
+            f"of {len(rows)} images have none left. Each is wrong with probability {part['wrong_at_most']:g} at most."
+        )
+        table = Table.of(columns, rows, right=columns[1:], heads=False)
+        sections.append(Section("Certificates carried", [words], [table]))
+    return sections
 
 
 def _notes(evidence: Mapping[str, Any]) -> list[str]:

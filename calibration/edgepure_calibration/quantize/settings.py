@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgepure.bundle.manifest import Target, VariantName
+from edgepure.errors import ConfigError
 
 from .verdict import Limits, PresetGate
 
@@ -23,6 +24,9 @@ class QuantizeSettings:
         limits: of the gate.
         redraws: noises that each image of the gate is purified with.
         seed: of everything random.
+        certificates: file of the certificates of fp32 (`edgepure certify`) to carry to the variant, for those of the
+            given images that they are about; None: none are.
+        pairs: answers of both precisions to the same noise that this takes for each of these images.
     """
 
     precision: VariantName
@@ -32,6 +36,12 @@ class QuantizeSettings:
     limits: Limits = field(default_factory=Limits)
     redraws: int = 5
     seed: int = 1
+    certificates: str | None = None
+    pairs: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.pairs <= 1_000_000:
+            raise ConfigError(f"pairs {self.pairs} must lie in 10 .. 1000000", code="E-carry-pairs")
 
 
 @dataclass(frozen=True)

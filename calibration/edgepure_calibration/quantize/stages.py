@@ -29,7 +29,8 @@ from ..data_checks import check_images
 from ..digest import digest
 from ..progress import Meter
 from ..provider import ProviderSettings
-from ..work import Work
+from ..work import Work, bundle_key
+from .certificates import Counted, carry_to, pair_calls, read_certificates
 from .draft import Draft, DraftPurifier, build, layers
 from .gate import Decisions
 from .kernels import KernelChoice, fastest_kernel
@@ -81,6 +82,17 @@ class Stages:
         parts = {"clean": clean} if attacked is None else {"clean": clean, "attacked": attacked}
         for name, part in parts.items():
             check_images(part, f"the {name} images", 4)
+        self.counted: list[Counted] = []
+        if settings.certificates is not None:
+            if settings.target != provider.provider:
+                raise ConfigError(
+                    f"certificates are about graphs that run: {settings.precision} for {settings.target} cannot be run "
+                    f"on {provider.provider}; quantize it there, or certify the variant itself",
+                    code="E-carry-target",
+                )
+            given = np.concatenate([part.images for part in parts.values()])
+            self.counted = read_certificates(settings.certificates, given, bundle_key(bundle.manifest))
+        self.carried: dict[str, Any] | None = None
         self.calibration, self.parts = _split(parts, settings.seed)
         self.decisions = Decisions(fp32, self.parts, self.presets, settings.redraws, settings.seed, settings.limits)
         self.samples: Samples
@@ -156,7 +168,10 @@ class Stages:
         if len(attempts) > 1:
             self._meter.expect(self._costs["speed"])
             speeds = self._speeds(draft)
-        return draft, attempts, speeds, [*attempts[-1].reasons, *self._slow(speeds)]
+        reasons = [*attempts[-1].reasons, *self._slow(speeds)]
+        if self.counted and not reasons:
+            self._carry(draft)
+        return draft, attempts, speeds, reasons
 
     # ---- the time that it takes --------------------------------------------------------------------------------------
 
@@ -182,6 +197,7 @@ class Stages:
             "speed": timed if here else 0.0,
             "fp32": decisions,
             "sensitivity": len(self.layers) * (one_graph + CALLS * call) if quantized else 0.0,
+            "carry": 2 * call * pair_calls(self.fp32, self.counted, self.settings.pairs),
             "attempt": decisions + call * len(plan.rows) * 16 + one_graph,
         }
         self._meter = Meter(sum(self._costs.values()), self._report)
@@ -283,6 +299,20 @@ class Stages:
                 for number, preset in enumerate(self.presets)
             )
         return Attempt(draft.keep, error, gates)
+
+    def _carry(self, draft: Draft) -> None:
+        """Carry certificates to the draft that is accepted: what runs here is what they are about."""
+        settings, words = self.settings, f"carrying certificates to {self.settings.precision}"
+        if not draft.native:
+            raise ConfigError(
+                f"{settings.precision} is judged by a twin here, and a certificate would be about the twin; quantize "
+                "where the variant itself runs",
+                code="E-carry-target",
+            )
+        with self._purifier(draft) as variant, self._stage("carry", words) as on_share:
+            self.carried = carry_to(
+                variant, self.fp32, self.counted, settings.pairs, settings.seed, settings.redraws, on_share
+            )
 
     def _speeds(self, draft: Draft) -> tuple[Speed, ...]:
         """How fast the draft is here; nothing if it is for another device."""

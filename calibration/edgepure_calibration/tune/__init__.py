@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from .budget import Budget, CallBudget, TimeBudget
 from .candidate import Candidate
+from .certified import CertifiedSettings, CertifiedTuning, tune_certified
+from .certified_report import write_certified_report
 from .deployed import DeployedGraphs
 from .report import write_report
 from .result import Tuning, score_data
@@ -22,6 +24,8 @@ __all__ = [
     "Budget",
     "CallBudget",
     "Candidate",
+    "CertifiedSettings",
+    "CertifiedTuning",
     "DeployedGraphs",
     "TimeBudget",
     "TuneSettings",
@@ -32,6 +36,8 @@ __all__ = [
     "score_data",
     "transfer",
     "tune",
+    "tune_certified",
+    "write_certified_report",
     "write_report",
 ]
 

@@ -8,6 +8,8 @@ from typing import Any
 from edgepure.errors import ConfigError
 
 OBJECTIVES = ("robust", "clean", "balanced")
+#: Of `tune_certified`, which has settings of its own.
+CERTIFIED = "certified"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class TuneSettings:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise ConfigError(
-                f"objective {self.objective!r} is unknown; choose {', '.join(OBJECTIVES)}", code="E-tune-objective"
+                f"objective {self.objective!r} is unknown; choose {', '.join(OBJECTIVES)}, or certified "
+                "(tune_certified, --objective certified)",
+                code="E-tune-objective",
             )
         for name, value in asdict(self).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1 and name not in ("calls", "seed"):

@@ -113,7 +113,7 @@ class TorchReference:
         ref: Tensor,
         plan: Plan | Sequence[Plan],
         noise: Noise,
-        mask: Tensor | None = None,
+        mask: Tensor | Callable[[Tensor], Tensor] | None = None,
         *,
         on_row: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
@@ -123,7 +123,8 @@ class TorchReference:
             ref: [B, C, H, W] in model range [-1, 1]; float32, or float64 with networks in float64.
             plan: one plan for all images, or one per image; lengths may differ.
             noise: see `Noise`. Row i of every image takes row i of it; images whose plan is over take nothing.
-            mask: [B, 1, H, W], 1 inside; None means ones.
+            mask: [B, 1, H, W], 1 inside; None means ones. Or what computes it from the state [B, C, H, W] in [0, 1]
+                before the row ``mask_from`` of the plans, which is then the same for all of them.
             on_row: called after every row with (row, state [B, C, H, W]); images whose plan is over keep theirs.
 
         Returns:
@@ -143,12 +144,15 @@ class TorchReference:
             )
         learned = kinds == {True}
         given = as_batch_noise(noise)
+        later, mask = (None, mask) if mask is None or isinstance(mask, Tensor) else (mask, None)
         if mask is None:
             mask = torch.ones_like(ref[:, :1])
         starts = torch.tensor([float(p.start == "ref") for p in plans], dtype=ref.dtype, device=ref.device)
         x = ref * starts.reshape(-1, 1, 1, 1)
         tables = {id(p): coefficients(p, ref.dtype) for p in plans}
         for row in range(max((len(p.rows) for p in plans), default=0)):
+            if later is not None and row == plans[0].mask_from:
+                mask = later((0.5 * x + 0.5).clamp(0.0, 1.0))
             active = [i for i, p in enumerate(plans) if row < len(p.rows)]
             coeffs = torch.stack([tables[id(plans[i])][row] for i in active]).to(ref.device)
             draws = [given.row(row)]
@@ -183,7 +187,20 @@ class TorchReference:
         flow through that computation (see `MaskGradient`). ``on_row``: as `run`.
         """
         if isinstance(mask, MaskSpec):
-            mask = self.mask(x01, mask, mask_gradient)
+            spec, plans = mask, [plan] if isinstance(plan, Plan) else plan
+            if any(p.mask_from for p in plans):
+                return self._purify(x01, plan, noise, lambda x: self.mask(x, spec, mask_gradient), on_row)
+            mask = self.mask(x01, spec, mask_gradient)
+        return self._purify(x01, plan, noise, mask, on_row)
+
+    def _purify(
+        self,
+        x01: Tensor,
+        plan: Plan | Sequence[Plan],
+        noise: Noise,
+        mask: Tensor | Callable[[Tensor], Tensor] | None,
+        on_row: Callable[[int, Tensor], None] | None,
+    ) -> Tensor:
         return (0.5 * self.run(2.0 * x01 - 1.0, plan, noise, mask, on_row=on_row) + 0.5).clamp(0.0, 1.0)
 
     def mask(self, x01: Tensor, spec: MaskSpec, gradient: MaskGradient = "none") -> Tensor:
@@ -266,8 +283,7 @@ class TorchReference:
         not those of a probe.
         """
         state = self._prepare(x01, preset, noise, first_image, mask_gradient, mask)
-        purified = self._vote(x01, state, noise, vote, first_image, on_row)
-        return Purification(purified, self._answers(purified), *state, self.task_outputs(purified))
+        return self._vote(x01, preset, state, noise, vote, first_image, mask_gradient, on_row)
 
     def run_votes(
         self,
@@ -281,11 +297,8 @@ class TorchReference:
     ) -> list[Purification]:
         """`run_preset` for several votes (None: all of the preset), which share mask, score norms and plans."""
         state = self._prepare(x01, preset, noise, first_image, mask_gradient)
-        done = []
-        for vote in range(preset.votes.count) if votes is None else votes:
-            purified = self._vote(x01, state, noise, vote, first_image)
-            done.append(Purification(purified, self._answers(purified), *state, self.task_outputs(purified)))
-        return done
+        chosen = range(preset.votes.count) if votes is None else votes
+        return [self._vote(x01, preset, state, noise, vote, first_image, mask_gradient) for vote in chosen]
 
     def purify_preset(
         self,
@@ -297,7 +310,8 @@ class TorchReference:
         mask: Tensor | None = None,
     ) -> Tensor:
         """The first vote's purified images [B, C, H, W] in [0, 1], without classifying them."""
-        return self._vote(x01, self._prepare(x01, preset, noise, 0, mask_gradient, mask), noise, 0, 0)
+        state = self._prepare(x01, preset, noise, 0, mask_gradient, mask)
+        return self._purified(x01, preset, state, noise, 0, 0, mask_gradient)[0]
 
     def _answers(self, purified: Tensor) -> Tensor:
         return purified.new_zeros((len(purified), 0)) if self.classifier is None else self.logits(purified)
@@ -315,7 +329,7 @@ class TorchReference:
         check_mask_use(preset, mask is not None)
         if preset.mask is not None and preset.mask.source == "residual" and mask is None:
             mask = self.residual_mask(x01, preset.mask, noise, first_image, mask_gradient)
-        elif preset.mask is not None and mask is None:
+        elif preset.mask is not None and mask is None and not preset.method.mask_of_view:
             mask = self.mask(x01, preset.mask, mask_gradient)
         norms: Tensor | None = None
         plans = (planner.plan(preset),) * len(x01)
@@ -331,15 +345,40 @@ class TorchReference:
     def _vote(
         self,
         x01: Tensor,
+        preset: Preset,
         state: _Prepared,
         noise: NoiseSource,
         vote: int,
         first_image: int,
+        mask_gradient: MaskGradient,
         on_row: Callable[[int, Tensor], None] | None = None,
-    ) -> Tensor:
+    ) -> Purification:
+        purified, mask = self._purified(x01, preset, state, noise, vote, first_image, mask_gradient, on_row)
+        return Purification(purified, self._answers(purified), mask, *state[1:], self.task_outputs(purified))
+
+    def _purified(
+        self,
+        x01: Tensor,
+        preset: Preset,
+        state: _Prepared,
+        noise: NoiseSource,
+        vote: int,
+        first_image: int,
+        mask_gradient: MaskGradient,
+        on_row: Callable[[int, Tensor], None] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of one vote the purified images, and their masks."""
         mask, _, plans = state
+        spec, masks = preset.mask, [mask]
+
+        def of_view(x: Tensor) -> Tensor:
+            assert spec is not None
+            masks.append(self.mask(x, spec, mask_gradient))
+            return masks[-1]
+
         source = SourceNoise(noise, plans, x01, mask=mask, vote=vote, first_image=first_image)
-        return self.purify(x01, plans, source, mask, on_row=on_row)
+        given = of_view if mask is None and preset.method.mask_of_view else mask
+        return self._purify(x01, plans, source, given, on_row), masks[-1]
 
     def _planner(self, x01: Tensor) -> Planner:
         if self.schedule is None:

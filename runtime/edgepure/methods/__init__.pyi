@@ -14,6 +14,7 @@ from .registry import AnyMethod as AnyMethod
 from .repaint import RepaintSpec as RepaintSpec
 from .smooth import SmoothSpec as SmoothSpec
 from .spec import MethodSpec as MethodSpec
+from .split import SplitSpec as SplitSpec
 from .ssni import SsniSpec as SsniSpec
 from .tiles import TileSpec as TileSpec
 from .uniform import UniformSpec as UniformSpec

@@ -41,11 +41,11 @@ class Planner:
                 ``E-certificate-mask`` and ``E-certificate-ssni``.
         """
         plan = self.plan(preset)
-        if plan.needs_mask:
+        if plan.needs_mask and not plan.mask_from:
             raise ConfigError(
                 "no certificate: the mask is computed from the input without noise (with one that does not depend on "
                 f"the input, sigma would be {plan.certified_sigma():.3g}); "
-                "choose a preset without a mask, such as smooth",
+                "choose a preset without a mask, such as smooth, or one whose mask is of a noised copy, such as split",
                 code="E-certificate-mask",
             )
         if preset.ssni is not None:

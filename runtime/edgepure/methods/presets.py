@@ -113,6 +113,12 @@ class Preset(Entry):
                 f"method '{self.method.method}' needs a `mask` (threshold or area, or the source caller)",
                 code="E-preset-mask",
             )
+        if self.method.mask_of_view and self.mask is not None and self.mask.source != "attention":
+            raise ConfigError(
+                f"method '{self.method.method}' computes its mask from a noised copy, so the mask is of the source "
+                f"attention, not {self.mask.source}",
+                code="E-preset-mask-view",
+            )
         return self
 
     @classmethod

@@ -25,10 +25,19 @@ from .heterogeneous import HeterogeneousSpec
 from .repaint import RepaintSpec
 from .smooth import SmoothSpec
 from .spec import MethodSpec
+from .split import SplitSpec
 from .uniform import UniformSpec
 
 GROUP = "edgepure.methods"
-BUILT_IN: tuple[type[MethodSpec], ...] = (UniformSpec, HeterogeneousSpec, RepaintSpec, GdmpSpec, GnspSpec, SmoothSpec)
+BUILT_IN: tuple[type[MethodSpec], ...] = (
+    UniformSpec,
+    HeterogeneousSpec,
+    RepaintSpec,
+    GdmpSpec,
+    GnspSpec,
+    SmoothSpec,
+    SplitSpec,
+)
 
 
 @cache

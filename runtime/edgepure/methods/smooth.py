@@ -49,30 +49,55 @@ class SmoothSpec(MethodSpec):
         return self.model_copy(update={"sigma": sigma}) if sigma > 0.0 else None
 
     def compile(self, schedule: NoiseSchedule, elements: int) -> Plan:
-        t = self.timestep(schedule)
-        top = math.floor(t) + 1
-        below = grids.even(top, min(self.steps, top))[1:]  # the first of them is the real-valued t itself
-        here = 1.0 / (1.0 + 4.0 * self.sigma * self.sigma)  # alpha_bar at t
-        builder = RowBuilder("smooth").diffuse_ref(math.sqrt(here), math.sqrt(1.0 - here), t)
-        for after in [*below, -1]:
-            call = steps.ddim(here, schedule.alpha_bar(after), eta=self.eta, clip=clip_bound(self.clip), level=t)
-            builder.call(t, next_level=after, **call)
-            here, t = schedule.alpha_bar(after), float(after)
+        builder = RowBuilder("smooth").diffuse_ref(*start(schedule, self.sigma))
+        denoise(builder, schedule, self.sigma, self.steps, eta=self.eta, clip=clip_bound(self.clip))
         return builder.finish(levels={"sigma": self.sigma})
 
-    def timestep(self, schedule: NoiseSchedule) -> float:
-        """The real-valued t whose noise is ``sigma``: between two timesteps the logarithm of the noise is linear.
 
-        Raises:
-            ConfigError: the schedule has less or more noise than that at every timestep.
-        """
-        levels = schedule.alphas_cumprod
-        noise = 0.5 * np.sqrt((1.0 - levels) / levels)
-        require(
-            bool(noise[0] <= self.sigma <= noise[-1]),
-            f"sigma {self.sigma:g} is outside this schedule's noise: from {noise[0]:.3g} to {noise[-1]:.3g} on images "
-            "in [0, 1]; "
-            "choose a sigma between them",
-            code="E-smooth-sigma",
-        )
-        return float(np.interp(math.log(self.sigma), np.log(noise), np.arange(len(levels))))
+def start(schedule: NoiseSchedule, sigma: float) -> tuple[float, float, float]:
+    """Factor of the image, standard deviation of its noise and timestep of a state whose noise is ``sigma`` on images
+    in [0, 1]. Raises as `timestep` does."""
+    here = _alpha_bar(sigma)
+    return math.sqrt(here), math.sqrt(1.0 - here), timestep(schedule, sigma)
+
+
+def denoise(
+    builder: RowBuilder,
+    schedule: NoiseSchedule,
+    sigma: float,
+    steps_: int,
+    *,
+    eta: float,
+    clip: float,
+    stage: str = "denoise",
+) -> None:
+    """DDIM from noise ``sigma`` to the clean image in ``steps_`` calls."""
+    t, here = timestep(schedule, sigma), _alpha_bar(sigma)
+    top = math.floor(t) + 1
+    below = grids.even(top, min(steps_, top))[1:]  # the first of them is the real-valued t itself
+    for after in [*below, -1]:
+        call = steps.ddim(here, schedule.alpha_bar(after), eta=eta, clip=clip, level=t)
+        builder.call(t, stage=stage, next_level=after, **call)
+        here, t = schedule.alpha_bar(after), float(after)
+
+
+def timestep(schedule: NoiseSchedule, sigma: float) -> float:
+    """The real-valued t whose noise is ``sigma``: between two timesteps the logarithm of the noise is linear.
+
+    Raises:
+        ConfigError: the schedule has less or more noise than that at every timestep.
+    """
+    levels = schedule.alphas_cumprod
+    noise = 0.5 * np.sqrt((1.0 - levels) / levels)
+    require(
+        bool(noise[0] <= sigma <= noise[-1]),
+        f"sigma {sigma:g} is outside this schedule's noise: from {noise[0]:.3g} to {noise[-1]:.3g} on images "
+        "in [0, 1]; "
+        "choose a sigma between them",
+        code="E-smooth-sigma",
+    )
+    return float(np.interp(math.log(sigma), np.log(noise), np.arange(len(levels))))
+
+
+def _alpha_bar(sigma: float) -> float:
+    return 1.0 / (1.0 + 4.0 * sigma * sigma)

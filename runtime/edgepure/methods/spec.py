@@ -33,6 +33,8 @@ class MethodSpec(Entry):
 
     #: True if the method treats the inside and the outside of the attention mask differently.
     needs_mask: ClassVar[bool] = False
+    #: True if its plans have `edgepure.rows.Plan.mask_from`: the attention mask is that of a state on the way.
+    mask_of_view: ClassVar[bool] = False
 
     method: str
 

@@ -8,19 +8,17 @@ that radius is settled, by bounds that hold at all times at once (`edgepure.inte
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from statistics import NormalDist
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..intervals import anytime_log_evidence, anytime_lower_bound, lower_bound
+from ..intervals import lower_bound
 from ..methods.presets import Preset
 from ..rows.grid_noise import levels_of, noised_input
 from ..rows.noise import NoiseSource, RowNoise, StreamNoise
@@ -28,6 +26,8 @@ from ..types import Float32
 from ..validation import expect
 from .graphs import OpenGraphs
 from .inflight import InFlight, Job
+from .masks import after_mask
+from .tally import FixedTally, RadiusTally, Tally, share_of
 
 _NORMAL = NormalDist()
 #: Answers of one kind to one image: votes have 24 bits in the noise stream.
@@ -46,7 +46,9 @@ class Certificate:
         sigma: the certified noise of the plan, on images in [0, 1].
         probability: lower bound of the share of answers that are this class.
         count: how many of ``samples`` answers were this class.
-        samples: answers that were counted; those that chose the class are not among them.
+        samples: answers that were counted; those that chose the class are not among them. With ``radius``: since the
+            class became a candidate.
+        answers: how many it took in all.
         exact: True if the noise was drawn on the grid of 8-bit levels, so that the proof covers the arithmetic too.
         seconds: from the image's first answer to its last.
     """
@@ -59,6 +61,7 @@ class Certificate:
     probability: float
     count: int
     samples: int
+    answers: int
     exact: bool
     seconds: float = field(compare=False)
 
@@ -77,19 +80,25 @@ class CertifySettings:
 
     Attributes:
         n: answers that are counted for each image, at most with ``radius``.
-        n0: answers that choose the class first.
+        n0: answers that choose the class first; None: 100, and 1 with ``radius``, where another class may take its
+            place later.
         alpha: the probability that the certificate of an image is wrong, at most.
         radius: the counting of an image ends when this radius is settled either way; None: all ``n`` are counted.
     """
 
     n: int = 10_000
-    n0: int = 100
+    n0: int | None = None
     alpha: float = 0.001
     radius: float | None = None
 
     def __post_init__(self) -> None:
-        expect(n=(self.n, Integral), n0=(self.n0, Integral), alpha=(self.alpha, Real), radius=(self.radius, Real, None))
-        for name, count in (("n", self.n), ("n0", self.n0)):
+        expect(
+            n=(self.n, Integral),
+            n0=(self.n0, Integral, None),
+            alpha=(self.alpha, Real),
+            radius=(self.radius, Real, None),
+        )
+        for name, count in (("n", self.n), ("n0", self.chosen_by)):
             if not 1 <= count <= MOST:
                 raise ConfigError(f"{name} {count} must lie in 1 .. {MOST}", code="E-certificate-count")
         if not 0.0 < self.alpha < 0.5:
@@ -97,45 +106,16 @@ class CertifySettings:
         if self.radius is not None and not 0.0 <= self.radius < 100.0:
             raise ConfigError(f"radius {self.radius} must be at least 0", code="E-certificate-radius")
 
+    @property
+    def chosen_by(self) -> int:
+        """How many answers choose the class."""
+        return self.n0 if self.n0 is not None else 100 if self.radius is None else 1
 
-class _Tally:
-    """The answers to one image, taken in the order of its votes whatever the order in which they arrive."""
-
-    def __init__(self, classes: int, settings: CertifySettings, sigma: float) -> None:
-        self._settings = settings
-        self._first = np.zeros(classes, np.int64)
-        self._early: dict[int, int] = {}
-        self.label = -1
-        self.count = self.samples = self._seen = 0
-        self.done = False
-        self._share = None if settings.radius is None else min(_NORMAL.cdf(settings.radius / sigma), 1.0 - 2**-53)
-        self.started, self.ended = perf_counter(), 0.0
-
-    def add(self, vote: int, label: int) -> None:
-        """An answer. What comes after the image is done is not counted."""
-        self._early[vote] = label
-        while not self.done and self._seen in self._early:
-            self._count(self._early.pop(self._seen))
-            self._seen += 1
-
-    def _count(self, label: int) -> None:
-        if self._seen < self._settings.n0:
-            self._first[label] += 1
-            self.label = int(self._first.argmax())
-            return
-        self.samples += 1
-        self.count += label == self.label
-        settled = self._share is not None and (
-            anytime_log_evidence(self.count, self.samples, self._share) >= -math.log(self._settings.alpha)
-        )
-        if settled or self.samples == self._settings.n:
-            self.done, self.ended = True, perf_counter()
-            self._early.clear()
-
-    def probability(self) -> float:
-        """Lower bound of the share of the chosen class."""
-        bound = lower_bound if self._share is None else anytime_lower_bound
-        return bound(self.count, self.samples, self._settings.alpha)
+    def tally(self, sigma: float) -> Tally:
+        """Counts the answers to an image with certified noise ``sigma``."""
+        if self.radius is None:
+            return FixedTally(self.chosen_by, self.n, self.alpha)
+        return RadiusTally(self.chosen_by, self.n, self.alpha, share_of(self.radius, sigma))
 
 
 class Certifier:
@@ -163,8 +143,8 @@ class Certifier:
             source: of the noise; image i is image ``ids[i]`` of it, None: i.
             on_certificate: called with (position, certificate) as they are done.
         """
-        settings, classes = self._settings, len(self._graphs.classes)
-        tallies: dict[int, _Tally] = {}
+        settings = self._settings
+        tallies: dict[int, Tally] = {}
         exact: dict[int, bool] = {}
 
         def jobs() -> Iterator[Job]:
@@ -173,8 +153,8 @@ class Certifier:
                 levels = self._levels(image, source, number)
                 exact[index] = levels is not None
                 self._check_precision(exact[index], names[index])
-                tallies[index] = tally = _Tally(classes, settings, self.sigma)
-                for vote in range(settings.n0 + settings.n):
+                tallies[index] = tally = settings.tally(self.sigma)
+                for vote in range(settings.chosen_by + settings.n):
                     if tally.done:
                         break
                     yield self._job(image, levels, source, number, index, vote)
@@ -193,13 +173,23 @@ class Certifier:
     def answers(
         self, images: Float32, source: NoiseSource, votes: range, ids: Sequence[int] | None = None
     ) -> NDArray[np.int64]:
-        """Labels ``[images, votes]`` of single purifications. Equal noise makes those of two precisions comparable."""
+        """Labels ``[images, votes]`` of single purifications. Equal noise makes those of two precisions comparable.
+
+        Raises:
+            ConfigError: there are no so many votes, or the precision allows no certificate of an image.
+        """
+        if votes.stop > 2 * MOST:
+            raise ConfigError(
+                f"{votes.stop} answers to an image: at most {2 * MOST} have noise of their own; count fewer",
+                code="E-certificate-count",
+            )
         found = np.full((len(images), len(votes)), -1, np.int64)
 
         def jobs() -> Iterator[Job]:
             for index, image in enumerate(images):
                 number = index if ids is None else ids[index]
                 levels = self._levels(image, source, number)
+                self._check_precision(levels is not None, str(number))
                 for vote in votes:
                     yield self._job(image, levels, source, number, index, vote)
 
@@ -214,10 +204,13 @@ class Certifier:
         graphs = self._graphs
         finished: list[tuple[int, int, Float32]] = []  # purified images that wait for the classifier
 
-        def done(job: Job, x: Float32) -> None:
+        def done(job: Job, x: Float32) -> list[Job] | None:
+            if job.todo.stop < len(job.plan.rows):
+                return [after_mask(graphs, self._preset, job, x)]
             finished.append((*job.tag, np.clip(0.5 * x + 0.5, 0.0, 1.0)))
             if len(finished) >= max(graphs.slots, 64):
                 classify()
+            return None
 
         def classify() -> None:
             if finished:
@@ -240,7 +233,8 @@ class Certifier:
     ) -> Job:
         noise = self._noise(source, number, vote)
         if levels is None:
-            return Job(self._plan, noise, 2.0 * image - 1.0, tag=(index, vote))
+            rows = range(self._plan.mask_from) if self._plan.mask_from else None
+            return Job(self._plan, noise, 2.0 * image - 1.0, tag=(index, vote), rows=rows)
         assert isinstance(noise, StreamNoise)
         ref, later = noised_input(levels, noise, self.sigma)
         return Job(self._plan, later, ref, tag=(index, vote))
@@ -256,18 +250,19 @@ class Certifier:
                 code="E-certificate-precision",
             )
 
-    def _certificate(self, name: str, tally: _Tally, exact: bool) -> Certificate:
-        p = tally.probability()
-        sure = p > 0.5
+    def _certificate(self, name: str, tally: Tally, exact: bool) -> Certificate:
+        found = tally.result()
+        sure = found.probability > 0.5
         return Certificate(
             name=name,
-            label=tally.label if sure else None,
-            class_name=self._graphs.classes[tally.label] if sure else None,
-            radius=self.sigma * _NORMAL.inv_cdf(p) if sure else 0.0,
+            label=found.label if sure else None,
+            class_name=self._graphs.classes[found.label] if sure else None,
+            radius=self.sigma * _NORMAL.inv_cdf(found.probability) if sure else 0.0,
             sigma=self.sigma,
-            probability=p,
-            count=tally.count,
-            samples=tally.samples,
+            probability=found.probability,
+            count=found.count,
+            samples=found.samples,
+            answers=tally.answers,
             exact=exact,
             seconds=tally.ended - tally.started,
         )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ConfigError
 from ..images.frames import fitted, resized
 from ..images.spec import ImageSpec
 from ..images.tiles import Tiling
@@ -118,6 +119,12 @@ class FrameRequest:
         on_progress: Progress | None = None,
         track: Track | None = None,
     ) -> None:
+        if preset.method.mask_of_view and mask is None:
+            raise ConfigError(
+                f"method {preset.method.method!r} computes its mask in the middle of the rows, which frames by tiles "
+                "do not; choose another method, or give the mask (mask=, --mask)",
+                code="E-frame-mask",
+            )
         self._graphs, self._preset, self._noise, self._image = graphs, preset, noise, image
         self._progress, self._track = on_progress, track
         tile, sides = graphs.image_shape[1:], frame.shape[1:]

@@ -1,7 +1,8 @@
-"""Masks that a caller gives in place of the attention mask: checked, and brought into one shape."""
+"""Masks that a caller gives in place of the attention mask, and masks that are computed in the middle of a plan."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from ..errors import ConfigError, ImageError
 from ..methods.presets import Preset
 from ..types import Float32
+from .graphs import OpenGraphs
+from .inflight import Job
 
 
 def caller_masks(mask: Any, images: int, size: tuple[int, int]) -> Float32:
@@ -62,3 +65,13 @@ def middle_mask(images: int, size: tuple[int, int]) -> Float32:
     height, width = size
     mask[:, :, height // 4 : height - height // 4, width // 4 : width - width // 4] = 1.0
     return mask
+
+
+def after_mask(graphs: OpenGraphs, preset: Preset, job: Job, x: Float32) -> Job:
+    """The rest of a job that ended at its plan's ``mask_from``: with the mask of what it made of its noised copy.
+
+    The mask is computed for this job alone, so that it is the same whatever else is under way.
+    """
+    assert preset.mask is not None
+    found = graphs.attention(np.clip(0.5 * x + 0.5, 0.0, 1.0)[None], preset.mask)
+    return replace(job, mask=found["mask"][0], x=x, rows=range(job.plan.mask_from, len(job.plan.rows)))

@@ -557,7 +557,7 @@ class Purifier:
         preset: str | Preset | Mapping[str, Any] | None = None,
         *,
         n: int = 10_000,
-        n0: int = 100,
+        n0: int | None = None,
         alpha: float = 0.001,
         radius: float | None = None,
         noise: NoiseSource | int | None = None,
@@ -575,7 +575,7 @@ class Purifier:
             images: as for `classify`; image i of this call is image i of the noise stream.
             preset: one whose certified sigma exists, see `Plan.certified_sigma`; its votes do not matter here.
             n: answers that are counted for each image. With ``radius``: at most.
-            n0: answers that choose the class before.
+            n0: answers that choose the class before; None: 100, and 1 with ``radius``, see `CertifySettings`.
             alpha: an image's certificate is wrong with this probability at most.
             radius: stop the counting of an image as soon as this radius is settled, either way.
             noise: as for `classify`.

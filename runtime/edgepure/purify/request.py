@@ -24,7 +24,7 @@ from .ballot import Ballot
 from .graphs import OpenGraphs
 from .heads import Head, P
 from .inflight import Counters, InFlight, Job
-from .masks import check_mask_use
+from .masks import after_mask, check_mask_use
 from .monitor import Monitor, reference_of
 from .results import Results
 from .submissions import Status, Submission
@@ -48,6 +48,7 @@ class ImageState:
 
     ref: Float32
     mask: Float32 | None
+    shown: Float32 | None = None
     plan: Plan | None = None
     score_norm: float | None = None
     p_value: float | None = None
@@ -114,7 +115,7 @@ class Request(Generic[P]):
                     f"{len(given)} {what} for {len(images)} images; give one for each", code="E-request-length"
                 )
         self._graphs, self._images, self._preset, self._sources = graphs, images, preset, sources
-        self._head, self._masks = head, masks
+        self._head, self._masks, self._of_view = head, masks, preset.method.mask_of_view
         self._ids = ids if ids is not None else range(len(images))
         self._names = names if names is not None else [str(i) for i in self._ids]
         self._progress = on_progress
@@ -155,8 +156,9 @@ class Request(Generic[P]):
             if masks is None and known is not None and known.mask is not None:
                 masks = known.mask[None]
             plain: NDArray[np.int64] | None = None
-            if self._preset.mask is not None and self._preset.mask.source == "attention" and masks is None:
-                seen = self._graphs.attention(chunk, self._preset.mask)
+            spec = self._preset.mask
+            if spec is not None and spec.source == "attention" and masks is None and not self._of_view:
+                seen = self._graphs.attention(chunk, spec)
                 masks = seen["mask"]
                 plain = seen["logits"].argmax(axis=1) if "logits" in seen else None
             for offset, image in enumerate(chunk):
@@ -212,7 +214,8 @@ class Request(Generic[P]):
             if self._over(index):
                 return
             noise = self._sources[index].for_image(plan, self._ids[index], vote, state.mask, self._graphs.image_shape)
-            yield Job(plan, noise, state.ref, state.mask, tag=Tag(self, index, vote))
+            rows = range(plan.mask_from) if self._of_view and state.mask is None else None
+            yield Job(plan, noise, state.ref, state.mask, tag=Tag(self, index, vote), rows=rows)
 
     def done(self, job: Job, x: Float32) -> Iterator[Job] | None:
         """Take the result of a job; after a measurement, the jobs that follow from it."""
@@ -233,7 +236,11 @@ class Request(Generic[P]):
                 if self._monitor is not None:
                     state.flagged = self._monitor.see(state.p_value, self._monitor_calls)
             return self._votes(index, self._graphs.planner.plan(self._preset, state.score_norm))
+        if job.todo.stop < len(job.plan.rows):
+            return iter([after_mask(self._graphs, self._preset, job, x)])
         state.unet_calls += job.plan.unet_calls
+        if state.mask is None and vote == 0:
+            state.shown = job.mask
         state.purified[vote] = np.clip(0.5 * x + 0.5, 0.0, 1.0)
         self._to_read.append((index, vote))
         self._left -= 1
@@ -305,6 +312,7 @@ class Request(Generic[P]):
 
     def _finish(self, index: int, state: ImageState) -> None:
         assert state.plan is not None
+        shown = state.shown if state.mask is None else state.mask
         common = {
             "name": self._names[index],
             "levels": dict(state.plan.levels),
@@ -312,7 +320,7 @@ class Request(Generic[P]):
             "p_value": state.p_value,
             "flagged": state.flagged,
             "held": state.held,
-            "mask": None if state.mask is None else state.mask[0] > 0.5,
+            "mask": None if shown is None else shown[0] > 0.5,
             "unet_calls": state.unet_calls,
             "seconds": perf_counter() - state.started,
             "image": state.purified[0],

@@ -152,6 +152,7 @@ class RowBuilder:
         learned_variance: bool = False,
         notes: Iterable[str] = (),
         levels: Mapping[str, float] | None = None,
+        mask_from: int = 0,
     ) -> Plan:
         """The finished plan; noise that is still owed becomes its closing noise."""
         closing = tuple(Draw(*k, c, c) for k, c in self._owed.items())
@@ -163,6 +164,7 @@ class RowBuilder:
             learned_variance=learned_variance,
             notes=tuple(notes),
             levels=dict(levels or {}),
+            mask_from=mask_from,
         )
 
     @staticmethod

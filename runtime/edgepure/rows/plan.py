@@ -160,6 +160,8 @@ class Plan:
         learned_variance: the plan needs the learned-variance variant of the step graph.
         notes: facts that a reader of the plan should know, one sentence each.
         levels: named noise levels for reports, for example ``{"t_l": 200, "t_s": 100}``.
+        mask_from: row before which the attention mask is computed, from the state there, which is a clean image; no row
+            before it uses the mask. 0: the mask is computed from the input.
     """
 
     method: str
@@ -169,6 +171,7 @@ class Plan:
     learned_variance: bool = False
     notes: tuple[str, ...] = ()
     levels: Mapping[str, float] = field(default_factory=dict)
+    mask_from: int = 0
 
     @property
     def graph(self) -> Literal["step", "step_learned"]:
@@ -225,7 +228,8 @@ class Plan:
 
         Args:
             mask: ``[1, H, W]``, 1 inside; then the sigma of each pixel. It must not depend on the input: one that is
-                computed from the input itself sees it without noise. None: the smallest sigma, inside or outside.
+                computed from the input itself sees it without noise. None: the smallest sigma, inside or outside;
+                with `mask_from` that holds for the mask that is computed there, too.
 
         Raises:
             ConfigError: the input is used without noise; code ``E-certificate-plan``, and the reason.
@@ -238,7 +242,8 @@ class Plan:
 
     def _view(self, mask: float) -> float:
         table = [dict(zip(self.columns, row, strict=True)) for row in self.coeffs.astype(np.float64).tolist()]
-        total = information(table, start=float(self.start == "ref"), closing_std=self.closing_std, mask=mask)
+        start, first = float(self.start == "ref"), self.mask_from
+        total = information(table, start=start, closing_std=self.closing_std, mask=mask, mask_from=first)
         return 0.5 / math.sqrt(total) if total > 0.0 else math.inf
 
     @cached_property
@@ -267,6 +272,7 @@ class Plan:
             "unet_calls": self.unet_calls,
             "start": self.start,
             "closing_std": self.closing_std,
+            "mask_from": self.mask_from,
             "learned_variance": self.learned_variance,
             "levels": dict(self.levels),
             "notes": list(self.notes),

@@ -13,14 +13,23 @@ from collections.abc import Iterable, Mapping
 
 from ..errors import ConfigError
 
+#: Factors of the columns that only the mask switches on.
+_MASKED = ("x_mask", "ref_mask", "noise_mask")
 
-def information(rows: Iterable[Mapping[str, float]], *, start: float, closing_std: float, mask: float) -> float:
+
+def information(
+    rows: Iterable[Mapping[str, float]], *, start: float, closing_std: float, mask: float, mask_from: int = 0
+) -> float:
     """``1 / sigma^2`` in model range of all views of one pixel, whose mask is ``mask`` (0 outside, 1 inside).
+
+    Where the mask is computed on the way (``mask_from``), the larger of the two, inside and outside, still bounds what
+    is seen of a pixel: the mask follows from earlier views, and a view with more noise can be made of one with less.
 
     Args:
         rows: the columns of every row (`edgepure.rows.Row.columns`).
         start: how much of the input ``x`` holds before the first row: 1, or 0 if it starts from zeros.
         closing_std: standard deviation of the noise that is added after the last row.
+        mask_from: row before which the mask is computed from the state.
 
     Raises:
         ConfigError: the input is used without noise, so there is no certificate; code ``E-certificate-plan``.
@@ -28,6 +37,10 @@ def information(rows: Iterable[Mapping[str, float]], *, start: float, closing_st
     total = 0.0
     held = start  # x = held * ref + what follows from the views so far
     for number, row in enumerate(rows):
+        if number < mask_from and any(row[name] for name in _MASKED):
+            raise _none(f"row {number} uses the mask before it is computed")
+        if number == mask_from > 0 and held != 0.0:
+            raise _none("the mask is computed from a state that holds a share of the input itself")
         seen = (row["x_base"] + row["x_mask"] * mask) * held + row["ref_base"] + row["ref_mask"] * mask
         std = row["noise_base"] + row["noise_mask"] * mask
         if seen != 0.0:

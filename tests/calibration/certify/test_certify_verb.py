@@ -106,7 +106,7 @@ def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path) -> None:
 
 
 def made(radius: float, label: int | None) -> Certificate:
-    return Certificate("x", label, None, radius, 0.25, 0.9, 9, 10, True, 1.5)
+    return Certificate("x", label, None, radius, 0.25, 0.9, 9, 10, 12, True, 1.5)
 
 
 def test_the_table_counts_abstentions_and_wrong_answers_as_wrong() -> None:
@@ -139,8 +139,8 @@ def test_carried_to_the_same_graphs_only_the_bound_is_lost(folder: Path) -> None
 
 
 def test_carried_with_many_differences_abstains() -> None:
-    sure = Certificate("x", 1, "one", 0.3, 0.25, 0.9, 95, 100, True, 1.0)
+    sure = Certificate("x", 1, "one", 0.3, 0.25, 0.9, 95, 100, 110, True, 1.0)
     assert carried(sure, 60, 100, 0.01).abstained
     assert carried(sure, 0, 100, 0.01).probability == pytest.approx(0.9 - (1.0 - 0.01**0.01))
-    nobody = Certificate("x", None, None, 0.0, 0.25, 0.4, 5, 10, True, 1.0)
+    nobody = Certificate("x", None, None, 0.0, 0.25, 0.4, 5, 10, 12, True, 1.0)
     assert carried(nobody, 0, 10_000, 0.01).abstained

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from method_strategies import SCHEDULE, compiled
 
 from edgepure.methods import SmoothSpec, UniformSpec
+from edgepure.methods.smooth import timestep
 from edgepure.rows.schedule import ScheduleSpec
 
 
@@ -29,7 +30,7 @@ def test_its_certificate_is_its_sigma(sigma: float, steps: int, kind: str) -> No
 
 @pytest.mark.parametrize(("sigma", "t"), [(0.12, 70), (0.25, 145), (0.5, 259), (1.0, 396)])
 def test_timesteps_of_the_usual_noises_on_the_linear_schedule(sigma: float, t: int) -> None:
-    assert math.ceil(SmoothSpec(sigma=sigma).timestep(SCHEDULE)) == t
+    assert math.ceil(timestep(SCHEDULE, sigma)) == t
 
 
 def test_at_a_whole_timestep_it_is_one_ddim_call() -> None:

@@ -79,7 +79,8 @@ def test_a_radius_ends_the_counting(purifier: Purifier) -> None:
     unclear, dark = purifier.certify(data, SMOOTH, n=400, n0=10, radius=0.3, noise=1)
     assert dark.radius >= 0.3 and dark.samples < 100
     assert unclear.samples <= 400
-    assert purifier.certify(data[1:], SMOOTH, n=5, n0=10, radius=0.3, noise=1)[0].samples == 5
+    few = purifier.certify(data[1:], SMOOTH, n=5, n0=10, radius=0.3, noise=1)[0]
+    assert few.radius < 0.3 and few.answers == 11  # no five answers could settle it
 
 
 def test_who_has_none(purifier: Purifier) -> None:

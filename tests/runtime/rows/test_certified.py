@@ -9,7 +9,7 @@ import pytest
 from codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
-from method_strategies import SCHEDULE, compiled, compiles, gdmp, gnsp, heterogeneous, probes, repaint, uniform
+from method_strategies import SCHEDULE, compiled, compiles, gdmp, gnsp, heterogeneous, probes, repaint, split, uniform
 
 from edgepure.errors import ConfigError
 from edgepure.methods import (
@@ -26,7 +26,7 @@ from edgepure.methods.presets import Preset
 from edgepure.rows.execute import execute_row
 from edgepure.rows.plan import Plan, Row
 
-every_method = st.one_of(uniform(), heterogeneous(), gdmp(), gnsp(), repaint, probes)
+every_method = st.one_of(uniform(), heterogeneous(), gdmp(), gnsp(), repaint, split, probes)
 
 
 def seen(row: Row, held: float, mask: float) -> float:
@@ -96,7 +96,7 @@ def test_sigma_is_that_of_the_covariance_of_all_views(spec: MethodSpec, seed: in
     np.testing.assert_allclose(per_pixel.ravel(), expected, rtol=1e-4)
 
 
-@given(spec=st.one_of(uniform(), heterogeneous(), gnsp(), repaint), seed=st.integers(0, 99))
+@given(spec=st.one_of(uniform(), heterogeneous(), gnsp(), repaint, split), seed=st.integers(0, 99))
 def test_a_change_of_the_input_can_hide_in_the_noise_of_the_views(spec: MethodSpec, seed: int) -> None:
     """The result is a function of the views alone: where each noise is shifted by what the input was, it is the same.
     The shifts together have the length of the change divided by sigma: that is what the certificate bounds."""

@@ -1,0 +1,181 @@
+"""Certificates of the fp32 graphs, carried to a variant that is being made: few answers of both to the same noise.
+
+With the same noise the share of answers that differ is bounded from few pairs, and the class keeps its share less that
+bound (arXiv 2305.19521). So an int8 variant needs no certification of its own; what that costs in radius is reported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from edgepure.errors import ConfigError
+from edgepure.methods.presets import Preset
+from edgepure.purify.certify import Certificate, Certifier, CertifySettings, carried
+from edgepure.purify.purifier import Purifier
+from edgepure.rows.noise import SeededNoise
+from edgepure.types import Float32
+
+from ..certify.results import image_key
+
+#: Told the share that is done.
+OnShare = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Certificates of one preset that were counted before.
+
+    Attributes:
+        name: of the preset.
+        preset: what they are about.
+        settings: how they were counted.
+        images: those among the given ones that they are about, ``[N, C, H, W]``.
+        certificates: of these, in order; none abstains.
+    """
+
+    name: str
+    preset: Preset
+    settings: CertifySettings
+    images: Float32
+    certificates: tuple[Certificate, ...]
+
+
+def read_certificates(path: str | PathLike[str], images: Float32, bundle: str) -> list[Counted]:
+    """What `edgepure certify` wrote as ``certificates.json``, as far as it is about some of these images.
+
+    Args:
+        images: ``[B, C, H, W]`` in [0, 1]. Those that were rounded to 8 bits for the certificates are found, too.
+        bundle: the key of the fp32 graphs (`edgepure_calibration.work.bundle_key`).
+
+    Raises:
+        ConfigError: it is no such file (``E-carry-file``), is about other graphs (``E-carry-bundle``) or about none of
+            the images (``E-carry-images``), or its certificates are not exact (``E-carry-exact``).
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        settings = CertifySettings(int(data["n"]), int(data["n0"]), float(data["alpha"]), data["radius"])
+        key, tables = data["bundle_sha256"], data["presets"]
+        presets = {table["preset"]: Preset.parse(table["settings"]) for table in tables}
+        known = {
+            table["preset"]: {entry["sha256"]: _certificate(entry) for entry in table["images"]} for table in tables
+        }
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        raise ConfigError(
+            f"{path} holds no certificates that could be carried ({str(error).splitlines()[0]}); give the "
+            "certificates.json of `edgepure certify`",
+            code="E-carry-file",
+        ) from None
+    if key != bundle:
+        raise ConfigError(
+            f"the certificates in {path} are about other graphs than this bundle's in fp32; certify it again",
+            code="E-carry-bundle",
+        )
+    both = [*images, *(np.rint(images.astype(np.float64) * 255.0) / 255.0).astype(np.float32)]
+    found = []
+    for name, preset in presets.items():
+        about = {key: image for image in both if (key := image_key(image)) in known[name]}
+        kept = {key: image for key, image in about.items() if not known[name][key].abstained}
+        for certificate in (known[name][key] for key in kept):
+            if not certificate.exact:
+                raise ConfigError(
+                    f"the certificate of image {certificate.name} is not exact: its noise is added to floats, which "
+                    "another precision may do otherwise; certify 8-bit images with a preset that sees its input once",
+                    code="E-carry-exact",
+                )
+        if kept:
+            chosen = tuple(known[name][key] for key in kept)
+            found.append(Counted(name, preset, settings, np.stack(list(kept.values())), chosen))
+    if not found:
+        raise ConfigError(
+            f"none of the images has a certificate in {path}; give the images that were certified as --data",
+            code="E-carry-images",
+        )
+    return found
+
+
+def carry_to(
+    variant: Purifier,
+    fp32: Purifier,
+    counted: Sequence[Counted],
+    pairs: int,
+    seed: int,
+    used: int,
+    on_share: OnShare | None = None,
+) -> dict[str, Any]:
+    """Carry certificates, and say what it costs.
+
+    Args:
+        variant, fp32: purifiers of both.
+        pairs: answers of both for each image, with votes that nothing has used: neither the counting nor the gate.
+        seed: of their noise.
+        used: votes from 0 on that the variant was chosen by.
+
+    Returns:
+        Plain data: each image with both radii, and what was lost over all of them.
+    """
+    total, done = sum(len(part.images) for part in counted), 0
+    presets = []
+    for part in counted:
+        start = max(part.settings.chosen_by + part.settings.n, used)
+        votes, source = range(start, start + pairs), SeededNoise(seed)
+        certifiers = [Certifier(purifier, part.preset, part.settings) for purifier in (fp32.graphs, variant.graphs)]
+        images = []
+        for number, (image, before) in enumerate(zip(part.images, part.certificates, strict=True)):
+            answers = []
+            for purifier, certifier in zip((fp32, variant), certifiers, strict=True):
+                with purifier.turns.alone():
+                    answers.append(certifier.answers(image[None], source, votes, [number]))
+            differing = int((answers[0] != answers[1]).sum())
+            after = carried(before, differing, pairs, part.settings.alpha)
+            images.append(_row(before, after, differing))
+            done += 1
+            if on_share is not None:
+                on_share(done / total)
+        lost = [row["lost"] for row in images]
+        presets.append(
+            {
+                "preset": part.name,
+                "settings": part.preset.model_dump(mode="json", include={"method", "mask"}),
+                "alpha": part.settings.alpha,
+                "wrong_at_most": 2.0 * part.settings.alpha,
+                "pairs": pairs,
+                "abstain_now": sum(row["label"] is None for row in images),
+                "median_lost": median(lost),
+                "most_lost": max(lost),
+                "images": images,
+            }
+        )
+    return {"presets": presets}
+
+
+def pair_calls(fp32: Purifier, counted: Sequence[Counted], pairs: int) -> int:
+    """UNet calls of one precision that `carry_to` takes."""
+    return sum(len(part.images) * pairs * fp32.plan(part.preset).unet_calls for part in counted)
+
+
+def _row(before: Certificate, after: Certificate, differing: int) -> dict[str, Any]:
+    return {
+        "name": before.name,
+        "label": after.label,
+        "sigma": before.sigma,
+        "radius_fp32": before.radius,
+        "radius": after.radius,
+        "lost": before.radius - after.radius,
+        "probability": after.probability,
+        "differing": differing,
+    }
+
+
+def _certificate(entry: Mapping[str, Any]) -> Certificate:
+    found = Certificate(**{name: entry[name] for name in Certificate.__dataclass_fields__})
+    if not 0.0 <= found.probability < 1.0 or not found.sigma > 0.0:
+        raise ValueError(f"the certificate of image {found.name} is damaged")
+    return found
