@@ -45,6 +45,14 @@ class AttackTarget:
     twin: TorchReference
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        if self.preset.cascade is not None:
+            raise ConfigError(
+                f"preset {self.name}: attacks go through one noise, and a cascade has several, so its accuracy would "
+                "seem too high; attack presets of its noises, and certify the cascade",
+                code="E-attack-cascade",
+            )
+
     @property
     def calls(self) -> int:
         """UNet calls of one purification at its full noise level, with what comes before it."""

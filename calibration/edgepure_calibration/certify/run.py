@@ -14,8 +14,10 @@ import numpy as np
 
 from edgepure import Preset, Purifier, __version__
 from edgepure.engines.kinds import engine_words
+from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages, load_labelled
-from edgepure.purify.certify import Certificate, Certifier, CertifySettings
+from edgepure.purify.cascade import certifier_of
+from edgepure.purify.certify import Certificate, CertifySettings
 from edgepure.rows.noise import noise_source
 from edgepure.types import Progress
 
@@ -77,6 +79,12 @@ def certify_data(
     Raises:
         ConfigError: a preset has no certificate (with the reason), or the data cannot be used.
     """
+    if request.carry_to is not None and any(preset.cascade is not None for preset in request.presets.values()):
+        raise ConfigError(
+            "certificates of a cascade cannot be carried, as they are about several smoothed functions; certify the "
+            "variant itself (--precision)",
+            code="E-certificate-cascade",
+        )
     with on.open(bundle) as purifier:
         images = load_labelled(data, purifier.bundle.manifest.image, purifier.classes, need_labels=True, resize=resize)
         chosen = images.pick(request.indices(len(images)))
@@ -87,7 +95,7 @@ def certify_data(
         rule = {**asdict(request.settings), "n0": request.settings.chosen_by, "revision": REVISION}
         depends = {"what": "certificates", **on.key(manifest), **rule, "seed": request.seed}
         with open_work(work, depends) as kept:
-            calls = [purifier.plan(preset).unet_calls for preset in request.presets.values()]
+            calls = [purifier.planner.answer_calls(preset) for preset in request.presets.values()]
             meter = Meter(sum(calls) * len(chosen) * (request.settings.n + request.settings.chosen_by), on_progress)
             curves = tuple(
                 _curve(purifier, name, preset, chosen, request, kept, meter) for name, preset in request.presets.items()
@@ -129,11 +137,11 @@ def _curve(
     work: Work,
     meter: Meter,
 ) -> Curve:
-    certifier = Certifier(purifier.graphs, preset, request.settings)
-    plan = purifier.plan(preset)
-    work = work.depending(preset.model_dump(mode="json", include={"method", "mask"}))
+    certifier = certifier_of(purifier.graphs, preset, request.settings)
+    calls = purifier.planner.answer_calls(preset)
+    work = work.depending(_about(preset))
     found: dict[int, Certificate] = {}
-    whole = plan.unet_calls * (request.settings.n + request.settings.chosen_by)
+    whole = calls * (request.settings.n + request.settings.chosen_by)
     ids = request.indices(len(data) * request.every)
     for index, image in enumerate(data.images):
         known = work.recall(_what(image, ids[index]))
@@ -158,8 +166,14 @@ def _curve(
         )
     assert data.labels is not None
     entries = [Entry(ids[i], int(data.labels[i]), found[i], image_key(data.images[i])) for i in range(len(data))]
-    about = preset.model_dump(mode="json", include={"method", "mask"})
-    return Curve(name, certifier.sigma, plan.unet_calls, tuple(entries), about)
+    about = _about(preset)
+    return Curve(name, certifier.sigma, calls, tuple(entries), about)
+
+
+def _about(preset: Preset) -> dict[str, Any]:
+    """What of a preset its certificates are about."""
+    about = {"method", "mask"} if preset.cascade is None else {"method", "votes", "cascade"}
+    return preset.model_dump(mode="json", include=about)
 
 
 def _what(image: Any, number: int) -> dict[str, Any]:

@@ -116,8 +116,8 @@ class CertifiedTuning:
             "trials": [certified_data(point) for point in self.trials],
             "images": {"search": self.images[0], "finalists": self.images[1]},
             "choice": "certified: the finalist with the largest certified accuracy; certified-fast: the cheapest "
-            f"within {100 * self.settings.tolerance:g} points of it. The finalists' own numbers decide, so the best of them "
-            "is seen a little too well",
+            f"within {100 * self.settings.tolerance:g} points of it. The finalists' own numbers decide, so the best of "
+            "them is seen a little too well",
             "facts": dict(self.facts),
         }
 

@@ -6,6 +6,7 @@ from os import PathLike
 
 from edgepure.report.page import Card, Cards, Cell, Figure, Figures, Notes, Row, Section, Table, page, write_page
 from edgepure.report.plots import Plot, Scale
+from edgepure.report.text import Markup
 
 from .certified import CertifiedTuning
 from .points import Point
@@ -45,7 +46,7 @@ def _row(point: Point, name: str) -> Row:
     return Row([title, str(point.calls), *cells], "default" if name else "")
 
 
-def _plot(found: CertifiedTuning) -> str:
+def _plot(found: CertifiedTuning) -> Markup:
     def sigma(point: Point) -> float:
         return float(point.candidate.preset.method.top_level)
 

@@ -373,8 +373,9 @@ class TorchReference:
 
         def of_view(x: Tensor) -> Tensor:
             assert spec is not None
-            masks.append(self.mask(x, spec, mask_gradient))
-            return masks[-1]
+            found = self.mask(x, spec, mask_gradient)
+            masks.append(found)
+            return found
 
         source = SourceNoise(noise, plans, x01, mask=mask, vote=vote, first_image=first_image)
         given = of_view if mask is None and preset.method.mask_of_view else mask

@@ -34,12 +34,15 @@ class Planner:
         return UNTOUCHED if method is None else self._compiled(method)
 
     def certified_sigma(self, preset: Preset) -> float:
-        """The sigma of a preset's certificates, on images in [0, 1]: the one noised copy that says all it sees.
+        """The sigma of a preset's certificates, on images in [0, 1]: the one noised copy that says all it sees. Of a
+        cascade the smallest of its noises.
 
         Raises:
             ConfigError: the preset has no certificate; the sentence says why. Codes ``E-certificate-plan``,
                 ``E-certificate-mask`` and ``E-certificate-ssni``.
         """
+        if preset.cascade is not None:
+            return min(self.certified_sigma(stage) for stage in preset.stages)
         plan = self.plan(preset)
         if plan.needs_mask and not plan.mask_from:
             raise ConfigError(
@@ -76,7 +79,11 @@ class Planner:
 
     def unet_calls(self, preset: Preset) -> int:
         """UNet calls for one decision at the full noise level: what comes before, plus votes times rows."""
-        return self.before(preset) + preset.votes.count * self.plan(preset).unet_calls
+        return self.before(preset) + preset.votes.count * self.answer_calls(preset)
+
+    def answer_calls(self, preset: Preset) -> int:
+        """UNet calls of one answer at the full noise level; of a cascade, of one at each of its noises."""
+        return sum(self.plan(stage).unet_calls for stage in preset.stages)
 
     def _compile(self, method: MethodSpec) -> Plan:
         plan = method.compile(self.schedule, self._elements)

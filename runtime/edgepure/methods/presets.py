@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -95,13 +96,24 @@ class VoteSpec(Entry):
         return self
 
 
+class CascadeSpec(Entry):
+    """Noises from strong to weak: the answer is that of the first at which a class has ``share`` of the answers, else
+    that of the last. ``then``: the methods after the preset's own, each with weaker noise. Votes are sequential.
+    """
+
+    then: tuple[AnyMethod, ...] = Field(min_length=1, max_length=3)
+    share: float = Field(0.6, ge=0.5, lt=1.0)
+
+
 class Preset(Entry):
-    """Method, mask, SSNI and votes; how frames of another size are cut; the precision that it was tuned in."""
+    """Method, mask, SSNI and votes; weaker noises for what the first one leaves open; how frames of another size are
+    cut; the precision that it was tuned in."""
 
     method: AnyMethod
     mask: MaskSpec | None = None
     ssni: SsniSpec | None = None
     votes: VoteSpec = VoteSpec()
+    cascade: CascadeSpec | None = None
     tiles: TileSpec = TileSpec()
     description: str = ""
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None = None
@@ -120,6 +132,38 @@ class Preset(Entry):
                 code="E-preset-mask-view",
             )
         return self
+
+    @model_validator(mode="after")
+    def _cascade_agrees(self) -> Preset:
+        if self.cascade is None:
+            return self
+        methods = (self.method, *self.cascade.then)
+        if self.votes.sequential is None:
+            raise ConfigError(
+                "a `cascade` needs sequential votes, which say whether a class has its share of the answers",
+                code="E-cascade-votes",
+            )
+        if self.ssni is not None or any(method.needs_mask for method in methods):
+            raise ConfigError(
+                "a `cascade` has no SSNI, and no method with a mask: its noises are the same for every image and pixel",
+                code="E-cascade-parts",
+            )
+        for before, after in pairwise(methods):
+            if type(before) is type(after) and after.top_level >= before.top_level:
+                raise ConfigError(
+                    f"the noises of a `cascade` fall from strong to weak, and {after.top_level:g} comes after "
+                    f"{before.top_level:g}",
+                    code="E-cascade-order",
+                )
+        return self
+
+    @property
+    def stages(self) -> tuple[Preset, ...]:
+        """The presets of which a cascade is made, without it: itself alone, where there is none."""
+        if self.cascade is None:
+            return (self,)
+        methods = (self.method, *self.cascade.then)
+        return tuple(self.model_copy(update={"method": method, "cascade": None}) for method in methods)
 
     @classmethod
     def parse(cls, data: Any) -> Preset:

@@ -71,7 +71,7 @@ class PublishedPreset:
         bare = Preset.parse({k: v for k, v in self.settings.items() if k != "ssni"})
         schedule = NoiseSchedule.linear()
         elements = self.image[0] * self.image[1] * self.image[2]
-        rows = bare.method.compile(schedule, elements).unet_calls
+        rows = sum(stage.method.compile(schedule, elements).unet_calls for stage in bare.stages)
         probes = int(self.settings["ssni"]["probe"]["probes"]) if self.needs else 0
         return Cost(rows, bare.votes.count, probes)
 

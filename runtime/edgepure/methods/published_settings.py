@@ -292,5 +292,35 @@ def _smooth() -> Iterator[dict[str, Any]]:
         }
 
 
+def _certified() -> Iterator[dict[str, Any]]:
+    """More presets with a certificate: the mask of a noised copy, and cascades from strong to weak noise."""
+    shared = {"image": _SMALL, "datasets": ("cifar10", "svhn", "imagenet"), "classifiers": (), "diffusion": "any"}
+    for sigma in (0.25, 0.5):
+        yield {
+            "name": f"split-{sigma}",
+            "source": "edgepure; a mask of a noised copy as in arXiv 2406.10427",
+            "settings": {
+                "method": {"method": "split", "sigma": sigma},
+                "mask": {"area": 0.5},
+                "votes": {"sequential": {"alpha": 0.05, "max": 20}},
+                "description": "strong noise inside the mask of a noised copy, weaker outside; L2 certificates",
+            },
+            **shared,
+        }
+    for noises in ((0.5, 0.25), (1.0, 0.5, 0.25)):
+        first, *then = ({"method": "smooth", "sigma": sigma} for sigma in noises)
+        yield {
+            "name": "cascade-" + "-".join(map(str, noises)),
+            "source": "edgepure; a certified hand-over as in arXiv 2204.00487",
+            "settings": {
+                "method": first,
+                "cascade": {"then": then, "share": 0.6},
+                "votes": {"sequential": {"alpha": 0.05, "max": 60}},
+                "description": "strong noise answers where it is sure, else weaker noise does; L2 certificates",
+            },
+            **shared,
+        }
+
+
 #: Keyword arguments of `edgepure.methods.published.PublishedPreset`.
-ENTRIES: tuple[dict[str, Any], ...] = (*_published(), *_ssni(), *_edge(), *_smooth())
+ENTRIES: tuple[dict[str, Any], ...] = (*_published(), *_ssni(), *_edge(), *_smooth(), *_certified())

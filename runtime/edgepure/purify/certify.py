@@ -124,6 +124,12 @@ class Certifier:
     def __init__(self, graphs: OpenGraphs, preset: Preset, settings: CertifySettings) -> None:
         """Raises ConfigError with the reason if the preset has no certificate."""
         graphs.bundle.manifest.require_classifier("a certificate")
+        if preset.cascade is not None:
+            raise ConfigError(
+                "a cascade is several smoothed functions: certify it as a whole (Purifier.certify, edgepure certify), "
+                "and carry certificates of a single noise only",
+                code="E-certificate-cascade",
+            )
         self._graphs, self._preset, self._settings = graphs, preset, settings
         self.sigma = graphs.planner.certified_sigma(preset)
         self._plan = graphs.planner.plan(preset)
@@ -221,6 +227,10 @@ class Certifier:
 
         InFlight(graphs.stepper(graphs.step_graph(self._preset))).run(jobs, done)
         classify()
+
+    def exact(self, image: Float32, source: NoiseSource, number: int) -> bool:
+        """Whether an image ``[C, H, W]`` gets noise on the grid of its levels."""
+        return self._levels(image, source, number) is not None
 
     def _levels(self, image: Float32, source: NoiseSource, number: int) -> NDArray[np.int64] | None:
         """The 8-bit levels of an image that gets exact noise."""

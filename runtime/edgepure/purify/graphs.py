@@ -198,7 +198,7 @@ class OpenGraphs:
         Raises:
             ConfigError: the bundle does not have it, or the preset's parameters do not fit its schedule.
         """
-        graph = self.planner.plan(preset).graph
+        graph = max(self.planner.plan(stage).graph for stage in preset.stages)  # the learned one executes all rows
         if graph not in self.bundle.manifest.graphs:
             raise ConfigError(
                 f"the preset needs the graph {graph!r}, which this bundle does not have; "

@@ -23,7 +23,8 @@ from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
 from ..types import Float32, Progress
 from ..validation import expect
-from .certify import Certificate, Certifier, CertifySettings
+from .cascade import certifier_of
+from .certify import Certificate, CertifySettings
 from .frames import FrameRequest, FrameResult, Pad
 from .graphs import OpenGraphs, Opens, open_from_bundle
 from .heads import Head, Images, Labels, P, as_they_are
@@ -589,7 +590,7 @@ class Purifier:
             NotFiniteError: the model gave NaN or infinite values.
         """
         expect(on_progress=(on_progress, Callable, None), on_certificate=(on_certificate, Callable, None))
-        certifier = Certifier(self.graphs, self.preset(preset), CertifySettings(n, n0, alpha, radius))
+        certifier = certifier_of(self.graphs, self.preset(preset), CertifySettings(n, n0, alpha, radius))
         loaded = load_images(images, self.bundle.manifest.image, resize=resize)
         found: dict[int, Certificate] = {}
 

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError, PrecisionWarning
-from ..methods.presets import Preset
+from ..methods.presets import Preset, SequentialSpec
 from ..methods.restore import MASK_VOTE, residual_map, residual_mask
 from ..rows.noise import NoiseSource
 from ..rows.plan import Plan
 from ..types import Float32, Progress
 from ..validation import expect
 from .ballot import Ballot
+from .cascade import CascadeBallot
 from .graphs import OpenGraphs
 from .heads import Head, P
 from .inflight import Counters, InFlight, Job
@@ -58,7 +59,8 @@ class ImageState:
     started: float = 0.0
     seconds: float = 0.0
     asked: int = 0
-    ballot: Ballot | None = None
+    ballot: Ballot | CascadeBallot | None = None
+    counted_from: int = 0
     held: bool = False
     purified: dict[int, Float32] = field(default_factory=dict)
     answers: dict[int, Any] = field(default_factory=dict)
@@ -122,7 +124,8 @@ class Request(Generic[P]):
         self.counters = Counters()
         self._chunk = max(graphs.slots, 16)
         sequential = preset.votes.sequential
-        self._first_votes = preset.votes.count if sequential is None else Ballot(sequential).fewest()
+        self._stages = tuple(graphs.planner.plan(stage) for stage in preset.stages)
+        self._first_votes = preset.votes.count if sequential is None else self._ballot(sequential).fewest()
         self._left = len(images) * self._first_votes  # votes that were asked for and are not purified
         self._more: deque[Job] = deque()
         self._state: dict[int, ImageState] = {}
@@ -203,8 +206,12 @@ class Request(Generic[P]):
         state = self._state[index]
         state.plan = plan
         if self._preset.votes.sequential is not None:
-            state.ballot = Ballot(self._preset.votes.sequential)
+            state.ballot = self._ballot(self._preset.votes.sequential)
         yield from self._ask(index, plan, self._first_votes)
+
+    def _ballot(self, spec: SequentialSpec) -> Ballot | CascadeBallot:
+        cascade = self._preset.cascade
+        return Ballot(spec) if cascade is None else CascadeBallot(spec, cascade.share, len(self._stages))
 
     def _ask(self, index: int, plan: Plan, count: int) -> Iterator[Job]:
         """Jobs of so many further votes."""
@@ -304,6 +311,8 @@ class Request(Generic[P]):
                 ballot.cast(int(state.answers[vote].argmax()))
             if ballot.open:
                 assert state.plan is not None
+                if isinstance(ballot, CascadeBallot):
+                    state.plan, state.counted_from = self._stages[ballot.level], ballot.first
                 count = ballot.fewest()
                 self._left += count
                 self._more.extend(self._ask(index, state.plan, count))
@@ -329,7 +338,7 @@ class Request(Generic[P]):
             "plain_label": state.plain_label,
             "abstained": state.ballot is not None and state.ballot.settled is None,
         }
-        answers = [state.answers[vote] for vote in sorted(state.answers)]
+        answers = [state.answers[vote] for vote in sorted(state.answers) if vote >= state.counted_from]
         self._results[index] = self._head.settle(answers, self._preset.votes, common, more)
         if self._track is not None and not state.held:
             norms = None if state.score_norm is None else (state.score_norm,)

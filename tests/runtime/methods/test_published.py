@@ -23,7 +23,7 @@ def test_every_preset_compiles_and_costs_what_it_says(preset: PublishedPreset) -
     planner = Planner(NoiseSchedule.linear(), c * h * w)
     assert planner.unet_calls(built) == preset.cost.total
     assert preset.source
-    assert preset.name.split("-")[0] in (*preset.datasets, "smooth")
+    assert preset.name.split("-")[0] in (*preset.datasets, "smooth", "split", "cascade")
     if preset.needs:
         # Any norm that a clean image may have gives a plan.
         for norm in (0.0, 40.0, 1e4):
@@ -122,3 +122,7 @@ def test_certified_presets_have_the_sigma_of_their_name() -> None:
         sigma, *steps = preset.name.removeprefix("smooth-").split("-")
         assert planner.certified_sigma(preset.build()) == pytest.approx(float(sigma), rel=1e-6)
         assert preset.cost.rows == int(steps[0] if steps else 1)
+    for preset in (p for p in ALL if p.name.startswith(("split-", "cascade-"))):
+        noises = [float(noise) for noise in preset.name.split("-")[1:]]
+        assert planner.certified_sigma(preset.build()) == pytest.approx(min(noises), rel=1e-6)
+        assert preset.cost.rows == (2 if preset.name.startswith("split") else len(noises))
