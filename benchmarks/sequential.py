@@ -1,6 +1,6 @@
 """What sequential decisions save: votes that stop when the answer is settled, and certificates that stop at a radius.
 
-python -m benchmarks.sequential [--images 64] [--n 2000]
+python -m benchmarks.sequential [--images 64] [--n 2000 10000]
 """
 
 from __future__ import annotations
@@ -44,18 +44,19 @@ def certificates(purifier: edgepure.Purifier, images: Any, n: int, radius: float
     middle = perf_counter()
     some = purifier.certify(images, {"method": SMOOTH}, n=n, radius=radius, noise=1)
     end = perf_counter()
-    samples = [sum(c.samples for c in found) for found in (fixed, some)]
-    reached = [sum(c.radius >= radius for c in found) for found in (fixed, some)]
+    answers = [sum(c.answers for c in found) for found in (fixed, some)]
+    reached = [[c.radius >= radius for c in found] for found in (fixed, some)]
+    same = sum(a == b for a, b in zip(*reached, strict=True))
     print(
-        f"| r = {radius} | {samples[0]} | {samples[1]} | {samples[0] / samples[1]:.2f} x | "
-        f"{(middle - start) / (end - middle):.2f} x | {reached[0]} | {reached[1]} |"
+        f"| {radius} | {len(images)} | {n} | {answers[0]} | {answers[1]} | {answers[0] / answers[1]:.2f} x | "
+        f"{(middle - start) / (end - middle):.2f} x | {sum(reached[1])} | {same} of {len(images)} |"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--n", type=int, default=2000)
+    parser.add_argument("--n", type=int, nargs="+", default=[2000, 10_000])
     chosen = parser.parse_args()
     demo = demo_images()
     with edgepure.load(demo_bundle(), threads=1, slots=64) as purifier:
@@ -65,10 +66,11 @@ def main() -> None:
         votes(purifier, demo.clean[: chosen.images], "clean digits")
         votes(purifier, demo.adversarial[: chosen.images], "attacked digits")
         images = (np.rint(demo.clean[: chosen.images // 4].astype(np.float64) * 255.0) / 255.0).astype(np.float32)
-        print("\n| certified | answers, fixed n | until settled | fewer | faster | images, fixed n | until settled |")
-        print("|---|---|---|---|---|---|---|")
+        print("\n| r | images | n | answers, fixed n | until settled | fewer | faster | certified | same decisions |")
+        print("|---|---|---|---|---|---|---|---|---|")
         for radius in (0.25, 0.5):
-            certificates(purifier, images, chosen.n, radius)
+            for n in chosen.n:
+                certificates(purifier, images, n, radius)
 
 
 if __name__ == "__main__":
