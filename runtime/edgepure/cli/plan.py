@@ -29,7 +29,7 @@ def plan(
     preset: PresetOption = None,
     method: Annotated[
         str | None,
-        typer.Option(help="uniform, heterogeneous, repaint, gdmp, gnsp, smooth or an installed one; see --set.",
+        typer.Option(help="uniform, heterogeneous, repaint, gdmp, gnsp, smooth, split or an installed one; see --set.",
                      show_default=False),
     ] = None,
     change: SetOption = [],  # noqa: B006 - typer copies it
@@ -182,7 +182,8 @@ def _certificate(planner: Planner, preset: Preset) -> tuple[float | None, str | 
 def _cost(planner: Planner, preset: Preset, plan: Plan) -> dict[str, int]:
     probes = planner.before(preset)
     votes = preset.votes.count
-    return {"rows": plan.unet_calls, "votes": votes, "probes": probes, "unet_calls": votes * plan.unet_calls + probes}
+    calls = plan.unet_calls if preset.cascade is None else planner.answer_calls(preset)
+    return {"rows": calls, "votes": votes, "probes": probes, "unet_calls": votes * calls + probes}
 
 
 def _summary(name: str, preset: Preset, plan: Plan, cost: dict[str, int], score_norm: float | None) -> Iterator[str]:
@@ -193,6 +194,12 @@ def _summary(name: str, preset: Preset, plan: Plan, cost: dict[str, int], score_
     yield f"UNet calls for one decision: {most}{cost['unet_calls']} = {rows} x {votes}{probes}"
     levels = ", ".join(f"{key} {value:g}" for key, value in plan.levels.items())
     yield f"{name}: {plan.method}" + (f", {levels}" if levels else "")
+    if preset.cascade is not None:
+        then = ", ".join(f"{method.method} {method.top_level:g}" for method in preset.cascade.then)
+        yield (
+            f"cascade: where no class has {100 * preset.cascade.share:g} % of the answers, then {then}; the rows are "
+            "those of the first"
+        )
     if preset.ssni is not None:
         if score_norm is None:
             yield f"SSNI ({preset.ssni.reweighting}) sets the noise level of every image; these are the rows of t*"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from codes import raises_code
+from in_process import invoke
 
 import edgepure
 from edgepure import Preset, Purifier
@@ -211,3 +213,10 @@ def test_what_is_no_cascade(purifier: Purifier) -> None:
     assert planner.certified_sigma(preset) == pytest.approx(0.3) and planner.answer_calls(preset) == 2
     assert planner.unet_calls(preset) == 120 and [s.method.top_level for s in preset.stages] == [0.8, 0.3]
     assert Preset.parse(preset.model_dump(mode="json")) == preset
+
+
+def test_the_command_says_what_a_cascade_is(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text(json.dumps(CASCADE))
+    done = invoke("plan", "--preset", tmp_path / "mine.json")
+    assert done.exit_code == 0 and "at most 120 = 2 rows x 60 votes" in done.stdout
+    assert "60 % of the answers, then smooth 0.3" in done.stdout and "sigma 0.3 on" in done.stdout
