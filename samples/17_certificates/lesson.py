@@ -1,4 +1,4 @@
-"""Certificates: which plans have one, what it proves for an image, and counting that stops when the answer is settled."""
+"""Certificates: which plans have one, what it proves for an image, and counting that stops when it is settled."""
 
 from __future__ import annotations
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_process import run
+from codes import raises_code
 from tiny_bundle import make_tiny_bundle
 
 from edgepure import Preset
 from edgepure.bundle.bundle import Bundle
 from edgepure.intervals import lower_bound
 from edgepure.purify.certify import Certificate, CertifySettings, carried
+from edgepure_calibration.attacks.attack import AttackTarget
 from edgepure_calibration.certify.files import markdown
 from edgepure_calibration.certify.results import Certified, Curve, Entry
 from edgepure_calibration.certify.run import CertifyRequest, certify_data
@@ -144,3 +147,29 @@ def test_carried_with_many_differences_abstains() -> None:
     assert carried(sure, 0, 100, 0.01).probability == pytest.approx(0.9 - (1.0 - 0.01**0.01))
     nobody = Certificate("x", None, None, 0.0, 0.25, 0.4, 5, 10, 12, True, 1.0)
     assert carried(nobody, 0, 10_000, 0.01).abstained
+
+
+def test_cascades_and_masks_of_noised_copies_are_certified_as_other_presets_are(folder: Path, tmp_path: Path) -> None:
+    """And only certificates of a single noise are carried, from exact noise."""
+    cascade = {
+        "method": {"method": "smooth", "sigma": 0.5},
+        "cascade": {"then": [{"method": "smooth", "sigma": 0.2}]},
+        "votes": {"sequential": {"max": 60}},
+    }
+    split = {"method": {"method": "split", "sigma": 0.3}, "mask": {"threshold": 0.5}}
+    presets = {"cascade": Preset.parse(cascade), "split": Preset.parse(split)}
+    request = CertifyRequest(presets, CertifySettings(n=60, n0=5, alpha=0.01), limit=2, seed=3)
+    found = certify_data(folder / "tiny", folder / "data.npz", request, work=tmp_path / "work")
+    first, second = found.curves
+    assert (first.sigma, second.sigma) == (pytest.approx(0.2), pytest.approx(0.3))
+    assert (first.unet_calls, second.unet_calls) == (2, 2)
+    assert first.settings["cascade"]["share"] == 0.6 and second.settings["mask"]["threshold"] == 0.5
+    assert all(e.correct and e.certificate.exact for e in first.entries)
+    assert not any(e.certificate.exact for e in second.entries)
+    assert {len(e.sha256) for e in first.entries} == {64}
+    again = certify_data(folder / "tiny", folder / "data.npz", request, work=tmp_path / "work")
+    assert again.curves == found.curves
+    with raises_code("E-certificate-cascade"):
+        certify_data(folder / "tiny", folder / "data.npz", replace(request, carry_to="fp32"))
+    with raises_code("E-attack-cascade"):
+        AttackTarget("cascade", presets["cascade"], None, None)  # type: ignore[arg-type]
