@@ -89,4 +89,10 @@ class Planner:
         plan = method.compile(self.schedule, self._elements)
         if not plan.rows:
             raise ConfigError(f"method {plan.method!r} has no rows with these parameters", code="E-method-rows")
+        if method.mask_of_view != bool(plan.mask_from):
+            raise ConfigError(
+                f"method {plan.method!r} says that its mask is {'' if method.mask_of_view else 'not '}that of a state on "
+                "the way, and its plan says otherwise; let `mask_of_view` and the plan's `mask_from` agree",
+                code="E-method-mask-view",
+            )
         return plan

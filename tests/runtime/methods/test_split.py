@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import NormalDist
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -54,6 +55,16 @@ def test_presets() -> None:
     ssni = {"reweighting": "linear", "xi_min": 0.0, "xi_max": 1.0, "probe": {"levels": [5.0]}}
     with raises_code("E-certificate-ssni"):
         planner.certified_sigma(Preset.parse({**split, "mask": MASK, "ssni": ssni}))
+
+
+def test_a_method_that_says_nothing_of_its_mask_is_refused() -> None:
+    """Its mask would be computed from the input, and certified as that of a noised copy."""
+
+    class Silent(SplitSpec):
+        mask_of_view: ClassVar[bool] = False
+
+    with raises_code("E-method-mask-view"):
+        Planner(SCHEDULE, 768).rows(Silent())
 
 
 def views(plan: Plan) -> list[tuple[float, float]]:
