@@ -1,10 +1,13 @@
-"""SHA-256 of plain data, and seeds that follow from it."""
+"""SHA-256 of plain data and of images, and seeds that follow from it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def digest(data: Any) -> str:
@@ -15,3 +18,8 @@ def digest(data: Any) -> str:
 def derived_seed(seed: int, *parts: object, bits: int = 31) -> int:
     """A seed of ``bits`` bits that follows from another and from what it is for."""
     return int(digest({"seed": seed, "for": [str(p) for p in parts]})[:16], 16) & ((1 << bits) - 1)
+
+
+def image_key(image: NDArray[np.float32]) -> str:
+    """Hash of the pixels of an image ``[C, H, W]`` in [0, 1]: a certificate is about one image. Hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edgepure.intervals import clopper_pearson
 from edgepure.purify.certify import Certificate, CertifySettings
@@ -19,14 +15,9 @@ from edgepure.purify.certify import Certificate, CertifySettings
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def image_key(image: NDArray[np.float32]) -> str:
-    """Hash of the pixels of an image ``[C, H, W]`` in [0, 1]: a certificate is about one image. Hexadecimal."""
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
-
-
 @dataclass(frozen=True)
 class Entry:
-    """One image: its position in the data set, its true class, its certificate, and its `image_key`."""
+    """One image: its position in the data set, its true class, its certificate, and the `image_key` of its pixels."""
 
     index: int
     truth: int

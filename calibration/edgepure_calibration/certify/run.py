@@ -21,11 +21,12 @@ from edgepure.purify.certify import Certificate, CertifySettings
 from edgepure.rows.noise import noise_source
 from edgepure.types import Progress
 
+from ..digest import image_key
 from ..progress import Meter
 from ..provider import ProviderSettings
 from ..work import Work, open_work
 from .carry import carry
-from .results import Certified, Curve, Entry, image_key
+from .results import Certified, Curve, Entry
 
 #: Counted up when certificates are counted in another way.
 REVISION = 2

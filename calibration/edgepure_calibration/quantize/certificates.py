@@ -23,7 +23,7 @@ from edgepure.purify.purifier import Purifier
 from edgepure.rows.noise import SeededNoise
 from edgepure.types import Float32
 
-from ..certify.results import image_key
+from ..digest import image_key
 
 #: Told the share that is done.
 OnShare = Callable[[float], None]

@@ -91,8 +91,8 @@ class Planner:
             raise ConfigError(f"method {plan.method!r} has no rows with these parameters", code="E-method-rows")
         if method.mask_of_view != bool(plan.mask_from):
             raise ConfigError(
-                f"method {plan.method!r} says that its mask is {'' if method.mask_of_view else 'not '}that of a state on "
-                "the way, and its plan says otherwise; let `mask_of_view` and the plan's `mask_from` agree",
+                f"method {plan.method!r} and its plan do not agree on whether its mask is that of a state on the way; "
+                "`mask_of_view` says so of the method, `mask_from` of the plan",
                 code="E-method-mask-view",
             )
         return plan
