@@ -176,31 +176,18 @@ class TorchReference:
         x01: Tensor,
         plan: Plan | Sequence[Plan],
         noise: Noise,
-        mask: Tensor | MaskSpec | None = None,
+        mask: Tensor | MaskSpec | Callable[[Tensor], Tensor] | None = None,
         mask_gradient: MaskGradient = "none",
         *,
         on_row: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Purify images [B, C, H, W] in [0, 1] -> the same, clipped as the runtime does.
 
-        ``mask``: a tensor [B, 1, H, W], or how to compute it from the images. ``mask_gradient`` says whether gradients
+        ``mask``: as `run`, or how to compute it from the images. ``mask_gradient`` says whether gradients
         flow through that computation (see `MaskGradient`). ``on_row``: as `run`.
         """
         if isinstance(mask, MaskSpec):
-            spec, plans = mask, [plan] if isinstance(plan, Plan) else plan
-            if any(p.mask_from for p in plans):
-                return self._purify(x01, plan, noise, lambda x: self.mask(x, spec, mask_gradient), on_row)
-            mask = self.mask(x01, spec, mask_gradient)
-        return self._purify(x01, plan, noise, mask, on_row)
-
-    def _purify(
-        self,
-        x01: Tensor,
-        plan: Plan | Sequence[Plan],
-        noise: Noise,
-        mask: Tensor | Callable[[Tensor], Tensor] | None,
-        on_row: Callable[[int, Tensor], None] | None,
-    ) -> Tensor:
+            mask = self.mask(x01, mask, mask_gradient)
         return (0.5 * self.run(2.0 * x01 - 1.0, plan, noise, mask, on_row=on_row) + 0.5).clamp(0.0, 1.0)
 
     def mask(self, x01: Tensor, spec: MaskSpec, gradient: MaskGradient = "none") -> Tensor:
@@ -283,7 +270,8 @@ class TorchReference:
         not those of a probe.
         """
         state = self._prepare(x01, preset, noise, first_image, mask_gradient, mask)
-        return self._vote(x01, preset, state, noise, vote, first_image, mask_gradient, on_row)
+        source = self._source(x01, state, noise, vote, first_image)
+        return self._answered(state, *self._purified(x01, preset, state, source, mask_gradient, on_row))
 
     def run_votes(
         self,
@@ -298,7 +286,8 @@ class TorchReference:
         """`run_preset` for several votes (None: all of the preset), which share mask, score norms and plans."""
         state = self._prepare(x01, preset, noise, first_image, mask_gradient)
         chosen = range(preset.votes.count) if votes is None else votes
-        return [self._vote(x01, preset, state, noise, vote, first_image, mask_gradient) for vote in chosen]
+        sources = (self._source(x01, state, noise, vote, first_image) for vote in chosen)
+        return [self._answered(state, *self._purified(x01, preset, state, s, mask_gradient)) for s in sources]
 
     def purify_preset(
         self,
@@ -311,7 +300,7 @@ class TorchReference:
     ) -> Tensor:
         """The first vote's purified images [B, C, H, W] in [0, 1], without classifying them."""
         state = self._prepare(x01, preset, noise, 0, mask_gradient, mask)
-        return self._purified(x01, preset, state, noise, 0, 0, mask_gradient)[0]
+        return self._purified(x01, preset, state, self._source(x01, state, noise, 0, 0), mask_gradient)[0]
 
     def _answers(self, purified: Tensor) -> Tensor:
         return purified.new_zeros((len(purified), 0)) if self.classifier is None else self.logits(purified)
@@ -342,18 +331,10 @@ class TorchReference:
             plans = tuple(planner.plan(preset, float(n)) for n in norms)
         return mask, norms, plans
 
-    def _vote(
-        self,
-        x01: Tensor,
-        preset: Preset,
-        state: _Prepared,
-        noise: NoiseSource,
-        vote: int,
-        first_image: int,
-        mask_gradient: MaskGradient,
-        on_row: Callable[[int, Tensor], None] | None = None,
-    ) -> Purification:
-        purified, mask = self._purified(x01, preset, state, noise, vote, first_image, mask_gradient, on_row)
+    def _source(self, x01: Tensor, state: _Prepared, noise: NoiseSource, vote: int, first_image: int) -> SourceNoise:
+        return SourceNoise(noise, state[2], x01, mask=state[0], vote=vote, first_image=first_image)
+
+    def _answered(self, state: _Prepared, purified: Tensor, mask: Tensor | None) -> Purification:
         return Purification(purified, self._answers(purified), mask, *state[1:], self.task_outputs(purified))
 
     def _purified(
@@ -361,25 +342,20 @@ class TorchReference:
         x01: Tensor,
         preset: Preset,
         state: _Prepared,
-        noise: NoiseSource,
-        vote: int,
-        first_image: int,
+        source: SourceNoise,
         mask_gradient: MaskGradient,
         on_row: Callable[[int, Tensor], None] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Of one vote the purified images, and their masks."""
-        mask, _, plans = state
-        spec, masks = preset.mask, [mask]
+        spec, masks = preset.mask, [state[0]]
 
         def of_view(x: Tensor) -> Tensor:
             assert spec is not None
-            found = self.mask(x, spec, mask_gradient)
-            masks.append(found)
+            masks.append(found := self.mask(x, spec, mask_gradient))
             return found
 
-        source = SourceNoise(noise, plans, x01, mask=mask, vote=vote, first_image=first_image)
-        given = of_view if mask is None and preset.method.mask_of_view else mask
-        return self._purify(x01, plans, source, given, on_row), masks[-1]
+        given = of_view if masks[0] is None and preset.method.mask_of_view else masks[0]
+        return self.purify(x01, state[2], source, given, on_row=on_row), masks[-1]
 
     def _planner(self, x01: Tensor) -> Planner:
         if self.schedule is None:
