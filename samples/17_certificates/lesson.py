@@ -11,7 +11,7 @@ SPLIT = {"method": {"method": "split", "sigma": 0.25}, "mask": {"area": 0.5}}
 CASCADE = {
     "method": {"method": "smooth", "sigma": 0.5},
     "cascade": {"then": [{"method": "smooth", "sigma": 0.25}], "share": 0.6},
-    "votes": {"sequential": {"alpha": 0.05, "max": 60}},
+    "votes": {"sequential": {"alpha": 0.05, "max": 200}},
 }
 
 

@@ -315,7 +315,7 @@ def _certified() -> Iterator[dict[str, Any]]:
             "settings": {
                 "method": first,
                 "cascade": {"then": then, "share": 0.6},
-                "votes": {"sequential": {"alpha": 0.05, "max": 60}},
+                "votes": {"sequential": {"alpha": 0.05, "max": 200}},
                 "description": "strong noise answers where it is sure, else weaker noise does; L2 certificates",
             },
             **shared,

@@ -174,18 +174,21 @@ def test_votes_end_at_the_noise_that_answers(purifier: Purifier) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shares", "right"),
+    ("shares", "right", "most"),
     [
-        ([(0.66, 0.34), (0.1, 0.9)], (0, 0)),  # strong noise has it
-        ([(0.5, 0.5), (0.1, 0.9)], (1, 1)),  # it is handed on
-        ([(0.4, 0.3, 0.3), (0.34, 0.56, 0.1)], (1, 1)),
+        ([(0.75, 0.25), (0.1, 0.9)], (0, 0), 300),  # strong noise has it
+        ([(0.6, 0.4), (0.1, 0.9)], (0, 0), 150),  # it just has it: mostly nothing is settled
+        ([(0.45, 0.55), (0.1, 0.9)], (1, 1), 900),  # it just has not, and hands on
+        ([(0.4, 0.3, 0.3), (0.34, 0.56, 0.1)], (1, 1), 300),
     ],
 )
-def test_a_ballot_errs_more_rarely_than_alpha(shares: list[tuple[float, ...]], right: tuple[int, int]) -> None:
+def test_a_ballot_errs_more_rarely_than_alpha(
+    shares: list[tuple[float, ...]], right: tuple[int, int], most: int
+) -> None:
     """And never asks for a vote of a noise that does not vote any more."""
-    rng, alpha, trials, wrong, settled = np.random.default_rng(4), 0.1, 1500, 0, 0
+    rng, alpha, trials, wrong, settled = np.random.default_rng(4), 0.1, 400, 0, 0
     for _ in range(trials):
-        ballot = CascadeBallot(SequentialSpec(alpha=alpha, max=150), 0.6, 2)
+        ballot = CascadeBallot(SequentialSpec(alpha=alpha, max=most), 0.6, 2)
         while ballot.open:
             level, asked = ballot.level, ballot.fewest()
             for left in range(asked, 0, -1):
@@ -195,7 +198,7 @@ def test_a_ballot_errs_more_rarely_than_alpha(shares: list[tuple[float, ...]], r
             settled += 1
             wrong += (ballot.settled, ballot.level) != right
     assert wrong / trials <= alpha + 3.0 * math.sqrt(alpha / trials)
-    assert settled > trials // 5
+    assert settled > trials // 2 or shares[0][0] == 0.6
 
 
 def test_what_is_no_cascade(purifier: Purifier) -> None:
