@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgepure.cli.groups import grouped
 from edgepure.cli.options import BundleArgument, PrecisionOption
 from edgepure.machine.packages import needs
 
-from .groups import grouped
 from .shared import (
     DataMeta,
     OutputOptions,

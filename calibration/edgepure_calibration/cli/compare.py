@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
+from edgepure.cli.groups import grouped
 from edgepure.cli.options import DebugOption, JsonOption
 from edgepure.machine.packages import needs
-
-from .groups import grouped
 
 
 @dataclass(kw_only=True)

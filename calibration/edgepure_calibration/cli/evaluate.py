@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgepure.cli.groups import grouped
 from edgepure.cli.options import BundleArgument, PrecisionOption, SlotsOption, radius
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import extensions, needs
 
-from .groups import grouped
 from .shared import (
     DataMeta,
     OutputOptions,

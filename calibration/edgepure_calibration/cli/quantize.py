@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgepure.cli.groups import grouped
 from edgepure.cli.options import BundleArgument
 from edgepure.engines.kinds import DEFAULT_PROVIDER, kind_of, providers
 from edgepure.errors import ConfigError, ExportError, VerificationError
 from edgepure.machine.packages import needs
 
-from .groups import grouped
 from .shared import (
     DataMeta,
     OutputOptions,

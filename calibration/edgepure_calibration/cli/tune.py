@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgepure.cli.groups import grouped
 from edgepure.cli.options import BundleArgument, radius
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import needs
 from edgepure.report.numerals import number
 
-from .groups import grouped
 from .shared import (
     DataMeta,
     OutputOptions,

@@ -7,21 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .groups import grouped
 from .options import (
-    BgrOption,
     BundleArgument,
-    DebugOption,
     ImagesArgument,
-    JsonOption,
     MaskOption,
-    PrecisionOption,
-    PresetOption,
-    ProviderOption,
-    ResizeOption,
-    SeedOption,
-    SetOption,
-    SlotsOption,
-    ThreadsOption,
+    PresetOptions,
+    ReadOptions,
+    ShownOptions,
+    SlotOptions,
     VotesOption,
 )
 
@@ -31,11 +25,12 @@ if TYPE_CHECKING:
     from ..purify.results import Result
 
 
+@grouped
 def classify(
     bundle: BundleArgument,
     images: ImagesArgument,
-    preset: PresetOption = None,
-    change: SetOption = [],  # noqa: B006 - typer copies it
+    *,
+    chosen: PresetOptions,
     mask: MaskOption = None,
     votes: VotesOption = None,
     rule: Annotated[
@@ -60,15 +55,9 @@ def classify(
         typer.Option(metavar="FILE.json|FILE.prom", help="With --flag-rate: write the monitor's counters, as JSON or "
                      "in the Prometheus text format.", show_default=False),
     ] = None,
-    seed: SeedOption = None,
-    resize: ResizeOption = False,
-    bgr: BgrOption = False,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    slots: SlotsOption = 8,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    read: ReadOptions,
+    engine: SlotOptions,
+    shown: ShownOptions,
 ) -> None:  # fmt: skip
     """Purify images and classify what is left.
 
@@ -89,10 +78,8 @@ def classify(
     from .sources import find_sources
 
     check_options(flag_rate, probe, reject, metrics, images)
-    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
-    session = Session(
-        bundle, preset, change, votes, rule, seed, provider, precision, threads, slots, mask=mask, needs="a label"
-    )
+    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, read.resize)
+    session = Session(bundle, chosen, read, engine, votes=votes, rule=rule, mask=mask, needs="a label")
     monitor = None if flag_rate is None else session.purifier.monitor(flag_rate, probe=probe)
     done: list[dict[str, Any]] = []
     rejected: list[Failure] = []
@@ -103,11 +90,11 @@ def classify(
         else:
             done.append(result.to_dict())
 
-    failures = session.run(sources, resize, bgr, take, "classifying", Labels(session.purifier.graphs), monitor)
+    failures = session.run(sources, take, "classifying", Labels(session.purifier.graphs), monitor)
     if metrics is not None and monitor is not None:
         write_metrics(monitor, metrics)
     extra = {} if monitor is None else {"monitor": monitor.to_dict()}
-    session.finish(done, failures + rejected, as_json, lambda: _labels(done, session.purifier.classes), extra)
+    session.finish(done, failures + rejected, shown.as_json, lambda: _labels(done, session.purifier.classes), extra)
 
 
 def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share; in groups (`groups`) where they share several."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,6 +114,47 @@ BgrOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, and nothing else.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@dataclass(kw_only=True)
+class PresetOptions:
+    """What is done with the images."""
+
+    preset: PresetOption = None
+    change: SetOption = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class ReadOptions:
+    """How images are read, and where the noise comes from."""
+
+    seed: SeedOption = None
+    resize: ResizeOption = False
+    bgr: BgrOption = False
+
+
+@dataclass(kw_only=True)
+class EngineOptions:
+    """What computes."""
+
+    provider: ProviderOption = "cpu"
+    precision: PrecisionOption = "fp32"
+    threads: ThreadsOption = None
+
+
+@dataclass(kw_only=True)
+class SlotOptions(EngineOptions):
+    """What computes, for several images at a time."""
+
+    slots: SlotsOption = 8
+
+
+@dataclass(kw_only=True)
+class ShownOptions:
+    """How results and errors are shown."""
+
+    as_json: JsonOption = False
+    debug: DebugOption = False
 
 
 def radius(text: str) -> float:

@@ -8,22 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..errors import ConfigError, EdgepureError
-from .options import (
-    BgrOption,
-    BundleArgument,
-    DebugOption,
-    ImagesArgument,
-    JsonOption,
-    MaskOption,
-    PrecisionOption,
-    PresetOption,
-    ProviderOption,
-    ResizeOption,
-    SeedOption,
-    SetOption,
-    SlotsOption,
-    ThreadsOption,
-)
+from .groups import grouped
+from .options import BundleArgument, ImagesArgument, MaskOption, PresetOptions, ReadOptions, ShownOptions, SlotOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,16 +19,17 @@ if TYPE_CHECKING:
     from .sources import Source
 
 
+@grouped
 def purify(
     bundle: BundleArgument,
     images: ImagesArgument,
+    *,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="DIR|FILE.png", help="Folder for the purified images, or one PNG file.",
                      show_default=False),
     ],
-    preset: PresetOption = None,
-    change: SetOption = [],  # noqa: B006 - typer copies it
+    chosen: PresetOptions,
     mask: MaskOption = None,
     mask_out: Annotated[
         Path | None,
@@ -69,15 +56,9 @@ def purify(
         typer.Option(metavar="reflect|black", help="With --tile: mirror, or put black around, what is smaller than the "
                      "network's images.", show_default=False),
     ] = "no",
-    seed: SeedOption = None,
-    resize: ResizeOption = False,
-    bgr: BgrOption = False,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    slots: SlotsOption = 8,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    read: ReadOptions,
+    engine: SlotOptions,
+    shown: ShownOptions,
 ) -> None:  # fmt: skip
     """Purify images once each and write them as PNG.
 
@@ -99,14 +80,11 @@ def purify(
     from .session import Session
     from .sources import find_sources
 
-    check_frame_options(tile, resize or mask is not None, size, pad, whole)
+    check_frame_options(tile, read.resize or mask is not None, size, pad, whole)
     target_size = parse_size(size)
-    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize or tile)
+    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, read.resize or tile)
     files = _targets(sources, output, mask_out)
-    session = Session(
-        bundle, preset, change, 1, None, seed, provider, precision, threads, slots, masked=mask_out is not None,
-        mask=mask,
-    )  # fmt: skip
+    session = Session(bundle, chosen, read, engine, votes=1, mask=mask, masked=mask_out is not None)
     written: list[dict[str, Any]] = []
 
     def save(position: int, result: Purified | FrameResult) -> None:
@@ -119,9 +97,9 @@ def purify(
         written.append(entry)
 
     if tile:
-        failures = run_frames(session, sources, target_size, cast("Pad", pad), whole, bgr, save)
+        failures = run_frames(session, sources, target_size, cast("Pad", pad), whole, read.bgr, save)
     else:
-        failures = session.run(sources, resize, bgr, save, "purifying", session.purifier.own_head())
+        failures = session.run(sources, save, "purifying", session.purifier.own_head())
 
     def what(entry: dict[str, Any]) -> str:
         return f"{entry['tiles'][0]} x {entry['tiles'][1]}" if tile else str(entry["class_name"])
@@ -137,7 +115,7 @@ def purify(
             right=("UNet calls", "ms"),
         )
 
-    session.finish(written, failures, as_json, show)
+    session.finish(written, failures, shown.as_json, show)
 
 
 def _write(save: Callable[[Any, Path], None], image: Any, target: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 
 from ..errors import ConfigError
-from .options import DebugOption, JsonOption, PrecisionOption, ProviderOption, SlotsOption, ThreadsOption, VotesOption
+from .groups import grouped
+from .options import ShownOptions, SlotOptions, VotesOption
 from .output import note
 
 
+@grouped
 def serve(
+    *,
     bundles: Annotated[
         list[str],
         typer.Argument(
@@ -71,12 +74,8 @@ def serve(
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take at most.")] = 30.0,
     drain: Annotated[float, typer.Option(help="Seconds in which requests may end after SIGTERM.")] = 20.0,
     max_body: Annotated[int, typer.Option(min=1, help="MiB that a request may have.")] = 16,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    slots: SlotsOption = 8,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    engine: SlotOptions,
+    shown: ShownOptions,
 ) -> None:
     """Serve bundles over HTTP and gRPC (Open Inference Protocol v2).
 
@@ -106,10 +105,7 @@ def serve(
         model = parse_model(
             text,
             votes=votes,
-            provider=provider,
-            precision=precision,
-            threads=threads,
-            slots=slots,
+            **asdict(engine),
             waiting=waiting,
             flag_rate=flag_rate,
         )

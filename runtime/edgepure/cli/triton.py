@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import DebugOption, JsonOption, PrecisionOption, ProviderOption, SlotsOption, ThreadsOption, VotesOption
+from .groups import grouped
+from .options import ShownOptions, SlotOptions, VotesOption
 from .output import emit_json, note
 
 
+@grouped
 def triton(
+    *,
     bundle: Annotated[
         str,
         typer.Argument(metavar="[NAME[:VERSION]=]BUNDLE", help="A bundle, under its name.", show_default=False),
@@ -38,13 +41,9 @@ def triton(
         ),
     ] = False,
     max_images: Annotated[int, typer.Option(min=1, max=4096, help="Images in one request.")] = 64,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    slots: SlotsOption = 8,
+    engine: SlotOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of this name.")] = False,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    shown: ShownOptions,
 ) -> None:
     """Write a model repository for NVIDIA Triton (Python backend).
 
@@ -64,16 +63,13 @@ def triton(
         parse_model(
             bundle,
             votes=votes,
-            provider=provider,
-            precision=precision,
-            threads=threads,
-            slots=slots,
+            **asdict(engine),
             waiting=max_images,
         ),
         preset=preset,
     )
     place = write_triton_repository(model, out, show=show, streams=streams, max_images=max_images, overwrite=overwrite)
-    if as_json:
+    if shown.as_json:
         emit_json({"model": str(place)})
     else:
         note(f"wrote {place}; start it with: tritonserver --model-repository {out}")
