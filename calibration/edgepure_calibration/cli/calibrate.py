@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgepure.cli.groups import grouped
-from edgepure.cli.options import BundleArgument, PrecisionOption
+from edgepure.cli.options import BundleArgument, PrecisionOption, given
 from edgepure.machine.packages import needs
 
 from .shared import (
@@ -35,11 +35,10 @@ class ProbeOptions:
 
     probe_t: Annotated[
         str | None,
-        typer.Option(
-            metavar="T,T,T+T+T,...",
-            help="Timesteps of the probes to try; joined by + they are one probe of several UNet calls. Default: "
-            "1,2,5,10,20,50,100,200,5+10+20.",
-            show_default=False,
+        given(
+            "T,T,T+T+T,...",
+            "Timesteps of the probes to try; joined by + they are one probe of several UNet calls. "
+            "Default: 1,2,5,10,20,50,100,200,5+10+20.",
         ),
     ] = None
     noise: Annotated[
@@ -61,11 +60,10 @@ class PresetOptions:
 
     preset: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A preset that gets SSNI (as NAME-ssni, if it has none). May be given several times. Default: all "
-            "that have SSNI; if none has, the default one.",
-            show_default=False,
+        given(
+            "NAME",
+            "A preset that gets SSNI (as NAME-ssni, if it has none). May be given several times. Default:"
+            " all that have SSNI; if none has, the default one.",
         ),
     ] = None
     reweighting: Annotated[str, typer.Option(metavar="sigmoid|linear", help="Of presets without SSNI.")] = "sigmoid"
@@ -74,11 +72,9 @@ class PresetOptions:
     ] = 0.4
     mask_area: Annotated[
         float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Set the mask threshold of every preset that has one to what covers this share of the pixels on "
-            "average.",
-            show_default=False,
+        given(
+            "SHARE",
+            "Set the mask threshold of every preset that has one to what covers this share of the pixels on average.",
         ),
     ] = None
 
@@ -88,11 +84,10 @@ def calibrate(
     bundle: BundleArgument,
     data: Annotated[
         str,
-        typer.Option(
-            metavar=DataMeta,
-            help="Clean images, at least 50: a folder (with one sub-folder per class, if they are labelled) or an .npz "
-            "with `images` and `labels`; FILE.npz:NAME takes another array.",
-            show_default=False,
+        given(
+            DataMeta,
+            "Clean images, at least 50: a folder (with one sub-folder per class, if they are labelled) or"
+            " an .npz with `images` and `labels`; FILE.npz:NAME takes another array.",
         ),
     ],
     probes: ProbeOptions,
@@ -101,11 +96,7 @@ def calibrate(
     output: OutputOptions,
     attacked: Annotated[
         str | None,
-        typer.Option(
-            metavar=DataMeta,
-            help="Attacked images, at least 20, likewise. Without them the choices rest on clean images alone.",
-            show_default=False,
-        ),
+        given(DataMeta, "Attacked images, at least 20, likewise. Without them the choices rest on clean images alone."),
     ] = None,
     apply: Annotated[
         bool, typer.Option("--apply/--no-apply", help="Write calibration and presets into the bundle.")

@@ -17,6 +17,7 @@ from edgepure.cli.options import (
     SeedOption,
     SlotsOption,
     ThreadsOption,
+    given,
 )
 
 if TYPE_CHECKING:
@@ -27,48 +28,58 @@ def certify(
     bundle: BundleArgument,
     data: Annotated[
         str,
-        typer.Option(metavar="DIR|FILE.npz", help="Labelled images: a sub-folder per class, or an .npz with `images` "
-                     "and `labels`; FILE.npz:NAME takes another array.", show_default=False),
+        given(
+            "DIR|FILE.npz",
+            "Labelled images: a sub-folder per class, or an .npz with `images` and `labels`; "
+            "FILE.npz:NAME takes another array.",
+        ),
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="For certificates.json, report.html and a .tsv for each "
-                           "preset.")
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="DIR", help="For certificates.json, report.html and a .tsv for each preset."
+        ),
     ] = Path("certificates"),
     sigma: Annotated[
         list[float] | None,
-        typer.Option(min=0.001, help="Denoised smoothing with this noise on images in [0, 1]. May be given several "
-                     "times. Default, without --preset: 0.25.", show_default=False),
+        given(
+            None,
+            "Denoised smoothing with this noise on images in [0, 1]. May be given several times. Default,"
+            " without --preset: 0.25.",
+            min=0.001,
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="UNet calls of denoised smoothing.")] = 1,
     preset: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A preset of the bundle that has a certificate, see `edgepure plan`. May be "
-                     "given several times.", show_default=False),
+        given(
+            "NAME", "A preset of the bundle that has a certificate, see `edgepure plan`. May be given several times."
+        ),
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="Answers counted for each image; with --radius at most.")] = 10_000,
     n0: Annotated[int, typer.Option(min=1, help="Answers that choose the class before.")] = 100,
     alpha: Annotated[float, typer.Option(help="Probability that an image's certificate is wrong, at most.")] = 0.001,
     radius: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Stop counting an image as soon as this L2 radius is settled: fewer answers.",
-                     show_default=False),
+        given(None, "Stop counting an image as soon as this L2 radius is settled: fewer answers.", min=0.0),
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every so-manieth image; papers take 20 on CIFAR-10.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many of them.", show_default=False)] = None,
+    limit: Annotated[int | None, given(None, "At most so many of them.", min=1)] = None,
     eight_bits: Annotated[
         bool, typer.Option("--eight-bits", help="Round images to 8 bits: certificates are exact, and about those.")
     ] = False,
     carry_to: Annotated[
         str | None,
-        typer.Option(metavar="PRECISION", help="Carry the certificates to this variant of the bundle too, from --pairs "
-                     "answers of both to the same noise.", show_default=False),
+        given(
+            "PRECISION",
+            "Carry the certificates to this variant of the bundle too, from --pairs answers of both to the same noise.",
+        ),
     ] = None,
     pairs: Annotated[int, typer.Option(min=10, help="Of --carry-to, for each image.")] = 1000,
     card: Annotated[bool, typer.Option("--card/--no-card", help="Put a card of certificates into the bundle.")] = True,
     work: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for finished images, kept. Default: a hidden one beside the bundle, "
-                     "removed at the end.", show_default=False),
+        given("DIR", "Folder for finished images, kept. Default: a hidden one beside the bundle, removed at the end."),
     ] = None,
     seed: SeedOption = None,
     resize: ResizeOption = False,
@@ -78,7 +89,7 @@ def certify(
     slots: SlotsOption = 32,
     as_json: JsonOption = False,
     debug: DebugOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Certify a data set by randomized smoothing: the share of images that are right, and proven right within L2 radii.
 
     Nothing about the network is assumed, and nothing is covered but the L2 balls that are named. An interrupted run

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgepure.cli.groups import grouped
-from edgepure.cli.options import BundleArgument, PrecisionOption, SlotsOption, radius
+from edgepure.cli.options import BundleArgument, PrecisionOption, SlotsOption, given, radius
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import extensions, needs
 
@@ -94,8 +94,7 @@ class AttackOptions:
     ] = False
     batch: Annotated[int, typer.Option(min=1, help="Images attacked at a time; a checkpoint follows each batch.")] = 64
     copies: Annotated[
-        int | None,
-        typer.Option(min=1, help="EOT copies that are differentiated side by side. Default: all.", show_default=False),
+        int | None, given(None, "EOT copies that are differentiated side by side. Default: all.", min=1)
     ] = None
 
 
@@ -105,22 +104,12 @@ class JudgeOptions:
 
     preset: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A preset of the bundle. May be given several times. Default: the bundle's own default.",
-            show_default=False,
-        ),
+        given("NAME", "A preset of the bundle. May be given several times. Default: the bundle's own default."),
     ] = None
-    votes: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="K", help="Of the majority. Default: as the preset says.", show_default=False),
-    ] = None
+    votes: Annotated[int | None, given("K", "Of the majority. Default: as the preset says.", min=1)] = None
     worst: Annotated[int, typer.Option(min=1, metavar="N", help="Of worst-of-N and of the resubmission curve.")] = 10
     images: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Images to draw, every class in proportion. Default: all, at most 256.", show_default=False
-        ),
+        int | None, given(None, "Images to draw, every class in proportion. Default: all, at most 256.", min=1)
     ] = None
     baseline: Annotated[
         str,
@@ -130,12 +119,7 @@ class JudgeOptions:
         ),
     ] = "no-defence"
     noise_seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Of the engine's noise, to repeat a run. Default: secret, and recorded.",
-            show_default=False,
-        ),
+        int | None, given(None, "Of the engine's noise, to repeat a run. Default: secret, and recorded.", min=0)
     ] = None
     precision: PrecisionOption = "fp32"
     slots: SlotsOption = 32
@@ -156,11 +140,10 @@ def evaluate(
     bundle: BundleArgument,
     data: Annotated[
         str,
-        typer.Option(
-            metavar=DataMeta,
-            help="Labelled images: a sub-folder per class, or an .npz with `images` and `labels`; FILE.npz:NAME takes "
-            "another array.",
-            show_default=False,
+        given(
+            DataMeta,
+            "Labelled images: a sub-folder per class, or an .npz with `images` and `labels`; "
+            "FILE.npz:NAME takes another array.",
         ),
     ],
     judge: JudgeOptions,
@@ -169,12 +152,7 @@ def evaluate(
     run: RunOptions,
     output: OutputOptions,
     outcomes: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.npz",
-            help="Write which images were decided right, for `edgepure compare`.",
-            show_default=False,
-        ),
+        Path | None, given("FILE.npz", "Write which images were decided right, for `edgepure compare`.")
     ] = None,
     save_images: Annotated[
         bool, typer.Option("--save-images", help="Put the attacked images into the file of --outcomes too.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgepure.cli.groups import grouped
-from edgepure.cli.options import BundleArgument
+from edgepure.cli.options import BundleArgument, given
 from edgepure.engines.kinds import DEFAULT_PROVIDER, kind_of, providers
 from edgepure.errors import ConfigError, ExportError, VerificationError
 from edgepure.machine.packages import needs
@@ -36,10 +36,8 @@ class GateOptions:
 
     preset: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A preset whose decisions have to hold. May be given several times. Default: the bundle's default.",
-            show_default=False,
+        given(
+            "NAME", "A preset whose decisions have to hold. May be given several times. Default: the bundle's default."
         ),
     ] = None
     redraws: Annotated[int, typer.Option(min=2, help="Noises that each image is judged with.")] = 5
@@ -65,39 +63,33 @@ class GateOptions:
 @grouped
 def quantize(
     bundle: BundleArgument,
-    precision: Annotated[str, typer.Option(metavar="int8|fp8|fp16|bf16", help="Of the variant.", show_default=False)],
+    precision: Annotated[str, given("int8|fp8|fp16|bf16", "Of the variant.")],
     data: Annotated[
         str,
-        typer.Option(
-            metavar=DataMeta,
-            help="Images to calibrate and to judge with: a folder (with one sub-folder per class, if they are "
+        given(
+            DataMeta,
+            "Images to calibrate and to judge with: a folder (with one sub-folder per class, if they are "
             "labelled) or an .npz with `images` and `labels`; FILE.npz:NAME takes another array.",
-            show_default=False,
         ),
     ],
     gate: GateOptions,
     run: RunOptions,
     output: OutputOptions,
-    attacked: Annotated[
-        str | None, typer.Option(metavar=DataMeta, help="Attacked images, likewise.", show_default=False)
-    ] = None,
+    attacked: Annotated[str | None, given(DataMeta, "Attacked images, likewise.")] = None,
     target: Annotated[
         str | None,
-        typer.Option(
+        given(
+            "PROVIDER",
+            "The provider that the variant is for. Elsewhere than on --provider its speed is not "
+            "measured. Default: the provider.",
             "--for",
-            metavar="PROVIDER",
-            help="The provider that the variant is for. Elsewhere than on --provider its speed is not measured. "
-            "Default: the provider.",
-            show_default=False,
         ),
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="LAYER",
-            help="A layer (or a module and all of its layers) that stays in higher precision. May be given several "
-            "times.",
-            show_default=False,
+        given(
+            "LAYER",
+            "A layer (or a module and all of its layers) that stays in higher precision. May be given several times.",
         ),
     ] = None,
     work: WorkOption = None,
@@ -156,11 +148,7 @@ def quantize(
         write_report(output.report, manifest.name, found.evidence)
     if output.as_json:
         emit_json(
-            {
-                "bundle": str(bundle),
-                "report": None if output.report is None else str(output.report),
-                **found.evidence,
-            }
+            {"bundle": str(bundle), "report": None if output.report is None else str(output.report), **found.evidence}
         )
     else:
         _print(found.evidence)

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from edgepure.cli.options import DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption
+from edgepure.cli.options import DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption, given
 from edgepure.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,17 +16,10 @@ if TYPE_CHECKING:
     from edgepure.images.dataset import LabelledImages
 
 DataMeta = "DIR|FILE.npz"
-ReportOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE.html", help="Write a page with figures and all numbers.", show_default=False),
-]
+ReportOption = Annotated[Path | None, given("FILE.html", "Write a page with figures and all numbers.")]
 WorkOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Folder for partial results, kept. Default: a hidden one beside the bundle, removed at the end.",
-        show_default=False,
-    ),
+    given("DIR", "Folder for partial results, kept. Default: a hidden one beside the bundle, removed at the end."),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgepure.cli.groups import grouped
-from edgepure.cli.options import BundleArgument, radius
+from edgepure.cli.options import BundleArgument, given, radius
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import needs
 from edgepure.report.numerals import number
@@ -37,17 +37,9 @@ class BudgetOptions:
     """What a decision may cost, and what that is spent on."""
 
     budget_calls: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="At most N UNet calls for one decision, votes and probe included.",
-            show_default=False,
-        ),
+        int | None, given("N", "At most N UNet calls for one decision, votes and probe included.")
     ] = None
-    budget_ms: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="At most X milliseconds for one decision on this device.", show_default=False),
-    ] = None
+    budget_ms: Annotated[float | None, given("X", "At most X milliseconds for one decision on this device.")] = None
     objective: Annotated[str, typer.Option(help="What the budget is spent on: robust, clean or balanced.")] = "robust"
 
 
@@ -57,27 +49,19 @@ class SearchOptions:
 
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Search only this method (uniform, heterogeneous, repaint, gdmp, gnsp). May be given several times.",
-            show_default=False,
+        given(
+            "NAME", "Search only this method (uniform, heterogeneous, repaint, gdmp, gnsp). May be given several times."
         ),
     ] = None
     precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,...",
-            help="Precisions to search among. Default: all of the bundle that the engine can run.",
-            show_default=False,
-        ),
+        str | None, given("A,B,...", "Precisions to search among. Default: all of the bundle that the engine can run.")
     ] = None
     reference: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A preset of the bundle to measure beside the new ones. May be given several times. Default: all that "
-            "are not too expensive.",
-            show_default=False,
+        given(
+            "NAME",
+            "A preset of the bundle to measure beside the new ones. May be given several times. Default: "
+            "all that are not too expensive.",
         ),
     ] = None
     trials: Annotated[int, typer.Option(min=1, help="Candidates to try.")] = 60
@@ -85,11 +69,10 @@ class SearchOptions:
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0
     work: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder where the trials are kept; the same command goes on with them, and one for more trials too. "
-            "Default: a hidden one beside the bundle.",
-            show_default=False,
+        given(
+            "DIR",
+            "Folder where the trials are kept; the same command goes on with them, and one for more "
+            "trials too. Default: a hidden one beside the bundle.",
         ),
     ] = None
 
@@ -98,12 +81,7 @@ class SearchOptions:
 def tune(
     bundle: BundleArgument,
     data: Annotated[
-        str,
-        typer.Option(
-            metavar=DataMeta,
-            help="Labelled clean images: a sub-folder per class, or an .npz with `images` and `labels`.",
-            show_default=False,
-        ),
+        str, given(DataMeta, "Labelled clean images: a sub-folder per class, or an .npz with `images` and `labels`.")
     ],
     budget: BudgetOptions,
     search: SearchOptions,
@@ -111,20 +89,15 @@ def tune(
     output: OutputOptions,
     attacked: Annotated[
         str | None,
-        typer.Option(
-            metavar=DataMeta,
-            help="Images that were attacked on the bundle's classifier; FILE.npz:NAME takes the array NAME. Default: "
-            "PGD makes them, which needs PyTorch.",
-            show_default=False,
+        given(
+            DataMeta,
+            "Images that were attacked on the bundle's classifier; FILE.npz:NAME takes the array NAME. "
+            "Default: PGD makes them, which needs PyTorch.",
         ),
     ] = None,
     test: Annotated[
         str | None,
-        typer.Option(
-            metavar=DataMeta,
-            help="Clean images for the finalists. Default: those of --data that the search did not see.",
-            show_default=False,
-        ),
+        given(DataMeta, "Clean images for the finalists. Default: those of --data that the search did not see."),
     ] = None,
     eps: Annotated[
         str,
@@ -132,10 +105,8 @@ def tune(
     ] = "8/255",
     whitebox: Annotated[
         bool | None,
-        typer.Option(
-            "--whitebox/--no-whitebox",
-            help="Attack through the whole defence too. Default: if PyTorch is installed.",
-            show_default=False,
+        given(
+            None, "Attack through the whole defence too. Default: if PyTorch is installed.", "--whitebox/--no-whitebox"
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the bundle as it is.")] = False,

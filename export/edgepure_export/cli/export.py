@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.options import DebugOption, JsonOption, ThreadsOption
+from edgepure.cli.options import DebugOption, JsonOption, ThreadsOption, given
 from edgepure.errors import ConfigError, ExportError
 from edgepure.machine.packages import needs
 
@@ -21,23 +21,18 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 64
 
 
-def _given(metavar: str, help_text: str, *names: str) -> Any:
-    """An option without a default that would be worth showing."""
-    return typer.Option(*names, metavar=metavar, help=help_text, show_default=False)
-
-
 def export(
     diffusion: Annotated[
         str,
-        _given(
+        given(
             "SOURCE",
             "guided-diffusion:FILE, score-sde:FILE, edm:FILE, diffusers:DIR-or-NAME, or python:..., (x, t) -> epsilon.",
         ),
     ],
-    out: Annotated[Path, _given("DIR", "The bundle to write.", "--out", "-o")],
+    out: Annotated[Path, given("DIR", "The bundle to write.", "--out", "-o")],
     classifier: Annotated[
         str | None,
-        _given(
+        given(
             "SOURCE",
             "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
             "python:package.module:function and python:file.py:function, whose code is run. Options follow a question "
@@ -46,7 +41,7 @@ def export(
     ] = None,
     backbone: Annotated[
         str | None,
-        _given(
+        given(
             "SOURCE",
             "In place of a classifier: a network, named likewise, whose blocks make the attention mask: a detector's, "
             "a segmenter's. What it gives is not used.",
@@ -54,7 +49,7 @@ def export(
     ] = None,
     image: Annotated[
         str | None,
-        _given(
+        given(
             "CxHxW",
             "Image size, for example 3x32x32. Default: what the diffusion model was trained on, where its source "
             "knows it.",
@@ -62,7 +57,7 @@ def export(
     ] = None,
     task: Annotated[
         tuple[str, str] | None,
-        _given(
+        given(
             "KIND SOURCE",
             "In place of a classifier: what is done with purified images. detection, segmentation or embedding (or "
             "classification), and your network: an ONNX file (MODEL.onnx), or a source as above.",
@@ -70,7 +65,7 @@ def export(
     ] = None,
     task_output: Annotated[
         list[str] | None,
-        _given(
+        given(
             "ROLE=NAME",
             "Where the task's network has an output that is called otherwise, or its position: boxes, scores, labels; "
             "logits; vector. May be given several times.",
@@ -78,7 +73,7 @@ def export(
     ] = None,
     task_set: Annotated[
         list[str] | None,
-        _given(
+        given(
             "KEY=VALUE",
             "Of a detector: score (least score of a detection, 0.25), overlap (largest IoU of two of a class, 0.5), "
             "most (detections of an image, 100).",
@@ -86,7 +81,7 @@ def export(
     ] = None,
     blocks: Annotated[
         str | None,
-        _given(
+        given(
             "A,B,...|none",
             "Blocks of the classifier, the backbone or the task's network whose activations make the attention mask; "
             "none: no mask graph. Default: those of its family, where that is known.",
@@ -94,7 +89,7 @@ def export(
     ] = None,
     mask_input: Annotated[
         str | None,
-        _given(
+        given(
             "own|official",
             "What the tapped classifier sees; official: the normalisation oddity of the authors' code. "
             "Default: what the published presets say, else own.",
@@ -102,7 +97,7 @@ def export(
     ] = None,
     preset: Annotated[
         list[str] | None,
-        _given(
+        given(
             "NAME",
             "A preset with published settings (`edgepure presets` lists them). May be given several times; the "
             "first one becomes the default.",
@@ -110,34 +105,34 @@ def export(
     ] = None,
     change: Annotated[
         list[str] | None,
-        _given(
+        given(
             "KEY=VALUE", "Change a parameter of --preset, or give the statistics that it needs: ssni.mu=40.", "--set"
         ),
     ] = None,
     presets: Annotated[
         Path | None,
-        _given(
+        given(
             "FILE.json",
             "Presets of your own by name. Default without any preset: uniform noise with 10 DDIM calls and, "
             "with a mask graph, the heterogeneous method.",
         ),
     ] = None,
-    default_preset: Annotated[str | None, _given("NAME", "Default: the first preset.")] = None,
-    classifier_weights: Annotated[Path | None, _given("FILE", "Weights of the classifier (.safetensors, .pt).")] = None,
-    diffusion_weights: Annotated[Path | None, _given("FILE", "Weights of the UNet, likewise.")] = None,
+    default_preset: Annotated[str | None, given("NAME", "Default: the first preset.")] = None,
+    classifier_weights: Annotated[Path | None, given("FILE", "Weights of the classifier (.safetensors, .pt).")] = None,
+    diffusion_weights: Annotated[Path | None, given("FILE", "Weights of the UNet, likewise.")] = None,
     classes: Annotated[
-        str | None, _given("A,B,...|FILE", "Class names, or a text file with one in a line. Default: numbers.")
+        str | None, given("A,B,...|FILE", "Class names, or a text file with one in a line. Default: numbers.")
     ] = None,
     schedule: Annotated[
         str | None,
-        _given(
+        given(
             "KIND|FILE.json",
             "Noise schedule of the training: linear, scaled_linear, cosine, vp_sde, or a JSON file. Default: linear.",
         ),
     ] = None,
     sample_images: Annotated[
         Path | None,
-        _given(
+        given(
             "FILE.npy|DIR", "Real images for the parity check and the self-test. Default: random ones only.", "--images"
         ),
     ] = None,
@@ -157,7 +152,7 @@ def export(
         ),
     ] = False,
     threads: ThreadsOption = None,
-    name: Annotated[str | None, _given("TEXT", "Name of the bundle. Default: that of its folder.")] = None,
+    name: Annotated[str | None, given("TEXT", "Name of the bundle. Default: that of its folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,

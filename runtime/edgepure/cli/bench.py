@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .groups import grouped
-from .options import BundleArgument, EngineOptions, PresetOptions, ShownOptions
+from .options import BundleArgument, EngineOptions, PresetOptions, ShownOptions, given
 
 
 @grouped
@@ -20,12 +20,13 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the medians are reported.")] = 5,
     frame: Annotated[
         str | None,
-        typer.Option(metavar="WxH", help="Show what a frame of this size would take by tiles: its UNet calls times the "
-                     "measured step call.", show_default=False),
+        given(
+            "WxH", "Show what a frame of this size would take by tiles: its UNet calls times the measured step call."
+        ),
     ] = None,
     engine: EngineOptions,
     shown: ShownOptions,
-) -> None:  # fmt: skip
+) -> None:
     """Measure a bundle on this machine: the bare UNet call, the step call, and what a purification adds to them.
 
     "loop cost" is the time of a purification over (rows x bare UNet call); 1 would mean that everything around the
@@ -54,10 +55,7 @@ def bench(
     name, preset = choose_preset(opened.manifest.presets, opened.manifest.default_preset, chosen.preset, chosen.change)
     image, planner = opened.manifest.image.shape, opened.manifest.planner()
     of_frame = None if frame is None else frame_cost(frame, image, planner, preset)
-    with (
-        Progress("measuring") as bar,
-        Purifier(opened, **asdict(engine), slots=max(sizes)) as purifier,
-    ):
+    with Progress("measuring") as bar, Purifier(opened, **asdict(engine), slots=max(sizes)) as purifier:
         found = run(purifier, preset, batches=sizes, repeats=repeats, on_progress=bar.update)
     seconds = [] if of_frame is None else [of_frame.seconds(s.step_ms / s.batch) for s in found.speeds]
     if shown.as_json:

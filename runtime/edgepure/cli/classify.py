@@ -17,6 +17,7 @@ from .options import (
     ShownOptions,
     SlotOptions,
     VotesOption,
+    given,
 )
 
 if TYPE_CHECKING:
@@ -35,30 +36,41 @@ def classify(
     votes: VotesOption = None,
     rule: Annotated[
         str | None,
-        typer.Option(metavar="majority|mean", help="How votes decide: majority of the labels, or mean of the "
-                     "probabilities. Default: as the preset says.", show_default=False),
+        given(
+            "majority|mean",
+            "How votes decide: majority of the labels, or mean of the probabilities. Default: as the preset says.",
+        ),
     ] = None,
     flag_rate: Annotated[
         float | None,
-        typer.Option(metavar="RATE", help="Flag images whose score norm is off-distribution, with at most this "
-                     "false-positive rate, for example 0.01. Needs a calibrated bundle.", show_default=False),
+        given(
+            "RATE",
+            "Flag images whose score norm is off-distribution, with at most this false-positive rate, for"
+            " example 0.01. Needs a calibrated bundle.",
+        ),
     ] = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="With --flag-rate: measure the score norm for presets without SSNI too. "
-                           "Costs the UNet calls of the calibrated probe for every image.")
+        bool,
+        typer.Option(
+            "--probe",
+            help="With --flag-rate: measure the score norm for presets without SSNI too. "
+            "Costs the UNet calls of the calibrated probe for every image.",
+        ),
     ] = False,
     reject: Annotated[
         bool, typer.Option("--reject", help="With --flag-rate: list flagged images as failures, with no label.")
     ] = False,
     metrics: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json|FILE.prom", help="With --flag-rate: write the monitor's counters, as JSON or "
-                     "in the Prometheus text format.", show_default=False),
+        given(
+            "FILE.json|FILE.prom",
+            "With --flag-rate: write the monitor's counters, as JSON or in the Prometheus text format.",
+        ),
     ] = None,
     read: ReadOptions,
     engine: SlotOptions,
     shown: ShownOptions,
-) -> None:  # fmt: skip
+) -> None:
     """Purify images and classify what is left.
 
     Good images are done even if others cannot be read; those are listed and the exit code is 4.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..errors import ConfigError, EdgepureError
 from .groups import grouped
 from .options import (
@@ -18,6 +16,7 @@ from .options import (
     ShownOptions,
     SlotOptions,
     VotesOption,
+    given,
 )
 
 if TYPE_CHECKING:
@@ -31,9 +30,14 @@ def predict(
     *,
     output: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="DIR|FILE", help="Where the answers go: FILE.json for boxes and labels, a "
-                     "folder for label maps (PNG, a pixel is the number of its class), FILE.npz for vectors (`vectors` "
-                     "and `names`). Default: only what is printed.", show_default=False),
+        given(
+            "DIR|FILE",
+            "Where the answers go: FILE.json for boxes and labels, a folder for label maps (PNG, a pixel "
+            "is the number of its class), FILE.npz for vectors (`vectors` and `names`). Default: only "
+            "what is printed.",
+            "--out",
+            "-o",
+        ),
     ] = None,
     chosen: PresetOptions,
     votes: VotesOption = None,
@@ -41,7 +45,7 @@ def predict(
     read: ReadOptions,
     engine: SlotOptions,
     shown: ShownOptions,
-) -> None:  # fmt: skip
+) -> None:
     """Purify images, then do what the bundle is for: detect, segment, embed, or classify.
 
     Good images are done even if others cannot be read; those are listed and the exit code is 4. Files appear whole or

@@ -9,7 +9,16 @@ import typer
 
 from ..errors import ConfigError, EdgepureError
 from .groups import grouped
-from .options import BundleArgument, ImagesArgument, MaskOption, PresetOptions, ReadOptions, ShownOptions, SlotOptions
+from .options import (
+    BundleArgument,
+    ImagesArgument,
+    MaskOption,
+    PresetOptions,
+    ReadOptions,
+    ShownOptions,
+    SlotOptions,
+    given,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,41 +34,40 @@ def purify(
     images: ImagesArgument,
     *,
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR|FILE.png", help="Folder for the purified images, or one PNG file.",
-                     show_default=False),
+        Path, given("DIR|FILE.png", "Folder for the purified images, or one PNG file.", "--output", "-o")
     ],
     chosen: PresetOptions,
     mask: MaskOption = None,
-    mask_out: Annotated[
-        Path | None,
-        typer.Option("--mask-out", metavar="DIR", help="Write the masks there (white: strong noise).",
-                     show_default=False),
-    ] = None,
+    mask_out: Annotated[Path | None, given("DIR", "Write the masks there (white: strong noise).", "--mask-out")] = None,
     tile: Annotated[
         bool,
-        typer.Option("--tile", help="Purify frames of any size by overlapping tiles, and write them at their own size; "
-                     "--set tiles.overlap=0.5 and others say how."),
+        typer.Option(
+            "--tile",
+            help="Purify frames of any size by overlapping tiles, and write them at their own size; "
+            "--set tiles.overlap=0.5 and others say how.",
+        ),
     ] = False,
     whole: Annotated[
         bool,
-        typer.Option("--whole", help="With --tile: run the network on the whole frame instead, where the bundle has a "
-                     "graph of any size."),
+        typer.Option(
+            "--whole",
+            help="With --tile: run the network on the whole frame instead, where the bundle has a graph of any size.",
+        ),
     ] = False,
     size: Annotated[
         str | None,
-        typer.Option(metavar="N|WxH", help="With --tile: resize frames before, to a shorter side of N pixels (their "
-                     "shape stays) or to W x H.", show_default=False),
+        given(
+            "N|WxH", "With --tile: resize frames before, to a shorter side of N pixels (their shape stays) or to W x H."
+        ),
     ] = None,
     pad: Annotated[
         str,
-        typer.Option(metavar="reflect|black", help="With --tile: mirror, or put black around, what is smaller than the "
-                     "network's images.", show_default=False),
+        given("reflect|black", "With --tile: mirror, or put black around, what is smaller than the network's images."),
     ] = "no",
     read: ReadOptions,
     engine: SlotOptions,
     shown: ShownOptions,
-) -> None:  # fmt: skip
+) -> None:
     """Purify images once each and write them as PNG.
 
     Good images are done even if others cannot be read; those are listed and the exit code is 4. Every file appears

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .groups import grouped
-from .options import ShownOptions, SlotOptions, VotesOption
+from .options import ShownOptions, SlotOptions, VotesOption, given
 from .output import emit_json, note
 
 
@@ -17,21 +17,17 @@ from .output import emit_json, note
 def triton(
     *,
     bundle: Annotated[
-        str,
-        typer.Argument(metavar="[NAME[:VERSION]=]BUNDLE", help="A bundle, under its name.", show_default=False),
+        str, typer.Argument(metavar="[NAME[:VERSION]=]BUNDLE", help="A bundle, under its name.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(metavar="REPOSITORY", help="The model repository. Other models in it stay.")],
-    preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Default: the bundle's own.", show_default=False)
-    ] = None,
+    preset: Annotated[str | None, given("NAME", "Default: the bundle's own.")] = None,
     votes: VotesOption = None,
     show: Annotated[
         list[str],
-        typer.Option(
-            metavar="probabilities|purified",
-            help="Let clients have more than labels. Each tells an attacker something (SECURITY.md). May be given "
-            "several times.",
-            show_default=False,
+        given(
+            "probabilities|purified",
+            "Let clients have more than labels. Each tells an attacker something (SECURITY.md). May be "
+            "given several times.",
         ),
     ] = [],  # noqa: B006 - typer copies it
     streams: Annotated[
@@ -59,15 +55,7 @@ def triton(
     from ..serve.settings import parse_model
     from ..serve.triton_repository import write_triton_repository
 
-    model = replace(
-        parse_model(
-            bundle,
-            votes=votes,
-            **asdict(engine),
-            waiting=max_images,
-        ),
-        preset=preset,
-    )
+    model = replace(parse_model(bundle, votes=votes, **asdict(engine), waiting=max_images), preset=preset)
     place = write_triton_repository(model, out, show=show, streams=streams, max_images=max_images, overwrite=overwrite)
     if shown.as_json:
         emit_json({"model": str(place)})
