@@ -13,17 +13,7 @@ from edgepure.cli.groups import grouped
 from edgepure.cli.options import BundleArgument, PrecisionOption, given
 from edgepure.machine.packages import needs
 
-from .shared import (
-    DataMeta,
-    OutputOptions,
-    RunOptions,
-    WorkOption,
-    hidden_folder,
-    kept_if_interrupted,
-    load_images,
-    prepare_report,
-    prepare_work,
-)
+from .shared import DataMeta, OutputOptions, RunOptions, WorkOption, at_work
 
 if TYPE_CHECKING:
     from ..calibrate import Calibrated, CalibrateSettings
@@ -115,9 +105,7 @@ def calibrate(
       edgepure calibrate digits --data photos/
       edgepure calibrate digits --data images.npz:clean --attacked images.npz:adversarial --report calibration.html
     """
-    from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json
-    from edgepure.cli.progress import Progress
 
     from ..provider import ProviderSettings
     from ..work import remove_work_folder
@@ -125,30 +113,24 @@ def calibrate(
     with needs("calibration needs scikit-learn", "calibration"):
         import_module("sklearn")
         verb: Any = import_module("edgepure_calibration.calibrate")
-    prepare_report(output.report, data, attacked)
-    prepare_work(work, data, attacked)
     settings = _settings(probes, presets)
-    folder = work or hidden_folder(bundle, "calibrate")
-    with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
-        manifest = Bundle.open(bundle).manifest
-        bar.update(0.0, "reading the images")
-        images, others = (load_images(source, manifest, resize=run.resize) for source in (data, attacked))
+    with at_work("calibrate", bundle, work, run, output.report, data, attacked) as begun:
         found = verb.calibrate(
             bundle,
-            images,
-            attacked=others,
+            begun.images(data),
+            attacked=begun.images(attacked),
             settings=settings,
             apply=apply,
-            work=folder,
+            work=begun.folder,
             provider=ProviderSettings(run.provider, precision, run.threads, slots=16),
-            on_progress=bar.update,
+            on_progress=begun.update,
         )
     if output.report is not None:
         from ..calibrate.report import write_report
 
         write_report(output.report, found.bundle.name, found.measured, found.presets, found.applied)
     if work is None:
-        remove_work_folder(folder)
+        remove_work_folder(begun.folder)
     if output.as_json:
         emit_json(_document(found, output.report))
     else:

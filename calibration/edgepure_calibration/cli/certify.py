@@ -113,7 +113,7 @@ def certify(
     from ..certify.run import CertifyRequest, certify_data, presets_of
     from ..provider import ProviderSettings
     from ..work import remove_work_folder
-    from .shared import prepare_work
+    from .shared import hidden_folder, prepare_work
 
     check_outputs([out / "certificates.json", out / "report.html"], "--out", [data])
     prepare_work(work, data)
@@ -131,7 +131,7 @@ def certify(
         carry_to=carry_to,
         pairs=pairs,
     )
-    place = work or bundle.resolve().parent / f".{bundle.resolve().name}.certify"
+    place = work or hidden_folder(bundle, "certify")
     with Progress("certifying") as bar:
         found = certify_data(
             bundle, data, request, on=ProviderSettings(provider, precision, threads, slots), work=place, resize=resize,

@@ -14,18 +14,7 @@ from edgepure.cli.options import BundleArgument, PrecisionOption, SlotsOption, g
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import extensions, needs
 
-from .shared import (
-    DataMeta,
-    OutputOptions,
-    RunOptions,
-    WorkOption,
-    hidden_folder,
-    kept_if_interrupted,
-    load_images,
-    names,
-    prepare_report,
-    prepare_work,
-)
+from .shared import DataMeta, OutputOptions, RunOptions, WorkOption, at_work, names
 
 if TYPE_CHECKING:
     from ..evaluate import Evaluated
@@ -176,10 +165,8 @@ def evaluate(
       edgepure evaluate cifar10 --data test/ --attack pgd,apgd --device cuda --mask-gradient soft --report robust.html
       edgepure evaluate digits --data test.npz --attack square --images 16 --queries 50 --noise-policy --no-card --json
     """
-    from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json, note
     from edgepure.cli.outputs import prepare_file
-    from edgepure.cli.progress import Progress
 
     from ..work import remove_work_folder
 
@@ -188,24 +175,19 @@ def evaluate(
         from ..evaluate.card import write_card
         from ..provider import ProviderSettings
 
-    prepare_report(output.report, data)
-    prepare_work(work, data)
     prepare_file(outcomes, "--outcomes", (data,))
     settings = _settings(attacks, judge)
-    folder = work or hidden_folder(bundle, "evaluate")
-    with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
-        manifest = Bundle.open(bundle).manifest
-        bar.update(0.0, "reading the images")
+    with at_work("evaluate", bundle, work, run, output.report, data) as begun:
         found = verb.evaluate(
             bundle,
-            load_images(data, manifest, resize=run.resize),
+            begun.images(data),
             judge.preset,
             settings,
             provider=ProviderSettings(run.provider, judge.precision, run.threads, judge.slots),
             device=gradients.device,
             checkpointing=not gradients.keep_activations,
-            work=folder,
-            on_progress=bar.update,
+            work=begun.folder,
+            on_progress=begun.update,
         )
     if outcomes is not None:
         from ..evaluate.outcomes import outcomes_of, write_outcomes
@@ -220,7 +202,7 @@ def evaluate(
         if kept:
             note(f"kept on the card from an earlier, stronger run: {'; '.join(kept)} (--new-card replaces them)")
     if work is None:
-        remove_work_folder(folder)
+        remove_work_folder(begun.folder)
     if output.as_json:
         emit_json({**found.to_dict(), "card": card, "report": None if output.report is None else str(output.report)})
     else:

@@ -14,17 +14,7 @@ from edgepure.engines.kinds import DEFAULT_PROVIDER, kind_of, providers
 from edgepure.errors import ConfigError, ExportError, VerificationError
 from edgepure.machine.packages import needs
 
-from .shared import (
-    DataMeta,
-    OutputOptions,
-    RunOptions,
-    WorkOption,
-    hidden_folder,
-    kept_if_interrupted,
-    load_images,
-    prepare_report,
-    prepare_work,
-)
+from .shared import DataMeta, OutputOptions, RunOptions, WorkOption, at_work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,9 +101,7 @@ def quantize(
       edgepure quantize digits --precision bf16 --provider openvino --data photos/ --max-flips 0.08
       edgepure classify digits seven.png --precision int8
     """
-    from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json, note, say
-    from edgepure.cli.progress import Progress
 
     from ..provider import ProviderSettings
 
@@ -124,8 +112,6 @@ def quantize(
         raise ConfigError(
             f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16", code="E-quantize-precision"
         )
-    prepare_report(output.report, data, attacked)
-    prepare_work(work, data, attacked)
     settings = verb.QuantizeSettings(
         precision=precision,
         target=chosen,
@@ -135,17 +121,15 @@ def quantize(
         redraws=gate.redraws,
         seed=gate.seed,
     )
-    folder = work or hidden_folder(bundle, f"quantize-{precision}-{chosen}")
-    with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
-        manifest = Bundle.open(bundle).manifest
-        bar.update(0.0, "reading the images")
-        images = [load_images(source, manifest, resize=run.resize) for source in (data, attacked)]
+    kept = f"quantize-{precision}-{chosen}"
+    with at_work(kept, bundle, work, run, output.report, data, attacked) as begun:
+        images = [begun.images(source) for source in (data, attacked)]
         on = ProviderSettings(run.provider, threads=run.threads, slots=8)
-        found = verb.quantize(bundle, settings, *images, provider=on, work=work, on_progress=bar.update)
+        found = verb.quantize(bundle, settings, *images, provider=on, work=work, on_progress=begun.update)
     if output.report is not None:
         from ..quantize.report import write_report
 
-        write_report(output.report, manifest.name, found.evidence)
+        write_report(output.report, begun.opened.manifest.name, found.evidence)
     if output.as_json:
         emit_json(
             {"bundle": str(bundle), "report": None if output.report is None else str(output.report), **found.evidence}

@@ -16,17 +16,7 @@ from edgepure.errors import ConfigError
 from edgepure.machine.packages import needs
 from edgepure.report.numerals import number
 
-from .shared import (
-    DataMeta,
-    OutputOptions,
-    RunOptions,
-    hidden_folder,
-    kept_if_interrupted,
-    load_images,
-    names,
-    prepare_report,
-    prepare_work,
-)
+from .shared import DataMeta, OutputOptions, RunOptions, at_work, names
 
 if TYPE_CHECKING:
     from edgepure.bundle.bundle import Bundle
@@ -126,9 +116,7 @@ def tune(
       edgepure tune digits --data train/ --test test/ --budget-ms 20 --trials 12 --objective balanced --eps 8/255
       edgepure tune digits --data d.npz --attacked d.npz:attacked --budget-calls 5 --no-whitebox --trials 12
     """
-    from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json
-    from edgepure.cli.progress import Progress
 
     from ..provider import ProviderSettings
 
@@ -137,8 +125,6 @@ def tune(
     with needs("tuning needs Optuna", "calibration"):
         import_module("optuna")
         verb: Any = import_module("edgepure_calibration.tune")
-    prepare_report(output.report, data, attacked, test)
-    prepare_work(search.work, data, attacked, test)
     settings = verb.TuneSettings(
         calls=budget.budget_calls,
         ms=budget.budget_ms,
@@ -151,24 +137,21 @@ def tune(
         eps=radius(eps),
         seed=search.seed,
     )
-    folder = search.work or hidden_folder(bundle, "tune")
-    with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
-        opened = Bundle.open(bundle)
-        bar.update(0.0, "reading the images")
-        clean, hit, fresh = (load_images(path, opened.manifest, resize=run.resize) for path in (data, attacked, test))
-        twin = _twin(opened, whitebox, needed=attacked is None)
+    with at_work("tune", bundle, search.work, run, output.report, data, attacked, test) as begun:
+        clean, hit, fresh = (begun.images(source) for source in (data, attacked, test))
+        twin = _twin(begun.opened, whitebox, needed=attacked is None)
         through = twin is not None and whitebox is not False
         found = verb.tune(
-            opened.path,
+            begun.opened.path,
             clean,
             replace(settings, whitebox=through),
             attacked=hit,
             test=fresh,
             provider=ProviderSettings(run.provider, threads=run.threads),
             twin=twin,
-            work=folder,
+            work=begun.folder,
             write=not dry_run,
-            on_progress=bar.update,
+            on_progress=begun.update,
         )
     if output.report is not None:
         import_module("edgepure_calibration.tune.report").write_report(found, output.report)
