@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.bundle.manifest import GraphName
+from edgepure.bundle.entries import GraphName
 from edgepure.engines.kinds import KINDS, Scheme
 from edgepure.rows.plan import Plan
 from edgepure_export.graphs.qdq_rules import Tap

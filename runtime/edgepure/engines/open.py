@@ -12,7 +12,7 @@ from .schema import check_operators
 
 if TYPE_CHECKING:
     from ..bundle.bundle import Bundle
-    from ..bundle.manifest import GraphEntry
+    from ..bundle.entries import GraphEntry
 
 
 def open_engine(
