@@ -82,7 +82,7 @@ def purify(
       edgepure purify digits street.png -o street-purified.png --tile --set tiles.overlap=0.5
     """
     from ..bundle.bundle import Bundle
-    from ..images.load import save_image
+    from ..images.save import save_image
     from .frames import check_frame_options, parse_size, run_frames
     from .output import table
     from .session import Session

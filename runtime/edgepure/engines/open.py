@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import BundleError, ProviderError
 from .base import Engine
-from .kinds import DEFAULT_PROVIDER, Opening, check_kernels, kind_of
+from .kind import Opening
+from .kinds import DEFAULT_PROVIDER, check_kernels, kind_of
 from .schema import check_operators
 
 if TYPE_CHECKING:

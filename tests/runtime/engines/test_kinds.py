@@ -15,7 +15,8 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import Manifest
 from edgepure.demo import demo_bundle
 from edgepure.engines import kinds
-from edgepure.engines.kinds import KINDS, Kind, check_kernels, check_variant, engine_words, kind_of, providers
+from edgepure.engines.kind import Kind
+from edgepure.engines.kinds import KINDS, check_kernels, check_variant, engine_words, kind_of, providers
 from edgepure.engines.null import NullEngine
 from edgepure.engines.open import open_graph
 
