@@ -160,6 +160,14 @@ class Manifest(Entry):
             code="E-bundle-variant",
         )
 
+    def preset(self, name: str) -> Preset:
+        """The preset of that name; ConfigError (``E-preset-unknown``) if there is none."""
+        if name not in self.presets:
+            raise ConfigError(
+                f"no preset {name!r} in this bundle; it has {_listed(self.presets)}", code="E-preset-unknown"
+            )
+        return self.presets[name]
+
     def require_classifier(self, what: str) -> None:
         """Raise ConfigError (``E-no-classifier``) if the bundle has no classifier, which ``what`` needs."""
         if "classifier" not in self.graphs:

@@ -69,10 +69,7 @@ class OpenBundle:
         if preset is None:
             preset = self.bundle.manifest.default_preset
         if isinstance(preset, str):
-            if preset not in self.presets:
-                known = ", ".join(sorted(self.presets))
-                raise ConfigError(f"no preset {preset!r} in this bundle; it has {known}", code="E-preset-unknown")
-            chosen = self.presets[preset]
+            chosen = self.bundle.manifest.preset(preset)
         else:
             chosen = preset if isinstance(preset, Preset) else Preset.parse(preset)
         if votes is not None:
