@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepure.cli.options import (
-    BundleArgument,
-    DebugOption,
-    JsonOption,
-    PrecisionOption,
-    ProviderOption,
-    ResizeOption,
-    SeedOption,
-    SlotsOption,
-    ThreadsOption,
-    given,
-)
+from edgepure.cli.groups import grouped
+from edgepure.cli.options import BundleArgument, ResizeOption, SeedOption, ShownOptions, given
+
+from .shared import WideOptions, hidden_folder, prepare_work
 
 if TYPE_CHECKING:
     from ..certify import Certified
 
 
+@grouped
 def certify(
     bundle: BundleArgument,
+    *,
     data: Annotated[
         str,
         given(
@@ -83,12 +78,8 @@ def certify(
     ] = None,
     seed: SeedOption = None,
     resize: ResizeOption = False,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    slots: SlotsOption = 32,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    engine: WideOptions,
+    shown: ShownOptions,
 ) -> None:
     """Certify a data set by randomized smoothing: the share of images that are right, and proven right within L2 radii.
 
@@ -113,7 +104,6 @@ def certify(
     from ..certify.run import CertifyRequest, certify_data, presets_of
     from ..provider import ProviderSettings
     from ..work import remove_work_folder
-    from .shared import hidden_folder, prepare_work
 
     check_outputs([out / "certificates.json", out / "report.html"], "--out", [data])
     prepare_work(work, data)
@@ -134,16 +124,16 @@ def certify(
     place = work or hidden_folder(bundle, "certify")
     with Progress("certifying") as bar:
         found = certify_data(
-            bundle, data, request, on=ProviderSettings(provider, precision, threads, slots), work=place, resize=resize,
+            bundle, data, request, on=ProviderSettings(**asdict(engine)), work=place, resize=resize,
             on_progress=bar.update,
         )  # fmt: skip
     write_results(out, found)
     write_report(out / "report.html", found)
     if card:
-        write_card(bundle, found, precision)
+        write_card(bundle, found, engine.precision)
     if work is None:
         remove_work_folder(place)
-    if as_json:
+    if shown.as_json:
         emit_json({**found.to_dict(), "out": str(out), "card": card})
     else:
         _print(found, out)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgepure.cli.options import (
-    BundleArgument,
-    DebugOption,
-    JsonOption,
-    PrecisionOption,
-    ProviderOption,
-    SlotsOption,
-    ThreadsOption,
-    given,
-    radius,
-)
+from edgepure.cli.groups import grouped
+from edgepure.cli.options import BundleArgument, ShownOptions, given, radius
 from edgepure.machine.packages import needs
 
+from .shared import WideOptions
 
+
+@grouped
 def evaluate_task(
     bundle: BundleArgument,
+    *,
     data: Annotated[
         Path,
         given(
@@ -59,12 +55,8 @@ def evaluate_task(
     save_images: Annotated[
         Path | None, given("FILE.npz", "Write the attacked images: `plain`, and one array a preset.")
     ] = None,
-    precision: PrecisionOption = "fp32",
-    slots: SlotsOption = 32,
-    provider: ProviderOption = "cpu",
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    engine: WideOptions,
+    shown: ShownOptions,
 ) -> None:
     """Attack a bundle's task by PGD on its loss, alone and through the purification; mIoU, mAP or recall with
     intervals.
@@ -98,12 +90,12 @@ def evaluate_task(
             images=images,
             votes=votes,
             noise_seed=noise_seed,
-            provider=ProviderSettings(provider, precision, threads, slots),
+            provider=ProviderSettings(**asdict(engine)),
             on_progress=bar.update,
         )
     if save_images is not None:
         write_npz(save_images, found.images)
-    if as_json:
+    if shown.as_json:
         emit_json(found.to_dict())
         return
     name = found.rows[0].clean.name

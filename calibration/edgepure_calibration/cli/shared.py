@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from edgepure.cli.options import DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption, given
+from edgepure.cli.options import (
+    DebugOption,
+    EngineOptions,
+    JsonOption,
+    ProviderOption,
+    ResizeOption,
+    SlotsOption,
+    ThreadsOption,
+    given,
+)
 from edgepure.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,6 +41,13 @@ class OutputOptions:
     report: ReportOption = None
     as_json: JsonOption = False
     debug: DebugOption = False
+
+
+@dataclass(kw_only=True)
+class WideOptions(EngineOptions):
+    """On what it runs, many images at a time."""
+
+    slots: SlotsOption = 32
 
 
 @dataclass(kw_only=True)
