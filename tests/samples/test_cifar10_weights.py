@@ -7,7 +7,7 @@ import torch
 
 from samples.cifar10.data import shipped_images
 from samples.cifar10.models import WEIGHTS, load_classifier, load_unet
-from samples.cifar10.train_unet import alpha_bar
+from samples.cifar10.training import alpha_bar
 
 
 def test_weights_and_images_are_small() -> None:
