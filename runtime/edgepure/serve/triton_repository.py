@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from ..bundle.bundle import Bundle
+from ..engines.kinds import kind_of
 from ..errors import ConfigError
 from ..files import atomic_directory
 from .settings import ModelSettings
@@ -16,8 +17,6 @@ from .settings import ModelSettings
 #: What a Triton model may show beyond labels.
 SHOWN = ("probabilities", "purified")
 _MODEL_PY = '"""Served by edgepure."""\n\nfrom edgepure.serve.triton import TritonPythonModel as TritonPythonModel\n'
-#: Providers whose instances Triton should count among those of a GPU.
-_CPU = ("cpu", "openvino")
 
 
 def write_triton_repository(
@@ -101,7 +100,8 @@ def _config(
         lines.append(f'input {{ name: "{name}" data_type: TYPE_{kind} dims: {dims} optional: true }}')
     for name, kind, dims in outputs:
         lines.append(f'output {{ name: "{name}" data_type: TYPE_{kind} dims: {dims} }}')
-    lines.append(f"instance_group {{ count: 1 kind: KIND_{'CPU' if settings.provider in _CPU else 'GPU'} }}")
+    place = "CPU" if kind_of(settings.provider).device == "cpu" else "GPU"
+    lines.append(f"instance_group {{ count: 1 kind: KIND_{place} }}")
     if streams:
         lines.append("model_transaction_policy { decoupled: true }")
     else:
