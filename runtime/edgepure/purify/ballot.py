@@ -73,6 +73,9 @@ class Ballot:
         for candidate, counts in self._since.items():
             wins, losses = counts[candidate], self._losses(candidate)
             most.append(self._more(self._threshold(candidate), wins, losses))
+        # a class that is no candidate yet has to lead first
+        ahead = max(self._all.values()) - max((n for c, n in self._all.items() if c not in self._since), default=0)
+        most.append(ahead + 1 + self._more(self._bar(len(self._since)), 0, 0))
         return min(left, *most)
 
     def _more(self, threshold: float, wins: int, losses: int) -> int:
@@ -83,6 +86,9 @@ class Ballot:
 
     def _threshold(self, candidate: int) -> float:
         number = list(self._since).index(candidate)
+        return self._bar(number)
+
+    def _bar(self, number: int) -> float:
         return 1.0 / (self._spec.alpha * FIRST_SHARE * SHRINK**number)
 
     def _capital(self, candidate: int) -> float:
