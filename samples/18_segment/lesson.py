@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import edgepure
-from edgepure_calibration.evaluate_task import TaskAttack, Truth, evaluate_task
+from edgepure_calibration.evaluate_task import TaskAttack, evaluate_task
+from edgepure_calibration.truth import Truth
 from edgepure_export import Task, export_bundle
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))

@@ -29,6 +29,8 @@ from .shared import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgepure.bundle.manifest import Manifest
+
 
 @dataclass(kw_only=True)
 class GateOptions:
@@ -48,7 +50,8 @@ class GateOptions:
         typer.Option(
             min=0.0001,
             max=1.0,
-            help="Share of decisions that may flip beyond what new noise flips; 0.01 takes at least 299 images.",
+            help="Share of decisions that may flip beyond what new noise flips; 0.01 takes at least 299 images. Of a "
+            "task: of 1 - agreement of its answers (box agreement, mIoU, cosine).",
         ),
     ] = 0.01
     max_loss: Annotated[
@@ -56,7 +59,8 @@ class GateOptions:
         typer.Option(
             min=0.0001,
             max=1.0,
-            help="Accuracy that may be lost, clean and attacked; 0.01 takes at least 299 labelled images.",
+            help="Accuracy that may be lost, clean and attacked; 0.01 takes at least 299 labelled images. Of a task: "
+            "mIoU, mAP or recall at 1.",
         ),
     ] = 0.01
     seed: Annotated[int, typer.Option(min=0, help="Of the noise and of all draws.")] = 1
@@ -71,7 +75,8 @@ def quantize(
         typer.Option(
             metavar=DataMeta,
             help="Images to calibrate and to judge with: a folder (with one sub-folder per class, if they are "
-            "labelled) or an .npz with `images` and `labels`; FILE.npz:NAME takes another array.",
+            "labelled) or an .npz with `images` and `labels`; FILE.npz:NAME takes another array. For a task, labels "
+            "(and `boxes`) are those of `edgepure evaluate-task`.",
             show_default=False,
         ),
     ],
@@ -147,7 +152,8 @@ def quantize(
     with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
         manifest = Bundle.open(bundle).manifest
         bar.update(0.0, "reading the images")
-        images = [load_images(source, manifest, resize=run.resize) for source in (data, attacked)]
+        read = load_images if manifest.task is None else _load_data
+        images = [read(source, manifest, resize=run.resize) for source in (data, attacked)]
         on = ProviderSettings(run.provider, threads=run.threads, slots=8)
         found = verb.quantize(bundle, settings, *images, provider=on, work=work, on_progress=bar.update)
     if output.report is not None:
@@ -172,6 +178,13 @@ def quantize(
     if not output.as_json:
         command, engine = ("build", "") if kind_of(chosen).built else ("bench", f" --provider {chosen}")
         say(f"\nnext: edgepure {command} {bundle} --precision {precision}{engine}")
+
+
+def _load_data(source: str | None, manifest: Manifest, *, resize: bool) -> Any:
+    """Images for a task, with their truth where the data say it; None for none."""
+    from ..truth import load_data
+
+    return None if source is None else load_data(source, manifest, resize=resize)
 
 
 def _target(target: str | None, provider: str) -> str:

@@ -14,17 +14,16 @@ from torch import Tensor
 from edgepure.bundle.bundle import Bundle
 from edgepure.errors import ConfigError
 from edgepure.methods.presets import Preset
-from edgepure.purify.boxes import Boxes
 from edgepure.purify.purifier import Purifier
 from edgepure.types import Float32, Progress
 from edgepure_export.twin.reference import TorchReference
 from edgepure_export.twin.twin import load_twin
 
 from ..provider import ProviderSettings
+from ..truth.data import Truth, load_truth
+from ..truth.metrics import Gallery, Score, counted, score_of
 from .attack import TaskAttack
-from .data import Truth, load_truth
 from .losses import Loss, default_loss
-from .metrics import Score, mean_average_precision, mean_iou, recall_at_1
 
 #: Images that are attacked at a time.
 BATCH = 16
@@ -182,9 +181,10 @@ class _Judge:
     def __init__(self, purifier: Purifier, truth: Truth, noise_seed: int | None) -> None:
         self._purifier, self._truth, self._seed = purifier, truth, noise_seed
         self._task = purifier.bundle.manifest.require_task()
-        self._gallery: Float32 | None = None
+        self._gallery: Gallery | None = None
         if self._task.kind == "embedding":
-            self._gallery = np.stack([a.vector for a in purifier.predict(truth.images, purify=False)])
+            vectors = np.stack([a.vector for a in purifier.predict(truth.images, purify=False)])
+            self._gallery = Gallery(vectors, truth.labels, same=not truth.own)
 
     def score(self, images: Float32, preset: Preset | None) -> Score:
         """Of answers to images that a preset purifies; None: as they are."""
@@ -192,15 +192,4 @@ class _Judge:
             answers = self._purifier.predict(images, purify=False)
         else:
             answers = self._purifier.predict(images, preset, noise=self._seed)
-        truth = self._truth
-        if self._task.kind == "segmentation":
-            return mean_iou(np.stack([a.label_map for a in answers]), truth.labels, len(self._task.classes))
-        if self._task.kind == "embedding":
-            assert self._gallery is not None
-            return recall_at_1(np.stack([a.vector for a in answers]), self._gallery, truth.labels, own=truth.own)
-        assert truth.boxes is not None
-        true = []
-        for boxes, labels in zip(truth.boxes, truth.labels, strict=True):
-            there = labels >= 0
-            true.append(Boxes(boxes[there], np.ones(int(there.sum()), np.float32), labels[there]))
-        return mean_average_precision([Boxes(a.boxes, a.scores, a.labels) for a in answers], true)
+        return score_of(self._task, self._truth, [counted(answer) for answer in answers], self._gallery)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgepure.engines.base import Stepper
 from edgepure.methods.presets import Preset
 from edgepure.purify.inflight import run_images
+from edgepure.purify.masks import middle_mask
 from edgepure.purify.purifier import Purifier
 from edgepure.purify.residual import residual_masks
 from edgepure.rows.noise import RowNoise, SeededNoise
@@ -105,6 +106,8 @@ def masks_of(purifier: Purifier, preset: Preset, images: Float32, seed: int) -> 
         return None
     if preset.mask.source == "residual":
         return residual_masks(purifier, images, preset.mask, seed)
+    if preset.mask.source == "caller":
+        return middle_mask(len(images), purifier.image_shape[1:])
     size = purifier.slots
     return np.concatenate(
         [purifier.attention(images[i : i + size], preset.mask)["mask"] for i in range(0, len(images), size)]

@@ -40,7 +40,8 @@ def serve(
         list[str],
         typer.Option(
             metavar="probabilities|flags|purified|norms",
-            help="Let clients have more than labels. Each tells an attacker something: probabilities guide a search, "
+            help="Let clients have more than the answer. Each tells an attacker something: probabilities (of a task: scores, "
+            "confidence) guide a search, "
             "purified images reveal the noise, norms and flags how to stay below the alarm (SECURITY.md). May be given "
             "several times.",
             show_default=False,
@@ -80,7 +81,7 @@ def serve(
 ) -> None:
     """Serve bundles over HTTP and gRPC (Open Inference Protocol v2).
 
-    Images of all callers share the UNet calls. Ready (/v2/health/ready) means that the bundle's self-test was answered
+    Images of all callers share the UNet calls; the answer is a label, or what the bundle's task finds. Ready (/v2/health/ready) means that the bundle's self-test was answered
     through the same path. SIGTERM finishes what was accepted; a second one ends at once. docs/serving.md says more.
 
     Examples:

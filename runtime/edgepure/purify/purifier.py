@@ -333,13 +333,21 @@ class Purifier:
             ConfigError: as `classify`, or the bundle has neither task nor classifier.
         """
         expect(purify=(purify, bool), on_progress=(on_progress, Callable, None))
-        head: Head[Any] = Labels(self.graphs) if self.classes else Task(self.graphs)
+        head = self.task_head()
         reading, chosen = (resize, order, on_error), self.preset(preset, votes)
         if purify:
             return self._load_and_run(head, images, chosen, noise, mask, reading, on_progress, None)
         loaded = load_images(images, self.bundle.manifest.image, resize=resize, order=order, on_error=on_error)
         plain = as_they_are(head, loaded.images, loaded.names, chosen)
         return Results(plain, (Failure(f.name, f.reason) for f in loaded.failures))
+
+    def task_head(self) -> Head[Any]:
+        """What the bundle is for: labels, or the answer of its task.
+
+        Raises:
+            ConfigError: it has neither classifier nor task (``E-no-task``).
+        """
+        return Labels(self.graphs) if self.classes else Task(self.graphs)
 
     def own_head(self) -> Head[Any]:
         """What `purify` makes of images: labels, if there is a classifier."""

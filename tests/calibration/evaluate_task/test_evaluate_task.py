@@ -18,16 +18,8 @@ from torch import Tensor
 import edgepure
 from edgepure.files.npz import Npz
 from edgepure.purify.boxes import Boxes
-from edgepure_calibration.evaluate_task import (
-    TaskAttack,
-    Truth,
-    evaluate_task,
-    load_loss,
-    load_truth,
-    mean_average_precision,
-    mean_iou,
-    recall_at_1,
-)
+from edgepure_calibration.evaluate_task import TaskAttack, evaluate_task, load_loss
+from edgepure_calibration.truth import Truth, load_truth, mean_average_precision, mean_iou, recall_at_1
 
 ATTACK = TaskAttack(eps=0.2, steps=3)
 LOSS = """
@@ -159,7 +151,7 @@ def test_data_that_do_not_fit(bundles: dict[str, Path], tmp_path: Path) -> None:
         with raises_code("E-task-data"):
             load_truth(tmp_path / "data.npz", purifier)
     np.savez(tmp_path / "data.npz", pictures=images)
-    assert refused("evaluate-task", bundles["segmentation"], "--data", tmp_path / "data.npz") == "E-image-missing"
+    assert refused("evaluate-task", bundles["segmentation"], "--data", tmp_path / "data.npz") == "E-data-array"
     assert refused("evaluate-task", edgepure.demo_bundle(), "--data", tmp_path / "data.npz") == "E-no-task"
     with raises_code("E-attack-eps"):
         TaskAttack(eps=0.0)
