@@ -20,6 +20,8 @@ from edgepure.cli.options import (
 )
 from edgepure.machine.packages import needs
 
+from .shared import ReportOption, prepare_report
+
 
 def evaluate_task(
     bundle: BundleArgument,
@@ -72,6 +74,11 @@ def evaluate_task(
         typer.Option(metavar="FILE.npz", help="Write the attacked images: `plain`, and one array a preset.",
                      show_default=False),
     ] = None,
+    report: ReportOption = None,
+    card: Annotated[bool, typer.Option("--card/--no-card", help="Put the robustness card into the bundle.")] = True,
+    new_card: Annotated[
+        bool, typer.Option("--new-card", help="Begin a new card. Default: what earlier runs found stays on it.")
+    ] = False,
     precision: PrecisionOption = "fp32",
     slots: SlotsOption = 32,
     provider: ProviderOption = "cpu",
@@ -90,7 +97,7 @@ def evaluate_task(
     \b
       edgepure evaluate-task SOURCE --data scenes.npz --eps 0.05 --steps 10 --preset uniform
     """
-    from edgepure.cli.output import emit_json, say, table
+    from edgepure.cli.output import emit_json, note, say, table
     from edgepure.cli.outputs import prepare_file
     from edgepure.cli.progress import Progress
     from edgepure.files.atomic import write_npz
@@ -100,6 +107,7 @@ def evaluate_task(
         from ..provider import ProviderSettings
 
     prepare_file(save_images, "--save-images", (data,))
+    prepare_report(report, data)
     attack = verb.TaskAttack(radius(eps), steps, eot, seed)
     with Progress("opening the bundle") as bar:
         found = verb.evaluate_task(
@@ -116,8 +124,14 @@ def evaluate_task(
         )
     if save_images is not None:
         write_npz(save_images, found.images)
+    if report is not None:
+        verb.write_report(found, report)
+    if card:
+        kept = verb.write_card(bundle, found, precision, anew=new_card)
+        if kept:
+            note(f"kept on the card from an earlier, stronger run: {', '.join(kept)} (--new-card replaces them)")
     if as_json:
-        emit_json(found.to_dict())
+        emit_json({**found.to_dict(), "card": card, "report": None if report is None else str(report)})
         return
     name = found.rows[0].clean.name
     say(f"{found.bundle}: {found.kind}, {name} in percent (95 % interval)")
@@ -128,3 +142,10 @@ def evaluate_task(
     )
     for line in found.protocol:
         say(f"  {line}")
+    say("not tested:")
+    for line in found.not_tested():
+        say(f"  - {line}")
+    if report is not None:
+        say(f"report: {report}")
+    if card:
+        say(f"card: {bundle}/robustness/card.md")

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from edgepure.errors import ConfigError
-from edgepure.methods.presets import Preset
 from edgepure.rows.noise import SeededNoise
 from edgepure.types import Float32
-from edgepure_export.twin.reference import TorchReference
 
 from .losses import Loss, per_batch
+
+#: Images [B, C, H, W] in [0, 1] and the attacker's noise -> outputs of the task by name, with a gradient.
+Answer = Callable[[Tensor, SeededNoise], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,20 @@ class TaskAttack:
 
     def run(
         self,
-        twin: TorchReference,
+        answer: Answer,
         images: Float32,
         truth: Mapping[str, Tensor],
         loss: Loss,
-        preset: Preset | None,
+        *,
+        random: bool,
         on_step: Callable[[], object] | None = None,
     ) -> Float32:
         """Attacked images ``[B, C, H, W]`` in [0, 1].
 
         Args:
-            twin: of the bundle.
+            answer: what is attacked.
             truth: of the images.
-            preset: that is attacked, mask and score norm detached; None: the task alone.
+            random: whether the answer depends on the noise, so that gradients are averaged over it.
         """
         generator = torch.Generator().manual_seed(self.seed)
         clean = torch.from_numpy(images)
@@ -64,13 +66,9 @@ class TaskAttack:
         for step in range(self.steps):
             x.requires_grad_(True)
             gradient = torch.zeros_like(x)
-            for draw in range(1 if preset is None else self.eot):
-                if preset is None:
-                    outputs = twin.task_outputs(x)
-                else:
-                    noise = SeededNoise((self.seed << 32) + step * self.eot + draw + 1)
-                    outputs = dict(twin.run_preset(x, preset, noise).task)
-                gradient += torch.autograd.grad(per_batch(loss, outputs, truth), x)[0]
+            for draw in range(self.eot if random else 1):
+                noise = SeededNoise((self.seed << 32) + step * self.eot + draw + 1)
+                gradient += torch.autograd.grad(per_batch(loss, answer(x, noise), truth), x)[0]
             with torch.no_grad():
                 x = x + 2.5 * self.eps / self.steps * gradient.sign()
                 x = (clean + (x - clean).clamp(-self.eps, self.eps)).clamp(0.0, 1.0)

@@ -18,6 +18,7 @@ from edgepure.purify.purifier import Purifier
 from .drift import Drifts, drift_check
 from .judge import Answers, Data, Judge
 from .labels import LabelJudge
+from .recording import of_slots, tiling
 from .task_judge import TaskJudge
 from .verdict import Limits, PresetGate
 
@@ -69,7 +70,7 @@ class Decisions:
         self.redraws, self.seed, self.limits = redraws, seed, limits
         self._judge: Judge[Any] = LabelJudge(data) if purifier.classes else TaskJudge(data, purifier)  # type: ignore[arg-type]
         self._known: dict[tuple[str, str], Answers] = {}
-        self._drifts = Drifts(purifier, next(iter(self.data.values())).images, seed)
+        self._drifts = Drifts(purifier, of_slots(purifier, next(iter(self.data.values())).images), seed)
 
     def known(self) -> Answers:
         """The fp32 answers so far, to go on with later: arrays by preset, data set and name."""
@@ -91,7 +92,8 @@ class Decisions:
         probe = self.purifier.planner.probe(self.presets[preset])
         images = sum(len(part) for part in self.data.values())
         rows = self.purifier.planner.plan(self.presets[preset]).unet_calls
-        return images * (self.redraws * rows + (0 if probe is None else probe.unet_calls))
+        calls = images * (self.redraws * rows + (0 if probe is None else probe.unet_calls))
+        return calls * len(tiling(self.purifier, self.presets[preset].tiles.overlap))
 
     def of_fp32(self, preset: str, on_share: OnShare | None = None) -> None:
         """Take the decisions of a preset in fp32, unless they are known."""
@@ -124,5 +126,5 @@ class Decisions:
         if on_share is not None:
             shown = lambda share, _: on_share((before + len(images) * share) / every)  # noqa: E731
         callers = spec.mask is not None and spec.mask.source == "caller"
-        masks = middle_mask(len(images), purifier.image_shape[1:]) if callers else None
+        masks = middle_mask(len(images), images.shape[2:]) if callers else None
         return self._judge.answers(purifier, images, spec, self.redraws, self.seed, masks, shown)

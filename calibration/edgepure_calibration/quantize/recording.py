@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure.engines.base import Stepper
+from edgepure.images.tiles import Tiling
 from edgepure.methods.presets import Preset
 from edgepure.purify.inflight import run_images
 from edgepure.purify.masks import middle_mask
@@ -75,6 +76,20 @@ class RecordingStepper(Stepper):
 
     def _states(self, active: int) -> Float32:
         return np.stack([self._inner.state(slot) for slot in range(active)])
+
+
+def tiling(purifier: Purifier, overlap: float = 0.25) -> Tiling:
+    """The tiles of an image that is answered; one where it has the network's size."""
+    manifest = purifier.bundle.manifest
+    return Tiling(manifest.task_image.shape[1:], manifest.image.shape[1:], overlap)
+
+
+def of_slots(purifier: Purifier, images: Float32) -> Float32:
+    """Images of the network's size ``[N, C, H, W]``; of each frame one tile, another one each time."""
+    tiles = tiling(purifier)
+    if len(tiles) == 1:
+        return images
+    return np.stack([tiles.cut(image, i % len(tiles)) for i, image in enumerate(images)])
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from .gate import Decisions
 from .judge import Data
 from .kernels import KernelChoice, fastest_kernel
 from .ranges import measure_ranges
-from .recording import Samples, record
+from .recording import Samples, of_slots, record
 from .sensitivity import CALLS, measure_sensitivity, output_error
 from .settings import Attempt, QuantizeSettings
 from .speed import ROUND_SECONDS, ROUNDS, Speed, compare_speed, step_calls
@@ -81,7 +81,8 @@ class Stages:
         parts = {"clean": clean} if attacked is None else {"clean": clean, "attacked": attacked}
         for name, part in parts.items():
             check_images(part, f"the {name} images", 4)
-        self.calibration, self.parts = _split(parts, settings.seed)
+        calibration, self.parts = _split(parts, settings.seed)
+        self.calibration = of_slots(fp32, calibration)
         self.decisions = Decisions(fp32, self.parts, self.presets, settings.redraws, settings.seed, settings.limits)
         self.samples: Samples
         self.ranges: dict[Tap, Range] | None = None

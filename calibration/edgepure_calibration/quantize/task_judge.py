@@ -104,8 +104,12 @@ class TaskJudge(Judge[Data]):
 
     def _agreed(self, part: str, mine: Answers, theirs: Answers) -> Agreed:
         data, noises = self.data[part], len(next(iter(mine.values()))[0])
-        variant, fp32 = ([[self._answer(a, i, j) for j in range(noises)] for i in range(len(data))] for a in (mine, theirs))
-        losses = np.array([[self._loss(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(variant, fp32, strict=True)])
+        variant, fp32 = (
+            [[self._answer(a, i, j) for j in range(noises)] for i in range(len(data))] for a in (mine, theirs)
+        )
+        losses = np.array(
+            [[self._loss(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(variant, fp32, strict=True)]
+        )
         redrawn = np.array([[self._loss(row[j], row[j - 1]) for j in range(noises)] for row in fp32])
         counted: dict[str, Any] = {}
         if isinstance(data, Truth):

@@ -62,9 +62,7 @@ class Truth:
         return replace(self, images=self.images[chosen], labels=self.labels[chosen], boxes=boxes)
 
 
-def load_data(
-    source: str | PathLike[str], manifest: Manifest, *, resize: Resize = False
-) -> LabelledImages | Truth:
+def load_data(source: str | PathLike[str], manifest: Manifest, *, resize: Resize = False) -> LabelledImages | Truth:
     """Read images for a bundle with a task, and what is true of them, if the data say it.
 
     Args:
@@ -78,7 +76,7 @@ def load_data(
         ConfigError: labels or boxes are not as the task asks for, or images with a truth would be resized
             (``E-task-data``).
     """
-    found = load_labelled(source, manifest.image, (), resize=resize)
+    found = load_labelled(source, manifest.task_image, (), resize=resize)
     file = re.match(r"(.+\.npz)(:\w+)?$", str(source))
     if file is None:
         return found
@@ -103,7 +101,7 @@ def load_truth(source: str | PathLike[str], purifier: Purifier) -> Truth:
 
 def checked_truth(images: Float32, labels: Any, boxes: Any, manifest: Manifest) -> Truth:
     """Raises ConfigError (``E-task-data``) if this is no truth of the bundle's task."""
-    task, image = manifest.require_task(), manifest.image
+    task, image = manifest.require_task(), manifest.task_image
     count, labels = len(images), np.asarray(labels)
     shapes: dict[str, tuple[int | str, ...]] = {
         "segmentation": (count, image.height, image.width), "detection": (count, "T"), "embedding": (count,),

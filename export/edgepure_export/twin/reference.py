@@ -44,7 +44,7 @@ class Purification:
         mask: [B, 1, H, W]; None for presets without a mask.
         score_norms: [B]; None without SSNI.
         plans: one per image.
-        task: outputs of the task on the purified images, by name; none without a task.
+        task: outputs of the task on the purified images, by name; none without one that takes images.
     """
 
     purified: Tensor
@@ -67,6 +67,7 @@ class TorchReference:
         task: images as the classifier -> the outputs of a task, a tensor or a tuple in the order of ``names``.
         mask_module: computes attention masks; `MaskModule(classifier, blocks, size)` or what is called as it is.
         image_shape: ``(C, H, W)`` of the images that the networks take; None: whatever comes.
+        framed: the task takes frames, larger than the images of the other networks (`edgepure_export.twin.frames`).
         checkpointing: compute each row again in the backward pass. Without it a backward pass needs the activations of
             all rows, and takes about a quarter less time.
     """
@@ -83,6 +84,7 @@ class TorchReference:
         names: Sequence[str] = (),
         mask_module: nn.Module | None = None,
         image_shape: tuple[int, int, int] | None = None,
+        framed: bool = False,
         checkpointing: bool = True,
     ) -> None:
         if unet is not None:
@@ -99,7 +101,7 @@ class TorchReference:
         self.task = task.eval() if task is not None else None
         self.task_names = tuple(names)
         self.mask_module = mask_module.eval() if mask_module is not None else None
-        self.image_shape, self.checkpointing = image_shape, checkpointing
+        self.image_shape, self.framed, self.checkpointing = image_shape, framed, checkpointing
         self._planners: dict[int, Planner] = {}
 
     @property
@@ -155,11 +157,11 @@ class TorchReference:
             if learned:
                 draws.append(given.out(row))
             if len(active) == len(plans):
-                x = self._row(x, ref, mask, coeffs, draws)
+                x = self.row(x, ref, mask, coeffs, draws)
             else:
                 index = torch.tensor(active, device=ref.device)
                 chosen = [t.index_select(0, index) for t in (x, ref, mask, *draws)]
-                x = x.index_copy(0, index, self._row(chosen[0], chosen[1], chosen[2], coeffs, chosen[3:]))
+                x = x.index_copy(0, index, self.row(chosen[0], chosen[1], chosen[2], coeffs, chosen[3:]))
             if on_row is not None:
                 on_row(row, x)
         if any(p.closing for p in plans):
@@ -267,7 +269,7 @@ class TorchReference:
         """
         state = self._prepare(x01, preset, noise, first_image, mask_gradient, mask)
         purified = self._vote(x01, state, noise, vote, first_image, on_row)
-        return Purification(purified, self._answers(purified), *state, self.task_outputs(purified))
+        return Purification(purified, self._answers(purified), *state, self._task_of(purified))
 
     def run_votes(
         self,
@@ -284,7 +286,7 @@ class TorchReference:
         done = []
         for vote in range(preset.votes.count) if votes is None else votes:
             purified = self._vote(x01, state, noise, vote, first_image)
-            done.append(Purification(purified, self._answers(purified), *state, self.task_outputs(purified)))
+            done.append(Purification(purified, self._answers(purified), *state, self._task_of(purified)))
         return done
 
     def purify_preset(
@@ -298,6 +300,9 @@ class TorchReference:
     ) -> Tensor:
         """The first vote's purified images [B, C, H, W] in [0, 1], without classifying them."""
         return self._vote(x01, self._prepare(x01, preset, noise, 0, mask_gradient, mask), noise, 0, 0)
+
+    def _task_of(self, purified: Tensor) -> dict[str, Tensor]:
+        return {} if self.framed else self.task_outputs(purified)
 
     def _answers(self, purified: Tensor) -> Tensor:
         return purified.new_zeros((len(purified), 0)) if self.classifier is None else self.logits(purified)
@@ -354,7 +359,9 @@ class TorchReference:
         elements = x01[0].numel()
         return self._planners.setdefault(elements, Planner(self.schedule, elements))
 
-    def _row(self, x: Tensor, ref: Tensor, mask: Tensor, coeffs: Tensor, draws: Sequence[Tensor]) -> Tensor:
+    def row(self, x: Tensor, ref: Tensor, mask: Tensor, coeffs: Tensor, draws: Sequence[Tensor]) -> Tensor:
+        """One row of a batch: states [B, C, H, W] after it, from those before, `coefficients` [B, K], and its noises
+        (one, or two with a learned variance)."""
         module = self.learned_step if len(draws) == 2 else self.step
         if module is None:
             raise ConfigError(

@@ -55,6 +55,8 @@ def predict(
 ) -> None:  # fmt: skip
     """Purify images, then do what the bundle is for: detect, segment, embed, or classify.
 
+    A task that takes frames, larger than the network, gets them purified by tiles.
+
     Good images are done even if others cannot be read; those are listed and the exit code is 4. Files appear whole or
     not at all.
 
@@ -73,10 +75,23 @@ def predict(
 
     manifest = Bundle.open(bundle, verify=False).manifest
     kind = "classification" if manifest.classes else manifest.require_task().kind
-    sources = find_sources(images, manifest.image, resize)
+    sources = find_sources(images, manifest.task_image, resize)
     _check_output(kind, output, [source.path for source in sources])
     names = output_names(sources) if kind == "segmentation" else []
-    session = Session(bundle, preset, change, votes, None, seed, provider, precision, threads, slots, mask=mask)
+    session = Session(
+        bundle,
+        preset,
+        change,
+        votes,
+        None,
+        seed,
+        provider,
+        precision,
+        threads,
+        slots,
+        mask=mask,
+        size=manifest.task_image.shape[1:],
+    )
     graphs = session.purifier.graphs
     done: list[dict[str, Any]] = []
     vectors: list[Any] = []

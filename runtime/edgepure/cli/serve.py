@@ -40,10 +40,9 @@ def serve(
         list[str],
         typer.Option(
             metavar="probabilities|flags|purified|norms",
-            help="Let clients have more than the answer. Each tells an attacker something: probabilities (of a task: scores, "
-            "confidence) guide a search, "
-            "purified images reveal the noise, norms and flags how to stay below the alarm (SECURITY.md). May be given "
-            "several times.",
+            help="Let clients have more than the answer. Each tells an attacker something: probabilities "
+            "(of a task: scores, confidence) guide a search, purified images reveal the noise, norms and flags how to "
+            "stay below the alarm (SECURITY.md). May be given several times.",
             show_default=False,
         ),
     ] = [],  # noqa: B006 - typer copies it
@@ -81,8 +80,9 @@ def serve(
 ) -> None:
     """Serve bundles over HTTP and gRPC (Open Inference Protocol v2).
 
-    Images of all callers share the UNet calls; the answer is a label, or what the bundle's task finds. Ready (/v2/health/ready) means that the bundle's self-test was answered
-    through the same path. SIGTERM finishes what was accepted; a second one ends at once. docs/serving.md says more.
+    Images of all callers share the UNet calls; the answer is a label, or what the bundle's task finds. Ready
+    (/v2/health/ready) means that the bundle's self-test was answered through the same path. SIGTERM finishes what was
+    accepted; a second one ends at once. docs/serving.md says more.
 
     Examples:
 

@@ -51,9 +51,10 @@ class Session:
         masked: bool = False,
         mask: Path | None = None,
         needs: str | None = None,
+        size: tuple[int, int] | None = None,
     ) -> None:
         """``masked``: the masks are written. ``mask``: the caller's, a file or folder. ``needs``: what the bundle must
-        have a classifier for; None: nothing."""
+        have a classifier for; None: nothing. ``size``: height and width of the masks; None: those of the bundle."""
         # Everything that can be wrong without an engine is checked before one is opened.
         self.noise = None if seed is None else noise_source(seed)
         if seed is not None:
@@ -72,7 +73,7 @@ class Session:
         if masked and self.preset.mask is None:
             raise ConfigError(f"--mask-out: preset {self.name} has no mask", code="E-mask-missing")
         check_mask_use(self.preset, mask is not None)
-        self._masks = None if mask is None else GivenMasks(mask, (height, width))
+        self._masks = None if mask is None else GivenMasks(mask, size or (height, width))
         with Progress(f"starting the engine {provider!r}"):
             self.purifier = Purifier(opened, provider, precision=precision, threads=threads, slots=slots)
         self._start = perf_counter()

@@ -26,9 +26,8 @@ def triton(
         list[str],
         typer.Option(
             metavar="probabilities|purified",
-            help="Let clients have more than the answer: probabilities (of a task: scores, confidence), purified images. "
-            "Each tells an attacker something (SECURITY.md). May be given "
-            "several times.",
+            help="Let clients have more than the answer: probabilities (of a task: scores, confidence), purified "
+            "images. Each tells an attacker something (SECURITY.md). May be given several times.",
             show_default=False,
         ),
     ] = [],  # noqa: B006 - typer copies it

@@ -23,6 +23,7 @@ from ..rows.plan import Plan
 from ..rows.schedule import NoiseSchedule
 from ..types import Float32, Progress
 from ..validation import expect
+from .answered_frames import answer_frames
 from .certify import Certificate, Certifier, CertifySettings
 from .frames import FrameRequest, FrameResult, Pad
 from .graphs import OpenGraphs, Opens, open_from_bundle
@@ -321,8 +322,9 @@ class Purifier:
         """Purify images, then do what the bundle is for: each result is a `Detection`, a `Segmentation`, an
         `Embedding`, or with a classifier a `Result`.
 
-        Votes decide together: boxes are fused, of label maps the mean softmax or the majority of each pixel counts,
-        vectors are averaged. Coordinates are those of the images that the network sees.
+        A task may take frames, larger than the network: they are purified by tiles, as by `purify_frame`. Votes decide
+        together: boxes are fused, of label maps the mean softmax or the majority of each
+        pixel counts, vectors are averaged. Coordinates are those of the images that the task sees.
 
         Args:
             purify: False shows the images as they are to the task, without any defence: to compare.
@@ -337,7 +339,8 @@ class Purifier:
         reading, chosen = (resize, order, on_error), self.preset(preset, votes)
         if purify:
             return self._load_and_run(head, images, chosen, noise, mask, reading, on_progress, None)
-        loaded = load_images(images, self.bundle.manifest.image, resize=resize, order=order, on_error=on_error)
+        image = head.image(self.bundle.manifest)
+        loaded = load_images(images, image, resize=resize, order=order, on_error=on_error)
         plain = as_they_are(head, loaded.images, loaded.names, chosen)
         return Results(plain, (Failure(f.name, f.reason) for f in loaded.failures))
 
@@ -365,10 +368,11 @@ class Purifier:
         monitor: Monitor | None,
     ) -> Results[P]:
         resize, order, on_error = reading
-        loaded = load_images(images, self.bundle.manifest.image, resize=resize, order=order, on_error=on_error)
+        image = head.image(self.bundle.manifest)
+        loaded = load_images(images, image, resize=resize, order=order, on_error=on_error)
         masks = None
         if mask is not None:
-            masks = caller_masks(mask, len(loaded) + len(loaded.failures), self.image_shape[1:])[list(loaded.indices)]
+            masks = caller_masks(mask, len(loaded) + len(loaded.failures), image.shape[1:])[list(loaded.indices)]
         results = self.run_head(
             head,
             loaded.images,
@@ -542,11 +546,13 @@ class Purifier:
         expect(
             names=(names, Sequence, None), on_progress=(on_progress, Callable, None), on_rows=(on_rows, Callable, None)
         )
-        chosen = preset
-        check_images(images, self.image_shape)
+        chosen, shape = preset, head.image(self.bundle.manifest).shape
+        check_images(images, shape)
         check_ids(ids, len(images))
         if masks is not None:
-            masks = caller_masks(masks, len(images), self.image_shape[1:])
+            masks = caller_masks(masks, len(images), shape[1:])
+        if shape != self.image_shape:
+            return self._run_frames(head, images, chosen, noise, names, ids, on_progress, on_rows, masks)
         with self.turns.alone():
             sources = [noise_source(noise)] * len(images)
             request = Request(
@@ -557,6 +563,38 @@ class Purifier:
             except NotFiniteError as error:
                 raise self.explained(error, chosen) from None
             self.counters = request.counters
+            return results
+
+    def _run_frames(
+        self,
+        head: Head[P],
+        frames: Float32,
+        preset: Preset,
+        noise: NoiseSource | int | None,
+        names: Sequence[str] | None,
+        ids: Sequence[int] | None,
+        on_progress: Progress | None,
+        on_rows: Callable[[int], None] | None,
+        masks: Float32 | None,
+    ) -> Results[P]:
+        numbers = range(len(frames)) if ids is None else ids
+        source = noise_source(noise)
+        with self.turns.alone():
+            try:
+                results, self.counters = answer_frames(
+                    self.graphs,
+                    head,
+                    frames,
+                    preset,
+                    source,
+                    names=[str(i) for i in numbers] if names is None else names,
+                    ids=numbers,
+                    masks=masks,
+                    on_progress=on_progress,
+                    on_rows=on_rows,
+                )
+            except NotFiniteError as error:
+                raise self.explained(error, preset) from None
             return results
 
     def certify(

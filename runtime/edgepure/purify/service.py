@@ -72,7 +72,7 @@ class Service:
 
         Raises:
             ConfigError: the preset is unknown, or fits the bundle, its task or the monitor not, or takes the caller's
-                mask; the bundle has neither classifier nor task; or ``waiting`` is below 1.
+                mask; the bundle has neither classifier nor task, or one that takes frames; or ``waiting`` is below 1.
             EdgepureError: the purifier is that of a process from which this one was forked.
         """
         expect(purifier=(purifier, Purifier))
@@ -81,6 +81,7 @@ class Service:
                 f"waiting is {waiting!r:.40}, expected at least 1: it is the number of images that may wait",
                 code="E-config-waiting",
             )
+        purifier.bundle.manifest.require_slots("a service")
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
         self._preset, self._head = purifier.preset(preset, votes), purifier.task_head()
         self._graph = purifier.graphs.step_graph(self._preset)

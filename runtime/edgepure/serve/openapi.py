@@ -47,7 +47,17 @@ def document(settings: ServeSettings) -> dict[str, Any]:
         base = "/v2/models/{name}" + ("/versions/{version}" if versioned else "")
         end = "Version" if versioned else ""
         about: dict[str, Any] = {"named": True, "versioned": versioned}
-        infer = _operation(f"infer{end}", "Purify images, and answer: labels, boxes, label maps or vectors.", 400, 401, 404, 413, 503, 504, **about)
+        infer = _operation(
+            f"infer{end}",
+            "Purify images, and answer: labels, boxes, label maps or vectors.",
+            400,
+            401,
+            404,
+            413,
+            503,
+            504,
+            **about,
+        )
         infer["requestBody"] = {
             "required": True,
             "content": {
@@ -71,7 +81,7 @@ def document(settings: ServeSettings) -> dict[str, Any]:
         "info": {
             "title": "edgepure",
             "version": __version__,
-            "description": "Open Inference Protocol v2: images are purified, then classified, or given to the task of the bundle.",
+            "description": "Open Inference Protocol v2: images are purified, then answered.",
         },
         "paths": paths,
         "components": {

@@ -38,6 +38,7 @@ class Output:
 
 def outputs_of(manifest: Manifest, show: frozenset[str], *, abstains: bool) -> list[Output]:
     """What there is of a bundle. ``abstains``: votes may end without an answer."""
+    manifest.require_slots("a service")
     kind = "classification" if manifest.classes else manifest.require_task().kind
     image, task = manifest.image, manifest.task
     rows = _answers(kind, len(manifest.classes if task is None else task.classes), image.height, image.width)
@@ -54,7 +55,9 @@ def outputs_of(manifest: Manifest, show: frozenset[str], *, abstains: bool) -> l
 
 def output_names(show: frozenset[str]) -> list[str]:
     """Of bundles of any kind."""
-    rows = [row for kind in ("classification", *TASK_KINDS) for row in (*_answers(kind, 2, 1, 1), *_sure(kind, 2, 1, 1))]
+    rows = [
+        row for kind in ("classification", *TASK_KINDS) for row in (*_answers(kind, 2, 1, 1), *_sure(kind, 2, 1, 1))
+    ]
     switched = {"flags": "flagged", "norms": "score_norm", "purified": "purified"}
     names = [row.name for row in rows if not row.shown or row.shown in show]
     return [*dict.fromkeys(names), "abstained", *(name for switch, name in switched.items() if switch in show)]
@@ -83,7 +86,7 @@ def _answers(kind: str, classes: int, height: int, width: int) -> list[Output]:
 def _sure(kind: str, classes: int, height: int, width: int) -> list[Output]:
     """How sure an answer is: what guides a search."""
     if kind == "classification":
-        shape, make = (classes,), lambda r: np.stack([one.probabilities for one in r])  # noqa: E731
+        shape, make = (classes,), lambda r: np.stack([one.probabilities for one in r])
         return [Output("probabilities", "FP32", shape, make, "probabilities")]
     if kind == "segmentation":
         make = lambda r: np.stack([one.confidence for one in r])  # noqa: E731

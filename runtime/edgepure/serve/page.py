@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..images.load import load_images
 from ..purify.results import Purified, Result
 from ..purify.tasks import Detection, Embedding, Segmentation
+from ..report.answers import outlines
 from ..report.pictures import Picture
 from .models import Model
 
@@ -81,12 +82,7 @@ def pictures(model: Model, data: bytes, result: Purified) -> dict[str, Any]:
 def _answer(model: Model, result: Purified) -> tuple[str, NDArray[np.bool_] | None]:
     """In words, and the pixels ``[H, W]`` that they are about."""
     if isinstance(result, Detection):
-        inside = np.zeros(result.image.shape[1:], np.bool_)
-        for left, top, right, bottom in np.clip(np.rint(result.boxes), 0, None).astype(int):
-            edge = np.zeros_like(inside)
-            edge[top:bottom, left:right] = True
-            edge[top + 1 : bottom - 1, left + 1 : right - 1] = False
-            inside |= edge
+        inside = outlines(result.boxes, (result.image.shape[1], result.image.shape[2]))
         names = [f"{name} ({score:.0%})" for name, score in zip(result.class_names, result.scores, strict=True)]
         return ", ".join(names) or "nothing was found", inside
     if isinstance(result, Segmentation):

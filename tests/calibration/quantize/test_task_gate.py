@@ -1,4 +1,4 @@
-"""The gate of a bundle with a task: answers that agree, in the task's own terms, and what is counted against the truth."""
+"""The gate of a bundle with a task: answers that agree in its own terms, and what is counted against the truth."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-import tiny_models
 from codes import raises_code
 from in_process import invoke, refused
-from tiny_tasks import TASKS, make
+from task_bundle import make_task_bundle
+from tiny_bundle import images
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.task import TASK_KINDS
 from edgepure.images.dataset import LabelledImages
 from edgepure.purify.purifier import Purifier
 from edgepure_calibration.quantize.draft import Draft, DraftPurifier
@@ -27,13 +28,12 @@ from edgepure_calibration.truth.metrics import lost
 from edgepure_export.graphs.precision import load_graph
 from edgepure_export.graphs.weights_pool import WeightsPool
 
-KINDS = tuple(TASKS)
 COUNT, NOISES, LIMITS = 48, 2, Limits(flips=0.08, accuracy=0.08)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=TASK_KINDS)
 def fp32(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Purifier]:
-    folder = make(tmp_path_factory.mktemp(request.param) / "bundle", TASKS[request.param])
+    folder = make_task_bundle(tmp_path_factory.mktemp(request.param) / "bundle", request.param)
     with edgepure.load(folder, threads=1) as purifier:
         yield purifier
 
@@ -42,11 +42,10 @@ def fp32(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def truth(fp32: Purifier, tmp_path_factory: pytest.TempPathFactory) -> Truth:
     """What the task says of the clean images, and for vectors four people."""
     place = tmp_path_factory.mktemp("data") / "data.npz"
-    images = tiny_models.images(COUNT).numpy()
     if fp32.bundle.manifest.require_task().kind == "embedding":
-        np.savez(place, images=images, labels=np.arange(COUNT) % 4)
+        np.savez(place, images=images(COUNT), labels=np.arange(COUNT) % 4)
     else:
-        np.savez(place, images=images)
+        np.savez(place, images=images(COUNT))
     return load_truth(place, fp32)
 
 
@@ -54,16 +53,15 @@ def truth(fp32: Purifier, tmp_path_factory: pytest.TempPathFactory) -> Truth:
 def decisions(fp32: Purifier, truth: Truth) -> Decisions:
     unlabelled = LabelledImages(truth.images[::-1].copy(), None, tuple(map(str, range(COUNT))))
     data: Any = {"clean": truth, "attacked": unlabelled}
-    presets = {name: fp32.preset(name) for name in ("uniform", "heterogeneous")}
+    presets = {name: fp32.preset(name) for name in ("uniform", "heterogeneous", "given")}
     return Decisions(fp32, data, presets, NOISES, 4, LIMITS)
 
 
 def changed(bundle: Bundle, folder: Path, factor: float) -> Draft:
-    """The fp32 step graph with its largest weight multiplied."""
+    """The fp32 step graph with the weights of its convolution multiplied."""
     model = load_graph(bundle.graph_path("step"))
-    weights = [value for value in model.graph.initializers.values() if value.const_value is not None]
-    weight = max((w for w in weights if w.name.endswith("weight")), key=lambda w: w.const_value.size)  # type: ignore[union-attr]
-    assert weight.const_value is not None
+    weight = next(node for node in model.graph if node.op_type == "Conv").inputs[1]
+    assert weight is not None and weight.const_value is not None
     weight.const_value = ir.tensor(np.float32(factor) * weight.const_value.numpy(), name=weight.name)
     with WeightsPool(folder) as pool:
         files: Any = {"step": pool.save(model, "step.onnx")}
@@ -76,7 +74,7 @@ def judged(decisions: Decisions, fp32: Purifier, draft: Draft) -> PresetGate:
 
 
 def test_the_same_network_passes_and_loses_nothing(decisions: Decisions, fp32: Purifier) -> None:
-    for preset in ("uniform", "heterogeneous"):
+    for preset in ("uniform", "heterogeneous", "given"):  # the last one takes the mask of a caller
         gate = decisions.compare(fp32, preset)
         assert gate.passed, gate.reasons
         for part in ("clean", "attacked"):

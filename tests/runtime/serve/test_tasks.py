@@ -1,4 +1,4 @@
-"""Bundles with a task behind the protocol: boxes, label maps and vectors for real clients, and what cannot be served."""
+"""Bundles with a task behind the protocol: boxes, label maps and vectors for clients, and what cannot be served."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def test_real_clients_get_boxes_maps_and_vectors(server: Server, kind: str) -> N
 
 def test_plain_json_and_what_there_is_not(server: Server) -> None:
     entry = {"name": "image", "datatype": "FP32", "shape": [1, 1, 16, 16], "data": IMAGES[:1].ravel().tolist()}
-    status, _, body = server.ask("/v2/models/segmentation/infer", {"inputs": [entry], "outputs": [{"name": "label_map"}]})
+    status, _, body = server.ask(
+        "/v2/models/segmentation/infer", {"inputs": [entry], "outputs": [{"name": "label_map"}]}
+    )
     assert status == 200 and body["outputs"][0]["datatype"] == "UINT8" and len(body["outputs"][0]["data"]) == 256
     status, _, body = server.ask("/v2/models/segmentation/infer", {"inputs": [entry], "outputs": [{"name": "label"}]})
     assert status == 400 and body["code"] == "E-request-output" and "label_map" in body["error"]
@@ -175,7 +177,10 @@ def test_triton_answers_with_the_task(triton: None, bundles: dict[str, Path], ki
     text = (place / "config.pbtxt").read_text()
     for line in {
         "segmentation": ['name: "label_map" data_type: TYPE_UINT8 dims: [16, 16]'],
-        "detection": ['name: "boxes" data_type: TYPE_FP32 dims: [-1, 4]', 'name: "count" data_type: TYPE_INT64 dims: [1]'],
+        "detection": [
+            'name: "boxes" data_type: TYPE_FP32 dims: [-1, 4]',
+            'name: "count" data_type: TYPE_INT64 dims: [1]',
+        ],
         "embedding": ['name: "vector" data_type: TYPE_FP32 dims: [-1]'],
     }[kind]:
         assert line in text
