@@ -56,6 +56,15 @@ def evaluate_task(
     eps: Annotated[str, typer.Option(metavar="NUMBER", help="Linf radius on images in [0, 1]; 8/255 is understood.")]
         = ( "8/255"
     ),
+    patch: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Attack by a patch in place of --eps: a square of this share of the pixels, in which everything is "
+            "allowed.",
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the attack.")] = 20,
     eot: Annotated[int, typer.Option(min=1, help="Noises that each gradient is averaged over.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the attack.")] = 0,
@@ -108,7 +117,7 @@ def evaluate_task(
 
     prepare_file(save_images, "--save-images", (data,))
     prepare_report(report, data)
-    attack = verb.TaskAttack(radius(eps), steps, eot, seed)
+    attack = verb.TaskAttack(radius(eps), steps, eot, seed, patch)
     with Progress("opening the bundle") as bar:
         found = verb.evaluate_task(
             bundle,

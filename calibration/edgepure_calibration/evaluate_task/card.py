@@ -26,7 +26,7 @@ def write_card(
 ) -> tuple[str, ...]:
     """Put the card into the bundle.
 
-    What earlier runs found of the same graphs stays on it: presets and radii that this run did not attack, and those
+    What earlier runs found of the same graphs stays on it: presets and bounds that this run did not attack, and those
     that it attacked more weakly (fewer images, or fewer steps times noises). ``anew``: nothing of it stays.
 
     Returns:
@@ -58,13 +58,17 @@ def write_card(
 
 
 def _runs(found: TaskEvaluated) -> dict[str, dict[str, Any]]:
-    """Each row with its protocol, by preset and radius."""
+    """Each row with its protocol, by preset and what is bounded."""
     common = {
-        "attack": {"eps": found.attack.eps, "steps": found.attack.steps, "eot": found.attack.eot},
+        "attack": {"bounded": found.attack.bounded, "steps": found.attack.steps, "eot": found.attack.eot},
         "protocol": list(found.protocol), "facts": dict(found.facts), "data_sha256": found.truth.sha256,
         "images": len(found.truth),
     }  # fmt: skip
-    return {f"{row.preset or ''} {found.attack.eps:.6f}": {"row": row.to_dict(), **common} for row in found.rows}
+    return {_key(run): run for run in ({"row": row.to_dict(), **common} for row in found.rows)}
+
+
+def _key(run: Mapping[str, Any]) -> str:
+    return f"{run['attack']['bounded']}: {run['row']['preset'] or ''}"
 
 
 def _effort(run: Mapping[str, Any]) -> tuple[int, int]:
@@ -79,7 +83,7 @@ def _earlier(root: Path, manifest: Manifest, found: TaskEvaluated) -> dict[str, 
         data = json.loads((root / CARD_JSON).read_text(encoding="utf-8"))
         if data["bundle_sha256"] != found.bundle_sha256 or data["task"] != found.kind:
             return {}
-        runs = {f"{run['row']['preset'] or ''} {run['attack']['eps']:.6f}": run for run in data["runs"]}
+        runs = {_key(run): run for run in data["runs"]}
         for run in runs.values():
             _effort(run)
             _line(run, 0)
@@ -109,7 +113,7 @@ def _markdown(name: str, data: Mapping[str, Any]) -> str:
         "gradients of the bundle's own graphs; every number was answered by the deployed graphs. Graphs and weights "
         f"{data['bundle_sha256'][:16]}.",
         "",
-        "| preset | UNet calls | eps | clean | attacked without it | attacked through it | protocol |",
+        "| preset | UNet calls | attack | clean | attacked without it | attacked through it | protocol |",
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
@@ -128,5 +132,5 @@ def _markdown(name: str, data: Mapping[str, Any]) -> str:
 def _line(run: Mapping[str, Any], number: int) -> str:
     row = run["row"]
     scores = [str(Score(**row[name])) for name in ("clean", "transferred", "attacked")]
-    cells = [in_markdown(row["preset"] or "none"), row["unet_calls"], f"{run['attack']['eps']:.3g}", *scores]
+    cells = [in_markdown(row["preset"] or "none"), row["unet_calls"], run["attack"]["bounded"], *scores]
     return f"| {' | '.join(map(str, cells))} | [{number}] |"

@@ -96,7 +96,7 @@ class TaskEvaluated:
             *([f"presets {', '.join(rest)}"] if rest else []),
             f"other attacks than PGD on this loss with {self.attack.steps} steps and EOT {self.attack.eot}: more steps "
             "and noises, restarts, other losses, attacks without gradients",
-            "other balls than this one; patches, blur, rotations and physical objects",
+            f"what lies outside of this: {self.attack.bounded}; blur, rotations and physical objects",
             "a gradient through the mask and the SSNI level, which are detached",
         ]
 
@@ -177,7 +177,7 @@ def evaluate_task(
             rows.append(Row(name, calls, before, transferred, through, judge.seen))
     own = "the task's own answers to the clean images" if truth.own else "the labels of the data"
     protocol = (
-        f"PGD, Linf {way.eps:.3g}, {way.steps} steps of {2.5 * way.eps / way.steps:.3g}, random start, EOT "
+        f"PGD, {way.bounded}, {way.steps} steps of {way.step:.3g}, random start, EOT "
         f"{way.eot}, seed "
         f"{way.seed}; exact gradients of {'the given loss' if loss else 'the loss of the task'} through every row "
         f"and the "

@@ -397,8 +397,10 @@ class Purifier:
         order: Order = "rgb",
         monitor: Monitor | None = None,
         track: Track | None = None,
-    ) -> Iterator[Result | Failure]:
-        """Purify and classify a source that need not end: a camera, a queue, a generator.
+    ) -> Iterator[Any]:
+        """Purify a source that need not end, and do what the bundle is for: a camera, a queue, a generator.
+
+        Each answer is what `predict` gives; a bundle with neither classifier nor task gives a `Purified`.
 
         Results come in the order of the frames, each as soon as it is done. Frames are taken one at a time: nothing is
         read ahead, so the latest frame is the one that is answered. For several sources at a time use a `Service`.
@@ -417,16 +419,20 @@ class Purifier:
         chosen, source = self.preset(preset, votes), None if noise is None else noise_source(noise)
         check_options(resize, order, "collect")
         self.planner.plan(chosen)
+        manifest = self.bundle.manifest
+        head: Head[Any] = Images() if manifest.task is None and not self.classes else self.task_head()
+        head.check(chosen)
+        image = head.image(manifest)
 
-        def answers() -> Iterator[Result | Failure]:
+        def answers() -> Iterator[Any]:
             for number, frame in enumerate(frames):
-                image = self.bundle.manifest.image
                 loaded = load_images([frame], image, resize=resize, order=order, on_error="collect")
                 if loaded.failures or len(loaded) != 1:
                     reason = loaded.failures[0].reason if loaded.failures else f"it holds {len(loaded)} images"
                     yield Failure(str(number), reason)
                 else:
-                    yield self.run(
+                    yield self.run_head(
+                        head,
                         loaded.images,
                         chosen,
                         noise=source,
@@ -551,50 +557,24 @@ class Purifier:
         check_ids(ids, len(images))
         if masks is not None:
             masks = caller_masks(masks, len(images), shape[1:])
-        if shape != self.image_shape:
-            return self._run_frames(head, images, chosen, noise, names, ids, on_progress, on_rows, masks)
+        if monitor is not None:
+            self.bundle.manifest.require_slots("a monitor")
+        source = noise_source(noise)
         with self.turns.alone():
-            sources = [noise_source(noise)] * len(images)
-            request = Request(
-                self.graphs, images, chosen, head, sources, names, ids, on_progress, monitor, masks=masks, track=track
-            )
             try:
+                if shape != self.image_shape:
+                    results, self.counters = answer_frames(
+                        self.graphs, head, images, chosen, source, names, ids, on_progress, on_rows, masks, track
+                    )
+                    return results
+                request = Request(
+                    self.graphs, images, chosen, head, [source] * len(images), names, ids, on_progress, monitor,
+                    masks=masks, track=track,
+                )  # fmt: skip
                 results = request.results(on_rows)
             except NotFiniteError as error:
                 raise self.explained(error, chosen) from None
             self.counters = request.counters
-            return results
-
-    def _run_frames(
-        self,
-        head: Head[P],
-        frames: Float32,
-        preset: Preset,
-        noise: NoiseSource | int | None,
-        names: Sequence[str] | None,
-        ids: Sequence[int] | None,
-        on_progress: Progress | None,
-        on_rows: Callable[[int], None] | None,
-        masks: Float32 | None,
-    ) -> Results[P]:
-        numbers = range(len(frames)) if ids is None else ids
-        source = noise_source(noise)
-        with self.turns.alone():
-            try:
-                results, self.counters = answer_frames(
-                    self.graphs,
-                    head,
-                    frames,
-                    preset,
-                    source,
-                    names=[str(i) for i in numbers] if names is None else names,
-                    ids=numbers,
-                    masks=masks,
-                    on_progress=on_progress,
-                    on_rows=on_rows,
-                )
-            except NotFiniteError as error:
-                raise self.explained(error, preset) from None
             return results
 
     def certify(

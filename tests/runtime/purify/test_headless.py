@@ -48,11 +48,10 @@ def test_it_purifies_as_the_same_bundle_with_a_classifier(purifier: edgepure.Pur
         lambda p: p.classify(images(1)),
         lambda p: p.run(images(1)),
         lambda p: p.logits(images(1)),
-        lambda p: list(p.stream(images(1))),
         lambda p: p.certify(images(1), {"method": {"method": "smooth", "sigma": 0.25}}),
         lambda p: edgepure.Service(p),
     ],
-    ids=["classify", "run", "logits", "stream", "certify", "service"],
+    ids=["classify", "run", "logits", "certify"],
 )
 def test_what_needs_a_classifier_says_so(purifier: edgepure.Purifier, asks: Callable[[Any], object]) -> None:
     with raises_code("E-no-classifier"):

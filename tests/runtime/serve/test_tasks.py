@@ -14,10 +14,10 @@ import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from cli_process import environment, run
 from codes import raises_code
+from fake_triton import Request, opened, plug_in
 from headless_bundle import make_headless_bundle
 from serve_process import Server
 from task_bundle import make_task_bundle
-from test_triton import Request, opened, triton  # noqa: F401 - a fixture
 from tiny_bundle import images
 
 import edgepure
@@ -171,7 +171,10 @@ def test_nothing_found_is_an_answer_too(bundles: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("kind", TASK_KINDS)
-def test_triton_answers_with_the_task(triton: None, bundles: dict[str, Path], kind: str, tmp_path: Path) -> None:  # noqa: F811
+def test_triton_answers_with_the_task(
+    monkeypatch: pytest.MonkeyPatch, bundles: dict[str, Path], kind: str, tmp_path: Path
+) -> None:
+    plug_in(monkeypatch)
     settings = ModelSettings(kind, bundles[kind], preset="uniform", threads=1)
     place = write_triton_repository(settings, tmp_path, show=["probabilities"])
     text = (place / "config.pbtxt").read_text()
