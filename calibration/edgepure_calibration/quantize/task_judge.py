@@ -3,13 +3,16 @@ and how much is lost of what is counted against the truth."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgepure.bundle.task import TaskEntry
+from edgepure.intervals import clopper_pearson
 from edgepure.methods.presets import Preset, VoteSpec
 from edgepure.parity.tasks import TERMS, agreement_of
 from edgepure.purify.boxes import Boxes
@@ -21,7 +24,6 @@ from edgepure.types import Float32, Progress
 from ..truth.data import Truth
 from ..truth.metrics import NAMES, Gallery, Metric, lost, metric_of
 from .judge import Answers, Data, Judge
-from .labels import share_bounds
 from .verdict import Agreed, Check, Limits, check
 
 
@@ -121,7 +123,7 @@ class TaskJudge(Judge[Data]):
             answers=losses.size,
             term=TERMS[self._task.kind],
             agreement=1.0 - float(losses.mean()),
-            high=share_bounds(losses)[1],
+            high=high_of(losses),
             redrawn=float(redrawn.mean()),
             **counted,
         )
@@ -141,6 +143,18 @@ class TaskJudge(Judge[Data]):
         if self._vectors is None:
             self._vectors = np.stack([a.vector for a in self._purifier.predict(searched.images, purify=False)])
         return Gallery(self._vectors, searched.labels, same=self.data[part] is searched)
+
+
+def high_of(losses: NDArray[np.float64]) -> float:
+    """Upper bound (one-sided, 95 %) of the mean of losses ``[images, noises]`` in [0, 1], by image.
+
+    As `edgepure_calibration.quantize.labels.share_bounds`, but the sum is not rounded to whole images: between two of
+    them the bound of Clopper and Pearson is interpolated. Most losses are tiny, and none is 0.
+    """
+    total, count = float(losses.mean(axis=1).sum()), len(losses)
+    below = min(math.floor(total), count - 1)
+    ends = [clopper_pearson(n, count, confidence=0.9)[1] for n in (below, below + 1)]
+    return ends[0] + (total - below) * (ends[1] - ends[0])
 
 
 def agreement_checks(found: Mapping[str, Agreed], limits: Limits) -> list[Check]:
