@@ -28,9 +28,10 @@ PRESET = {
 def main() -> None:
     out = Path("out/segment")
     scenes = make_scenes(load_digits_split().test, 8, seed=5)
+    task = Task("segmentation", load_segmenter(), PIXELS, frame=(SIZE, SIZE))
     bundle = export_bundle(
-        None, load_unet(), out / "bundle", image_size=IMAGE_SIZE, channels=1, sample_images=scenes.images,
-        task=Task("segmentation", load_segmenter(), PIXELS, frame=(SIZE, SIZE)), presets={"uniform": PRESET}, overwrite=True,
+        None, load_unet(), out / "bundle", task=task, image_size=IMAGE_SIZE, channels=1, presets={"uniform": PRESET},
+        sample_images=scenes.images, overwrite=True,
     )  # fmt: skip
     attack = TaskAttack(eps=0.06, steps=6)
     found = evaluate_task(bundle, Truth(scenes.images, scenes.pixels), attack=attack, noise_seed=1)

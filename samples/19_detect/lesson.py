@@ -30,9 +30,10 @@ PRESET = {
 def main() -> None:
     out = Path("out/detect")
     scenes = make_scenes(load_digits_split().test, 8, seed=5)
+    task = Task("detection", load_detector(), DIGITS, frame=(SIZE, SIZE))
     bundle = export_bundle(
-        None, load_unet(), out / "bundle", image_size=IMAGE_SIZE, channels=1, sample_images=scenes.images,
-        task=Task("detection", load_detector(), DIGITS, frame=(SIZE, SIZE)), presets={"uniform": PRESET}, overwrite=True,
+        None, load_unet(), out / "bundle", task=task, image_size=IMAGE_SIZE, channels=1, presets={"uniform": PRESET},
+        sample_images=scenes.images, overwrite=True,
     )  # fmt: skip
     truth = Truth(scenes.images, scenes.digits, scenes.boxes)
     attack = TaskAttack(eps=0.1, steps=6)
