@@ -143,7 +143,7 @@ def export_bundle(
             results, vectors = compare_parts(parts, cases, folder, chosen.tolerance, chosen.threads, report)
             reference = TorchReference(
                 unet, schedule=noise, classifier=classifier, mask_module=mask_module, checkpointing=False,
-                task=task_module if answered == image else None, names=() if task_module is None else task_module.names,
+                task=task_module, names=() if task_module is None else task_module.names, framed=answered != image,
             )  # fmt: skip
             attention = None
             if mask_module is not None:
