@@ -97,7 +97,7 @@ def test_masks_sizes_and_streams(purifier: edgepure.Purifier) -> None:
     np.testing.assert_array_equal(answer.mask, mask)
     with raises_code("E-mask-shape"):
         purifier.predict(frames(1, FRAME), MASKED, mask=np.zeros((16, 16)))
-    with raises_code("E-image-size"):
+    with raises_code("E-image-shape"):
         purifier.predict(images(1))
     assert purifier.predict(images(1), UNIFORM, resize=True)[0].label_map.shape == FRAME
     assert purifier.purify(images(1), UNIFORM)[0].image.shape == (1, 16, 16)
