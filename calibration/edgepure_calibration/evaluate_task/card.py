@@ -15,7 +15,7 @@ from edgepure.report.text import in_markdown
 
 from ..truth.metrics import Score
 from ..work import bundle_key
-from .run import TaskEvaluated
+from .run import TaskEvaluated, untested
 
 #: Where it lies in a bundle.
 CARD, CARD_JSON = "robustness/card.md", "robustness/card.json"
@@ -45,12 +45,10 @@ def write_card(
         kept = [key for key in mine if key in earlier and _effort(earlier[key]) > _effort(mine[key])]
         runs = {**earlier, **mine, **{key: earlier[key] for key in kept}}
         tested = {run["row"]["preset"] for run in runs.values()}
-        rest = [name for name in found.all_presets if name not in tested]
-        missing = [line for line in found.not_tested() if not line.startswith("presets ")]
-        missing = [*([f"presets {', '.join(rest)}"] if rest else []), *missing]
+        bounds = sorted({run["attack"]["bounded"] for run in runs.values()})
         data = {
             "format": 1, "task": found.kind, "bundle_sha256": found.bundle_sha256,
-            "runs": [runs[key] for key in sorted(runs)], "not_tested": missing,
+            "runs": [runs[key] for key in sorted(runs)], "not_tested": untested(found.all_presets, tested, bounds),
         }  # fmt: skip
         edit.write(CARD, _markdown(found.bundle, data).encode())
         edit.write(CARD_JSON, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from typing import Any
@@ -91,14 +91,7 @@ class TaskEvaluated:
 
     def not_tested(self) -> list[str]:
         """What a reader might believe was tested."""
-        rest = [name for name in self.all_presets if name not in {row.preset for row in self.rows}]
-        return [
-            *([f"presets {', '.join(rest)}"] if rest else []),
-            f"other attacks than PGD on this loss with {self.attack.steps} steps and EOT {self.attack.eot}: more steps "
-            "and noises, restarts, other losses, attacks without gradients",
-            f"what lies outside of this: {self.attack.bounded}; blur, rotations and physical objects",
-            "a gradient through the mask and the SSNI level, which are detached",
-        ]
+        return untested(self.all_presets, {row.preset for row in self.rows}, [self.attack.bounded])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without the images."""
@@ -113,6 +106,18 @@ class TaskEvaluated:
             "bundle_sha256": self.bundle_sha256,
             "data_sha256": self.truth.sha256,
         }
+
+
+def untested(presets: Iterable[str], tested: Container[str | None], bounds: Sequence[str]) -> list[str]:
+    """What a reader of these evaluations might believe was tested."""
+    rest = [name for name in presets if name not in tested]
+    return [
+        *([f"presets {', '.join(rest)}"] if rest else []),
+        "other attacks than PGD on this loss, with the steps and noises of the protocol: more of them, restarts, other "
+        "losses, attacks without gradients",
+        f"what lies outside of this: {'; '.join(bounds)}; blur, rotations and physical objects",
+        "a gradient through the mask and the SSNI level, which are detached",
+    ]
 
 
 def evaluate_task(
