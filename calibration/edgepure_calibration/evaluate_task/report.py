@@ -49,14 +49,14 @@ def columns(found: TaskEvaluated) -> tuple[str, ...]:
 def _headline(title: str, found: TaskEvaluated) -> Section:
     plain, defended = found.rows[0], found.rows[1:]
     cards = [
-        Card(row.preset or "", _percent(row.attacked), f"attacked through it; clean {_percent(row.clean)}", _tone(row))
+        Card(row.preset or "", _percent(row.left), f"attacked; clean {_percent(row.clean)}", _tone(row))
         for row in defended
     ]
-    best = max(defended, key=lambda row: row.attacked.value)
-    name = best.attacked.name
+    best = max(defended, key=lambda row: row.left.value)
+    name = best.left.name
     verdict = Verdict(
-        f"{best.preset} keeps {best.attacked} % {name} under attacks through it (95 % interval); without a "
-        f"purification {plain.attacked} % are left of {plain.clean} %",
+        f"{best.preset} keeps {best.left} % {name} under the worse of two attacks, without it and through it (95 % "
+        f"interval); without a purification {plain.attacked} % are left of {plain.clean} %",
         _tone(best),
     )
     words = (
@@ -90,7 +90,7 @@ def _percent(score: Score) -> str:
 
 
 def _tone(row: Row) -> str:
-    share = row.attacked.value / max(row.clean.value, 1e-9)
+    share = row.left.value / max(row.clean.value, 1e-9)
     return "good" if share >= 0.8 else "fair" if share >= 0.5 else "bad"
 
 

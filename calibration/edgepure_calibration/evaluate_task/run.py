@@ -56,6 +56,11 @@ class Row:
     attacked: Score
     seen: tuple[tuple[Any, Float32], ...] = field(default=(), repr=False, compare=False)
 
+    @property
+    def left(self) -> Score:
+        """What the worse of the two attacks leaves: whoever attacks may try both."""
+        return min(self.transferred, self.attacked, key=lambda score: score.value)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without what was seen."""
         scores = {name: getattr(self, name).to_dict() for name in ("clean", "transferred", "attacked")}
