@@ -22,7 +22,7 @@ from edgepure.purify.tasks import Detection, Embedding, Segmentation, Task
 from edgepure.types import Float32, Progress
 
 from ..truth.data import Truth
-from ..truth.metrics import NAMES, Gallery, Metric, lost, metric_of
+from ..truth.metrics import NAMES, Gallery, Metric, iou_of, lost, metric_of, upper
 from .judge import Answers, Data, Judge
 from .verdict import Agreed, Check, Limits, check
 
@@ -106,35 +106,48 @@ class TaskJudge(Judge[Data]):
 
     def _agreed(self, part: str, mine: Answers, theirs: Answers) -> Agreed:
         data, noises = self.data[part], len(next(iter(mine.values()))[0])
-        variant, fp32 = (
-            [[self._answer(a, i, j) for j in range(noises)] for i in range(len(data))] for a in (mine, theirs)
-        )
-        losses = np.array(
-            [[self._loss(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(variant, fp32, strict=True)]
-        )
-        redrawn = np.array([[self._loss(row[j], row[j - 1]) for j in range(noises)] for row in fp32])
+        variant, fp32 = ([self._noise(arrays, j, len(data)) for j in range(noises)] for arrays in (mine, theirs))
+        redraws = [(fp32[j], fp32[j - 1]) for j in range(noises)]
+        loss, high = self._loss(list(zip(variant, fp32, strict=True)))
         counted: dict[str, Any] = {}
         if isinstance(data, Truth):
-            before, after = (self._metrics(part, data, answers, noises) for answers in (fp32, variant))
+            before, after = ([self._metric(part, data, one) for one in answers] for answers in (fp32, variant))
             counted["metric"] = NAMES[self._task.kind]
             counted["value_fp32"], counted["value"], counted["loss_high"] = lost(before, after, len(data))
         return Agreed(
             images=len(data),
-            answers=losses.size,
+            answers=len(data) * noises,
             term=TERMS[self._task.kind],
-            agreement=1.0 - float(losses.mean()),
-            high=high_of(losses),
-            redrawn=float(redrawn.mean()),
+            agreement=1.0 - loss,
+            high=high,
+            redrawn=self._loss(redraws)[0],
             **counted,
         )
 
-    def _loss(self, first: Any, second: Any) -> float:
-        """1 - agreement, in [0, 1]: vectors that point away from each other have lost everything."""
+    def _noise(self, arrays: Answers, noise: int, images: int) -> list[Any]:
+        """The answers to all images with one noise."""
+        return [self._answer(arrays, i, noise) for i in range(images)]
+
+    def _loss(self, pairs: Sequence[tuple[list[Any], list[Any]]]) -> tuple[float, float]:
+        """Mean of 1 - agreement in [0, 1] of answers to the same images, for each noise a pair; and its upper bound.
+
+        Of label maps it is that of all images together, as mIoU is counted: of one image, a single pixel of a rare
+        class would weigh as much as all others.
+        """
+        if self._task.kind == "segmentation":
+            found = [iou_of(np.stack(a), np.stack(b), len(self._task.classes)) for a, b in pairs]
+            count = len(pairs[0][0])
+            loss: Metric = lambda index: 1.0 - float(np.mean([metric(index) for metric in found]))  # noqa: E731
+            return loss(np.arange(count)), upper(loss, count)
+        losses = np.array([[self._apart(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]).T
+        return float(losses.mean()), high_of(losses)
+
+    def _apart(self, first: Any, second: Any) -> float:
+        """1 - agreement; vectors that point away from each other have lost everything."""
         return float(np.clip(1.0 - agreement_of(self._task, first, second), 0.0, 1.0))
 
-    def _metrics(self, part: str, truth: Truth, answers: Sequence[Sequence[Any]], noises: int) -> list[Metric]:
-        gallery = self._gallery(part)
-        return [metric_of(self._task, truth, [row[j] for row in answers], gallery) for j in range(noises)]
+    def _metric(self, part: str, truth: Truth, answers: Sequence[Any]) -> Metric:
+        return metric_of(self._task, truth, answers, self._gallery(part))
 
     def _gallery(self, part: str) -> Gallery | None:
         searched = self._searched

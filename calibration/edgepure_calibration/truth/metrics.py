@@ -60,10 +60,11 @@ def mean_iou(answers: NDArray[np.int64], truth: NDArray[np.int64], classes: int)
     Args:
         answers, truth: ``[N, H, W]``; pixels whose truth is -1 do not count, nor do classes that neither has.
     """
-    return _score("mIoU", _iou(answers, truth, classes), len(truth))
+    return _score("mIoU", iou_of(answers, truth, classes), len(truth))
 
 
-def _iou(answers: NDArray[Any], truth: NDArray[np.int64], classes: int) -> Metric:
+def iou_of(answers: NDArray[Any], truth: NDArray[Any], classes: int) -> Metric:
+    """As `mean_iou`, of images that are drawn."""
     both, either = np.zeros((len(truth), classes)), np.zeros((len(truth), classes))
     counts = truth >= 0
     for label in range(classes):
@@ -157,7 +158,7 @@ def metric_of(task: TaskEntry, truth: Truth, answers: Sequence[Any], gallery: Ga
     """The metric of a task's answers, one for each image, as `counted` gives them. Vectors are searched for in
     ``gallery``."""
     if task.kind == "segmentation":
-        return _iou(np.stack(answers), truth.labels, len(task.classes))
+        return iou_of(np.stack(answers), truth.labels, len(task.classes))
     if task.kind == "embedding":
         assert gallery is not None
         return _recall(np.stack(answers), truth.labels, gallery.vectors, gallery.labels, leave_out=gallery.same)
@@ -174,6 +175,12 @@ def score_of(task: TaskEntry, truth: Truth, answers: Sequence[Any], gallery: Gal
     return _score(NAMES[task.kind], metric_of(task, truth, answers, gallery), len(truth))
 
 
+def upper(metric: Metric, count: int) -> float:
+    """Upper end of the 95 % bound (one-sided, bootstrap over ``count`` images) of a metric."""
+    random = np.random.default_rng(SEED)
+    return float(np.percentile([metric(random.integers(count, size=count)) for _ in range(DRAWS)], 95.0))
+
+
 def lost(before: Sequence[Metric], after: Sequence[Metric], count: int) -> tuple[float, float, float]:
     """The mean of metrics before and after a change, and the upper end of the 95 % bound (one-sided, bootstrap over
     the ``count`` images) of what the change loses."""
@@ -181,12 +188,9 @@ def lost(before: Sequence[Metric], after: Sequence[Metric], count: int) -> tuple
     def mean(metrics: Sequence[Metric], index: NDArray[np.intp]) -> float:
         return float(np.mean([metric(index) for metric in metrics]))
 
-    random, everything = np.random.default_rng(SEED), np.arange(count)
-    drawn = []
-    for _ in range(DRAWS):
-        index = random.integers(count, size=count)
-        drawn.append(mean(before, index) - mean(after, index))
-    return mean(before, everything), mean(after, everything), float(np.percentile(drawn, 95.0))
+    everything = np.arange(count)
+    high = upper(lambda index: mean(before, index) - mean(after, index), count)
+    return mean(before, everything), mean(after, everything), high
 
 
 def _average_precision(rows: NDArray[np.float64], total: int) -> float:
