@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from edgepure.bundle.manifest import Manifest
-from edgepure.cli.verbs import ORDER
+from edgepure.cli.listing import ORDER
 from tools.docs import errors, fields, raised
 from tools.docs.__main__ import PAGES, stale
 from tools.docs.page import ROOT, Page

@@ -20,7 +20,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgepure.bundle.manifest import MANIFEST_FILE, Manifest
+from edgepure.bundle.manifest import Manifest
+from edgepure.bundle.names import MANIFEST_FILE
 from edgepure.errors import ConfigError, EdgepureError
 from edgepure.files.atomic import write_npz, write_text
 from edgepure.files.locks import locked

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .engines.kinds import ONNXRUNTIME, Kind, Opening, Probe, kind_of, providers
+from .engines.kind import Kind, Opening, Probe
+from .engines.kinds import ONNXRUNTIME, kind_of, providers
 from .errors import EdgepureError, ProviderError
 from .machine import jetson as jetsons
 from .machine import nvidia

@@ -19,7 +19,7 @@ import typer
 from edgepure.files import write_text
 from samples.cifar10.data import load_cifar10
 from samples.cifar10.models import WEIGHTS, load_unet
-from samples.cifar10.train_unet import alpha_bar
+from samples.cifar10.training import alpha_bar
 
 TIMESTEPS = (5, 10, 25, 50, 75, 100, 125, 150, 200, 250, 300, 400)
 

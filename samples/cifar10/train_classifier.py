@@ -5,6 +5,12 @@
 Few operations to a good accuracy: patches whitened by a fixed first convolution, orthogonalised updates on the sphere
 for the kernels in front of batch norms, mirrored in every second epoch instead of at random, label smoothing. It
 resumes as `train_unet.py` does. The test accuracy is printed for the log; nothing is chosen by it.
+
+A classifier behind a purifier sees restored images, which are smoother than photographs. With `--purified WEIGHTS` (and
+more minutes) the training goes on with every second image noised and restored by the UNet:
+
+    python -m samples.cifar10.train_classifier --data DATA --run out/cifar10/classifier --minutes 150 \\
+        --purified samples/cifar10/weights
 """
 
 from __future__ import annotations
@@ -20,10 +26,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samples.cifar10.data import load_cifar10
-from samples.cifar10.models import CifarClassifier
-from samples.cifar10.training import Clock, Ema, Muon, load_checkpoint, save_checkpoint, set_rate
+from samples.cifar10.models import CifarClassifier, load_unet
+from samples.cifar10.training import Clock, Ema, Muon, alpha_bar, load_checkpoint, save_checkpoint, set_rate
 
 SAVE_SECONDS = 180.0
+#: Timesteps from which `--purified` restores images.
+RESTORED_T = (20, 150)
 
 
 def rate(progress: float) -> float:
@@ -44,14 +52,23 @@ def whiten(model: CifarClassifier, images: Tensor) -> None:
     model.stem.weight.requires_grad_(False)
 
 
-def augment(images: Tensor, mirrored: Tensor, generator: torch.Generator, reach: int = 2) -> Tensor:
-    """Mirror where `mirrored` says so, and move by up to `reach` pixels, with the border reflected."""
+def augment(images: Tensor, mirrored: Tensor, generator: torch.Generator, reach: int = 2, cut: int = 0) -> Tensor:
+    """Mirror where `mirrored` says so, and move by up to `reach` pixels, with the border reflected.
+
+    With `cut`, a square of so many pixels is grey, anywhere (DeVries and Taylor 2017).
+    """
     x = torch.where(mirrored[:, None, None, None], images.flip(3), images).float() / 255
     padded = F.pad(x, (reach,) * 4, mode="reflect")
     dy, dx = torch.randint(2 * reach + 1, (2, len(x)), generator=generator)
     rows = (dy[:, None] + torch.arange(32))[:, None, :, None]
     columns = (dx[:, None] + torch.arange(32))[:, None, None, :]
-    return padded[torch.arange(len(x))[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
+    moved = padded[torch.arange(len(x))[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
+    if cut:
+        top, left = torch.randint(1 - cut, 32, (2, len(x)), generator=generator)
+        row, column = torch.arange(32)[None, :, None] - top[:, None, None], torch.arange(32) - left[:, None, None]
+        hidden = (row >= 0) & (row < cut) & (column >= 0) & (column < cut)
+        moved = torch.where(hidden[:, None], 0.5, moved)
+    return moved
 
 
 def batches(count: int, size: int, step: int, generator: torch.Generator) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -64,6 +81,17 @@ def batches(count: int, size: int, step: int, generator: torch.Generator) -> Ite
             chosen = order[start : start + size]
             yield epoch, chosen, first[chosen] ^ bool(epoch % 2)
         epoch += 1
+
+
+@torch.no_grad()
+def restored(x: Tensor, unet: torch.nn.Module, generator: torch.Generator) -> Tensor:
+    """Images in [0, 1] after noise of a random timestep and one call of the UNet."""
+    t = torch.randint(RESTORED_T[0], RESTORED_T[1] + 1, (len(x),), generator=generator).to(x.device)
+    noise = torch.randn(x.shape, generator=generator).to(x)
+    bar = alpha_bar().to(x.device)[t][:, None, None, None]
+    noisy = bar.sqrt() * (2 * x - 1) + (1 - bar).sqrt() * noise
+    clean = (noisy - (1 - bar).sqrt() * unet(noisy, t.float()).float()) / bar.sqrt()
+    return (clean / 2 + 0.5).clamp(0, 1)
 
 
 @torch.no_grad()
@@ -83,6 +111,11 @@ def main(
     batch: Annotated[int, typer.Option()] = 250,
     muon_rate: Annotated[float, typer.Option()] = 0.10,
     learning_rate: Annotated[float, typer.Option(help="of AdamW, for the head and the norms")] = 5e-3,
+    cut: Annotated[int, typer.Option(help="side of the grey square in every image; for long trainings")] = 0,
+    bf16: Annotated[
+        bool, typer.Option(help="compute in bfloat16: 3 times as fast where the processor has AMX")
+    ] = False,
+    purified: Annotated[Path | None, typer.Option(help="weights of a UNet that restores every second image")] = None,
     threads: Annotated[int, typer.Option()] = 1,
     device: Annotated[str, typer.Option()] = "cpu",
 ) -> None:
@@ -112,6 +145,7 @@ def main(
         generator.set_state(stored["generator"])
         step, spent = stored["step"], stored["spent"]
     clock = Clock(minutes, spent)
+    unet = None if purified is None else load_unet(purified).to(device).to(memory_format=torch.channels_last)
 
     def save() -> None:
         content = {"model": model.state_dict(), "ema": ema.state, "step": step, "spent": clock.spent()}
@@ -123,10 +157,17 @@ def main(
     while clock.progress() < 1:
         set_rate(optimizers, rate(clock.progress()))
         epoch, chosen, mirrored = next(source)
-        x = augment(images[chosen], mirrored, generator).to(device).contiguous(memory_format=torch.channels_last)
+        x = (
+            augment(images[chosen], mirrored, generator, cut=cut)
+            .to(device)
+            .contiguous(memory_format=torch.channels_last)
+        )
         target = labels[chosen].to(device)
         model.train()
-        logits = model(x)
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            if unet is not None:
+                x[::2] = restored(x[::2], unet, generator)
+            logits = model(x).float()
         loss = F.cross_entropy(logits, target, label_smoothing=0.1)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)

@@ -21,15 +21,18 @@ from torch.nn import functional as F
 
 from samples.cifar10.data import load_cifar10
 from samples.cifar10.models import CifarUNet
-from samples.cifar10.training import Clock, Ema, Muon, load_checkpoint, save_checkpoint, set_rate
+from samples.cifar10.training import Clock, Ema, Muon, alpha_bar, load_checkpoint, save_checkpoint, set_rate
 
-HIGHEST_T = 400  # purification never visits a timestep above the published t_l + U = 203: nothing is spent beyond 400
+#: Purification never visits a timestep above the published t_l + U = 203, one-call certificates one above 400.
+USUAL_T, HIGHEST_T, USUAL_SHARE = 210, 400, 0.8
 SAVE_SECONDS = 180.0
 
 
-def alpha_bar() -> Tensor:
-    """The cumulative product of the linear schedule, T = 1000."""
-    return torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0).float()
+def timesteps(count: int, generator: torch.Generator) -> Tensor:
+    """Four of five from where purification lives, the others from above."""
+    usual = torch.rand(count, generator=generator) < USUAL_SHARE
+    low = torch.randint(USUAL_T + 1, (count,), generator=generator)
+    return torch.where(usual, low, torch.randint(USUAL_T, HIGHEST_T + 1, (count,), generator=generator))
 
 
 def rate(progress: float) -> float:
@@ -41,10 +44,13 @@ def main(
     data: Annotated[Path, typer.Option(help="CIFAR-10, in any form that data.py reads")],
     run: Annotated[Path, typer.Option(help="folder of the checkpoint and the log")],
     minutes: Annotated[float, typer.Option(help="length of the whole training")] = 120.0,
-    batch: Annotated[int, typer.Option()] = 64,
+    batch: Annotated[int, typer.Option()] = 128,
     compiled: Annotated[bool, typer.Option(help="torch.compile the step (a minute at the start)")] = False,
-    muon: Annotated[bool, typer.Option(help="orthogonalised updates for the 3 x 3 convolutions")] = True,
-    learning_rate: Annotated[float, typer.Option(help="of AdamW")] = 2e-3,
+    muon: Annotated[bool, typer.Option(help="orthogonalised updates for the 3 x 3 convolutions")] = False,
+    bf16: Annotated[
+        bool, typer.Option(help="compute in bfloat16: 2.5 times as fast where the processor has AMX")
+    ] = False,
+    learning_rate: Annotated[float, typer.Option(help="of AdamW")] = 1.5e-3,
     muon_rate: Annotated[float, typer.Option()] = 0.02,
     threads: Annotated[int, typer.Option()] = 1,
     device: Annotated[str, typer.Option()] = "cpu",
@@ -88,11 +94,13 @@ def main(
         chosen = images[torch.randint(len(images), (batch,), generator=generator)].to(device).float() / 127.5 - 1
         flipped = torch.rand(batch, 1, 1, 1, generator=generator).to(device) < 0.5
         clean = torch.where(flipped, chosen.flip(3), chosen)
-        t = torch.randint(HIGHEST_T + 1, (batch,), generator=generator).to(device)
+        t = timesteps(batch, generator).to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
         bar = bars[t][:, None, None, None]
         noisy = (bar.sqrt() * clean + (1 - bar).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-        loss = F.mse_loss(forward(noisy, t.float()), noise)
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            predicted = forward(noisy, t.float())
+        loss = F.mse_loss(predicted.float(), noise)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What both trainings share: a schedule over wall time, orthogonalised updates, and checkpoints that survive a kill."""
+"""What both trainings share: noise and learning-rate schedules, Muon, and checkpoints that survive a kill."""
 
 from __future__ import annotations
 
@@ -87,6 +87,11 @@ class Ema:
                 self.state[name].lerp_(value, 1 - decay)
             else:
                 self.state[name].copy_(value)
+
+
+def alpha_bar() -> Tensor:
+    """The cumulative product of the linear schedule, T = 1000."""
+    return torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0).float()
 
 
 def set_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:

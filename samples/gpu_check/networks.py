@@ -15,7 +15,9 @@ from torch import nn
 
 from benchmarks.ddpm_unet import DdpmUnet, PooledClassifier
 from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
-from edgepure.bundle.manifest import SELFTEST_FILE, Manifest, Provenance
+from edgepure.bundle.entries import Provenance
+from edgepure.bundle.manifest import Manifest
+from edgepure.bundle.names import SELFTEST_FILE
 from edgepure.files.atomic import write_npz
 from edgepure.files.folders import atomic_directory
 from edgepure.images.spec import ImageSpec

@@ -14,8 +14,7 @@ from samples.cifar10.models import CifarClassifier, CifarUNet
 from samples.cifar10.presets import fixed_presets, ssni_presets
 from samples.cifar10.resnet import CifarResNet
 from samples.cifar10.train_classifier import augment, batches
-from samples.cifar10.train_unet import alpha_bar
-from samples.cifar10.training import Clock, orthogonal
+from samples.cifar10.training import Clock, alpha_bar, orthogonal
 from samples.cifar10.trial.attacks import Attack, run
 from samples.cifar10.trial.claims import Claim, common
 from samples.cifar10.trial.claims import test as verdicts

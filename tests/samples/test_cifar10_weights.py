@@ -7,7 +7,7 @@ import torch
 
 from samples.cifar10.data import shipped_images
 from samples.cifar10.models import WEIGHTS, load_classifier, load_unet
-from samples.cifar10.train_unet import alpha_bar
+from samples.cifar10.training import alpha_bar
 
 
 def test_weights_and_images_are_small() -> None:
@@ -23,7 +23,7 @@ def test_the_classifier_reads_the_shipped_images() -> None:
     images, labels = shipped_images()
     with torch.no_grad():
         right = load_classifier()(torch.from_numpy(images)).argmax(1).numpy() == labels
-    assert right.mean() > 0.8
+    assert right.mean() > 0.85
 
 
 def test_the_unet_denoises_better_than_one_number() -> None:
@@ -34,4 +34,4 @@ def test_the_unet_denoises_better_than_one_number() -> None:
     with torch.no_grad():
         epsilon = load_unet()(noisy, torch.full((32,), 60.0))
     error = float((epsilon - noise).square().mean())
-    assert error < 0.4  # multiplied by the best number: 0.85
+    assert error < 0.17  # multiplied by the best number: 0.85; the best linear denoiser: 0.19

@@ -8,7 +8,7 @@ from typing import Any
 from tiny_bundle import IMAGE, PRESETS, make_tiny_bundle, mask_model, rehash, selftest_arrays
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.bundle.manifest import graph_signature
+from edgepure.bundle.entries import graph_signature
 from edgepure.files.atomic import write_npz
 from edgepure.methods.presets import Preset
 

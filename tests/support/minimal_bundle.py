@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 
 from edgepure.bundle.bundle import hash_files, write_manifest
 from edgepure.bundle.calibration import Calibration
-from edgepure.bundle.manifest import GraphEntry, GraphName, Manifest, TensorEntry, graph_signature
+from edgepure.bundle.entries import GraphEntry, GraphName, TensorEntry, graph_signature
+from edgepure.bundle.manifest import Manifest
 from edgepure.files.atomic import write_npz
 from edgepure.images.spec import ImageSpec
 

@@ -17,7 +17,8 @@ from numpy_stepper import NumpyStepper
 from onnx import TensorProto, helper
 
 from edgepure.bundle.bundle import hash_files, write_manifest
-from edgepure.bundle.manifest import GraphEntry, GraphName, Manifest, graph_signature
+from edgepure.bundle.entries import GraphEntry, GraphName, graph_signature
+from edgepure.bundle.manifest import Manifest
 from edgepure.files.atomic import write_npz
 from edgepure.images.spec import ImageSpec
 from edgepure.methods.planner import Planner

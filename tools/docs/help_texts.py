@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from importlib.metadata import EntryPoint
 
-from edgepure.cli.verbs import GROUP, ORDER, first_paragraph, load
+from edgepure.cli.listing import GROUP, ORDER, first_paragraph
+from edgepure.cli.verbs import load
 from edgepure.machine.packages import extensions
 
 from .page import Page, table

@@ -80,14 +80,7 @@ class OneRequest:
         return self._source.seed
 
     def for_image(
-        self,
-        plan: Plan,
-        image: int,
-        vote: int,
-        mask: Float32 | None,
-        shape: tuple[int, ...],
-        *,
-        probe: bool = False,
+        self, plan: Plan, image: int, vote: int, mask: Float32 | None, shape: tuple[int, ...], *, probe: bool = False
     ) -> RowNoise:
         chosen = vote if probe or self._vote is None else self._vote
         return self._source.for_image(plan, 0, chosen, mask, shape, probe=probe)

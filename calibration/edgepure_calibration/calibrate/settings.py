@@ -41,11 +41,7 @@ class CalibrateSettings:
     def check(self, manifest: Manifest) -> None:
         """Raise ConfigError if a value is out of range, or this bundle has no such thing."""
         for name in self.presets or ():
-            if name not in manifest.presets:
-                raise ConfigError(
-                    f"no preset {name!r} in this bundle; it has {', '.join(sorted(manifest.presets))}",
-                    code="E-preset-unknown",
-                )
+            manifest.preset(name)
         if not 20 <= self.search <= self.limit:
             raise ConfigError(
                 f"search {self.search} and limit {self.limit}: the probes are compared on at least 20 images, and "

@@ -9,21 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.options import BundleArgument, PrecisionOption
+from edgepure.cli.groups import grouped
+from edgepure.cli.options import BundleArgument, PrecisionOption, given
 from edgepure.machine.packages import needs
 
-from .groups import grouped
-from .shared import (
-    DataMeta,
-    OutputOptions,
-    RunOptions,
-    WorkOption,
-    hidden_folder,
-    kept_if_interrupted,
-    load_images,
-    prepare_report,
-    prepare_work,
-)
+from .shared import DataMeta, OutputOptions, RunOptions, WorkOption, at_work
 
 if TYPE_CHECKING:
     from ..calibrate import Calibrated, CalibrateSettings
@@ -35,11 +25,10 @@ class ProbeOptions:
 
     probe_t: Annotated[
         str | None,
-        typer.Option(
-            metavar="T,T,T+T+T,...",
-            help="Timesteps of the probes to try; joined by + they are one probe of several UNet calls. Default: "
-            "1,2,5,10,20,50,100,200,5+10+20.",
-            show_default=False,
+        given(
+            "T,T,T+T+T,...",
+            "Timesteps of the probes to try; joined by + they are one probe of several UNet calls. "
+            "Default: 1,2,5,10,20,50,100,200,5+10+20.",
         ),
     ] = None
     noise: Annotated[
@@ -61,11 +50,10 @@ class PresetOptions:
 
     preset: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A preset that gets SSNI (as NAME-ssni, if it has none). May be given several times. Default: all "
-            "that have SSNI; if none has, the default one.",
-            show_default=False,
+        given(
+            "NAME",
+            "A preset that gets SSNI (as NAME-ssni, if it has none). May be given several times. Default:"
+            " all that have SSNI; if none has, the default one.",
         ),
     ] = None
     reweighting: Annotated[str, typer.Option(metavar="sigmoid|linear", help="Of presets without SSNI.")] = "sigmoid"
@@ -74,11 +62,9 @@ class PresetOptions:
     ] = 0.4
     mask_area: Annotated[
         float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Set the mask threshold of every preset that has one to what covers this share of the pixels on "
-            "average.",
-            show_default=False,
+        given(
+            "SHARE",
+            "Set the mask threshold of every preset that has one to what covers this share of the pixels on average.",
         ),
     ] = None
 
@@ -88,11 +74,10 @@ def calibrate(
     bundle: BundleArgument,
     data: Annotated[
         str,
-        typer.Option(
-            metavar=DataMeta,
-            help="Clean images, at least 50: a folder (with one sub-folder per class, if they are labelled) or an .npz "
-            "with `images` and `labels`; FILE.npz:NAME takes another array.",
-            show_default=False,
+        given(
+            DataMeta,
+            "Clean images, at least 50: a folder (with one sub-folder per class, if they are labelled) or"
+            " an .npz with `images` and `labels`; FILE.npz:NAME takes another array.",
         ),
     ],
     probes: ProbeOptions,
@@ -101,11 +86,7 @@ def calibrate(
     output: OutputOptions,
     attacked: Annotated[
         str | None,
-        typer.Option(
-            metavar=DataMeta,
-            help="Attacked images, at least 20, likewise. Without them the choices rest on clean images alone.",
-            show_default=False,
-        ),
+        given(DataMeta, "Attacked images, at least 20, likewise. Without them the choices rest on clean images alone."),
     ] = None,
     apply: Annotated[
         bool, typer.Option("--apply/--no-apply", help="Write calibration and presets into the bundle.")
@@ -124,9 +105,7 @@ def calibrate(
       edgepure calibrate digits --data photos/
       edgepure calibrate digits --data images.npz:clean --attacked images.npz:adversarial --report calibration.html
     """
-    from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json
-    from edgepure.cli.progress import Progress
 
     from ..provider import ProviderSettings
     from ..work import remove_work_folder
@@ -134,30 +113,24 @@ def calibrate(
     with needs("calibration needs scikit-learn", "calibration"):
         import_module("sklearn")
         verb: Any = import_module("edgepure_calibration.calibrate")
-    prepare_report(output.report, data, attacked)
-    prepare_work(work, data, attacked)
     settings = _settings(probes, presets)
-    folder = work or hidden_folder(bundle, "calibrate")
-    with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
-        manifest = Bundle.open(bundle).manifest
-        bar.update(0.0, "reading the images")
-        images, others = (load_images(source, manifest, resize=run.resize) for source in (data, attacked))
+    with at_work("calibrate", bundle, work, run, output.report, data, attacked) as begun:
         found = verb.calibrate(
             bundle,
-            images,
-            attacked=others,
+            begun.images(data),
+            attacked=begun.images(attacked),
             settings=settings,
             apply=apply,
-            work=folder,
+            work=begun.folder,
             provider=ProviderSettings(run.provider, precision, run.threads, slots=16),
-            on_progress=bar.update,
+            on_progress=begun.update,
         )
     if output.report is not None:
         from ..calibrate.report import write_report
 
         write_report(output.report, found.bundle.name, found.measured, found.presets, found.applied)
     if work is None:
-        remove_work_folder(folder)
+        remove_work_folder(begun.folder)
     if output.as_json:
         emit_json(_document(found, output.report))
     else:

@@ -2,83 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgepure.cli.options import (
-    BundleArgument,
-    DebugOption,
-    JsonOption,
-    PrecisionOption,
-    ProviderOption,
-    ResizeOption,
-    SeedOption,
-    SlotsOption,
-    ThreadsOption,
-)
+from edgepure.cli.groups import grouped
+from edgepure.cli.options import BundleArgument, ResizeOption, SeedOption, ShownOptions, given
+
+from .shared import WideOptions, hidden_folder, prepare_work
 
 if TYPE_CHECKING:
     from ..certify import Certified
 
 
+@grouped
 def certify(
     bundle: BundleArgument,
+    *,
     data: Annotated[
         str,
-        typer.Option(metavar="DIR|FILE.npz", help="Labelled images: a sub-folder per class, or an .npz with `images` "
-                     "and `labels`; FILE.npz:NAME takes another array.", show_default=False),
+        given(
+            "DIR|FILE.npz",
+            "Labelled images: a sub-folder per class, or an .npz with `images` and `labels`; "
+            "FILE.npz:NAME takes another array.",
+        ),
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="For certificates.json, report.html and a .tsv for each "
-                           "preset.")
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="DIR", help="For certificates.json, report.html and a .tsv for each preset."
+        ),
     ] = Path("certificates"),
     sigma: Annotated[
         list[float] | None,
-        typer.Option(min=0.001, help="Denoised smoothing with this noise on images in [0, 1]. May be given several "
-                     "times. Default, without --preset: 0.25.", show_default=False),
+        given(
+            None,
+            "Denoised smoothing with this noise on images in [0, 1]. May be given several times. Default,"
+            " without --preset: 0.25.",
+            min=0.001,
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="UNet calls of denoised smoothing.")] = 1,
     preset: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A preset of the bundle that has a certificate, see `edgepure plan`. May be "
-                     "given several times.", show_default=False),
+        given(
+            "NAME", "A preset of the bundle that has a certificate, see `edgepure plan`. May be given several times."
+        ),
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="Answers counted for each image; with --radius at most.")] = 10_000,
     n0: Annotated[int, typer.Option(min=1, help="Answers that choose the class before.")] = 100,
     alpha: Annotated[float, typer.Option(help="Probability that an image's certificate is wrong, at most.")] = 0.001,
     radius: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Stop counting an image as soon as this L2 radius is settled: fewer answers.",
-                     show_default=False),
+        given(None, "Stop counting an image as soon as this L2 radius is settled: fewer answers.", min=0.0),
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every so-manieth image; papers take 20 on CIFAR-10.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many of them.", show_default=False)] = None,
+    limit: Annotated[int | None, given(None, "At most so many of them.", min=1)] = None,
     eight_bits: Annotated[
         bool, typer.Option("--eight-bits", help="Round images to 8 bits: certificates are exact, and about those.")
     ] = False,
     carry_to: Annotated[
         str | None,
-        typer.Option(metavar="PRECISION", help="Carry the certificates to this variant of the bundle too, from --pairs "
-                     "answers of both to the same noise.", show_default=False),
+        given(
+            "PRECISION",
+            "Carry the certificates to this variant of the bundle too, from --pairs answers of both to the same noise.",
+        ),
     ] = None,
     pairs: Annotated[int, typer.Option(min=10, help="Of --carry-to, for each image.")] = 1000,
     card: Annotated[bool, typer.Option("--card/--no-card", help="Put a card of certificates into the bundle.")] = True,
     work: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for finished images, kept. Default: a hidden one beside the bundle, "
-                     "removed at the end.", show_default=False),
+        given("DIR", "Folder for finished images, kept. Default: a hidden one beside the bundle, removed at the end."),
     ] = None,
     seed: SeedOption = None,
     resize: ResizeOption = False,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    slots: SlotsOption = 32,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:  # fmt: skip
+    engine: WideOptions,
+    shown: ShownOptions,
+) -> None:
     """Certify a data set by randomized smoothing: the share of images that are right, and proven right within L2 radii.
 
     Nothing about the network is assumed, and nothing is covered but the L2 balls that are named. An interrupted run
@@ -102,7 +104,6 @@ def certify(
     from ..certify.run import CertifyRequest, certify_data, presets_of
     from ..provider import ProviderSettings
     from ..work import remove_work_folder
-    from .shared import prepare_work
 
     check_outputs([out / "certificates.json", out / "report.html"], "--out", [data])
     prepare_work(work, data)
@@ -120,19 +121,19 @@ def certify(
         carry_to=carry_to,
         pairs=pairs,
     )
-    place = work or bundle.resolve().parent / f".{bundle.resolve().name}.certify"
+    place = work or hidden_folder(bundle, "certify")
     with Progress("certifying") as bar:
         found = certify_data(
-            bundle, data, request, on=ProviderSettings(provider, precision, threads, slots), work=place, resize=resize,
+            bundle, data, request, on=ProviderSettings(**asdict(engine)), work=place, resize=resize,
             on_progress=bar.update,
         )  # fmt: skip
     write_results(out, found)
     write_report(out / "report.html", found)
     if card:
-        write_card(bundle, found, precision)
+        write_card(bundle, found, engine.precision)
     if work is None:
         remove_work_folder(place)
-    if as_json:
+    if shown.as_json:
         emit_json({**found.to_dict(), "out": str(out), "card": card})
     else:
         _print(found, out)

@@ -8,24 +8,18 @@ from typing import Annotated
 
 import typer
 
-from edgepure.cli.options import DebugOption, JsonOption
+from edgepure.cli.groups import grouped
+from edgepure.cli.options import DebugOption, JsonOption, given
 from edgepure.machine.packages import needs
-
-from .groups import grouped
 
 
 @dataclass(kw_only=True)
 class TableOptions:
     """Files for papers."""
 
-    csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write all numbers.", show_default=False)] = None
-    latex: Annotated[
-        Path | None, typer.Option(metavar="FILE.tex", help="Write a table for LaTeX.", show_default=False)
-    ] = None
-    svg: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.svg", help="Draw the differences with their intervals.", show_default=False),
-    ] = None
+    csv: Annotated[Path | None, given("FILE.csv", "Write all numbers.")] = None
+    latex: Annotated[Path | None, given("FILE.tex", "Write a table for LaTeX.")] = None
+    svg: Annotated[Path | None, given("FILE.svg", "Draw the differences with their intervals.")] = None
 
 
 @grouped
@@ -42,11 +36,7 @@ def compare(
     tables: TableOptions,
     rule: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="RULE",
-            help="Only this decision rule, such as `majority of 5`. May be given several times. Default: all.",
-            show_default=False,
-        ),
+        given("RULE", "Only this decision rule, such as `majority of 5`. May be given several times. Default: all."),
     ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,

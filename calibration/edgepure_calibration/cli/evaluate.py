@@ -9,23 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.options import BundleArgument, PrecisionOption, SlotsOption, radius
+from edgepure.cli.groups import grouped
+from edgepure.cli.options import BundleArgument, PrecisionOption, SlotsOption, given, radius
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import extensions, needs
 
-from .groups import grouped
-from .shared import (
-    DataMeta,
-    OutputOptions,
-    RunOptions,
-    WorkOption,
-    hidden_folder,
-    kept_if_interrupted,
-    load_images,
-    names,
-    prepare_report,
-    prepare_work,
-)
+from .shared import DataMeta, OutputOptions, RunOptions, WorkOption, at_work, names
 
 if TYPE_CHECKING:
     from ..evaluate import Evaluated
@@ -94,8 +83,7 @@ class AttackOptions:
     ] = False
     batch: Annotated[int, typer.Option(min=1, help="Images attacked at a time; a checkpoint follows each batch.")] = 64
     copies: Annotated[
-        int | None,
-        typer.Option(min=1, help="EOT copies that are differentiated side by side. Default: all.", show_default=False),
+        int | None, given(None, "EOT copies that are differentiated side by side. Default: all.", min=1)
     ] = None
 
 
@@ -105,22 +93,12 @@ class JudgeOptions:
 
     preset: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A preset of the bundle. May be given several times. Default: the bundle's own default.",
-            show_default=False,
-        ),
+        given("NAME", "A preset of the bundle. May be given several times. Default: the bundle's own default."),
     ] = None
-    votes: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="K", help="Of the majority. Default: as the preset says.", show_default=False),
-    ] = None
+    votes: Annotated[int | None, given("K", "Of the majority. Default: as the preset says.", min=1)] = None
     worst: Annotated[int, typer.Option(min=1, metavar="N", help="Of worst-of-N and of the resubmission curve.")] = 10
     images: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Images to draw, every class in proportion. Default: all, at most 256.", show_default=False
-        ),
+        int | None, given(None, "Images to draw, every class in proportion. Default: all, at most 256.", min=1)
     ] = None
     baseline: Annotated[
         str,
@@ -130,12 +108,7 @@ class JudgeOptions:
         ),
     ] = "no-defence"
     noise_seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Of the engine's noise, to repeat a run. Default: secret, and recorded.",
-            show_default=False,
-        ),
+        int | None, given(None, "Of the engine's noise, to repeat a run. Default: secret, and recorded.", min=0)
     ] = None
     precision: PrecisionOption = "fp32"
     slots: SlotsOption = 32
@@ -156,11 +129,10 @@ def evaluate(
     bundle: BundleArgument,
     data: Annotated[
         str,
-        typer.Option(
-            metavar=DataMeta,
-            help="Labelled images: a sub-folder per class, or an .npz with `images` and `labels`; FILE.npz:NAME takes "
-            "another array.",
-            show_default=False,
+        given(
+            DataMeta,
+            "Labelled images: a sub-folder per class, or an .npz with `images` and `labels`; "
+            "FILE.npz:NAME takes another array.",
         ),
     ],
     judge: JudgeOptions,
@@ -169,12 +141,7 @@ def evaluate(
     run: RunOptions,
     output: OutputOptions,
     outcomes: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.npz",
-            help="Write which images were decided right, for `edgepure compare`.",
-            show_default=False,
-        ),
+        Path | None, given("FILE.npz", "Write which images were decided right, for `edgepure compare`.")
     ] = None,
     save_images: Annotated[
         bool, typer.Option("--save-images", help="Put the attacked images into the file of --outcomes too.")
@@ -198,10 +165,8 @@ def evaluate(
       edgepure evaluate cifar10 --data test/ --attack pgd,apgd --device cuda --mask-gradient soft --report robust.html
       edgepure evaluate digits --data test.npz --attack square --images 16 --queries 50 --noise-policy --no-card --json
     """
-    from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json, note
     from edgepure.cli.outputs import prepare_file
-    from edgepure.cli.progress import Progress
 
     from ..work import remove_work_folder
 
@@ -210,24 +175,19 @@ def evaluate(
         from ..evaluate.card import write_card
         from ..provider import ProviderSettings
 
-    prepare_report(output.report, data)
-    prepare_work(work, data)
     prepare_file(outcomes, "--outcomes", (data,))
     settings = _settings(attacks, judge)
-    folder = work or hidden_folder(bundle, "evaluate")
-    with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
-        manifest = Bundle.open(bundle).manifest
-        bar.update(0.0, "reading the images")
+    with at_work("evaluate", bundle, work, run, output.report, data) as begun:
         found = verb.evaluate(
             bundle,
-            load_images(data, manifest, resize=run.resize),
+            begun.images(data),
             judge.preset,
             settings,
             provider=ProviderSettings(run.provider, judge.precision, run.threads, judge.slots),
             device=gradients.device,
             checkpointing=not gradients.keep_activations,
-            work=folder,
-            on_progress=bar.update,
+            work=begun.folder,
+            on_progress=begun.update,
         )
     if outcomes is not None:
         from ..evaluate.outcomes import outcomes_of, write_outcomes
@@ -242,7 +202,7 @@ def evaluate(
         if kept:
             note(f"kept on the card from an earlier, stronger run: {'; '.join(kept)} (--new-card replaces them)")
     if work is None:
-        remove_work_folder(folder)
+        remove_work_folder(begun.folder)
     if output.as_json:
         emit_json({**found.to_dict(), "card": card, "report": None if output.report is None else str(output.report)})
     else:

@@ -2,99 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgepure.cli.options import (
-    BundleArgument,
-    DebugOption,
-    JsonOption,
-    PrecisionOption,
-    ProviderOption,
-    SlotsOption,
-    ThreadsOption,
-    radius,
-)
+from edgepure.cli.groups import grouped
+from edgepure.cli.options import BundleArgument, ShownOptions, given, radius
 from edgepure.machine.packages import needs
 
-from .shared import ReportOption, prepare_report
+from .shared import ReportOption, WideOptions
 
 
+@grouped
 def evaluate_task(
     bundle: BundleArgument,
+    *,
     data: Annotated[
         Path,
-        typer.Option(
-            metavar="FILE.npz",
-            help="`images`, and `labels` as the task has them: [N, H, W] classes of pixels, [N, T] of `boxes` [N, T, "
-            "4], "
-            "[N] of vectors; -1 does not count. Without labels the task's own answers are the truth.",
-            show_default=False,
+        given(
+            "FILE.npz",
+            "`images`, and `labels` as the task has them: [N, H, W] classes of pixels, [N, T] of `boxes` "
+            "[N, T, 4], [N] of vectors; -1 does not count. Without labels the task's own answers are the "
+            "truth.",
         ),
     ],
     preset: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A preset to attack through. May be given several times. Default: the bundle's own default.",
-            show_default=False,
-        ),
+        given("NAME", "A preset to attack through. May be given several times. Default: the bundle's own default."),
     ] = None,
     loss: Annotated[
         str | None,
-        typer.Option(
-            metavar="python:FILE.py:NAME",
-            help="What the attack maximises, a function (outputs, truth) -> loss of PyTorch; its code is run. "
-            "Detectors need "
-            "it. Default: cross-entropy of the pixels; 1 - cosine to the clean vector.",
-            show_default=False,
+        given(
+            "python:FILE.py:NAME",
+            "What the attack maximises, a function (outputs, truth) -> loss of PyTorch; its code is run. "
+            "Detectors need it. Default: cross-entropy of the pixels; 1 - cosine to the clean vector.",
         ),
     ] = None,
-    eps: Annotated[str, typer.Option(metavar="NUMBER", help="Linf radius on images in [0, 1]; 8/255 is understood.")]
-        = ( "8/255"
-    ),
+    eps: Annotated[
+        str, typer.Option(metavar="NUMBER", help="Linf radius on images in [0, 1]; 8/255 is understood.")
+    ] = ("8/255"),
     patch: Annotated[
         float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Attack by a patch in place of --eps: a square of this share of the pixels, in which everything is "
+        given(
+            "SHARE",
+            "Attack by a patch in place of --eps: a square of this share of the pixels, in which everything is "
             "allowed.",
-            show_default=False,
         ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the attack.")] = 20,
     eot: Annotated[int, typer.Option(min=1, help="Noises that each gradient is averaged over.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the attack.")] = 0,
-    images: Annotated[
-        int | None, typer.Option(min=1, help="Use the first N images. Default: all.", show_default=False)
-    ] = None,
-    votes: Annotated[
-        int | None, typer.Option(min=1, help="Of each answer. Default: as the preset says.", show_default=False)
-    ] = None,
+    images: Annotated[int | None, given(None, "Use the first N images. Default: all.", min=1)] = None,
+    votes: Annotated[int | None, given(None, "Of each answer. Default: as the preset says.", min=1)] = None,
     noise_seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Of the engine's noise, to repeat a run. Default: secret.", show_default=False),
+        int | None, given(None, "Of the engine's noise, to repeat a run. Default: secret.", min=0)
     ] = None,
     save_images: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.npz", help="Write the attacked images: `plain`, and one array a preset.",
-                     show_default=False),
+        Path | None, given("FILE.npz", "Write the attacked images: `plain`, and one array a preset.")
     ] = None,
     report: ReportOption = None,
     card: Annotated[bool, typer.Option("--card/--no-card", help="Put the robustness card into the bundle.")] = True,
     new_card: Annotated[
         bool, typer.Option("--new-card", help="Begin a new card. Default: what earlier runs found stays on it.")
     ] = False,
-    precision: PrecisionOption = "fp32",
-    slots: SlotsOption = 32,
-    provider: ProviderOption = "cpu",
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:  # fmt: skip
+    engine: WideOptions,
+    shown: ShownOptions,
+) -> None:
     """Attack a bundle's task by PGD on its loss, alone and through the purification; mIoU, mAP or recall with
     intervals.
 
@@ -116,7 +92,7 @@ def evaluate_task(
         from ..provider import ProviderSettings
 
     prepare_file(save_images, "--save-images", (data,))
-    prepare_report(report, data)
+    prepare_file(report, "--report", (data,))
     attack = verb.TaskAttack(radius(eps), steps, eot, seed, patch)
     with Progress("opening the bundle") as bar:
         found = verb.evaluate_task(
@@ -128,7 +104,7 @@ def evaluate_task(
             images=images,
             votes=votes,
             noise_seed=noise_seed,
-            provider=ProviderSettings(provider, precision, threads, slots),
+            provider=ProviderSettings(**asdict(engine)),
             on_progress=bar.update,
         )
     if save_images is not None:
@@ -136,10 +112,10 @@ def evaluate_task(
     if report is not None:
         verb.write_report(found, report)
     if card:
-        kept = verb.write_card(bundle, found, precision, anew=new_card)
+        kept = verb.write_card(bundle, found, engine.precision, anew=new_card)
         if kept:
             note(f"kept on the card from an earlier, stronger run: {', '.join(kept)} (--new-card replaces them)")
-    if as_json:
+    if shown.as_json:
         emit_json({**found.to_dict(), "card": card, "report": None if report is None else str(report)})
         return
     name = found.rows[0].clean.name

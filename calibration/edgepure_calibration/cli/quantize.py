@@ -8,28 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.options import BundleArgument
+from edgepure.cli.groups import grouped
+from edgepure.cli.options import BundleArgument, given
 from edgepure.engines.kinds import DEFAULT_PROVIDER, kind_of, providers
 from edgepure.errors import ConfigError, ExportError, VerificationError
 from edgepure.machine.packages import needs
 
-from .groups import grouped
-from .shared import (
-    DataMeta,
-    OutputOptions,
-    RunOptions,
-    WorkOption,
-    hidden_folder,
-    kept_if_interrupted,
-    load_images,
-    prepare_report,
-    prepare_work,
-)
+from .shared import DataMeta, OutputOptions, RunOptions, WorkOption, at_work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from edgepure.bundle.manifest import Manifest
 
 
 @dataclass(kw_only=True)
@@ -38,10 +26,8 @@ class GateOptions:
 
     preset: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A preset whose decisions have to hold. May be given several times. Default: the bundle's default.",
-            show_default=False,
+        given(
+            "NAME", "A preset whose decisions have to hold. May be given several times. Default: the bundle's default."
         ),
     ] = None
     redraws: Annotated[int, typer.Option(min=2, help="Noises that each image is judged with.")] = 5
@@ -69,40 +55,34 @@ class GateOptions:
 @grouped
 def quantize(
     bundle: BundleArgument,
-    precision: Annotated[str, typer.Option(metavar="int8|fp8|fp16|bf16", help="Of the variant.", show_default=False)],
+    precision: Annotated[str, given("int8|fp8|fp16|bf16", "Of the variant.")],
     data: Annotated[
         str,
-        typer.Option(
-            metavar=DataMeta,
-            help="Images to calibrate and to judge with: a folder (with one sub-folder per class, if they are "
+        given(
+            DataMeta,
+            "Images to calibrate and to judge with: a folder (with one sub-folder per class, if they are "
             "labelled) or an .npz with `images` and `labels`; FILE.npz:NAME takes another array. For a task, labels "
             "(and `boxes`) are those of `edgepure evaluate-task`.",
-            show_default=False,
         ),
     ],
     gate: GateOptions,
     run: RunOptions,
     output: OutputOptions,
-    attacked: Annotated[
-        str | None, typer.Option(metavar=DataMeta, help="Attacked images, likewise.", show_default=False)
-    ] = None,
+    attacked: Annotated[str | None, given(DataMeta, "Attacked images, likewise.")] = None,
     target: Annotated[
         str | None,
-        typer.Option(
+        given(
+            "PROVIDER",
+            "The provider that the variant is for. Elsewhere than on --provider its speed is not "
+            "measured. Default: the provider.",
             "--for",
-            metavar="PROVIDER",
-            help="The provider that the variant is for. Elsewhere than on --provider its speed is not measured. "
-            "Default: the provider.",
-            show_default=False,
         ),
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="LAYER",
-            help="A layer (or a module and all of its layers) that stays in higher precision. May be given several "
-            "times.",
-            show_default=False,
+        given(
+            "LAYER",
+            "A layer (or a module and all of its layers) that stays in higher precision. May be given several times.",
         ),
     ] = None,
     work: WorkOption = None,
@@ -124,9 +104,7 @@ def quantize(
       edgepure quantize digits --precision bf16 --provider openvino --data photos/ --max-flips 0.08
       edgepure classify digits seven.png --precision int8
     """
-    from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json, note, say
-    from edgepure.cli.progress import Progress
 
     from ..provider import ProviderSettings
 
@@ -137,8 +115,6 @@ def quantize(
         raise ConfigError(
             f"--precision {precision!r} is unknown; choose int8, fp8, fp16 or bf16", code="E-quantize-precision"
         )
-    prepare_report(output.report, data, attacked)
-    prepare_work(work, data, attacked)
     settings = verb.QuantizeSettings(
         precision=precision,
         target=chosen,
@@ -148,25 +124,18 @@ def quantize(
         redraws=gate.redraws,
         seed=gate.seed,
     )
-    folder = work or hidden_folder(bundle, f"quantize-{precision}-{chosen}")
-    with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
-        manifest = Bundle.open(bundle).manifest
-        bar.update(0.0, "reading the images")
-        read = load_images if manifest.task is None else _load_data
-        images = [read(source, manifest, resize=run.resize) for source in (data, attacked)]
+    kept = f"quantize-{precision}-{chosen}"
+    with at_work(kept, bundle, work, run, output.report, data, attacked) as begun:
+        images = [begun.data(source) for source in (data, attacked)]
         on = ProviderSettings(run.provider, threads=run.threads, slots=8)
-        found = verb.quantize(bundle, settings, *images, provider=on, work=work, on_progress=bar.update)
+        found = verb.quantize(bundle, settings, *images, provider=on, work=work, on_progress=begun.update)
     if output.report is not None:
         from ..quantize.report import write_report
 
-        write_report(output.report, manifest.name, found.evidence)
+        write_report(output.report, begun.opened.manifest.name, found.evidence)
     if output.as_json:
         emit_json(
-            {
-                "bundle": str(bundle),
-                "report": None if output.report is None else str(output.report),
-                **found.evidence,
-            }
+            {"bundle": str(bundle), "report": None if output.report is None else str(output.report), **found.evidence}
         )
     else:
         _print(found.evidence)
@@ -178,13 +147,6 @@ def quantize(
     if not output.as_json:
         command, engine = ("build", "") if kind_of(chosen).built else ("bench", f" --provider {chosen}")
         say(f"\nnext: edgepure {command} {bundle} --precision {precision}{engine}")
-
-
-def _load_data(source: str | None, manifest: Manifest, *, resize: bool) -> Any:
-    """Images for a task, with their truth where the data say it; None for none."""
-    from ..truth import load_data
-
-    return None if source is None else load_data(source, manifest, resize=resize)
 
 
 def _target(target: str | None, provider: str) -> str:

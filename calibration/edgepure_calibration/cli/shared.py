@@ -8,27 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from edgepure.cli.options import DebugOption, JsonOption, ProviderOption, ResizeOption, ThreadsOption
+from edgepure.cli.options import (
+    DebugOption,
+    EngineOptions,
+    JsonOption,
+    ProviderOption,
+    ResizeOption,
+    SlotsOption,
+    ThreadsOption,
+    given,
+)
 from edgepure.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edgepure.bundle.manifest import Manifest
+    from edgepure.bundle.bundle import Bundle
     from edgepure.images.dataset import LabelledImages
+    from edgepure.images.load import Resize
+    from edgepure.types import Progress
+
+    from ..truth import Truth
 
 DataMeta = "DIR|FILE.npz"
-ReportOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE.html", help="Write a page with figures and all numbers.", show_default=False),
-]
+ReportOption = Annotated[Path | None, given("FILE.html", "Write a page with figures and all numbers.")]
 WorkOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Folder for partial results, kept. Default: a hidden one beside the bundle, removed at the end.",
-        show_default=False,
-    ),
+    given("DIR", "Folder for partial results, kept. Default: a hidden one beside the bundle, removed at the end."),
 ]
 
 
@@ -42,6 +46,13 @@ class OutputOptions:
 
 
 @dataclass(kw_only=True)
+class WideOptions(EngineOptions):
+    """On what it runs, many images at a time."""
+
+    slots: SlotsOption = 32
+
+
+@dataclass(kw_only=True)
 class RunOptions:
     """On what it runs."""
 
@@ -50,11 +61,56 @@ class RunOptions:
     threads: ThreadsOption = None
 
 
-def prepare_report(report: Path | None, *inputs: object) -> None:
-    """Find out now, and not after a long run, whether the page can be written; never over one of the inputs."""
+@dataclass(frozen=True)
+class AtWork:
+    """A verb that has begun.
+
+    Attributes:
+        opened: the bundle.
+        folder: of partial results.
+        update: shows how far it is.
+    """
+
+    opened: Bundle
+    folder: Path
+    update: Progress
+    resize: Resize
+
+    def data(self, source: str | None) -> LabelledImages | Truth | None:
+        """`images`; for a bundle with a task with what is true of them, where the data say it."""
+        if source is None or self.opened.manifest.task is None:
+            return self.images(source)
+        from ..truth import load_data
+
+        return load_data(source, self.opened.manifest, resize=self.resize)
+
+    def images(self, source: str | None) -> LabelledImages | None:
+        """The images that an option names; None for none."""
+        if source is None:
+            return None
+        from edgepure.images.dataset import load_labelled
+
+        manifest = self.opened.manifest
+        return load_labelled(source, manifest.image, manifest.classes, resize=self.resize)
+
+
+@contextmanager
+def at_work(
+    verb: str, bundle: Path, work: Path | None, run: RunOptions, report: Path | None, *inputs: object
+) -> Iterator[AtWork]:
+    """Look whether everything can be written, never over one of the inputs, and open the bundle: what is wrong is said
+    now and not after a long run. ``work``: the folder of partial results; None: a hidden one named after ``verb``."""
+    from edgepure.bundle.bundle import Bundle
     from edgepure.cli.outputs import prepare_file
+    from edgepure.cli.progress import Progress as Bar
 
     prepare_file(report, "--report", inputs)
+    prepare_work(work, *inputs)
+    folder = work or hidden_folder(bundle, verb)
+    with kept_if_interrupted(folder), Bar("opening the bundle") as bar:
+        opened = Bundle.open(bundle)
+        bar.update(0.0, "reading the images")
+        yield AtWork(opened, folder, bar.update, run.resize)
 
 
 def prepare_work(work: Path | None, *inputs: object) -> None:
@@ -64,15 +120,6 @@ def prepare_work(work: Path | None, *inputs: object) -> None:
     check_output(work, "--work", inputs)
     if work is not None and work.exists() and not work.is_dir():
         raise ConfigError(f"--work {work} is a file; give the name of a folder", code="E-output-place")
-
-
-def load_images(source: str | None, manifest: Manifest, *, resize: bool) -> LabelledImages | None:
-    """The images that an option names; None for none."""
-    if source is None:
-        return None
-    from edgepure.images.dataset import load_labelled
-
-    return load_labelled(source, manifest.image, manifest.classes, resize=resize)
 
 
 def hidden_folder(bundle: Path, verb: str) -> Path:

@@ -10,23 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgepure.cli.options import BundleArgument, radius
+from edgepure.cli.groups import grouped
+from edgepure.cli.options import BundleArgument, given, radius
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import needs
 from edgepure.report.numerals import number
 
-from .groups import grouped
-from .shared import (
-    DataMeta,
-    OutputOptions,
-    RunOptions,
-    hidden_folder,
-    kept_if_interrupted,
-    load_images,
-    names,
-    prepare_report,
-    prepare_work,
-)
+from .shared import DataMeta, OutputOptions, RunOptions, at_work, names
 
 if TYPE_CHECKING:
     from edgepure.bundle.bundle import Bundle
@@ -37,17 +27,9 @@ class BudgetOptions:
     """What a decision may cost, and what that is spent on."""
 
     budget_calls: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="At most N UNet calls for one decision, votes and probe included.",
-            show_default=False,
-        ),
+        int | None, given("N", "At most N UNet calls for one decision, votes and probe included.")
     ] = None
-    budget_ms: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="At most X milliseconds for one decision on this device.", show_default=False),
-    ] = None
+    budget_ms: Annotated[float | None, given("X", "At most X milliseconds for one decision on this device.")] = None
     objective: Annotated[str, typer.Option(help="What the budget is spent on: robust, clean or balanced.")] = "robust"
 
 
@@ -57,27 +39,19 @@ class SearchOptions:
 
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Search only this method (uniform, heterogeneous, repaint, gdmp, gnsp). May be given several times.",
-            show_default=False,
+        given(
+            "NAME", "Search only this method (uniform, heterogeneous, repaint, gdmp, gnsp). May be given several times."
         ),
     ] = None
     precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,...",
-            help="Precisions to search among. Default: all of the bundle that the engine can run.",
-            show_default=False,
-        ),
+        str | None, given("A,B,...", "Precisions to search among. Default: all of the bundle that the engine can run.")
     ] = None
     reference: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A preset of the bundle to measure beside the new ones. May be given several times. Default: all that "
-            "are not too expensive.",
-            show_default=False,
+        given(
+            "NAME",
+            "A preset of the bundle to measure beside the new ones. May be given several times. Default: "
+            "all that are not too expensive.",
         ),
     ] = None
     trials: Annotated[int, typer.Option(min=1, help="Candidates to try.")] = 60
@@ -85,11 +59,10 @@ class SearchOptions:
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0
     work: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder where the trials are kept; the same command goes on with them, and one for more trials too. "
-            "Default: a hidden one beside the bundle.",
-            show_default=False,
+        given(
+            "DIR",
+            "Folder where the trials are kept; the same command goes on with them, and one for more "
+            "trials too. Default: a hidden one beside the bundle.",
         ),
     ] = None
 
@@ -98,12 +71,7 @@ class SearchOptions:
 def tune(
     bundle: BundleArgument,
     data: Annotated[
-        str,
-        typer.Option(
-            metavar=DataMeta,
-            help="Labelled clean images: a sub-folder per class, or an .npz with `images` and `labels`.",
-            show_default=False,
-        ),
+        str, given(DataMeta, "Labelled clean images: a sub-folder per class, or an .npz with `images` and `labels`.")
     ],
     budget: BudgetOptions,
     search: SearchOptions,
@@ -111,20 +79,15 @@ def tune(
     output: OutputOptions,
     attacked: Annotated[
         str | None,
-        typer.Option(
-            metavar=DataMeta,
-            help="Images that were attacked on the bundle's classifier; FILE.npz:NAME takes the array NAME. Default: "
-            "PGD makes them, which needs PyTorch.",
-            show_default=False,
+        given(
+            DataMeta,
+            "Images that were attacked on the bundle's classifier; FILE.npz:NAME takes the array NAME. "
+            "Default: PGD makes them, which needs PyTorch.",
         ),
     ] = None,
     test: Annotated[
         str | None,
-        typer.Option(
-            metavar=DataMeta,
-            help="Clean images for the finalists. Default: those of --data that the search did not see.",
-            show_default=False,
-        ),
+        given(DataMeta, "Clean images for the finalists. Default: those of --data that the search did not see."),
     ] = None,
     eps: Annotated[
         str,
@@ -132,10 +95,8 @@ def tune(
     ] = "8/255",
     whitebox: Annotated[
         bool | None,
-        typer.Option(
-            "--whitebox/--no-whitebox",
-            help="Attack through the whole defence too. Default: if PyTorch is installed.",
-            show_default=False,
+        given(
+            None, "Attack through the whole defence too. Default: if PyTorch is installed.", "--whitebox/--no-whitebox"
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the bundle as it is.")] = False,
@@ -155,9 +116,7 @@ def tune(
       edgepure tune digits --data train/ --test test/ --budget-ms 20 --trials 12 --objective balanced --eps 8/255
       edgepure tune digits --data d.npz --attacked d.npz:attacked --budget-calls 5 --no-whitebox --trials 12
     """
-    from edgepure.bundle.bundle import Bundle
     from edgepure.cli.output import emit_json
-    from edgepure.cli.progress import Progress
 
     from ..provider import ProviderSettings
 
@@ -166,8 +125,6 @@ def tune(
     with needs("tuning needs Optuna", "calibration"):
         import_module("optuna")
         verb: Any = import_module("edgepure_calibration.tune")
-    prepare_report(output.report, data, attacked, test)
-    prepare_work(search.work, data, attacked, test)
     settings = verb.TuneSettings(
         calls=budget.budget_calls,
         ms=budget.budget_ms,
@@ -180,24 +137,21 @@ def tune(
         eps=radius(eps),
         seed=search.seed,
     )
-    folder = search.work or hidden_folder(bundle, "tune")
-    with kept_if_interrupted(folder), Progress("opening the bundle") as bar:
-        opened = Bundle.open(bundle)
-        bar.update(0.0, "reading the images")
-        clean, hit, fresh = (load_images(path, opened.manifest, resize=run.resize) for path in (data, attacked, test))
-        twin = _twin(opened, whitebox, needed=attacked is None)
+    with at_work("tune", bundle, search.work, run, output.report, data, attacked, test) as begun:
+        clean, hit, fresh = (begun.images(source) for source in (data, attacked, test))
+        twin = _twin(begun.opened, whitebox, needed=attacked is None)
         through = twin is not None and whitebox is not False
         found = verb.tune(
-            opened.path,
+            begun.opened.path,
             clean,
             replace(settings, whitebox=through),
             attacked=hit,
             test=fresh,
             provider=ProviderSettings(run.provider, threads=run.threads),
             twin=twin,
-            work=folder,
+            work=begun.folder,
             write=not dry_run,
-            on_progress=bar.update,
+            on_progress=begun.update,
         )
     if output.report is not None:
         import_module("edgepure_calibration.tune.report").write_report(found, output.report)

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from edgepure_export.twin.reference import TorchReference, coefficients
+from edgepure_export.twin.reference import TorchReference
+from edgepure_export.twin.torch_rows import coefficients
 
 from ..attacks.attack import AttackTarget
 

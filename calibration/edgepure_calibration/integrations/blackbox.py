@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure.errors import ConfigError, ImageError
-from edgepure.images.load import RANGE_TOLERANCE
+from edgepure.images.arrays import RANGE_TOLERANCE
 from edgepure.methods.presets import Preset
 from edgepure.purify.purifier import Purifier
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.errors import ConfigError, ImageError
-from edgepure.images.load import RANGE_TOLERANCE
+from edgepure.images.arrays import RANGE_TOLERANCE
 from edgepure.methods.presets import Preset
 from edgepure_export.graphs.mask_cut import MaskGradient
 from edgepure_export.twin.reference import TorchReference

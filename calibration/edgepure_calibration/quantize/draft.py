@@ -11,9 +11,10 @@ from typing import Any
 import onnx
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.bundle.manifest import GraphName, Target, VariantName
+from edgepure.bundle.entries import GraphName, Target, VariantName
 from edgepure.engines.base import Engine
-from edgepure.engines.kinds import DEFAULT_PROVIDER, Scheme, kind_of
+from edgepure.engines.kind import Scheme
+from edgepure.engines.kinds import DEFAULT_PROVIDER, kind_of
 from edgepure.engines.open import open_graph
 from edgepure.errors import ExportError
 from edgepure.purify.graphs import open_from_bundle

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.bundle.manifest import GraphName
-from edgepure.engines.kinds import KINDS, Scheme
+from edgepure.bundle.entries import GraphName
+from edgepure.engines.kind import Scheme
+from edgepure.engines.kinds import KINDS
 from edgepure.rows.plan import Plan
 from edgepure_export.graphs.qdq_rules import Tap
 from edgepure_export.graphs.quantized_numbers import Range

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgepure.engines.kinds import Scheme
+from edgepure.engines.kind import Scheme
 from edgepure.engines.onnxruntime import OnnxRuntimeEngine
 from edgepure_export.graphs.precision import load_graph
 from edgepure_export.graphs.qdq import taps

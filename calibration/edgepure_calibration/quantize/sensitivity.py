@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.bundle.manifest import GraphName, Target, VariantName
+from edgepure.bundle.entries import GraphName, Target, VariantName
 from edgepure.engines import open_graph
 from edgepure.engines.base import Engine
 from edgepure.types import Float32

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgepure.bundle.manifest import Target, VariantName
+from edgepure.bundle.entries import Target, VariantName
 
 from .verdict import Limits, PresetGate
 

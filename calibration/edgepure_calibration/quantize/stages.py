@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.bundle.manifest import GraphName
+from edgepure.bundle.entries import GraphName
 from edgepure.engines.kinds import check_kernels
 from edgepure.errors import ConfigError
 from edgepure.methods.presets import Preset

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgepure.bundle.manifest import GraphEntry, GraphName, TensorEntry, graph_signature
+from edgepure.bundle.entries import GraphEntry, GraphName, TensorEntry, graph_signature
 from edgepure.errors import ExportError
 from edgepure.images.spec import ImageSpec
 from edgepure.types import Progress

@@ -17,7 +17,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import nn
 
 from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
-from edgepure.bundle.manifest import SELFTEST_FILE, AttentionEntry, Manifest, PresetName, Provenance
+from edgepure.bundle.entries import AttentionEntry, Provenance
+from edgepure.bundle.manifest import Manifest, PresetName
+from edgepure.bundle.names import SELFTEST_FILE
 from edgepure.errors import ConfigError, ExportError
 from edgepure.files.atomic import write_npz
 from edgepure.files.folders import atomic_directory

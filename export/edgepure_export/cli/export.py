@@ -6,38 +6,38 @@ import sys
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from edgepure.cli.options import DebugOption, JsonOption, ThreadsOption
+from edgepure.cli.options import DebugOption, JsonOption, ThreadsOption, given
 from edgepure.errors import ConfigError, ExportError
 from edgepure.machine.packages import needs
 
-if TYPE_CHECKING:
-    from edgepure.methods.presets import Preset
-
-#: Images of --images that are used at most.
-MOST_SAMPLES = 64
-
-
-def _given(metavar: str, help_text: str, *names: str) -> Any:
-    """An option without a default that would be worth showing."""
-    return typer.Option(*names, metavar=metavar, help=help_text, show_default=False)
+from .arguments import (
+    class_names,
+    mask_input_of,
+    names_of,
+    numbers,
+    pairs,
+    published_presets,
+    read_images,
+    read_presets,
+)
 
 
 def export(
     diffusion: Annotated[
         str,
-        _given(
+        given(
             "SOURCE",
             "guided-diffusion:FILE, score-sde:FILE, edm:FILE, diffusers:DIR-or-NAME, or python:..., (x, t) -> epsilon.",
         ),
     ],
-    out: Annotated[Path, _given("DIR", "The bundle to write.", "--out", "-o")],
+    out: Annotated[Path, given("DIR", "The bundle to write.", "--out", "-o")],
     classifier: Annotated[
         str | None,
-        _given(
+        given(
             "SOURCE",
             "timm:NAME, torchvision:NAME, transformers:DIR-or-NAME, robustbench-wrn:FILE, or "
             "python:package.module:function and python:file.py:function, whose code is run. Options follow a question "
@@ -46,7 +46,7 @@ def export(
     ] = None,
     backbone: Annotated[
         str | None,
-        _given(
+        given(
             "SOURCE",
             "In place of a classifier: a network, named likewise, whose blocks make the attention mask: a detector's, "
             "a segmenter's. What it gives is not used.",
@@ -54,7 +54,7 @@ def export(
     ] = None,
     image: Annotated[
         str | None,
-        _given(
+        given(
             "CxHxW",
             "Image size, for example 3x32x32. Default: what the diffusion model was trained on, where its source "
             "knows it.",
@@ -62,7 +62,7 @@ def export(
     ] = None,
     task: Annotated[
         tuple[str, str] | None,
-        _given(
+        given(
             "KIND SOURCE",
             "In place of a classifier: what is done with purified images. detection, segmentation or embedding (or "
             "classification), and your network: an ONNX file (MODEL.onnx), or a source as above.",
@@ -70,7 +70,7 @@ def export(
     ] = None,
     task_output: Annotated[
         list[str] | None,
-        _given(
+        given(
             "ROLE=NAME",
             "Where the task's network has an output that is called otherwise, or its position: boxes, scores, labels; "
             "logits; vector. May be given several times.",
@@ -78,7 +78,7 @@ def export(
     ] = None,
     task_set: Annotated[
         list[str] | None,
-        _given(
+        given(
             "KEY=VALUE",
             "Of a detector: score (least score of a detection, 0.25), overlap (largest IoU of two of a class, 0.5), "
             "most (detections of an image, 100).",
@@ -86,7 +86,7 @@ def export(
     ] = None,
     task_frame: Annotated[
         str | None,
-        _given(
+        given(
             "WIDTHxHEIGHT",
             "Size of the images that the task's network takes, where it is larger than that of the diffusion model: "
             "frames, which are purified by tiles.",
@@ -94,7 +94,7 @@ def export(
     ] = None,
     blocks: Annotated[
         str | None,
-        _given(
+        given(
             "A,B,...|none",
             "Blocks of the classifier, the backbone or the task's network whose activations make the attention mask; "
             "none: no mask graph. Default: those of its family, where that is known.",
@@ -102,7 +102,7 @@ def export(
     ] = None,
     mask_input: Annotated[
         str | None,
-        _given(
+        given(
             "own|official",
             "What the tapped classifier sees; official: the normalisation oddity of the authors' code. "
             "Default: what the published presets say, else own.",
@@ -110,7 +110,7 @@ def export(
     ] = None,
     preset: Annotated[
         list[str] | None,
-        _given(
+        given(
             "NAME",
             "A preset with published settings (`edgepure presets` lists them). May be given several times; the "
             "first one becomes the default.",
@@ -118,34 +118,34 @@ def export(
     ] = None,
     change: Annotated[
         list[str] | None,
-        _given(
+        given(
             "KEY=VALUE", "Change a parameter of --preset, or give the statistics that it needs: ssni.mu=40.", "--set"
         ),
     ] = None,
     presets: Annotated[
         Path | None,
-        _given(
+        given(
             "FILE.json",
             "Presets of your own by name. Default without any preset: uniform noise with 10 DDIM calls and, "
             "with a mask graph, the heterogeneous method.",
         ),
     ] = None,
-    default_preset: Annotated[str | None, _given("NAME", "Default: the first preset.")] = None,
-    classifier_weights: Annotated[Path | None, _given("FILE", "Weights of the classifier (.safetensors, .pt).")] = None,
-    diffusion_weights: Annotated[Path | None, _given("FILE", "Weights of the UNet, likewise.")] = None,
+    default_preset: Annotated[str | None, given("NAME", "Default: the first preset.")] = None,
+    classifier_weights: Annotated[Path | None, given("FILE", "Weights of the classifier (.safetensors, .pt).")] = None,
+    diffusion_weights: Annotated[Path | None, given("FILE", "Weights of the UNet, likewise.")] = None,
     classes: Annotated[
-        str | None, _given("A,B,...|FILE", "Class names, or a text file with one in a line. Default: numbers.")
+        str | None, given("A,B,...|FILE", "Class names, or a text file with one in a line. Default: numbers.")
     ] = None,
     schedule: Annotated[
         str | None,
-        _given(
+        given(
             "KIND|FILE.json",
             "Noise schedule of the training: linear, scaled_linear, cosine, vp_sde, or a JSON file. Default: linear.",
         ),
     ] = None,
     sample_images: Annotated[
         Path | None,
-        _given(
+        given(
             "FILE.npy|DIR", "Real images for the parity check and the self-test. Default: random ones only.", "--images"
         ),
     ] = None,
@@ -165,7 +165,7 @@ def export(
         ),
     ] = False,
     threads: ThreadsOption = None,
-    name: Annotated[str | None, _given("TEXT", "Name of the bundle. Default: that of its folder.")] = None,
+    name: Annotated[str | None, given("TEXT", "Name of the bundle. Default: that of its folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is already there.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -201,9 +201,9 @@ def export(
             "--task-output, --task-set and --task-frame describe a task; give it with --task", code="E-option"
         )
     frame = None if task_frame is None else parse_frame(task_frame, "--task-frame")
-    names = _class_names(classes)
-    chosen = {**_published_presets(preset or [], change or []), **(_read_presets(presets) or {})}
-    seen = _mask_input(mask_input, preset or [])
+    names = class_names(classes)
+    chosen = {**published_presets(preset or [], change or []), **(read_presets(presets) or {})}
+    seen = mask_input_of(mask_input, preset or [])
     folder = sample_images
     # whatever PyTorch prints must not end up between the results
     with Progress("importing PyTorch") as bar, redirect_stdout(sys.stderr):
@@ -215,8 +215,8 @@ def export(
             out,
             presets=chosen or None,
             backbone=backbone,
-            task=None if task is None else exporter.TaskSource(*task, _pairs(task_output), _numbers(task_set), frame),
-            blocks=_names(blocks) if blocks not in (None, "none") else blocks or "auto",
+            task=None if task is None else exporter.TaskSource(*task, pairs(task_output), numbers(task_set), frame),
+            blocks=names_of(blocks) if blocks not in (None, "none") else blocks or "auto",
             mask_input=seen,
             image=shape,
             schedule=spec,
@@ -224,7 +224,7 @@ def export(
             diffusion_weights=diffusion_weights,
             classes=names,
             default_preset=default_preset,
-            sample_images=None if folder is None else lambda image: _read_images(folder, image),
+            sample_images=None if folder is None else lambda image: read_images(folder, image),
             check_epsilon=not any_network,
             any_size=any_size,
             name=name,
@@ -262,103 +262,3 @@ def export(
         )
     table(("graph", "largest difference to PyTorch"), ((k, f"{v:.1e}") for k, v in parity.items()))
     say(f"\nnext: edgepure verify {out}")
-
-
-def _pairs(texts: list[str] | None, option: str = "--task-output") -> dict[str, str]:
-    pairs = [text.partition("=")[::2] for text in texts or ()]
-    for text, (key, value) in zip(texts or (), pairs, strict=True):
-        if not key or not value:
-            raise ConfigError(f"{option} {text!r}: expected KEY=VALUE", code="E-option")
-    return dict(pairs)
-
-
-def _numbers(texts: list[str] | None) -> dict[str, float]:
-    try:
-        return {key: float(value) for key, value in _pairs(texts, "--task-set").items()}
-    except ValueError as error:
-        raise ConfigError(f"--task-set: expected a number ({error})", code="E-option") from None
-
-
-def _published_presets(names: list[str], changes: list[str]) -> dict[str, Preset]:
-    """Published presets with --set: statistics go to every preset that needs them, other changes to a single one."""
-    from edgepure.cli.presets import apply_changes, parse_preset
-    from edgepure.methods.published import STATISTICS, choose, published_preset
-
-    if changes and not names:
-        raise ConfigError("--set changes a preset with published settings; name one with --preset", code="E-set-preset")
-    known = {f"ssni.{name}" for group in STATISTICS.values() for name in group}
-    statistics, others = {}, []
-    for change in changes:
-        key, _, text = change.partition("=")
-        if key not in known:
-            others.append(change)
-            continue
-        try:
-            statistics[key.removeprefix("ssni.")] = float(text)
-        except ValueError:
-            raise ConfigError(f"--set {change!r}: expected a number", code="E-set-number") from None
-    presets = choose(names, statistics)
-    if not others:
-        return presets
-    if len(names) != 1:
-        raise ConfigError(
-            f"--set {others[0]!r} and {len(names)} presets: which one is meant? Give one", code="E-set-presets"
-        )
-    name = names[0]
-    return {name: parse_preset(apply_changes(published_preset(name).data(statistics), others), f"preset {name!r}")}
-
-
-def _mask_input(given: str | None, names: list[str]) -> str:
-    from edgepure.methods.published import mask_input
-
-    if given not in (None, "own", "official"):
-        raise ConfigError(f"--mask-input {given!r} is unknown; choose own or official", code="E-mask-input-option")
-    return given or mask_input(names)
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    names = tuple(part.strip() for part in text.split(","))
-    if not all(names):
-        raise ConfigError(f"{text!r}: expected names separated by commas", code="E-option")
-    return names
-
-
-def _class_names(text: str | None) -> tuple[str, ...] | None:
-    """Names separated by commas, or the lines of a text file."""
-    if text is None or not Path(text).is_file():
-        return _names(text)
-    try:
-        lines = Path(text).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"class names {text} cannot be read: {error}; "
-            "give a text file with one name a line, or the names with commas",
-            code="E-classes-file",
-        ) from None
-    return tuple(line.strip() for line in lines if line.strip())
-
-
-def _read_presets(path: Path | None) -> dict[str, Preset] | None:
-    from edgepure.cli.presets import parse_preset, read_json
-
-    if path is None:
-        return None
-    data = read_json(path, "presets")
-    if not isinstance(data, dict) or not data:
-        raise ConfigError(
-            f"presets file {path}: expected an object with a preset under each name", code="E-presets-file"
-        )
-    return {name: parse_preset(preset, f"presets file {path}, preset {name!r}") for name, preset in data.items()}
-
-
-def _read_images(path: Path | None, shape: tuple[int, int, int]) -> Any:
-    if path is None:
-        return None
-    from edgepure.cli.sources import find_sources
-    from edgepure.images.load import load_images
-    from edgepure.images.spec import ImageSpec
-
-    items = [source.item for source in find_sources([path])[:MOST_SAMPLES]]
-    return load_images(items, ImageSpec(channels=shape[0], height=shape[1], width=shape[2])).images

@@ -2,7 +2,7 @@
 
 The ranges of the activations come from outside (measured on real trajectories); weights are quantized per output
 channel and symmetrically (`qdq_rules`). Where the Q/DQ nodes go, and of what type, depends on the engine: see
-`edgepure.engines.kinds.Scheme`.
+`edgepure.engines.kind.Scheme`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgepure.engines.kinds import KINDS, Scheme, kind_of
+from edgepure.engines.kind import Scheme
+from edgepure.engines.kinds import KINDS, kind_of
 from edgepure.errors import ConfigError
 
 from . import qdq_rules

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgepure.engines.kinds import Scheme
+from edgepure.engines.kind import Scheme
 from edgepure.errors import ExportError
 
 from .quantized_numbers import MAX, Range, parameters, rounded_to

@@ -6,17 +6,14 @@ random operators (TensorRT ignores their seeds), and node names that lead back t
 
 from __future__ import annotations
 
-import ast
 import logging
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -26,16 +23,12 @@ from edgepure.errors import ExportError
 
 from . import translations
 from .portable import make_portable
+from .tidy import SIZE, keep_padding, name_nodes, name_sizes, nodes, strip
 
 #: The portable opset: TensorRT 10.3 to 11 and ONNX Runtime from 1.17 on.
 OPSET = 20
-#: Readers of this IR version are as old as those of the opset.
-IR_VERSION = 9
 #: Name of the dynamic first axis.
 BATCH = "batch"
-#: Names of the last two axes of images, where a graph takes any size.
-SIZE = ("height", "width")
-
 RANDOM_OPERATORS = {
     "Bernoulli",
     "Dropout",
@@ -122,11 +115,11 @@ def export_graph(
     model = program.model
     _check_operators(name, model)
     make_portable(model)
-    _keep_padding(model)
-    _name_nodes(name, model)
-    _strip(name, model)
+    keep_padding(model)
+    name_nodes(name, model)
+    strip(name, model)
     if multiple is not None:
-        _name_sizes(name, model)
+        name_sizes(name, model)
     graph = Graph(
         name,
         model,
@@ -152,20 +145,6 @@ def _open_axes(examples: Sequence[Tensor], multiple: int | None) -> tuple[dict[i
     return tuple({0: batch, 2: height, 3: width} if one.ndim == 4 else {0: batch} for one in examples)
 
 
-def _name_sizes(name: str, model: ir.Model) -> None:
-    """Let the sizes of images be called by `SIZE`; the exporter writes them as formulas."""
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        dims = list(value.shape) if value.shape is not None else []
-        if len(dims) == 4:
-            if any(isinstance(dim, int) for dim in dims[2:]):
-                raise ExportError(
-                    f"{name}: {value.name!r} has the shape {dims}, so the network works at one size only; export it "
-                    "without any_size",
-                    code="E-export-size",
-                )
-            value.shape = ir.Shape([dims[0], dims[1], *SIZE])
-
-
 def check_file(path: Path) -> None:
     """Run ONNX's own checker on a saved graph, external data included; ExportError with its first line."""
     try:
@@ -182,45 +161,20 @@ def _check_operators(name: str, model: ir.Model) -> None:
             f"{name}: the graph has local functions, which engines may not inline; simplify the module",
             code="E-graph-functions",
         )
-    nodes = list(_nodes(model))
-    domains = sorted({node.domain for node in nodes} - {"", "ai.onnx"})
+    found = list(nodes(model))
+    domains = sorted({node.domain for node in found} - {"", "ai.onnx"})
     if domains:
         raise ExportError(
             f"{name}: the graph needs custom operator domains {domains}; only standard ONNX is portable",
             code="E-graph-domains",
         )
-    random = sorted({node.op_type for node in nodes} & RANDOM_OPERATORS)
+    random = sorted({node.op_type for node in found} & RANDOM_OPERATORS)
     if random:
         raise ExportError(
             f"{name}: the graph draws random numbers ({', '.join(random)}), but engines ignore their seeds; "
             "make the noise an input of the module, and leave out dropout",
             code="E-graph-random",
         )
-
-
-def _keep_padding(model: ir.Model) -> None:
-    """Part every Pad from a MaxPool behind it by an operator that changes nothing.
-
-    ONNX Runtime (from 1.17) takes the padding into the MaxPool whatever its value, and a MaxPool pads with -inf.
-    """
-    lowest: ir.Value | None = None
-    for pool in [node for node in model.graph if node.op_type == "MaxPool"]:
-        padded = pool.inputs[0]
-        producer = padded.producer() if padded is not None else None
-        if padded is None or producer is None or producer.op_type != "Pad":
-            continue
-        if lowest is None:
-            tensor = ir.tensor(np.array(np.finfo(np.float32).min), name="lowest_float32")
-            lowest = ir.Value(
-                name=tensor.name, shape=ir.Shape(()), type=ir.TensorType(tensor.dtype), const_value=tensor
-            )
-            model.graph.register_initializer(lowest)
-        parted = ir.node("Max", [padded, lowest])
-        parted.outputs[0].name = f"{padded.name}_parted"
-        parted.outputs[0].shape, parted.outputs[0].type = padded.shape, padded.type
-        parted.metadata_props.update(pool.metadata_props)
-        model.graph.insert_before(pool, parted)
-        pool.replace_input_with(0, parted.outputs[0])
 
 
 def _spec(name: str, value: ir.Value, *, any_size: bool = False) -> TensorSpec:
@@ -242,56 +196,6 @@ def _spec(name: str, value: ir.Value, *, any_size: bool = False) -> TensorSpec:
         raise ExportError(f"{name}: {value.name!r} is {value.dtype}, expected float32", code="E-graph-float32")
     rest = [dim if isinstance(dim, int) else str(dim.value) for dim in dims[1:]]
     return TensorSpec(str(value.name), (BATCH, *rest), "float32")
-
-
-def _name_nodes(name: str, model: ir.Model) -> None:
-    """Name each node ``<module path>/<operator>_<number>``."""
-    counts: Counter[str] = Counter()
-    path = name
-    for node in _nodes(model):
-        path = _module_of(node, path, name)
-        key = f"{path}/{node.op_type}"
-        node.name = f"{key}_{counts[key]}"
-        counts[key] += 1
-
-
-def _module_of(node: ir.Node, previous: str, root: str) -> str:
-    """Path of the module that a node comes from."""
-    if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
-        # A convolution that took in a batch norm carries the norm's scope; its weight keeps its own name.
-        weight = node.inputs[1]
-        if weight is not None and weight.is_initializer() and str(weight.name).endswith(".weight"):
-            return str(weight.name).removesuffix(".weight")
-    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
-    if not scopes:  # a node of the optimiser's own: it stands with the one before it
-        return previous
-    modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
-    return modules[-1] if modules else root
-
-
-def _strip(name: str, model: ir.Model) -> None:
-    """Remove what tells of the exporting machine (stack traces with file paths) and date the file format back."""
-    model.ir_version = IR_VERSION
-    model.producer_name, model.producer_version = "edgepure", ""
-    model.doc_string = None
-    model.metadata_props.clear()
-    for graph in model.graphs():
-        graph.doc_string = None
-        graph.metadata_props.clear()
-        values = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
-        for node in graph:
-            node.doc_string = None
-            node.metadata_props.clear()
-            values.extend(node.outputs)
-        for value in values:
-            value.doc_string = None
-            value.metadata_props.clear()
-    model.graph.name = name
-
-
-def _nodes(model: ir.Model) -> Iterator[ir.Node]:
-    for graph in model.graphs():
-        yield from graph
 
 
 @contextmanager

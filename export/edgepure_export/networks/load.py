@@ -16,7 +16,7 @@ from torch import nn
 
 from edgepure.rows.schedule import NoiseSchedule
 
-from . import edm, guided_diffusion, ncsnpp, wideresnet
+from . import edm, guided_config, guided_diffusion, ncsnpp, ncsnpp_config, wideresnet
 from .checkpoints import CheckpointError, read_checkpoint
 from .parametrisation import EpsilonModel
 from .weights import refuse_content_of_family, state_dict_from
@@ -84,19 +84,19 @@ def load_diffusion(
     if family == "guided-diffusion":
         state = state_dict_from(content, source, key)
         if preset is not None:
-            config = _preset(guided_diffusion.PRESETS, preset)
+            config = _preset(guided_config.PRESETS, preset)
         elif "num_channels" in given:
-            config = guided_diffusion.GuidedDiffusionConfig.from_flags(given)
+            config = guided_config.GuidedDiffusionConfig.from_flags(given)
         else:
-            config = guided_diffusion.infer_config(state, source, given)
+            config = guided_config.infer_config(state, source, given)
         adm = guided_diffusion.from_state_dict(state, config, source)
         model = guided_diffusion.epsilon_model(adm, runtime)
         about = f"guided-diffusion UNet, {config}"
         return _loaded(model, config.image_size, config.channels, about, config.learn_sigma)
     if family == "score-sde":
-        chosen = _preset(ncsnpp.PRESETS, preset) if preset is not None else None
+        chosen = _preset(ncsnpp_config.PRESETS, preset) if preset is not None else None
         if chosen is None and given:
-            chosen = ncsnpp.NCSNppConfig.from_json(given)
+            chosen = ncsnpp_config.NCSNppConfig.from_json(given)
         song = ncsnpp.from_checkpoint(content, source, chosen)
         model = ncsnpp.epsilon_model(song, runtime)
         return _loaded(model, song.config.image_size, song.config.channels, f"score_sde network, {song.config}")

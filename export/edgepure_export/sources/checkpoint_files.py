@@ -19,7 +19,7 @@ from torch import nn
 from edgepure.errors import ExportError
 from edgepure.rows.schedule import NoiseSchedule
 
-from ..networks import edm, edm_unets, guided_diffusion, ncsnpp
+from ..networks import edm, edm_unets, guided_config, guided_diffusion, ncsnpp, ncsnpp_config
 from ..networks.load import DiffusionFamily, load_diffusion
 from ..networks.parametrisation import EpsilonModel
 from .random_weights import with_random_weights
@@ -58,9 +58,9 @@ class _Architectures:
 
 _FAMILIES: dict[DiffusionFamily, _Architectures] = {
     "guided-diffusion": _Architectures(
-        guided_diffusion.PRESETS, guided_diffusion.GuidedDiffusionUNet, guided_diffusion.epsilon_model
+        guided_config.PRESETS, guided_diffusion.GuidedDiffusionUNet, guided_diffusion.epsilon_model
     ),
-    "score-sde": _Architectures(ncsnpp.PRESETS, ncsnpp.NCSNpp, ncsnpp.epsilon_model),
+    "score-sde": _Architectures(ncsnpp_config.PRESETS, ncsnpp.NCSNpp, ncsnpp.epsilon_model),
     "edm": _Architectures(
         _EDM,
         edm_unets.SongUNet,

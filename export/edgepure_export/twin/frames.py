@@ -21,7 +21,8 @@ from edgepure.rows.noise import NoiseSource
 from edgepure.types import Float32
 
 from .noise_batches import SourceNoise
-from .reference import TorchReference, coefficients
+from .reference import TorchReference
+from .torch_rows import coefficients
 
 #: Tiles that share a call of PyTorch.
 BATCH = 64

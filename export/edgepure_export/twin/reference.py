@@ -1,8 +1,7 @@
 """The PyTorch reference: the same rows that the runtime executes, differentiable end to end.
 
-It says what an exported bundle must compute, and it is what white-box attacks differentiate. Every row is a checkpoint:
-the backward pass computes it again with the noise of the forward pass, so memory does not grow with the UNet's depth
-times the number of rows.
+It says what an exported bundle must compute, and it is what white-box attacks differentiate. How rows are executed says
+`torch_rows`; here are masks, score norms, presets and what is made of purified images.
 """
 
 from __future__ import annotations
@@ -10,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from edgepure.errors import ConfigError, ImageError
 from edgepure.methods.planner import Planner
@@ -28,7 +25,8 @@ from edgepure.rows.schedule import NoiseSchedule
 from ..graphs.attention import RULES
 from ..graphs.mask_cut import MaskGradient, cut_map
 from ..graphs.step import LearnedStepModule, StepModule
-from .noise_batches import Noise, SourceNoise, as_batch_noise
+from .noise_batches import Noise, SourceNoise
+from .torch_rows import TorchRows
 
 #: What the votes of a batch share: mask, score norms and plans.
 _Prepared = tuple[Tensor | None, Tensor | None, tuple[Plan, ...]]
@@ -55,7 +53,7 @@ class Purification:
     task: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class TorchReference:
+class TorchReference(TorchRows):
     """Executes plans with PyTorch. `edgepure_export.twin.twin.load_twin` makes one from the graphs of a bundle.
 
     Args:
@@ -94,14 +92,13 @@ class TorchReference:
                 "the reference has nothing to execute rows with; give it a `unet` or a `step`", code="E-twin-executor"
             )
         self.unet = unet
-        self.step = step.eval()
-        self.learned_step = learned_step.eval() if learned_step is not None else None
+        super().__init__(step, learned_step, checkpointing)
         self.schedule = schedule
         self.classifier = classifier.eval() if classifier is not None else None
         self.task = task.eval() if task is not None else None
         self.task_names = tuple(names)
         self.mask_module = mask_module.eval() if mask_module is not None else None
-        self.image_shape, self.framed, self.checkpointing = image_shape, framed, checkpointing
+        self.image_shape, self.framed = image_shape, framed
         self._planners: dict[int, Planner] = {}
 
     @property
@@ -109,65 +106,6 @@ class TorchReference:
         """All modules that it computes with."""
         parts = (self.step, self.learned_step, self.classifier, self.task, self.mask_module)
         return tuple(part for part in parts if part is not None)
-
-    def run(
-        self,
-        ref: Tensor,
-        plan: Plan | Sequence[Plan],
-        noise: Noise,
-        mask: Tensor | None = None,
-        *,
-        on_row: Callable[[int, Tensor], None] | None = None,
-    ) -> Tensor:
-        """Execute the rows.
-
-        Args:
-            ref: [B, C, H, W] in model range [-1, 1]; float32, or float64 with networks in float64.
-            plan: one plan for all images, or one per image; lengths may differ.
-            noise: see `Noise`. Row i of every image takes row i of it; images whose plan is over take nothing.
-            mask: [B, 1, H, W], 1 inside; None means ones.
-            on_row: called after every row with (row, state [B, C, H, W]); images whose plan is over keep theirs.
-
-        Returns:
-            [B, C, H, W] in model range, not clipped (for a probe: the accumulated vector).
-        """
-        plans = [plan] * len(ref) if isinstance(plan, Plan) else list(plan)
-        if len(plans) != len(ref):
-            raise ConfigError(
-                f"{len(plans)} plans were given for {len(ref)} images; give one, or one per image",
-                code="E-twin-plans",
-            )
-        kinds = {p.learned_variance for p in plans if p.rows}
-        if len(kinds) > 1:
-            raise ConfigError(
-                "plans with and without learned variance cannot share a batch; run them apart",
-                code="E-twin-variance-mixed",
-            )
-        learned = kinds == {True}
-        given = as_batch_noise(noise)
-        if mask is None:
-            mask = torch.ones_like(ref[:, :1])
-        starts = torch.tensor([float(p.start == "ref") for p in plans], dtype=ref.dtype, device=ref.device)
-        x = ref * starts.reshape(-1, 1, 1, 1)
-        tables = {id(p): coefficients(p, ref.dtype) for p in plans}
-        for row in range(max((len(p.rows) for p in plans), default=0)):
-            active = [i for i, p in enumerate(plans) if row < len(p.rows)]
-            coeffs = torch.stack([tables[id(plans[i])][row] for i in active]).to(ref.device)
-            draws = [given.row(row)]
-            if learned:
-                draws.append(given.out(row))
-            if len(active) == len(plans):
-                x = self.row(x, ref, mask, coeffs, draws)
-            else:
-                index = torch.tensor(active, device=ref.device)
-                chosen = [t.index_select(0, index) for t in (x, ref, mask, *draws)]
-                x = x.index_copy(0, index, self.row(chosen[0], chosen[1], chosen[2], coeffs, chosen[3:]))
-            if on_row is not None:
-                on_row(row, x)
-        if any(p.closing for p in plans):
-            std = torch.tensor([p.closing_std for p in plans], dtype=ref.dtype, device=ref.device)
-            x = x + std.reshape(-1, 1, 1, 1) * given.closing()
-        return x
 
     def purify(
         self,
@@ -358,28 +296,3 @@ class TorchReference:
             )
         elements = x01[0].numel()
         return self._planners.setdefault(elements, Planner(self.schedule, elements))
-
-    def row(self, x: Tensor, ref: Tensor, mask: Tensor, coeffs: Tensor, draws: Sequence[Tensor]) -> Tensor:
-        """One row of a batch: states [B, C, H, W] after it, from those before, `coefficients` [B, K], and its noises
-        (one, or two with a learned variance)."""
-        module = self.learned_step if len(draws) == 2 else self.step
-        if module is None:
-            raise ConfigError(
-                "the plan needs a learned variance, which this diffusion model does not have", code="E-twin-variance"
-            )
-        inputs = (x, ref, draws[0], mask, coeffs, *draws[1:])
-        if self.checkpointing and torch.is_grad_enabled() and any(t.requires_grad for t in (x, ref, mask)):
-            # Nothing in a row is random: its noise is an argument.
-            result: Tensor = checkpoint(module, *inputs, use_reentrant=False, preserve_rng_state=False)
-            return result
-        result = module(*inputs)
-        return result
-
-
-def coefficients(plan: Plan, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The coefficient table [rows, K]; float64 is computed from the rows and not from their float32 table."""
-    if dtype != torch.float64:
-        return torch.from_numpy(plan.coeffs.copy()).to(dtype)
-    rows = [row.columns() for row in plan.rows]
-    table = np.array([[row[name] for name in plan.columns] for row in rows], dtype=np.float64)
-    return torch.from_numpy(table.reshape(len(plan.rows), len(plan.columns)))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from .manifest import ENGINES_FOLDER
+from .names import ENGINES_FOLDER
 
 _BUFFER_BYTES = 1 << 20
 

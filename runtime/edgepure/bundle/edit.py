@@ -20,9 +20,12 @@ from ..errors import BundleError
 from ..files.atomic import write_bytes, write_npz
 from ..files.folders import atomic_directory, link_or_copy
 from ..files.locks import locked
-from .bundle import Bundle, bundle_folder, write_manifest
+from .bundle import Bundle, write_manifest
+from .checks import bundle_folder
 from .contents import hash_file
-from .manifest import MANIFEST_FILE, SELFTEST_FILE, FileEntry, Manifest, check_relative_path
+from .entries import FileEntry
+from .manifest import Manifest
+from .names import MANIFEST_FILE, SELFTEST_FILE, check_relative_path
 
 
 class BundleEdit:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BundleError
+from .protobuf import BYTES, Data, fields
 
 #: Field numbers of the messages that lead to tensors (onnx.proto): message -> field -> message of the field.
 _INNER: dict[str, dict[int, str]] = {
@@ -28,7 +29,6 @@ _INNER: dict[str, dict[int, str]] = {
 #: from parts that were checked one by one.
 _ONCE: dict[str, tuple[int, ...]] = {"model": (7,), "training": (1, 2), "attribute": (5, 6, 22), "sparse": (1, 2)}
 _KEY, _VALUE = 1, 2
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 #: Subgraphs may nest; real graphs do so a few times.
 _MAX_DEPTH = 100
 
@@ -68,7 +68,7 @@ def external_tensors(path: Path, name: str | None = None) -> list[ExternalTensor
                 ) from None
 
 
-def _scan(data: bytes | mmap.mmap) -> list[dict[str, str]]:
+def _scan(data: Data) -> list[dict[str, str]]:
     """The key-value entries of every tensor that has any."""
     found: list[dict[str, str]] = []
     stack: list[tuple[str, int, int, int, dict[str, str]]] = [("model", 0, len(data), 0, {})]
@@ -81,50 +81,19 @@ def _scan(data: bytes | mmap.mmap) -> list[dict[str, str]]:
             found.append(entries)
         inner, once, seen = _INNER[message], _ONCE.get(message, ()), set[int]()
         strings = {_KEY: "", _VALUE: ""}
-        while position < end:
-            tag, position = _varint(data, position, end)
-            if tag >> 32:  # readers that keep the lower half of it would see another field than this one
-                raise ValueError(f"the field number before byte {position} is too large")
-            field, wire = tag >> 3, tag & 7
-            if wire == _VARINT:
-                _, position = _varint(data, position, end)
-                continue
-            if wire == _BYTES:
-                size, position = _varint(data, position, end)
-            elif wire in (_FIXED64, _FIXED32):
-                size = 8 if wire == _FIXED64 else 4
-            else:
-                raise ValueError(f"unknown wire type {wire} at byte {position}")
-            start, position = position, position + size
-            if position > end:
-                raise ValueError(f"a field at byte {start} is cut off")
-            if wire == _BYTES:
-                if field in inner:
-                    if field in once and field in seen:
-                        raise ValueError(f"field {field} of the {message} is there twice, at byte {start} again")
-                    seen.add(field)
-                    stack.append((inner[field], start, position, depth + 1, entries))
-                elif message == "entry" and field in strings:
-                    strings[field] = bytes(data[start:position]).decode("utf-8")
+        for field, wire, start, stop in fields(data, position, end):
+            if wire == BYTES and field in inner:
+                if field in once and field in seen:
+                    raise ValueError(f"field {field} of the {message} is there twice, at byte {start} again")
+                seen.add(field)
+                stack.append((inner[field], start, stop, depth + 1, entries))
+            elif wire == BYTES and message == "entry" and field in strings:
+                strings[field] = bytes(data[start:stop]).decode("utf-8")
         if message == "entry":
             if strings[_KEY] in entries:  # engines differ in which of the two they take
                 raise ValueError(f"external data has the key {strings[_KEY]!r} twice")
             entries[strings[_KEY]] = strings[_VALUE]
     return [entries for entries in found if entries]
-
-
-def _varint(data: bytes | mmap.mmap, position: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < end:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError(f"a number before byte {position} is too long")
-    raise ValueError("the file is cut off")
 
 
 def _tensor(entries: dict[str, str]) -> ExternalTensor:

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from ..errors import BundleError
 from ..files.npz import read_header
 from ..types import Float32
-from .manifest import GRAPH_NAMES, SELFTEST_FILE, Manifest
+from .entries import GRAPH_NAMES
+from .manifest import Manifest
+from .names import SELFTEST_FILE
 
 #: All arrays together may not be larger than this.
 MAX_SELFTEST_BYTES = 512 << 20

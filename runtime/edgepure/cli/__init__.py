@@ -35,6 +35,12 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the encoding of a terminal or a file cannot say
     try:
+        if sys.argv[1:] in (["-h"], ["--help"]):
+            from .listing import help_page
+
+            sys.stdout.write(help_page())
+            sys.stdout.flush()
+            raise SystemExit(0)
         from .app import app
 
         code = app(prog_name="edgepure", standalone_mode=False)

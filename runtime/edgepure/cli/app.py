@@ -6,15 +6,14 @@ from typing import Annotated
 
 import typer
 
+from .listing import EPILOG, HELP, VERSION_HELP
 from .verbs import SETTINGS, Verbs
 
 app = typer.Typer(
     name="edgepure",
     cls=Verbs,
-    help="Diffusion purification of images on edge devices. A bundle is a folder that `edgepure export` wrote; "
-    "`edgepure demo` brings one along.",
-    epilog="Exit codes: 0 done, 1 system error or defect, 2 wrong usage or parameters, 3 bundle, 4 images, 5 engine, "
-    "6 verification, 7 export, 130 interrupted.",
+    help=HELP,
+    epilog=EPILOG,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -35,8 +34,6 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help=VERSION_HELP)] = False,
 ) -> None:
     """Diffusion purification of images on edge devices."""

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from .options import (
-    BundleArgument,
-    DebugOption,
-    JsonOption,
-    PrecisionOption,
-    PresetOption,
-    ProviderOption,
-    SetOption,
-    ThreadsOption,
-)
+from .groups import grouped
+from .options import BundleArgument, EngineOptions, PresetOptions, ShownOptions, given
 
 
+@grouped
 def bench(
     bundle: BundleArgument,
-    preset: PresetOption = None,
-    change: SetOption = [],  # noqa: B006 - typer copies it
+    *,
+    chosen: PresetOptions,
     batch: Annotated[str, typer.Option(metavar="N,N,...", help="Batch sizes.")] = "1,8",
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the medians are reported.")] = 5,
     frame: Annotated[
         str | None,
-        typer.Option(metavar="WxH", help="Show what a frame of this size would take by tiles: its UNet calls times the "
-                     "measured step call.", show_default=False),
+        given(
+            "WxH", "Show what a frame of this size would take by tiles: its UNet calls times the measured step call."
+        ),
     ] = None,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:  # fmt: skip
+    engine: EngineOptions,
+    shown: ShownOptions,
+) -> None:
     """Measure a bundle on this machine: the bare UNet call, the step call, and what a purification adds to them.
 
     "loop cost" is the time of a purification over (rows x bare UNet call); 1 would mean that everything around the
@@ -60,20 +52,25 @@ def bench(
     sizes = parse_sizes(batch)
     with Progress("opening the bundle"):
         opened = Bundle.open(bundle)
-    name, chosen = choose_preset(opened.manifest.presets, opened.manifest.default_preset, preset, change)
+    name, preset = choose_preset(opened.manifest.presets, opened.manifest.default_preset, chosen.preset, chosen.change)
     image, planner = opened.manifest.image.shape, opened.manifest.planner()
-    of_frame = None if frame is None else frame_cost(frame, image, planner, chosen)
-    with (
-        Progress("measuring") as bar,
-        Purifier(opened, provider, precision=precision, threads=threads, slots=max(sizes)) as purifier,
-    ):
-        found = run(purifier, chosen, batches=sizes, repeats=repeats, on_progress=bar.update)
+    of_frame = None if frame is None else frame_cost(frame, image, planner, preset)
+    with Progress("measuring") as bar, Purifier(opened, **asdict(engine), slots=max(sizes)) as purifier:
+        found = run(purifier, preset, batches=sizes, repeats=repeats, on_progress=bar.update)
     seconds = [] if of_frame is None else [of_frame.seconds(s.step_ms / s.batch) for s in found.speeds]
-    if as_json:
+    if shown.as_json:
         about = None if of_frame is None else {**of_frame.to_dict(), "seconds": seconds}
-        emit_json({**found.to_dict(), "preset": name, "precision": precision, "threads": threads, "frame": about})
+        emit_json(
+            {
+                **found.to_dict(),
+                "preset": name,
+                "precision": engine.precision,
+                "threads": engine.threads,
+                "frame": about,
+            }
+        )
         return
-    what = f"{found.bundle}, preset {name}, {provider} ({found.engine}), {precision}"
+    what = f"{found.bundle}, preset {name}, {engine.provider} ({found.engine}), {engine.precision}"
     say(f"{what}: {found.unet_calls} UNet calls for one decision")
     columns = ("batch", "UNet call", "step call", "loop alone", "loop cost", "images/s")
     table(

@@ -9,7 +9,7 @@ import typer
 
 from ..engines.kinds import KINDS
 from .bench import parse_sizes
-from .options import BundleArgument, DebugOption, JsonOption, PrecisionOption
+from .options import BundleArgument, DebugOption, JsonOption, PrecisionOption, given
 
 if TYPE_CHECKING:
     from ..bundle.bundle import Bundle
@@ -26,32 +26,32 @@ def build(
         str, typer.Option(metavar="N,N,...", help="Batch sizes; the largest bounds the images that share a UNet call.")
     ] = "1,4,8",
     graph: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this graph. May be given several times. Default: all.",
-                     show_default=False),
+        list[str] | None, given("NAME", "Only this graph. May be given several times. Default: all.")
     ] = None,
     provider: Annotated[
-        str | None,
-        typer.Option(metavar="|".join(BUILDERS), help="Default: the first that is installed and can build here.",
-                     show_default=False),
+        str | None, given("|".join(BUILDERS), "Default: the first that is installed and can build here.")
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="SM,SM,...", help="GPUs to build for instead of the one here, for example sm86,sm89. "
-                     "Needs TensorRT for RTX, but no GPU.", show_default=False),
+        given(
+            "SM,SM,...",
+            "GPUs to build for instead of the one here, for example sm86,sm89. Needs TensorRT for RTX, but no GPU.",
+        ),
     ] = None,
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="Engines that later versions of TensorRT load, too.")
     ] = False,
     timing_cache: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Keep the builder's measurements here; they make the next build faster.",
-                     show_default=False),
+        Path | None, given("FILE", "Keep the builder's measurements here; they make the next build faster.")
     ] = None,
     workspace_mb: Annotated[
         int | None,
-        typer.Option(min=1, metavar="MIB", help="Limit of the builder's scratch memory on the GPU. Default: half of "
-                     "what is free on a Jetson, TensorRT's own limit elsewhere.", show_default=False),
+        given(
+            "MIB",
+            "Limit of the builder's scratch memory on the GPU. Default: half of what is free on a Jetson,"
+            " TensorRT's own limit elsewhere.",
+            min=1,
+        ),
     ] = None,
     tf32: Annotated[
         bool, typer.Option("--tf32", help="Let fp32 matrices be computed with 10 bits of mantissa: faster, less exact.")
@@ -62,7 +62,7 @@ def build(
     ] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Build the TensorRT engines of a bundle for this device, into its folder engines/.
 
     An engine that is there already is kept as long as the graph, its weights, TensorRT, the GPU and the options are the

@@ -24,10 +24,7 @@ def change(path: Path, default: str | None, remove: Sequence[str]) -> None:
     with edit_bundle(path) as edit:
         presets = dict(edit.manifest.presets)
         for name in (*([default] if default is not None else []), *remove):
-            if name not in presets:
-                raise ConfigError(
-                    f"no preset {name!r} in this bundle; it has {', '.join(sorted(presets))}", code="E-preset-unknown"
-                )
+            edit.manifest.preset(name)
         chosen = default or edit.manifest.default_preset
         if chosen in remove:
             raise ConfigError(

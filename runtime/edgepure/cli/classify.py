@@ -7,22 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .groups import grouped
 from .options import (
-    BgrOption,
     BundleArgument,
-    DebugOption,
     ImagesArgument,
-    JsonOption,
     MaskOption,
-    PrecisionOption,
-    PresetOption,
-    ProviderOption,
-    ResizeOption,
-    SeedOption,
-    SetOption,
-    SlotsOption,
-    ThreadsOption,
+    PresetOptions,
+    ReadOptions,
+    ShownOptions,
+    SlotOptions,
     VotesOption,
+    given,
 )
 
 if TYPE_CHECKING:
@@ -31,45 +26,51 @@ if TYPE_CHECKING:
     from ..purify.results import Result
 
 
+@grouped
 def classify(
     bundle: BundleArgument,
     images: ImagesArgument,
-    preset: PresetOption = None,
-    change: SetOption = [],  # noqa: B006 - typer copies it
+    *,
+    chosen: PresetOptions,
     mask: MaskOption = None,
     votes: VotesOption = None,
     rule: Annotated[
         str | None,
-        typer.Option(metavar="majority|mean", help="How votes decide: majority of the labels, or mean of the "
-                     "probabilities. Default: as the preset says.", show_default=False),
+        given(
+            "majority|mean",
+            "How votes decide: majority of the labels, or mean of the probabilities. Default: as the preset says.",
+        ),
     ] = None,
     flag_rate: Annotated[
         float | None,
-        typer.Option(metavar="RATE", help="Flag images whose score norm is off-distribution, with at most this "
-                     "false-positive rate, for example 0.01. Needs a calibrated bundle.", show_default=False),
+        given(
+            "RATE",
+            "Flag images whose score norm is off-distribution, with at most this false-positive rate, for"
+            " example 0.01. Needs a calibrated bundle.",
+        ),
     ] = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="With --flag-rate: measure the score norm for presets without SSNI too. "
-                           "Costs the UNet calls of the calibrated probe for every image.")
+        bool,
+        typer.Option(
+            "--probe",
+            help="With --flag-rate: measure the score norm for presets without SSNI too. "
+            "Costs the UNet calls of the calibrated probe for every image.",
+        ),
     ] = False,
     reject: Annotated[
         bool, typer.Option("--reject", help="With --flag-rate: list flagged images as failures, with no label.")
     ] = False,
     metrics: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json|FILE.prom", help="With --flag-rate: write the monitor's counters, as JSON or "
-                     "in the Prometheus text format.", show_default=False),
+        given(
+            "FILE.json|FILE.prom",
+            "With --flag-rate: write the monitor's counters, as JSON or in the Prometheus text format.",
+        ),
     ] = None,
-    seed: SeedOption = None,
-    resize: ResizeOption = False,
-    bgr: BgrOption = False,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    slots: SlotsOption = 8,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:  # fmt: skip
+    read: ReadOptions,
+    engine: SlotOptions,
+    shown: ShownOptions,
+) -> None:
     """Purify images and classify what is left.
 
     Good images are done even if others cannot be read; those are listed and the exit code is 4.
@@ -89,10 +90,8 @@ def classify(
     from .sources import find_sources
 
     check_options(flag_rate, probe, reject, metrics, images)
-    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize)
-    session = Session(
-        bundle, preset, change, votes, rule, seed, provider, precision, threads, slots, mask=mask, needs="a label"
-    )
+    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, read.resize)
+    session = Session(bundle, chosen, read, engine, votes=votes, rule=rule, mask=mask, needs="a label")
     monitor = None if flag_rate is None else session.purifier.monitor(flag_rate, probe=probe)
     done: list[dict[str, Any]] = []
     rejected: list[Failure] = []
@@ -103,11 +102,11 @@ def classify(
         else:
             done.append(result.to_dict())
 
-    failures = session.run(sources, resize, bgr, take, "classifying", Labels(session.purifier.graphs), monitor)
+    failures = session.run(sources, take, "classifying", Labels(session.purifier.graphs), monitor)
     if metrics is not None and monitor is not None:
         write_metrics(monitor, metrics)
     extra = {} if monitor is None else {"monitor": monitor.to_dict()}
-    session.finish(done, failures + rejected, as_json, lambda: _labels(done, session.purifier.classes), extra)
+    session.finish(done, failures + rejected, shown.as_json, lambda: _labels(done, session.purifier.classes), extra)
 
 
 def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DebugOption, JsonOption, ProviderOption, ThreadsOption
+from .options import DebugOption, JsonOption, ProviderOption, ThreadsOption, given
 
 if TYPE_CHECKING:
     from ..purify.scores import Score
@@ -16,18 +16,10 @@ if TYPE_CHECKING:
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the report.")] = Path("out"),
     preset: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME",
-            help="Run this preset only; may be given several times. Default: all of them.",
-            show_default=False,
-        ),
+        list[str], given("NAME", "Run this preset only; may be given several times. Default: all of them.")
     ] = [],  # noqa: B006 - typer copies it
     bundle: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="BUNDLE", help="Another bundle of the digits sample. Default: the packaged one.", show_default=False
-        ),
+        Path | None, given("BUNDLE", "Another bundle of the digits sample. Default: the packaged one.")
     ] = None,
     provider: ProviderOption = "cpu",
     threads: ThreadsOption = None,

@@ -9,7 +9,7 @@ from .options import BundleArgument, DebugOption, JsonOption
 if TYPE_CHECKING:
     from ..bundle.bundle import Bundle
     from ..bundle.calibration import Calibration
-    from ..bundle.manifest import GraphEntry, TensorEntry
+    from ..bundle.entries import GraphEntry, TensorEntry
     from ..bundle.task import TaskEntry
 
 

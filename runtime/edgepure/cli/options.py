@@ -1,7 +1,8 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share; in groups (`groups`) where they share several."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,11 @@ def with_resize(arguments: list[str]) -> list[str]:
     ]
 
 
+def given(metavar: str | None, words: str, *names: str, **more: Any) -> Any:
+    """An option whose words tell its default, or that has none."""
+    return typer.Option(*names, metavar=metavar, help=words, show_default=False, **more)
+
+
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.", show_default=False)]
 ImagesArgument = Annotated[
     list[Path],
@@ -42,31 +48,22 @@ ImagesArgument = Annotated[
 ]
 PresetOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME|FILE",
-        help="A preset of the bundle, or a JSON file with one. Default: the bundle's own default.",
-        show_default=False,
-    ),
+    given("NAME|FILE", "A preset of the bundle, or a JSON file with one. Default: the bundle's own default."),
 ]
 SetOption = Annotated[
     list[str],
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change one parameter: a key of the method (t_star=50) or of another part (mask.area=0.15, "
+    given(
+        "KEY=VALUE",
+        "Change one parameter: a key of the method (t_star=50) or of another part (mask.area=0.15, "
         "votes.count=5). May be given several times.",
-        show_default=False,
+        "--set",
     ),
 ]
 VotesOption = Annotated[
-    int | None,
-    typer.Option(help="Independent purifications of each image. Default: as the preset says.", show_default=False),
+    int | None, given(None, "Independent purifications of each image. Default: as the preset says.")
 ]
 ProviderOption = Annotated[
-    str,
-    typer.Option(
-        help=f"What runs the graphs: {help_words()}. One that is not active is an error.",
-    ),
+    str, typer.Option(help=f"What runs the graphs: {help_words()}. One that is not active is an error.")
 ]
 PrecisionOption = Annotated[
     str,
@@ -75,37 +72,32 @@ PrecisionOption = Annotated[
         help="Which graphs of the bundle: those that were exported, or a variant that `edgepure quantize` made.",
     ),
 ]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(min=1, max=1024, help="CPU threads of one call. Default: one per core.", show_default=False),
-]
+ThreadsOption = Annotated[int | None, given(None, "CPU threads of one call. Default: one per core.", min=1, max=1024)]
 SlotsOption = Annotated[int, typer.Option(min=1, max=4096, help="Images that share one UNet call at most.")]
 SeedOption = Annotated[
     int | None,
-    typer.Option(
-        help="Repeatable noise, for tests and audits only: an attacker who can predict the noise gets round the "
-        "defence. Default: fresh secret noise.",
-        show_default=False,
+    given(
+        None,
+        "Repeatable noise, for tests and audits only: an attacker who can predict the noise gets "
+        "round the defence. Default: fresh secret noise.",
     ),
 ]
 ResizeOption = Annotated[
     Any,
-    typer.Option(
+    given(
+        "squash|crop|pad",
+        "Resize images of another size instead of refusing them: squash both sides, crop the middle, "
+        "or pad with black.",
         "--resize",
         parser=_resize,
-        metavar="squash|crop|pad",
-        help="Resize images of another size instead of refusing them: squash both sides, crop the middle, or pad with "
-        "black.",
-        show_default=False,
     ),
 ]
 MaskOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE|FOLDER",
-        help="For a preset with a mask: your own in place of the attention mask, black and white (white: strong "
-        "noise). A file is for all images, a folder has one for each, NAME.png.",
-        show_default=False,
+    given(
+        "FILE|FOLDER",
+        "For a preset with a mask: your own in place of the attention mask, black and white (white: "
+        "strong noise). A file is for all images, a folder has one for each, NAME.png.",
     ),
 ]
 BgrOption = Annotated[
@@ -113,6 +105,47 @@ BgrOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, and nothing else.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@dataclass(kw_only=True)
+class PresetOptions:
+    """What is done with the images."""
+
+    preset: PresetOption = None
+    change: SetOption = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class ReadOptions:
+    """How images are read, and where the noise comes from."""
+
+    seed: SeedOption = None
+    resize: ResizeOption = False
+    bgr: BgrOption = False
+
+
+@dataclass(kw_only=True)
+class EngineOptions:
+    """What computes."""
+
+    provider: ProviderOption = "cpu"
+    precision: PrecisionOption = "fp32"
+    threads: ThreadsOption = None
+
+
+@dataclass(kw_only=True)
+class SlotOptions(EngineOptions):
+    """What computes, for several images at a time."""
+
+    slots: SlotsOption = 8
+
+
+@dataclass(kw_only=True)
+class ShownOptions:
+    """How results and errors are shown."""
+
+    as_json: JsonOption = False
+    debug: DebugOption = False
 
 
 def radius(text: str) -> float:

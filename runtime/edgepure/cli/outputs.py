@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..bundle.manifest import MANIFEST_FILE
+from ..bundle.names import MANIFEST_FILE
 from ..errors import ConfigError, EdgepureError
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import DebugOption, JsonOption, PresetOption, SetOption
+from .options import DebugOption, JsonOption, PresetOption, SetOption, given
 
 if TYPE_CHECKING:
     from ..methods.planner import Planner
@@ -23,46 +23,39 @@ SHOWN_FIRST, SHOWN_LAST = 14, 10
 def plan(
     bundle: Annotated[
         Path | None,
-        typer.Argument(metavar="BUNDLE", help="The folder of a bundle; without one, give --method.",
-                       show_default=False),
+        typer.Argument(
+            metavar="BUNDLE", help="The folder of a bundle; without one, give --method.", show_default=False
+        ),
     ] = None,
     preset: PresetOption = None,
     method: Annotated[
-        str | None,
-        typer.Option(help="uniform, heterogeneous, repaint, gdmp, gnsp, smooth or an installed one; see --set.",
-                     show_default=False),
+        str | None, given(None, "uniform, heterogeneous, repaint, gdmp, gnsp, smooth or an installed one; see --set.")
     ] = None,
     change: SetOption = [],  # noqa: B006 - typer copies it
     score_norm: Annotated[
         float | None,
-        typer.Option(help="With SSNI: the plan of an image with this score norm. Default: the full noise level.",
-                     show_default=False),
+        given(None, "With SSNI: the plan of an image with this score norm. Default: the full noise level."),
     ] = None,
     schedule: Annotated[
         str | None,
-        typer.Option(metavar="KIND|FILE",
-                     help="Without a bundle: linear, scaled_linear, cosine, vp_sde, or a JSON file. Default: linear.",
-                     show_default=False),
+        given("KIND|FILE", "Without a bundle: linear, scaled_linear, cosine, vp_sde, or a JSON file. Default: linear."),
     ] = None,
-    image: Annotated[
-        str | None,
-        typer.Option(metavar="CxHxW", help="Without a bundle: the image size. Default: 3x32x32.", show_default=False),
-    ] = None,
-    frame: Annotated[
-        str | None,
-        typer.Option(metavar="WxH", help="Count the tiles and UNet calls of a frame of this size, too.",
-                     show_default=False),
-    ] = None,
+    image: Annotated[str | None, given("CxHxW", "Without a bundle: the image size. Default: 3x32x32.")] = None,
+    frame: Annotated[str | None, given("WxH", "Count the tiles and UNet calls of a frame of this size, too.")] = None,
     call_ms: Annotated[
         float | None,
-        typer.Option(min=1e-6, help="With --frame: milliseconds of one UNet call of one tile, as you measured them "
-                     "(`edgepure bench` does); gives the seconds of a frame.", show_default=False),
+        given(
+            None,
+            "With --frame: milliseconds of one UNet call of one tile, as you measured them (`edgepure "
+            "bench` does); gives the seconds of a frame.",
+            min=1e-6,
+        ),
     ] = None,
     wide: Annotated[bool, typer.Option("--wide", help="Show the sampler's coefficients too.")] = False,
     show_all: Annotated[bool, typer.Option("--all", help="Show every row of a long plan.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Show the rows of a purification and its UNet calls, without running it.
 
     One row is one call of the UNet at timestep t. The number of calls comes first: a wrong t is seen before it costs

@@ -5,54 +5,47 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..errors import ConfigError, EdgepureError
+from .groups import grouped
 from .options import (
-    BgrOption,
     BundleArgument,
-    DebugOption,
     ImagesArgument,
-    JsonOption,
     MaskOption,
-    PrecisionOption,
-    PresetOption,
-    ProviderOption,
-    ResizeOption,
-    SeedOption,
-    SetOption,
-    SlotsOption,
-    ThreadsOption,
+    PresetOptions,
+    ReadOptions,
+    ShownOptions,
+    SlotOptions,
     VotesOption,
+    given,
 )
 
 if TYPE_CHECKING:
     from ..purify.results import Purified
 
 
+@grouped
 def predict(
     bundle: BundleArgument,
     images: ImagesArgument,
+    *,
     output: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="DIR|FILE", help="Where the answers go: FILE.json for boxes and labels, a "
-                     "folder for label maps (PNG, a pixel is the number of its class), FILE.npz for vectors (`vectors` "
-                     "and `names`). Default: only what is printed.", show_default=False),
+        given(
+            "DIR|FILE",
+            "Where the answers go: FILE.json for boxes and labels, a folder for label maps (PNG, a pixel "
+            "is the number of its class), FILE.npz for vectors (`vectors` and `names`). Default: only "
+            "what is printed.",
+            "--out",
+            "-o",
+        ),
     ] = None,
-    preset: PresetOption = None,
-    change: SetOption = [],  # noqa: B006 - typer copies it
+    chosen: PresetOptions,
     votes: VotesOption = None,
     mask: MaskOption = None,
-    seed: SeedOption = None,
-    resize: ResizeOption = False,
-    bgr: BgrOption = False,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    slots: SlotsOption = 8,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:  # fmt: skip
+    read: ReadOptions,
+    engine: SlotOptions,
+    shown: ShownOptions,
+) -> None:
     """Purify images, then do what the bundle is for: detect, segment, embed, or classify.
 
     A task that takes frames, larger than the network, gets them purified by tiles.
@@ -75,23 +68,10 @@ def predict(
 
     manifest = Bundle.open(bundle, verify=False).manifest
     kind = "classification" if manifest.classes else manifest.require_task().kind
-    sources = find_sources(images, manifest.task_image, resize)
+    sources = find_sources(images, manifest.task_image, read.resize)
     _check_output(kind, output, [source.path for source in sources])
     names = output_names(sources) if kind == "segmentation" else []
-    session = Session(
-        bundle,
-        preset,
-        change,
-        votes,
-        None,
-        seed,
-        provider,
-        precision,
-        threads,
-        slots,
-        mask=mask,
-        size=manifest.task_image.shape[1:],
-    )
+    session = Session(bundle, chosen, read, engine, votes=votes, mask=mask, size=manifest.task_image.shape[1:])
     graphs = session.purifier.graphs
     done: list[dict[str, Any]] = []
     vectors: list[Any] = []
@@ -107,7 +87,7 @@ def predict(
         done.append(entry)
 
     head: Any = Labels(graphs) if manifest.classes else Task(graphs)
-    failures = session.run(sources, resize, bgr, take, "predicting", head)
+    failures = session.run(sources, take, "predicting", head)
     if output is not None and done:
         _write_rest(kind, output, done, vectors)
 
@@ -115,7 +95,7 @@ def predict(
         rows = ((r["name"], _words(kind, r), r["unet_calls"], f"{1e3 * r['seconds']:.1f}") for r in done)
         table(("image", kind, "UNet calls", "ms"), rows, right=("UNet calls", "ms"))
 
-    session.finish(done, failures, as_json, show)
+    session.finish(done, failures, shown.as_json, show)
 
 
 def _check_output(kind: str, output: Path | None, inputs: list[Path]) -> None:

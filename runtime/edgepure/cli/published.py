@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import DebugOption, JsonOption
+from .options import DebugOption, JsonOption, given
 
 if TYPE_CHECKING:
     from ..methods.published import PublishedPreset
@@ -22,17 +22,10 @@ def presets(
             show_default=False,
         ),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only those for cifar10, svhn or imagenet.", show_default=False)
-    ] = None,
-    default: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With a bundle: make this its default.", show_default=False)
-    ] = None,
+    dataset: Annotated[str | None, given("NAME", "Only those for cifar10, svhn or imagenet.")] = None,
+    default: Annotated[str | None, given("NAME", "With a bundle: make this its default.")] = None,
     remove: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="With a bundle: take this out of it. May be given several times.", show_default=False
-        ),
+        list[str] | None, given("NAME", "With a bundle: take this out of it. May be given several times.")
     ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,

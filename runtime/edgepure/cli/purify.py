@@ -8,21 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..errors import ConfigError, EdgepureError
+from .groups import grouped
 from .options import (
-    BgrOption,
     BundleArgument,
-    DebugOption,
     ImagesArgument,
-    JsonOption,
     MaskOption,
-    PrecisionOption,
-    PresetOption,
-    ProviderOption,
-    ResizeOption,
-    SeedOption,
-    SetOption,
-    SlotsOption,
-    ThreadsOption,
+    PresetOptions,
+    ReadOptions,
+    ShownOptions,
+    SlotOptions,
+    given,
 )
 
 if TYPE_CHECKING:
@@ -33,52 +28,46 @@ if TYPE_CHECKING:
     from .sources import Source
 
 
+@grouped
 def purify(
     bundle: BundleArgument,
     images: ImagesArgument,
+    *,
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR|FILE.png", help="Folder for the purified images, or one PNG file.",
-                     show_default=False),
+        Path, given("DIR|FILE.png", "Folder for the purified images, or one PNG file.", "--output", "-o")
     ],
-    preset: PresetOption = None,
-    change: SetOption = [],  # noqa: B006 - typer copies it
+    chosen: PresetOptions,
     mask: MaskOption = None,
-    mask_out: Annotated[
-        Path | None,
-        typer.Option("--mask-out", metavar="DIR", help="Write the masks there (white: strong noise).",
-                     show_default=False),
-    ] = None,
+    mask_out: Annotated[Path | None, given("DIR", "Write the masks there (white: strong noise).", "--mask-out")] = None,
     tile: Annotated[
         bool,
-        typer.Option("--tile", help="Purify frames of any size by overlapping tiles, and write them at their own size; "
-                     "--set tiles.overlap=0.5 and others say how."),
+        typer.Option(
+            "--tile",
+            help="Purify frames of any size by overlapping tiles, and write them at their own size; "
+            "--set tiles.overlap=0.5 and others say how.",
+        ),
     ] = False,
     whole: Annotated[
         bool,
-        typer.Option("--whole", help="With --tile: run the network on the whole frame instead, where the bundle has a "
-                     "graph of any size."),
+        typer.Option(
+            "--whole",
+            help="With --tile: run the network on the whole frame instead, where the bundle has a graph of any size.",
+        ),
     ] = False,
     size: Annotated[
         str | None,
-        typer.Option(metavar="N|WxH", help="With --tile: resize frames before, to a shorter side of N pixels (their "
-                     "shape stays) or to W x H.", show_default=False),
+        given(
+            "N|WxH", "With --tile: resize frames before, to a shorter side of N pixels (their shape stays) or to W x H."
+        ),
     ] = None,
     pad: Annotated[
         str,
-        typer.Option(metavar="reflect|black", help="With --tile: mirror, or put black around, what is smaller than the "
-                     "network's images.", show_default=False),
+        given("reflect|black", "With --tile: mirror, or put black around, what is smaller than the network's images."),
     ] = "no",
-    seed: SeedOption = None,
-    resize: ResizeOption = False,
-    bgr: BgrOption = False,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    slots: SlotsOption = 8,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:  # fmt: skip
+    read: ReadOptions,
+    engine: SlotOptions,
+    shown: ShownOptions,
+) -> None:
     """Purify images once each and write them as PNG.
 
     Good images are done even if others cannot be read; those are listed and the exit code is 4. Every file appears
@@ -93,20 +82,17 @@ def purify(
       edgepure purify digits street.png -o street-purified.png --tile --set tiles.overlap=0.5
     """
     from ..bundle.bundle import Bundle
-    from ..images.load import save_image
+    from ..images.save import save_image
     from .frames import check_frame_options, parse_size, run_frames
     from .output import table
     from .session import Session
     from .sources import find_sources
 
-    check_frame_options(tile, resize or mask is not None, size, pad, whole)
+    check_frame_options(tile, read.resize or mask is not None, size, pad, whole)
     target_size = parse_size(size)
-    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, resize or tile)
+    sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, read.resize or tile)
     files = _targets(sources, output, mask_out)
-    session = Session(
-        bundle, preset, change, 1, None, seed, provider, precision, threads, slots, masked=mask_out is not None,
-        mask=mask,
-    )  # fmt: skip
+    session = Session(bundle, chosen, read, engine, votes=1, mask=mask, masked=mask_out is not None)
     written: list[dict[str, Any]] = []
 
     def save(position: int, result: Purified | FrameResult) -> None:
@@ -119,9 +105,9 @@ def purify(
         written.append(entry)
 
     if tile:
-        failures = run_frames(session, sources, target_size, cast("Pad", pad), whole, bgr, save)
+        failures = run_frames(session, sources, target_size, cast("Pad", pad), whole, read.bgr, save)
     else:
-        failures = session.run(sources, resize, bgr, save, "purifying", session.purifier.own_head())
+        failures = session.run(sources, save, "purifying", session.purifier.own_head())
 
     def what(entry: dict[str, Any]) -> str:
         return f"{entry['tiles'][0]} x {entry['tiles'][1]}" if tile else str(entry["class_name"])
@@ -137,7 +123,7 @@ def purify(
             right=("UNet calls", "ms"),
         )
 
-    session.finish(written, failures, as_json, show)
+    session.finish(written, failures, shown.as_json, show)
 
 
 def _write(save: Callable[[Any, Path], None], image: Any, target: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 
 from ..errors import ConfigError
-from .options import DebugOption, JsonOption, PrecisionOption, ProviderOption, SlotsOption, ThreadsOption, VotesOption
+from .groups import grouped
+from .options import ShownOptions, SlotOptions, VotesOption, given
 from .output import note
 
 
+@grouped
 def serve(
+    *,
     bundles: Annotated[
         list[str],
         typer.Argument(
@@ -22,11 +25,7 @@ def serve(
     ],
     preset: Annotated[
         list[str],
-        typer.Option(
-            metavar="[NAME=]PRESET",
-            help="The preset of one model, or of all. Default: the bundle's own. Clients do not choose.",
-            show_default=False,
-        ),
+        given("[NAME=]PRESET", "The preset of one model, or of all. Default: the bundle's own. Clients do not choose."),
     ] = [],  # noqa: B006 - typer copies it
     votes: VotesOption = None,
     host: Annotated[str, typer.Option(help="Where to listen. 0.0.0.0 is everywhere: think of --token and a proxy.")] = (
@@ -38,51 +37,41 @@ def serve(
     ] = 8001,
     show: Annotated[
         list[str],
-        typer.Option(
-            metavar="probabilities|flags|purified|norms",
-            help="Let clients have more than the answer. Each tells an attacker something: probabilities "
-            "(of a task: scores, confidence) guide a search, purified images reveal the noise, norms and flags how to "
-            "stay below the alarm (SECURITY.md). May be given several times.",
-            show_default=False,
+        given(
+            "probabilities|flags|purified|norms",
+            "Let clients have more than the answer. Each tells an attacker something: probabilities (of a "
+            "task: scores, confidence) guide a search, purified images reveal the noise, norms and flags how "
+            "to stay below the alarm (SECURITY.md). May be given several times.",
         ),
     ] = [],  # noqa: B006 - typer copies it
     page: Annotated[
         bool, typer.Option("--page", help="A page at / that shows mask and purified image of what is dropped on it.")
     ] = False,
     flag_rate: Annotated[
-        float | None,
-        typer.Option(help="Watch score norms with this false-positive rate (a calibrated bundle).", show_default=False),
+        float | None, given(None, "Watch score norms with this false-positive rate (a calibrated bundle).")
     ] = None,
     token_file: Annotated[
-        str | None,
-        typer.Option(
-            help="A file with the token that clients must send; EDGEPURE_TOKEN is taken too.", show_default=False
-        ),
+        str | None, given(None, "A file with the token that clients must send; EDGEPURE_TOKEN is taken too.")
     ] = None,
     admin_token_file: Annotated[
         str | None,
-        typer.Option(
-            help="A file with the token that loads and unloads models; EDGEPURE_ADMIN_TOKEN is taken too. Without one "
-            "nobody can.",
-            show_default=False,
+        given(
+            None,
+            "A file with the token that loads and unloads models; EDGEPURE_ADMIN_TOKEN is taken too. "
+            "Without one nobody can.",
         ),
     ] = None,
     waiting: Annotated[int, typer.Option(min=1, help="Images that may wait; more are answered with 503.")] = 64,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take at most.")] = 30.0,
     drain: Annotated[float, typer.Option(help="Seconds in which requests may end after SIGTERM.")] = 20.0,
     max_body: Annotated[int, typer.Option(min=1, help="MiB that a request may have.")] = 16,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    slots: SlotsOption = 8,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    engine: SlotOptions,
+    shown: ShownOptions,
 ) -> None:
     """Serve bundles over HTTP and gRPC (Open Inference Protocol v2).
 
-    Images of all callers share the UNet calls; the answer is a label, or what the bundle's task finds. Ready
-    (/v2/health/ready) means that the bundle's self-test was answered through the same path. SIGTERM finishes what was
-    accepted; a second one ends at once. docs/serving.md says more.
+    Images of all callers share the UNet calls. Ready (/v2/health/ready) means that the bundle's self-test was answered
+    through the same path. SIGTERM finishes what was accepted; a second one ends at once. docs/serving.md says more.
 
     Examples:
 
@@ -104,16 +93,7 @@ def serve(
         chosen[name if sign else ""] = value if sign else name
     models = []
     for text in bundles:
-        model = parse_model(
-            text,
-            votes=votes,
-            provider=provider,
-            precision=precision,
-            threads=threads,
-            slots=slots,
-            waiting=waiting,
-            flag_rate=flag_rate,
-        )
+        model = parse_model(text, votes=votes, **asdict(engine), waiting=waiting, flag_rate=flag_rate)
         models.append(replace(model, preset=chosen.get(model.name, chosen.get(""))))
     settings = ServeSettings(
         host=host,

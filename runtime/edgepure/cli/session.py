@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,7 +12,6 @@ import typer
 
 from ..bundle.bundle import Bundle
 from ..errors import ConfigError, ImageError
-from ..images.load import Resize
 from ..methods.planner import Planner
 from ..purify.heads import Head, P
 from ..purify.masks import check_mask_use
@@ -21,6 +21,7 @@ from ..purify.results import Failure
 from ..rows.noise import noise_source
 from .batches import run_chunks
 from .masks import GivenMasks
+from .options import PresetOptions, ReadOptions, SlotOptions
 from .output import counted, emit_json, note, say
 from .presets import choose_preset
 from .progress import Progress
@@ -38,26 +39,23 @@ class Session:
     def __init__(
         self,
         bundle: Path,
-        preset: str | None,
-        changes: list[str],
-        votes: int | None,
-        rule: str | None,
-        seed: int | None,
-        provider: str,
-        precision: str,
-        threads: int | None,
-        slots: int,
+        chosen: PresetOptions,
+        read: ReadOptions,
+        engine: SlotOptions,
         *,
-        masked: bool = False,
+        votes: int | None = None,
+        rule: str | None = None,
         mask: Path | None = None,
+        masked: bool = False,
         needs: str | None = None,
         size: tuple[int, int] | None = None,
     ) -> None:
-        """``masked``: the masks are written. ``mask``: the caller's, a file or folder. ``needs``: what the bundle must
+        """``mask``: the caller's, a file or folder. ``masked``: the masks are written. ``needs``: what the bundle must
         have a classifier for; None: nothing. ``size``: height and width of the masks; None: those of the bundle."""
+        preset, changes = chosen.preset, chosen.change
         # Everything that can be wrong without an engine is checked before one is opened.
-        self.noise = None if seed is None else noise_source(seed)
-        if seed is not None:
+        self._read, self.noise = read, None if read.seed is None else noise_source(read.seed)
+        if read.seed is not None:
             note(SEED_WARNING)
         with Progress("opening the bundle"):
             opened = Bundle.open(bundle)
@@ -74,15 +72,13 @@ class Session:
             raise ConfigError(f"--mask-out: preset {self.name} has no mask", code="E-mask-missing")
         check_mask_use(self.preset, mask is not None)
         self._masks = None if mask is None else GivenMasks(mask, size or (height, width))
-        with Progress(f"starting the engine {provider!r}"):
-            self.purifier = Purifier(opened, provider, precision=precision, threads=threads, slots=slots)
+        with Progress(f"starting the engine {engine.provider!r}"):
+            self.purifier = Purifier(opened, **asdict(engine))
         self._start = perf_counter()
 
     def run(
         self,
         sources: Sequence[Source],
-        resize: Resize,
-        bgr: bool,
         on_result: Callable[[int, P], None],
         what: str,
         head: Head[P],
@@ -96,8 +92,8 @@ class Session:
                 self.preset,
                 sources,
                 noise=self.noise,
-                resize=resize,
-                order="bgr" if bgr else "rgb",
+                resize=self._read.resize,
+                order="bgr" if self._read.bgr else "rgb",
                 on_result=on_result,
                 on_share=bar.update,
                 monitor=monitor,

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import DebugOption, JsonOption, PrecisionOption, ProviderOption, SlotsOption, ThreadsOption, VotesOption
+from .groups import grouped
+from .options import ShownOptions, SlotOptions, VotesOption, given
 from .output import emit_json, note
 
 
+@grouped
 def triton(
+    *,
     bundle: Annotated[
-        str,
-        typer.Argument(metavar="[NAME[:VERSION]=]BUNDLE", help="A bundle, under its name.", show_default=False),
+        str, typer.Argument(metavar="[NAME[:VERSION]=]BUNDLE", help="A bundle, under its name.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(metavar="REPOSITORY", help="The model repository. Other models in it stay.")],
-    preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Default: the bundle's own.", show_default=False)
-    ] = None,
+    preset: Annotated[str | None, given("NAME", "Default: the bundle's own.")] = None,
     votes: VotesOption = None,
     show: Annotated[
         list[str],
-        typer.Option(
-            metavar="probabilities|purified",
-            help="Let clients have more than the answer: probabilities (of a task: scores, confidence), purified "
+        given(
+            "probabilities|purified",
+            "Let clients have more than the answer: probabilities (of a task: scores, confidence), purified "
             "images. Each tells an attacker something (SECURITY.md). May be given several times.",
-            show_default=False,
         ),
     ] = [],  # noqa: B006 - typer copies it
     streams: Annotated[
@@ -38,13 +37,9 @@ def triton(
         ),
     ] = False,
     max_images: Annotated[int, typer.Option(min=1, max=4096, help="Images in one request.")] = 64,
-    provider: ProviderOption = "cpu",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = None,
-    slots: SlotsOption = 8,
+    engine: SlotOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of this name.")] = False,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    shown: ShownOptions,
 ) -> None:
     """Write a model repository for NVIDIA Triton (Python backend).
 
@@ -60,20 +55,9 @@ def triton(
     from ..serve.settings import parse_model
     from ..serve.triton_repository import write_triton_repository
 
-    model = replace(
-        parse_model(
-            bundle,
-            votes=votes,
-            provider=provider,
-            precision=precision,
-            threads=threads,
-            slots=slots,
-            waiting=max_images,
-        ),
-        preset=preset,
-    )
+    model = replace(parse_model(bundle, votes=votes, **asdict(engine), waiting=max_images), preset=preset)
     place = write_triton_repository(model, out, show=show, streams=streams, max_images=max_images, overwrite=overwrite)
-    if as_json:
+    if shown.as_json:
         emit_json({"model": str(place)})
     else:
         note(f"wrote {place}; start it with: tritonserver --model-repository {out}")

@@ -1,53 +1,24 @@
 """The verbs of the command line: who brings which, loaded when it is asked for.
 
 A verb is a function with typer's annotations, declared under the entry-point group ``edgepure.commands`` of the package
-that it lives in. ``edgepure --help`` reads names from the installed packages and sentences from their files, so that it
-imports none of them.
+that it lives in.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import ConfigError
-from ..machine.packages import extensions
 from .guard import fail, guard
+from .listing import WIDEST, first_paragraph, points
 from .options import with_resize
 
-GROUP = "edgepure.commands"
-SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-#: As one meets them at work; those of other packages follow in the order of their names.
-ORDER = (
-    "demo",
-    "export",
-    "calibrate",
-    "quantize",
-    "tune",
-    "build",
-    "verify",
-    "evaluate",
-    "evaluate-task",
-    "compare",
-    "certify",
-    "purify",
-    "classify",
-    "predict",
-    "plan",
-    "presets",
-    "inspect",
-    "bench",
-    "doctor",
-    "serve",
-    "triton",
-)
+SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": WIDEST}
 
 
 class Verbs(TyperGroup):
@@ -55,10 +26,8 @@ class Verbs(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        found = extensions(GROUP)
-        own = [name for name in ORDER if name in found]
-        for name in (*own, *sorted(set(found) - set(own))):
-            self.add_command(_Unloaded(found[name]))
+        for point in points():
+            self.add_command(_Unloaded(point))
 
 
 class _Unloaded(TyperCommand):
@@ -104,19 +73,3 @@ def load(point: EntryPoint, *, as_json: bool = False) -> Any:
     )
     app.command(point.name, cls=_Loaded)(guard(function))
     return typer.main.get_command(app)
-
-
-def first_paragraph(point: EntryPoint) -> str:
-    """The beginning of a verb's docstring, read from its file; what package it is of where that is not possible."""
-    top, *inner = point.module.split(".")
-    spec = find_spec(top)
-    folders = (spec.submodule_search_locations or ()) if spec is not None else ()
-    files = [Path(folder, *inner).with_suffix(".py") for folder in folders]
-    if spec is not None and spec.origin is not None and not inner:
-        files.append(Path(spec.origin))
-    for file in filter(Path.is_file, files):
-        function = rf'^def {re.escape(point.attr)}\(.*?^    """(.*?)(?:\n\n|""")'
-        found = re.search(function, file.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-        if found:
-            return " ".join(found[1].split())
-    return f"From the package {point.dist.name}." if point.dist is not None else ""

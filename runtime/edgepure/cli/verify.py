@@ -11,7 +11,7 @@ import typer
 
 from ..errors import ConfigError
 from ..machine.packages import extensions, needs
-from .options import BgrOption, BundleArgument, DebugOption, JsonOption, ResizeOption, ThreadsOption
+from .options import BgrOption, BundleArgument, DebugOption, JsonOption, ResizeOption, ThreadsOption, given
 
 if TYPE_CHECKING:
     from ..images.load import Order, Resize
@@ -26,63 +26,67 @@ def verify(
     bundle: BundleArgument,
     providers: Annotated[
         str,
-        typer.Option("--provider", "--providers", metavar="A,B,...", help="Inference engines: cpu, openvino, cuda, "
-                     "tensorrt, tensorrt-rtx. The first one (with the first precision) is the reference of the others. "
-                     "One that is not active is an error."),
+        typer.Option(
+            "--provider",
+            "--providers",
+            metavar="A,B,...",
+            help="Inference engines: cpu, openvino, cuda, "
+            "tensorrt, tensorrt-rtx. The first one (with the first precision) is the reference of the others. "
+            "One that is not active is an error.",
+        ),
     ] = "cpu",
     precision: Annotated[
         str,
-        typer.Option(metavar="A,B,...", help="fp32, fp16, bf16, int8, fp8: the graphs that were exported, or variants "
-                     "that `edgepure quantize` made."),
+        typer.Option(
+            metavar="A,B,...",
+            help="fp32, fp16, bf16, int8, fp8: the graphs that were exported, or variants "
+            "that `edgepure quantize` made.",
+        ),
     ] = "fp32",
     against: Annotated[
-        str | None,
-        typer.Option(metavar="torch", help="Compare with the networks in PyTorch instead of the recorded vectors.",
-                     show_default=False),
+        str | None, given("torch", "Compare with the networks in PyTorch instead of the recorded vectors.")
     ] = None,
     classifier: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="With --against torch: the classifier, as `edgepure export` takes it. "
-                     "Default: what the bundle says it comes from.", show_default=False),
+        given(
+            "SOURCE",
+            "With --against torch: the classifier, as `edgepure export` takes it. Default: what the "
+            "bundle says it comes from.",
+        ),
     ] = None,
-    diffusion: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="The diffusion model, likewise.", show_default=False)
-    ] = None,
+    diffusion: Annotated[str | None, given("SOURCE", "The diffusion model, likewise.")] = None,
     backbone: Annotated[
-        str | None,
-        typer.Option(metavar="SOURCE", help="The network that is tapped for the mask where there is no classifier, "
-                     "likewise.", show_default=False),
+        str | None, given("SOURCE", "The network that is tapped for the mask where there is no classifier, likewise.")
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="The task's network, likewise.", show_default=False)
-    ] = None,
+    task: Annotated[str | None, given("SOURCE", "The task's network, likewise.")] = None,
     preset: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Presets to compare; may be given several times. Default: all recorded ones; "
-                     "of --data and --attacked, the bundle's default.", show_default=False),
+        given(
+            "NAME",
+            "Presets to compare; may be given several times. Default: all recorded ones; of --data and "
+            "--attacked, the bundle's default.",
+        ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npz|DIR", help="Clean images to compare decisions on: an .npz with `images` (and "
-                     "`labels`; FILE.npz:NAME takes another array) or a folder.", show_default=False),
+        given(
+            "FILE.npz|DIR",
+            "Clean images to compare decisions on: an .npz with `images` (and `labels`; FILE.npz:NAME "
+            "takes another array) or a folder.",
+        ),
     ] = None,
-    attacked: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz|DIR", help="Attacked images, likewise.", show_default=False)
-    ] = None,
+    attacked: Annotated[Path | None, given("FILE.npz|DIR", "Attacked images, likewise.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Images of each set at most, drawn evenly from its classes.")] = 256,
     resize: ResizeOption = False,
     bgr: BgrOption = False,
     graphs_only: Annotated[
         bool, typer.Option("--graphs-only", help="Level 1 alone: leave out the purifications.")
     ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.html", help="Write a report with plots and pictures.", show_default=False),
-    ] = None,
+    report: Annotated[Path | None, given("FILE.html", "Write a report with plots and pictures.")] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Prove that a bundle computes here what PyTorch computes: graphs, rows, images, decisions.
 
     Checks the SHA-256 of every file, then compares at four levels: every graph; the state after every row of a

@@ -3,9 +3,9 @@ from .base import Engine as Engine
 from .base import Stepper as Stepper
 from .base import TensorSpec as TensorSpec
 from .host import HostEngine as HostEngine
-from .kinds import Kind as Kind
-from .kinds import Opening as Opening
-from .kinds import Probe as Probe
+from .kind import Kind as Kind
+from .kind import Opening as Opening
+from .kind import Probe as Probe
 from .kinds import kind_of as kind_of
 from .kinds import providers as providers
 from .open import open_engine as open_engine

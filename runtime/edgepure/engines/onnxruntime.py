@@ -20,7 +20,8 @@ from ..machine.shortage import shortage
 from ..types import Float32
 from .base import TensorSpec
 from .host import HostEngine
-from .kinds import DEFAULT_PROVIDER, Kind, Opening, Probe, check_kernels, kind_of
+from .kind import Kind, Opening, Probe
+from .kinds import DEFAULT_PROVIDER, check_kernels, kind_of
 from .tiny import EXPECTED, FEED, TINY_GRAPH
 
 #: The log says nothing: it would print names from a stranger's graph as they are, and what it says is raised, too.

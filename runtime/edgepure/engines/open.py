@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from ..errors import BundleError, ProviderError
 from .base import Engine
-from .kinds import DEFAULT_PROVIDER, Opening, check_kernels, kind_of
+from .kind import Opening
+from .kinds import DEFAULT_PROVIDER, check_kernels, kind_of
 from .schema import check_operators
 
 if TYPE_CHECKING:
     from ..bundle.bundle import Bundle
-    from ..bundle.manifest import GraphEntry
+    from ..bundle.entries import GraphEntry
 
 
 def open_engine(

@@ -26,7 +26,8 @@ from ..machine.shortage import shortage
 from ..types import Float32
 from .base import TensorSpec
 from .host import HostEngine
-from .kinds import Kind, Opening, Probe, check_kernels
+from .kind import Kind, Opening, Probe
+from .kinds import check_kernels
 from .onnxruntime import check_graph
 from .tiny import EXPECTED, FEED, TINY_GRAPH
 

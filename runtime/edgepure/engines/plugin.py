@@ -14,7 +14,8 @@ from typing import Any
 from ..errors import ProviderError, import_fault
 from ..machine.install import Installation
 from ..machine.nvidia import Driver
-from .kinds import Kind, Opening, Probe, check_kernels
+from .kind import Kind, Opening, Probe
+from .kinds import check_kernels
 from .onnxruntime import _SILENT, OnnxRuntimeEngine, _first_line, _spec, import_onnxruntime
 from .tiny import EXPECTED, FEED, TINY_GRAPH
 

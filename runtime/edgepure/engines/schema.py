@@ -8,14 +8,12 @@ written from the ``onnx`` package, which is not needed here.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ..bundle.protobuf import Data, fields, varint
 from ..errors import BundleError
-
-Data = bytes | mmap.mmap
 
 #: AttributeProto.AttributeType: number -> letter in the table.
 _LETTERS = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "F", 7: "I", 8: "S"}
@@ -95,7 +93,7 @@ def check_operators(path: Path) -> None:
         )
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            for number, start, end in _fields(data, 0, len(data)):
+            for number, _, start, end in fields(data, 0, len(data)):
                 if number == 7:
                     _check_graph(data, start, end, 0)
         except (ValueError, IndexError) as error:
@@ -108,7 +106,7 @@ def check_operators(path: Path) -> None:
 def _check_graph(data: Data, start: int, end: int, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise ValueError("graphs are nested too deeply")
-    for number, first, last in _fields(data, start, end):
+    for number, _, first, last in fields(data, start, end):
         if number == 1:
             _check_node(data, first, last, depth)
 
@@ -117,7 +115,7 @@ def _check_node(data: Data, start: int, end: int, depth: int) -> None:
     sides: dict[int, list[str]] = {1: [], 2: []}
     texts = {3: "", 4: "", 7: ""}
     attributes = []
-    for number, first, last in _fields(data, start, end):
+    for number, _, first, last in fields(data, start, end):
         if number in sides:
             sides[number].append(_text(data, first, last))
         elif number in texts:
@@ -139,14 +137,14 @@ def _check_node(data: Data, start: int, end: int, depth: int) -> None:
 
 def _check_attribute(data: Data, start: int, end: int, what: str, row: _Operator, seen: set[str], depth: int) -> None:
     name, kind, numbers, graphs = "", 0, list[int](), list[tuple[int, int]]()
-    for number, first, last in _fields(data, start, end):
+    for number, _, first, last in fields(data, start, end):
         if number == 1:
             name = _text(data, first, last)
         elif number == 20:
-            kind = _varint(data, first, last)[0]
+            kind = varint(data, first, last)[0]
         elif number in (3, 8):  # i and ints; a list of numbers may be packed into one field
             while first < last:
-                value, first = _varint(data, first, last)
+                value, first = varint(data, first, last)
                 numbers.append(value - (1 << 64) if value >> 63 else value)
         elif number in (6, 11):
             graphs.append((first, last))
@@ -160,37 +158,6 @@ def _check_attribute(data: Data, start: int, end: int, what: str, row: _Operator
         raise ValueError(f"the attribute {name} of {what} is {numbers[:8]}, expected {low} to {high}")
     for first, last in graphs:
         _check_graph(data, first, last, depth + 1)
-
-
-def _fields(data: Data, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of every field of a protobuf message; a number's bytes are its field."""
-    while position < end:
-        tag, position = _varint(data, position, end)
-        wire = tag & 7
-        if wire == 0:
-            start, position = position, _varint(data, position, end)[1]
-        elif wire == 2:
-            size, start = _varint(data, position, end)
-            position = start + size
-        elif wire in (1, 5):
-            start, position = position, position + (8 if wire == 1 else 4)
-        else:
-            raise ValueError(f"unknown wire type {wire} at byte {position}")
-        if position > end:
-            raise ValueError(f"a field at byte {start} is cut off")
-        yield tag >> 3, start, position
-
-
-def _varint(data: Data, position: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < end and shift < 70:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    raise ValueError("a number is cut off or too long")
 
 
 def _text(data: Data, start: int, end: int) -> str:

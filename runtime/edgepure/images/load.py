@@ -1,4 +1,4 @@
-"""Images in and out: whatever a user has becomes float32 ``[B, C, H, W]`` in [0, 1], or one clear sentence.
+"""Images in: whatever a user has becomes float32 ``[B, C, H, W]`` in [0, 1], or one clear sentence.
 
 Accepted, alone or mixed in a list: paths of image files, folders of them, the bytes of an image file (or an open file,
 a ``BytesIO``, a ``bytearray``, a ``memoryview``), PIL images, arrays. Arrays are uint8 ``[H, W, C]`` or ``[H, W]``
@@ -18,21 +18,18 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ConfigError, ImageError
-from ..files.atomic import atomic_file
 from ..types import Float32
+from .arrays import read_array
 from .decode import decode, read_picture
 from .folders import image_files
 from .spec import ImageSpec
 
-#: Rounding that floats may have outside [0, 1]; it is clipped.
-RANGE_TOLERANCE = 1e-6
 #: What may be done with images of another size; True is ``squash``.
 Resize = bool | Literal["squash", "crop", "pad"]
 Order = Literal["rgb", "bgr"]
@@ -118,48 +115,6 @@ def check_options(resize: object, order: object, on_error: object) -> None:
         if not isinstance(given, str | bool) or given not in known:
             choices = " or ".join(map(repr, known))
             raise ConfigError(f"{name} {given!r:.80} is unknown; choose {choices}", code="E-config-option")
-
-
-def save_image(image: NDArray[Any], path: str | os.PathLike[str]) -> None:
-    """Write an image as PNG, atomically.
-
-    PNG only, because it keeps every pixel: a lossy format would not store the image that was classified.
-
-    Args:
-        image: float ``[C, H, W]`` or ``[H, W]`` in [0, 1] (rounded to 8 bits), uint8 ``[H, W, C]`` or ``[H, W]``, or a
-            bool mask ``[H, W]``. C is 1 or 3.
-        path: a name that ends in ``.png``; the folder must exist.
-
-    Raises:
-        ImageError: wrong shape, dtype, range or suffix.
-        EdgepureError: no space, no permission or no such folder; nothing was written.
-    """
-    if Path(path).suffix.lower() != ".png":
-        raise ImageError(
-            f"{os.fspath(path)}: images are saved as PNG, which loses nothing; choose a name with .png",
-            code="E-image-save-name",
-        )
-    array = np.asarray(image)
-    if array.dtype == np.bool_ and array.ndim == 2:
-        array = array.astype(np.uint8) * np.uint8(255)
-    if array.ndim not in (2, 3) or array.size == 0:
-        raise ImageError(
-            f"cannot save an array of shape {list(array.shape)}, expected one image", code="E-image-save-shape"
-        )
-    try:
-        chw = _unit_range(array)
-    except ImageError as error:
-        raise ImageError(f"cannot save the image: {error}", code="E-image-save") from None
-    if chw.shape[0] not in (1, 3):
-        raise ImageError(
-            f"cannot save an image of {chw.shape[0]} channels (shape {list(array.shape)}), expected 1 or 3: "
-            "float [C, H, W] or uint8 [H, W, C]",
-            code="E-image-save-channels",
-        )
-    pixels = np.floor(chw * 255.0 + 0.5).astype(np.uint8).transpose(1, 2, 0)
-    picture = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
-    with atomic_file(path, expected_bytes=pixels.nbytes) as file:
-        picture.save(file, format="PNG")
 
 
 # ---- from inputs to single items -------------------------------------------------------------------------------------
@@ -255,7 +210,7 @@ def read_one(item: Any, spec: ImageSpec, any_size: bool, order: Order) -> Float3
     if isinstance(item, Image.Image):
         return decode(item, spec, any_size)
     if isinstance(item, np.ndarray):
-        image = _read_array(item, spec, any_size)
+        image = read_array(item, spec, any_size)
         return np.ascontiguousarray(image[::-1]) if order == "bgr" else image
     if hasattr(item, "read"):
         return read_picture(_stream(item), spec, any_size)
@@ -274,81 +229,6 @@ def _stream(item: Any) -> IO[bytes]:
     if not isinstance(data, bytes):
         raise ImageError("it is a text file; open it in binary mode ('rb')", code="E-image-text-mode")
     return io.BytesIO(data)
-
-
-def _read_array(array: NDArray[Any], spec: ImageSpec, resize: bool) -> Float32:
-    c, h, w = spec.shape
-    size = "H, W" if resize else f"{h}, {w}"
-    expected = f"uint8 [{size}, {c}] or float [{c}, {size}] in [0, 1]"
-    if array.ndim not in (2, 3):
-        raise ImageError(
-            f"an array of shape {list(array.shape)} is no image, expected {expected}, or a batch of them",
-            code="E-image-shape",
-        )
-    if array.size == 0:
-        raise ImageError(f"the array is empty (shape {list(array.shape)}), expected {expected}", code="E-image-empty")
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise ImageError(
-            f"the array is {array.dtype}, expected {expected}; if it holds 0 to 255, convert it with .astype(np.uint8)",
-            code="E-image-dtype",
-        )
-    channels_last = array.dtype == np.uint8
-    shape = (*array.shape, 1) if channels_last else (1, *array.shape)
-    found = cast("tuple[int, int, int]", shape if array.ndim == 2 else array.shape)
-    channels, height, width = (found[2], *found[:2]) if channels_last else found
-    if channels != c or (not resize and (height, width) != (h, w)):
-        raise ImageError(
-            f"the {array.dtype} array has shape {list(array.shape)}, expected {expected}"
-            f"{_shape_hint(found, spec, channels_last)}",
-            code="E-image-shape",
-        )
-    return _unit_range(array)
-
-
-def _shape_hint(found: tuple[int, int, int], spec: ImageSpec, channels_last: bool) -> str:
-    c, h, w = spec.shape
-    if channels_last and found == (c, h, w):
-        return "; uint8 images have their channels last: use .transpose(1, 2, 0)"
-    if not channels_last and found == (h, w, c):
-        return "; float images have their channels first: use .transpose(2, 0, 1)"
-    if found[1:] == (h, w) and c == 1:
-        return "; a batch of gray images needs its channel axis: use array[" + (
-            "..., None]" if channels_last else ":, None]"
-        )
-    channels = found[2] if channels_last else found[0]
-    if channels == c:
-        return "; resize the image, or ask for it (resize=True, --resize)"
-    return f"; this bundle takes {c} channel{'s' if c > 1 else ''}: convert the image"
-
-
-def _unit_range(array: NDArray[Any]) -> Float32:
-    """A uint8 HWC or HW or a float CHW or HW array as float32 CHW in [0, 1]."""
-    if array.dtype == np.uint8:
-        hwc = array[:, :, None] if array.ndim == 2 else array
-        values: Float32 = np.ascontiguousarray(hwc.transpose(2, 0, 1)).astype(np.float32) / np.float32(255.0)
-        return values
-    if array.dtype.kind != "f":
-        raise ImageError(f"the array is {array.dtype}, expected uint8 or float", code="E-image-dtype")
-    chw = array[None] if array.ndim == 2 else array
-    good = np.isfinite(chw)
-    if not good.all():
-        channel, row, column = (int(i) for i in np.argwhere(~good)[0])
-        raise ImageError(
-            f"{int((~good).sum())} of {good.size} pixels are NaN or infinite (the first in channel {channel}, "
-            f"row {row}, column {column}), expected values in [0, 1]; look where the image was computed",
-            code="E-image-not-finite",
-        )
-    low, high = float(chw.min()), float(chw.max())
-    if low < -RANGE_TOLERANCE or high > 1.0 + RANGE_TOLERANCE:
-        hint = "scale or clip it"
-        if low >= 0.0 and 1.5 < high <= 255.0:
-            hint = "if it holds 0 to 255, divide it by 255"
-        elif low >= -1.0 - RANGE_TOLERANCE and high <= 1.0 + RANGE_TOLERANCE:
-            hint = "if it lies in [-1, 1], use (image + 1) / 2"
-        raise ImageError(
-            f"the values range from {low:.6g} to {high:.6g}, expected [0, 1]; {hint}", code="E-image-range"
-        )
-    return np.clip(chw.astype(np.float32), 0.0, 1.0)
 
 
 def resize_to(image: Float32, spec: ImageSpec, how: Resize) -> Float32:

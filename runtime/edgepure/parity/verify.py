@@ -32,7 +32,7 @@ def verify(
     presets: Sequence[str] | None = None,
     on_progress: Progress | None = None,
 ) -> Verification:
-    """OutputCheck the hash of every file of a bundle, then compare what it computes with a reference.
+    """Check the hash of every file of a bundle, then compare what it computes with a reference.
 
     Args:
         bundle: the directory, or a `Bundle`, whose directory is then checked again.

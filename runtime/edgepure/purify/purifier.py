@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
-from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
-from ..engines.base import Engine, Stepper
-from ..engines.kinds import check_variant
-from ..errors import ConfigError, NotFiniteError
+from ..errors import ConfigError
 from ..images.frames import Size, load_frame
-from ..images.load import Order, Resize, check_options, load_images
-from ..methods import EpsSpec
-from ..methods.presets import MaskSpec, Preset, VoteSpec
+from ..images.load import Order, Resize, load_images
+from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
-from ..rows.plan import Plan
-from ..rows.schedule import NoiseSchedule
-from ..types import Float32, Progress
+from ..types import Progress
 from ..validation import expect
-from .answered_frames import answer_frames
+from .arguments import Reading, failures_of
+from .batches import Batches
 from .certify import Certificate, Certifier, CertifySettings
 from .frames import FrameRequest, FrameResult, Pad
-from .graphs import OpenGraphs, Opens, open_from_bundle
-from .heads import Head, Images, Labels, P, as_they_are
-from .inflight import Counters, run_images
-from .masks import caller_masks
+from .heads import Head, Images, Labels, as_they_are
 from .monitor import Monitor
-from .request import Request, check_ids, check_images
 from .results import Failure, Purified, Result, Results
-from .tasks import Task
 from .track import Track
-
-#: More threads than any processor has cores only take memory; so do more slots.
-MOST_THREADS, MOST_SLOTS = 512, 4096
 
 
 def load(
@@ -68,113 +54,13 @@ def load(
     return Purifier(Bundle.open(path, verify=verify), provider, precision=precision, threads=threads, slots=slots)
 
 
-def check_counts(threads: object, slots: object) -> None:
-    """Raise ConfigError unless these are numbers of threads (or None) and of slots that a machine can have."""
-    for name, value, most, what, code in (
-        ("threads", threads, MOST_THREADS, "it is the number of CPU threads of one call, or None", "E-config-threads"),
-        ("slots", slots, MOST_SLOTS, "it is the number of images that share a UNet call", "E-config-slots"),
-    ):
-        if value is None and name == "threads":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise ConfigError(f"{name} is {value!r:.40}, expected 1 to {most}: {what}", code=code)
-
-
-class Purifier:
+class Purifier(Batches):
     """A bundle on an engine. Use `load` to make one, and ``with`` to give its memory back.
 
     Its methods may be called from several threads; they run one after another, so a long call keeps the others waiting:
     `edgepure.Service` lets the images of many callers share the UNet calls. It belongs to the process that opened it: a
     worker process (also a forked one) opens its own.
     """
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        provider: str = "cpu",
-        *,
-        precision: str = "fp32",
-        threads: int | None = None,
-        slots: int = 8,
-        opens: Opens = open_from_bundle,
-    ) -> None:
-        """The arguments are those of `load`. ``opens`` opens the engines: somebody else's, or of other graphs."""
-        check_counts(threads, slots)
-        expect(bundle=(bundle, Bundle), provider=(provider, str), precision=(precision, str))
-        self.bundle = bundle
-        self.provider = provider
-        self.precision = precision
-        check_variant(bundle.manifest, precision, provider)  # a variant that is not there is an error now
-        self.slots = slots
-        self.graphs = OpenGraphs(bundle, provider, precision, threads, slots, opens)
-        self.image_shape, self.classes = self.graphs.image_shape, self.graphs.classes
-        self.planner, self.turns = self.graphs.planner, self.graphs.turns
-        self.schedule: NoiseSchedule = self.planner.schedule
-        self.counters = Counters()
-        # a provider that is not active is an error now, not at the first image
-        self.engine("classifier" if self.classes else "step")
-        if precision != "fp32":
-            self.engine("step")  # nor is a precision that it cannot run
-
-    # ---- what can be asked --------------------------------------------------------------------------------------
-
-    @property
-    def presets(self) -> Mapping[str, Preset]:
-        """The presets of the bundle by name."""
-        return self.bundle.manifest.presets
-
-    def preset(self, preset: str | Preset | Mapping[str, Any] | None = None, votes: int | None = None) -> Preset:
-        """A preset by name, from plain data, or the bundle's default; ``votes`` overrides its number of votes.
-
-        Raises:
-            ConfigError: no preset of that name, or parameters out of range.
-        """
-        if preset is None:
-            preset = self.bundle.manifest.default_preset
-        if isinstance(preset, str):
-            if preset not in self.presets:
-                known = ", ".join(sorted(self.presets))
-                raise ConfigError(f"no preset {preset!r} in this bundle; it has {known}", code="E-preset-unknown")
-            chosen = self.presets[preset]
-        else:
-            chosen = preset if isinstance(preset, Preset) else Preset.parse(preset)
-        if votes is not None:
-            if isinstance(votes, bool) or not isinstance(votes, int | np.integer) or not 1 <= votes <= 1000:
-                raise ConfigError(f"votes is {votes!r:.40}, expected a number from 1 to 1000", code="E-config-votes")
-            votes = int(votes)
-            chosen = chosen.model_copy(update={"votes": VoteSpec(count=votes, rule=chosen.votes.rule)})
-        return chosen
-
-    def plan(self, preset: str | Preset | Mapping[str, Any] | None = None, score_norm: float | None = None) -> Plan:
-        """The rows that a preset runs; with SSNI, for an image with that score norm. Costs no UNet call."""
-        return self.planner.plan(self.preset(preset), score_norm)
-
-    def monitor(self, flag_rate: float = 0.01, *, probe: bool = False) -> Monitor:
-        """A monitor of score norms with a stated false-positive rate; give it to `classify`, and keep it to count.
-
-        Args:
-            flag_rate: at most this share of images like those of the calibration is flagged, in (0, 1).
-            probe: watch presets without SSNI too, at the UNet calls of the calibrated probe for every image.
-
-        Raises:
-            ConfigError: the bundle is not calibrated for this precision, or the rate is out of reach.
-        """
-        calibration = self.bundle.manifest.calibration
-        if calibration is None:
-            raise ConfigError(
-                "this bundle is not calibrated, so there are no clean score norms to compare with; run `edgepure "
-                "calibrate` on it",
-                code="E-calibration-missing",
-            )
-        if self.precision not in calibration.precisions:
-            raise ConfigError(
-                f"this bundle was calibrated in {', '.join(calibration.precisions)}, but runs in {self.precision}; run "
-                f"`edgepure calibrate` with --precision {self.precision}, or load it with that of the calibration",
-                code="E-calibration-precision",
-            )
-        return Monitor(calibration, flag_rate, probe=probe, precision=self.precision)
-
-    # ---- what can be done ---------------------------------------------------------------------------------------
 
     def classify(
         self,
@@ -213,10 +99,8 @@ class Purifier:
             ConfigError: the preset is unknown or its parameters are out of range, the monitor cannot watch it, the
                 bundle has no classifier, or a mask is missing or of no use.
         """
-        return self._load_and_run(
-            Labels(self.graphs), images, self.preset(preset, votes), noise, mask, (resize, order, on_error),
-            on_progress, monitor,
-        )  # fmt: skip
+        head, reading, chosen = Labels(self.graphs), Reading(resize, order, on_error), self.preset(preset, votes)
+        return self._load_and_run(head, images, chosen, noise, mask, reading, on_progress, monitor)
 
     def purify(
         self,
@@ -235,9 +119,8 @@ class Purifier:
         The arguments and errors are those of `classify`, but that no classifier is needed. With one, each result is a
         `Result`: the purified image is classified as well.
         """
-        return self._load_and_run(
-            self.own_head(), images, self.preset(preset, 1), noise, mask, (resize, order, on_error), on_progress, None
-        )
+        reading, chosen = Reading(resize, order, on_error), self.preset(preset, 1)
+        return self._load_and_run(self.own_head(), images, chosen, noise, mask, reading, on_progress)
 
     def purify_frame(
         self,
@@ -285,7 +168,7 @@ class Purifier:
         """
         chosen = self.preset(preset)
         name, pixels = load_frame(frame, self.image_shape[0], size=size, order=order)
-        with self.turns.alone():
+        with self._turn(chosen):
             request = FrameRequest(
                 self.graphs,
                 pixels,
@@ -298,10 +181,7 @@ class Purifier:
                 on_progress=on_progress,
                 track=track,
             )
-            try:
-                result = request.result(name)
-            except NotFiniteError as error:
-                raise self.explained(error, chosen) from None
+            result = request.result(name)
             self.counters = request.counters
             return result
 
@@ -323,8 +203,8 @@ class Purifier:
         `Embedding`, or with a classifier a `Result`.
 
         A task may take frames, larger than the network: they are purified by tiles, as by `purify_frame`. Votes decide
-        together: boxes are fused, of label maps the mean softmax or the majority of each
-        pixel counts, vectors are averaged. Coordinates are those of the images that the task sees.
+        together: boxes are fused, of label maps the mean softmax or the majority of each pixel counts, vectors are
+        averaged. Coordinates are those of the images that the task sees.
 
         Args:
             purify: False shows the images as they are to the task, without any defence: to compare.
@@ -336,55 +216,12 @@ class Purifier:
         """
         expect(purify=(purify, bool), on_progress=(on_progress, Callable, None))
         head = self.task_head()
-        reading, chosen = (resize, order, on_error), self.preset(preset, votes)
+        reading, chosen = Reading(resize, order, on_error), self.preset(preset, votes)
         if purify:
-            return self._load_and_run(head, images, chosen, noise, mask, reading, on_progress, None)
-        image = head.image(self.bundle.manifest)
-        loaded = load_images(images, image, resize=resize, order=order, on_error=on_error)
+            return self._load_and_run(head, images, chosen, noise, mask, reading, on_progress)
+        loaded = reading.load(images, head.image(self.bundle.manifest))
         plain = as_they_are(head, loaded.images, loaded.names, chosen)
-        return Results(plain, (Failure(f.name, f.reason) for f in loaded.failures))
-
-    def task_head(self) -> Head[Any]:
-        """What the bundle is for: labels, or the answer of its task.
-
-        Raises:
-            ConfigError: it has neither classifier nor task (``E-no-task``).
-        """
-        return Labels(self.graphs) if self.classes else Task(self.graphs)
-
-    def own_head(self) -> Head[Any]:
-        """What `purify` makes of images: labels, if there is a classifier."""
-        return Labels(self.graphs) if self.classes else Images()
-
-    def _load_and_run(
-        self,
-        head: Head[P],
-        images: Any,
-        preset: Preset,
-        noise: NoiseSource | int | None,
-        mask: Any,
-        reading: tuple[Resize, Order, str],
-        on_progress: Progress | None,
-        monitor: Monitor | None,
-    ) -> Results[P]:
-        resize, order, on_error = reading
-        image = head.image(self.bundle.manifest)
-        loaded = load_images(images, image, resize=resize, order=order, on_error=on_error)
-        masks = None
-        if mask is not None:
-            masks = caller_masks(mask, len(loaded) + len(loaded.failures), image.shape[1:])[list(loaded.indices)]
-        results = self.run_head(
-            head,
-            loaded.images,
-            preset,
-            noise=noise,
-            names=loaded.names,
-            ids=loaded.indices,
-            on_progress=on_progress,
-            monitor=monitor,
-            masks=masks,
-        )
-        return Results(results, (Failure(f.name, f.reason) for f in loaded.failures))
+        return Results(plain, failures_of(loaded))
 
     def stream(
         self,
@@ -417,7 +254,8 @@ class Purifier:
         if not isinstance(frames, Iterable):
             raise ConfigError(f"frames is {frames!r:.80}, expected a source of images", code="E-config-option")
         chosen, source = self.preset(preset, votes), None if noise is None else noise_source(noise)
-        check_options(resize, order, "collect")
+        reading = Reading(resize, order, "collect")
+        reading.check()
         self.planner.plan(chosen)
         manifest = self.bundle.manifest
         head: Head[Any] = Images() if manifest.task is None and not self.classes else self.task_head()
@@ -426,7 +264,7 @@ class Purifier:
 
         def answers() -> Iterator[Any]:
             for number, frame in enumerate(frames):
-                loaded = load_images([frame], image, resize=resize, order=order, on_error="collect")
+                loaded = reading.load([frame], image)
                 if loaded.failures or len(loaded) != 1:
                     reason = loaded.failures[0].reason if loaded.failures else f"it holds {len(loaded)} images"
                     yield Failure(str(number), reason)
@@ -443,139 +281,6 @@ class Purifier:
                     )[0]
 
         return answers()
-
-    def logits(self, images: Float32) -> Float32:
-        """The plain classifier, without purification: ``[B, C, H, W]`` float32 in [0, 1] -> ``[B, N]`` float32.
-
-        Raises:
-            ConfigError: the bundle has none.
-            ImageError: the batch has another shape or dtype.
-        """
-        check_images(images, self.image_shape)
-        return self.graphs.logits(images)
-
-    def attention(self, images: Float32, mask: MaskSpec) -> dict[str, Float32]:
-        """Mask ``[B, 1, H, W]`` (0 or 1), fused attention map ``[B, 1, H, W]`` and, with a classifier, logits
-        ``[B, N]`` of images ``[B, C, H, W]`` float32 in [0, 1].
-
-        Raises:
-            ConfigError: the bundle has no mask graph, or the mask is the caller's.
-            ImageError: the batch has another shape or dtype.
-        """
-        check_images(images, self.image_shape)
-        expect(mask=(mask, MaskSpec))
-        return self.graphs.attention(images, mask)
-
-    def score_norms(
-        self,
-        images: Float32,
-        preset: str | Preset | Mapping[str, Any] | EpsSpec,
-        noise: NoiseSource | int | None = None,
-        *,
-        ids: Sequence[int] | None = None,
-    ) -> NDArray[np.float64]:
-        """Score norms ``[B]`` of images ``[B, C, H, W]`` in [0, 1] with a probe, or with that of an SSNI preset.
-
-        ``ids``: which images of the noise stream they are; None: 0, 1, 2, ...
-
-        Raises:
-            ConfigError: the preset has no SSNI, or the probe does not fit the schedule.
-        """
-        if isinstance(preset, EpsSpec):
-            probe: Plan | None = self.planner.rows(preset)
-        else:
-            probe = self.planner.probe(self.preset(preset))
-        if probe is None:
-            raise ConfigError(
-                "the preset has no SSNI, so it has no probe to measure score norms with", code="E-probe-missing"
-            )
-        check_images(images, self.image_shape)
-        check_ids(ids, len(images))
-        norms = np.zeros(len(images))
-
-        def done(image: int, x: Float32) -> None:
-            norms[image] = np.linalg.norm(x.astype(np.float64))
-
-        with self.turns.alone():
-            plans = [probe] * len(images)
-            run_images(self.stepper("step"), images, plans, noise_source(noise), done, ids=ids, probe=True)
-        return norms
-
-    def run(
-        self,
-        images: Float32,
-        preset: str | Preset | Mapping[str, Any] | None = None,
-        *,
-        votes: int | None = None,
-        noise: NoiseSource | int | None = None,
-        names: Sequence[str] | None = None,
-        ids: Sequence[int] | None = None,
-        on_progress: Progress | None = None,
-        on_rows: Callable[[int], None] | None = None,
-        monitor: Monitor | None = None,
-        masks: Float32 | None = None,
-        track: Track | None = None,
-    ) -> Results[Result]:
-        """`classify` for images that are already ``[B, C, H, W]`` float32 in [0, 1].
-
-        ``names``, ``ids``: of each image in the results and in the noise stream; None: 0, 1, 2, ... ``on_rows`` is
-        called after every UNet call with the number of rows that it executed: a finer progress. What it or
-        ``on_progress`` raises ends the call and is raised here; the next call is not affected. ``masks``: ``[B, 1, H,
-        W]`` float32 of 0 and 1. ``track``: of one image, as for `stream`.
-
-        Raises:
-            ImageError: the batch has another shape or dtype, or NaN.
-            ConfigError: as `classify`.
-            NotFiniteError: the model gave NaN or infinite values.
-        """
-        return self.run_head(
-            Labels(self.graphs), images, self.preset(preset, votes), noise=noise, names=names, ids=ids,
-            on_progress=on_progress, on_rows=on_rows, monitor=monitor, masks=masks, track=track,
-        )  # fmt: skip
-
-    def run_head(
-        self,
-        head: Head[P],
-        images: Float32,
-        preset: Preset,
-        *,
-        noise: NoiseSource | int | None = None,
-        names: Sequence[str] | None = None,
-        ids: Sequence[int] | None = None,
-        on_progress: Progress | None = None,
-        on_rows: Callable[[int], None] | None = None,
-        monitor: Monitor | None = None,
-        masks: Float32 | None = None,
-        track: Track | None = None,
-    ) -> Results[P]:
-        """`run` with another answer than labels: what ``head`` makes of the purified images."""
-        expect(
-            names=(names, Sequence, None), on_progress=(on_progress, Callable, None), on_rows=(on_rows, Callable, None)
-        )
-        chosen, shape = preset, head.image(self.bundle.manifest).shape
-        check_images(images, shape)
-        check_ids(ids, len(images))
-        if masks is not None:
-            masks = caller_masks(masks, len(images), shape[1:])
-        if monitor is not None:
-            self.bundle.manifest.require_slots("a monitor")
-        source = noise_source(noise)
-        with self.turns.alone():
-            try:
-                if shape != self.image_shape:
-                    results, self.counters = answer_frames(
-                        self.graphs, head, images, chosen, source, names, ids, on_progress, on_rows, masks, track
-                    )
-                    return results
-                request = Request(
-                    self.graphs, images, chosen, head, [source] * len(images), names, ids, on_progress, monitor,
-                    masks=masks, track=track,
-                )  # fmt: skip
-                results = request.results(on_rows)
-            except NotFiniteError as error:
-                raise self.explained(error, chosen) from None
-            self.counters = request.counters
-            return results
 
     def certify(
         self,
@@ -629,58 +334,3 @@ class Purifier:
         with self.turns.alone():
             certifier.run(loaded.images, noise_source(noise), loaded.names, done)
         return [found[index] for index in range(len(loaded))]
-
-    def explained(self, error: NotFiniteError, preset: Preset) -> NotFiniteError:
-        """The error with the preset's name, and with what to do about the variant."""
-        return NotFiniteError(f"{self._called(preset)}{error}{self._advice()}", code=error.code)
-
-    def _called(self, preset: Preset) -> str:
-        """``preset NAME: `` of a preset of the bundle, whatever its votes."""
-        votes = {"votes": preset.votes}
-        same = [name for name, mine in self.presets.items() if mine.model_copy(update=votes) == preset]
-        return f"preset {same[0]}: " if same else ""
-
-    def _advice(self) -> str:
-        """What to do about values that are not finite, where it is the variant's doing."""
-        if self.precision == "fp32":
-            return ""
-        return (
-            f". This is the {self.precision} variant: use precision fp32, or make the variant anew with the layers "
-            "that overflow kept in fp32 (`edgepure quantize --keep LAYER`)"
-        )
-
-    # ---- engines ------------------------------------------------------------------------------------------------
-
-    def engine(self, graph: str) -> Engine:
-        """The engine of one graph, opened at first use."""
-        expect(graph=(graph, str))
-        return self.graphs.engine(graph)
-
-    def stepper(self, graph: str) -> Stepper:
-        """The bank of slots of a step graph, opened at first use."""
-        expect(graph=(graph, str))
-        return self.graphs.stepper(graph)
-
-    def close(self) -> None:
-        """Give the memory of the engines back, when the calls of other threads are done. May be called again.
-
-        The next call opens the engines anew. In a forked process nothing is done: the engines are the parent's.
-        """
-        self.graphs.close()
-
-    def __enter__(self) -> Purifier:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a Purifier cannot be pickled: give the other process the bundle's path, and load it there")
-
-    def __repr__(self) -> str:
-        return (
-            f"Purifier({self.bundle.manifest.name!r}, provider={self.provider!r}, precision={self.precision!r}, "
-            f"image_shape={self.image_shape})"
-        )

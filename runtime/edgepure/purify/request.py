@@ -6,20 +6,20 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from time import perf_counter
 from typing import Any, Generic, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, ImageError, PrecisionWarning
+from ..errors import ConfigError, PrecisionWarning
 from ..methods.presets import Preset
 from ..methods.restore import MASK_VOTE, residual_map, residual_mask
 from ..rows.noise import NoiseSource
 from ..rows.plan import Plan
 from ..types import Float32, Progress
 from ..validation import expect
+from .arguments import check_images
 from .ballot import Ballot
 from .graphs import OpenGraphs
 from .heads import Head, P
@@ -330,33 +330,3 @@ class Request(Generic[P]):
         if self._progress is not None:
             done, count = len(self._results), len(self._images)
             self._progress(done / count, f"{done} of {count} images")
-
-
-def check_ids(ids: Sequence[int] | None, count: int) -> None:
-    """Raise ConfigError unless these are the places of so many images in the stream of noise."""
-    expect(ids=(ids, Sequence, np.ndarray, None))
-    for number in () if ids is None else ids:
-        expect(ids=(number, Integral))
-    if ids is not None and len(ids) != count:
-        raise ConfigError(f"{len(ids)} ids for {count} images; give one for each", code="E-config-count")
-
-
-def check_images(images: Float32, shape: tuple[int, int, int]) -> None:
-    """Raise ImageError unless ``images`` are a batch of float32 ``[B, C, H, W]`` without NaN."""
-    if not isinstance(images, np.ndarray):
-        raise ImageError(
-            f"the batch is a {type(images).__name__}, expected an array; `classify` takes other kinds of images",
-            code="E-batch-type",
-        )
-    if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape:
-        raise ImageError(
-            f"the batch is {images.dtype} {list(images.shape)}, expected float32 [B, {', '.join(map(str, shape))}] in "
-            "[0, 1]; `classify` takes other kinds of images",
-            code="E-batch-shape",
-        )
-    bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
-    if len(bad):
-        raise ImageError(
-            f"image {bad[0]} of the batch has pixels that are NaN or infinite, expected [0, 1]",
-            code="E-batch-not-finite",
-        )

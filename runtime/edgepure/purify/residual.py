@@ -11,9 +11,9 @@ from ..methods.presets import MaskSpec
 from ..methods.restore import MASK_VOTE, residual_map, residual_mask
 from ..rows.noise import NoiseSource, noise_source
 from ..types import Float32
+from .arguments import check_images
 from .inflight import InFlight, Job
 from .purifier import Purifier
-from .request import check_images
 
 
 def residual_masks(

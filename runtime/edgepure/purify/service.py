@@ -26,6 +26,7 @@ from ..types import Float32
 from ..validation import expect
 from .inflight import Counters, InFlight, Job
 from .monitor import Monitor
+from .pace import Pace
 from .purifier import Purifier
 from .request import Request
 from .submissions import Submission
@@ -92,7 +93,7 @@ class Service:
         self._waiting: deque[Submission] = deque()
         self._urgent: deque[Submission] = deque()
         self._in_a_row = 0
-        self._pace = _Pace(purifier.planner.unet_calls(self._preset))
+        self._pace = Pace(purifier.planner.unet_calls(self._preset))
         self._running: list[Request[Any]] = []  # those with images that have no result yet
         self._changed = threading.Condition()
         self._closed = False
@@ -314,26 +315,3 @@ class Service:
 
     def _not_finite(self, job: Job, error: NotFiniteError) -> None:
         job.tag.request.fail(self._purifier.explained(error, self._preset), job.tag.image)
-
-
-class _Pace:
-    """How long an image takes at the pace of the last ticks: what a deadline is compared with at the door."""
-
-    def __init__(self, calls: int) -> None:
-        self._calls = calls  # UNet calls of one decision
-        self._row = 0.0  # seconds for one row of one image, in calls that others shared as they did of late
-        self._last = 0.0
-
-    def start(self) -> None:
-        """The slots are filled after a pause, which is nobody's time."""
-        self._last = time.perf_counter()
-
-    def ticked(self, rows: int) -> None:
-        """A call has executed so many rows."""
-        now = time.perf_counter()
-        seconds, self._last = (now - self._last) / rows, now
-        self._row = seconds if self._row == 0.0 else self._row + 0.1 * (seconds - self._row)
-
-    def seconds(self, ahead: int) -> float:
-        """Until an image with so many before it is done; 0 before anything was measured."""
-        return self._calls * self._row * (ahead + 1)

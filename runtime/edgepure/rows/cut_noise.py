@@ -7,8 +7,10 @@ counter-based stream are computed where they are needed, so a frame of any size 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..types import Float32
 from .noise import RowNoise, StreamNoise
@@ -46,6 +48,19 @@ class _OfFrame:
         return self._noise.closing()[self._part]
 
 
+@lru_cache(16)
+def _layout(
+    frame: tuple[int, int, int], size: tuple[int, int], offset: int
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Which blocks of four elements cover the lines of a tile, counted from the block of its first element, and what is
+    kept of them ``[C * height, width]``. ``offset``: of that element in its block. So a frame has four layouts at most,
+    whatever the number of its tiles."""
+    lines = np.arange(frame[0])[:, None] * frame[1] + np.arange(size[0])
+    first = lines.ravel() * frame[2] + offset  # element, [C * height]
+    blocks = first[:, None] // 4 + np.arange(math.ceil((size[1] + 3) / 4))
+    return blocks.ravel().astype(np.uint64), first[:, None] % 4 + np.arange(size[1])
+
+
 class _OfStream:
     """Computes the blocks of four elements that cover each line of the tile, and drops what lies beside it."""
 
@@ -53,12 +68,9 @@ class _OfStream:
         self, noise: StreamNoise, frame: tuple[int, int, int], place: tuple[int, int], size: tuple[int, int]
     ) -> None:
         self._noise, self._shape = noise, (frame[0], *size)
-        (top, left), (height, width) = place, size
-        lines = np.arange(frame[0])[:, None] * frame[1] + top + np.arange(height)
-        first = lines.ravel() * frame[2] + left  # element of the frame, [C * height]
-        blocks = first[:, None] // 4 + np.arange(math.ceil((width + 3) / 4))
-        self._blocks = blocks.ravel().astype(np.uint64)
-        self._keep = first[:, None] % 4 + np.arange(width)
+        block, offset = divmod(place[0] * frame[2] + place[1], 4)
+        blocks, self._keep = _layout(frame, size, offset)
+        self._blocks = blocks + np.uint64(block)
 
     def _cut(self, index: int, stream: Stream | None = None) -> Float32:
         values = self._noise.at(index, self._blocks, stream).reshape(len(self._keep), -1)

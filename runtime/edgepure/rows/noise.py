@@ -61,14 +61,7 @@ class NoiseSource(Protocol):
         """The key of the stream; None for replayed noise. Secret: with it an attacker can predict the noise."""
 
     def for_image(
-        self,
-        plan: Plan,
-        image: int,
-        vote: int,
-        mask: Float32 | None,
-        shape: tuple[int, ...],
-        *,
-        probe: bool = False,
+        self, plan: Plan, image: int, vote: int, mask: Float32 | None, shape: tuple[int, ...], *, probe: bool = False
     ) -> RowNoise:
         """The noises of vote ``vote`` of image ``image`` along ``plan``."""
 
@@ -165,14 +158,7 @@ class SeededNoise:
         return self._seed
 
     def for_image(
-        self,
-        plan: Plan,
-        image: int,
-        vote: int,
-        mask: Float32 | None,
-        shape: tuple[int, ...],
-        *,
-        probe: bool = False,
+        self, plan: Plan, image: int, vote: int, mask: Float32 | None, shape: tuple[int, ...], *, probe: bool = False
     ) -> RowNoise:
         assert self.seed is not None
         return StreamNoise(self.seed, plan, image, vote, shape, probe)

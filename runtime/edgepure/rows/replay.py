@@ -30,14 +30,7 @@ class Replay:
         return None
 
     def for_image(
-        self,
-        plan: Plan,
-        image: int,
-        vote: int,
-        mask: Float32 | None,
-        shape: tuple[int, ...],
-        *,
-        probe: bool = False,
+        self, plan: Plan, image: int, vote: int, mask: Float32 | None, shape: tuple[int, ...], *, probe: bool = False
     ) -> RowNoise:
         return _ReplayNoise(self._recording, plan, image, mask, shape)
 

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from ..bundle.bundle import Bundle
+from ..engines.kinds import kind_of
 from ..errors import ConfigError
 from ..files import atomic_directory
 from .outputs import outputs_of
@@ -17,11 +18,9 @@ from .settings import ModelSettings
 
 #: What a Triton model may show beyond the answer itself.
 SHOWN = ("probabilities", "purified")
-_MODEL_PY = '"""Served by edgepure."""\n\nfrom edgepure.serve.triton import TritonPythonModel as TritonPythonModel\n'
 #: The protocol's datatypes in the words of a configuration.
 _KINDS = {"BYTES": "STRING"} | {name: name for name in DATATYPES}
-#: Providers whose instances Triton should count among those of a GPU.
-_CPU = ("cpu", "openvino")
+_MODEL_PY = '"""Served by edgepure."""\n\nfrom edgepure.serve.triton import TritonPythonModel as TritonPythonModel\n'
 
 
 def write_triton_repository(
@@ -104,7 +103,8 @@ def _config(
         lines.append(f'input {{ name: "{name}" data_type: TYPE_{kind} dims: {dims} optional: true }}')
     for name, kind, dims in outputs:
         lines.append(f'output {{ name: "{name}" data_type: TYPE_{kind} dims: {dims} }}')
-    lines.append(f"instance_group {{ count: 1 kind: KIND_{'CPU' if settings.provider in _CPU else 'GPU'} }}")
+    place = "CPU" if kind_of(settings.provider).device == "cpu" else "GPU"
+    lines.append(f"instance_group {{ count: 1 kind: KIND_{place} }}")
     if streams:
         lines.append("model_transaction_policy { decoupled: true }")
     else:

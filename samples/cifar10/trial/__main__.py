@@ -45,11 +45,12 @@ def order(data: Cifar10) -> np.ndarray:
     return np.stack(by_class, 1).reshape(-1)
 
 
-def bundle_key(bundle: Path) -> str:
-    """Sixteen digits that follow from the networks of a bundle."""
-    files = Bundle.open(bundle).manifest.files
-    graphs = sorted((name, entry.sha256) for name, entry in files.items() if name != "selftest.npz")
-    return hashlib.sha256(repr(graphs).encode()).hexdigest()[:16]
+def bundle_key(bundle: Path, provider: str, precision: str) -> str:
+    """Sixteen digits that follow from the networks and presets of a bundle, and what runs them."""
+    manifest = Bundle.open(bundle).manifest
+    graphs = sorted((n, entry.sha256) for n, entry in manifest.files.items() if n.endswith((".onnx", ".bin")))
+    presets = sorted((name, preset.model_dump_json()) for name, preset in manifest.presets.items())
+    return hashlib.sha256(repr((graphs, presets, provider, precision)).encode()).hexdigest()[:16]
 
 
 def do(task: Task, batch: int, system: System, plain: System, data: Cifar10, store: Store) -> None:
@@ -102,19 +103,22 @@ def main(
     weights: Annotated[Path, typer.Option(help="Of the sample's networks")] = WEIGHTS,
     work: Annotated[Path, typer.Option(help="Folder of the raw answers")] = Path("out/cifar10/trial"),
     only: Annotated[str | None, typer.Option("--systems", help="Names, separated by commas")] = None,
-    kinds: Annotated[str | None, typer.Option("--attacks", help="Kinds of attacks, separated by commas")] = None,
+    kinds: Annotated[str | None, typer.Option("--attacks", help="Kinds or names, separated by commas")] = None,
     images: Annotated[int | None, typer.Option(help="At most so many images a task")] = None,
     draws: Annotated[int | None, typer.Option(help="At most so many answers an image")] = None,
     minutes: Annotated[float | None, typer.Option(help="Begin nothing new after so many")] = None,
     shard: Annotated[str, typer.Option(help="Do every n-th task: i/n")] = "0/1",
     threads: Annotated[int, typer.Option()] = 1,
+    provider: Annotated[str, typer.Option(help="What answers: cpu or openvino")] = "cpu",
+    precision: Annotated[str, typer.Option(help="In which precision it answers")] = "fp32",
+    bf16: Annotated[bool, typer.Option(help="Gradients in bfloat16: three times as fast with AMX")] = False,
 ) -> None:
     """Attack every system and keep what it answers."""
     os.nice(max(0, 10 - os.nice(0)))
     torch.set_num_threads(threads)
     stored = get(data, Path("out/cifar10/data"))
-    known = systems(bundle, stored, classifier, work, weights)
-    store = Store(work / f"{classifier}-{bundle_key(bundle)}")
+    known = systems(bundle, stored, classifier, work, weights, bf16, provider, precision)
+    store = Store(work / f"{classifier}-{bundle_key(bundle, provider, precision)}")
     todo = tasks(list(known))
     if only is not None:
         wanted = only.split(",")
@@ -123,7 +127,8 @@ def main(
             raise typer.BadParameter(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
         todo = [t for t in todo if t.system in wanted]
     if kinds is not None:
-        todo = [t for t in todo if t.attack.kind in kinds.split(",")]
+        asked = set(kinds.split(","))
+        todo = [t for t in todo if asked & {t.attack.kind, t.attack.name}]
     most = images or 10_000
     todo = [replace(t, images=min(t.images, most), draws=min(t.draws, draws or t.draws)) for t in todo]
     mine, of = (int(n) for n in shard.split("/"))

@@ -26,12 +26,12 @@ from samples.cifar10.data import load_cifar10, to_unit
 from samples.cifar10.models import WEIGHTS, load_unet
 from samples.cifar10.presets import MASK, uniform
 
-from .systems import STATISTICS, Filtered, Logits, baselines
+from .systems import STATISTICS, Filtered, Logits, baselines, rounded
 
 #: Made on the plain classifier: cheap, and for the other end of what a level has to withstand.
 TRANSFER = PGD(eps=8 / 255, steps=20, seed=6)
 ATTACK = PGD(eps=8 / 255, steps=10, eot=2, seed=5)
-LEVELS = "40,70,100,150,200"
+LEVELS = "40,60,80,100,130,160"
 
 
 def two_levels(t_l: int) -> dict[str, Any]:
@@ -57,6 +57,7 @@ def main(
     levels: Annotated[str, typer.Option(help="Noise levels t* and t_l, separated by commas")] = LEVELS,
     whitebox: Annotated[bool, typer.Option(help="Attack through the defence too: most of the time")] = True,
     filters_too: Annotated[bool, typer.Option(help="Score the trivial baselines")] = True,
+    bf16: Annotated[bool, typer.Option(help="Networks in bfloat16: three times as fast with AMX")] = False,
     work: Annotated[Path, typer.Option(help="Where the principal components are kept")] = Path("out/cifar10/trial"),
 ) -> None:
     """Score every candidate."""
@@ -102,7 +103,7 @@ def main(
                 votes = [reference.run_preset(z, preset, SeededNoise(9), vote=v).logits.softmax(1) for v in range(5)]
                 return torch.stack(votes).mean(0)
 
-            score(name, Defence(reference, preset, 1), voted)
+            score(name, rounded(Defence(reference, preset, 1), bf16), rounded(voted, bf16))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import edgepure
 from edgepure.demo import demo_bundle
 from edgepure.intervals import lower_bound
-from edgepure_export.twin.reference import coefficients
+from edgepure_export.twin.torch_rows import coefficients
 from edgepure_export.twin.twin import load_twin
 from samples.digits.data import load_digits_split
 

@@ -13,7 +13,7 @@ from codes import raises_code
 
 import edgepure
 from edgepure.bundle.bundle import Bundle
-from edgepure.bundle.manifest import VariantName
+from edgepure.bundle.entries import VariantName
 from edgepure.engines import open_graph
 from edgepure.engines.openvino import import_openvino
 from edgepure.images.dataset import LabelledImages

@@ -10,7 +10,7 @@ pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx (pip install edge
 
 import torch
 
-from edgepure.bundle.manifest import GraphEntry, graph_signature
+from edgepure.bundle.entries import GraphEntry, graph_signature
 from edgepure.engines.tensorrt.build import build_plan
 from edgepure.engines.tensorrt.module import import_tensorrt
 from edgepure.engines.tensorrt.options import BuildOptions

@@ -12,7 +12,7 @@ pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx (pip install edge
 from gpu_stand_in import copy_of_digits
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.bundle.manifest import VariantName
+from edgepure.bundle.entries import VariantName
 from edgepure.engines.tensorrt.build import build_engines
 from edgepure_calibration.quantize.draft import build
 from edgepure_calibration.quantize.quantize import write_variant

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import edgepure
 from edgepure.bundle.edit import edit_bundle
 from edgepure.files.npz import Npz
-from edgepure.images.load import save_image
+from edgepure.images.save import save_image
 from edgepure.methods.presets import Preset
 from edgepure.parity.side_by_side import ImageSet
 from edgepure.rows.noise import SeededNoise

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from toy_graph import named, toy_graph
 
-from edgepure.engines.kinds import Scheme
+from edgepure.engines.kind import Scheme
 from edgepure_export.graphs.qdq import scheme_of
 from edgepure_export.graphs.qdq_rules import (
     IntegerBias,

@@ -14,6 +14,7 @@ from goldens_path import goldens_dir
 from network_goldens import TOLERANCE, Golden, difference, load, meta_state, names, record, shapes
 from torch.nn import functional as F
 
+from edgepure_export.networks import guided_config
 from edgepure_export.networks import guided_diffusion as gd
 from edgepure_export.networks.checkpoints import read_checkpoint
 from edgepure_export.networks.load import load_diffusion
@@ -74,7 +75,7 @@ def test_full_size_network_has_exactly_the_published_keys(name: str) -> None:
 @pytest.mark.goldens
 def test_structure_follows_from_the_keys(golden: Golden) -> None:
     config = gd.GuidedDiffusionConfig.from_flags(golden.settings["flags"])
-    structure = gd.infer_structure(meta_state(golden.settings["keys"]))
+    structure = guided_config.infer_structure(meta_state(golden.settings["keys"]))
     if len(config.channel_mult) == 1:  # nothing is resampled
         structure["resblock_updown"] = config.resblock_updown
     assert structure == {k: getattr(config, k) for k in structure}
@@ -145,7 +146,7 @@ def test_residual_block_is_its_formula(scale_shift: bool, resample: str) -> None
 
 
 def test_presets_can_be_built_and_are_recognised_by_their_keys() -> None:
-    for name, config in gd.PRESETS.items():
+    for name, config in guided_config.PRESETS.items():
         with torch.device("meta"):
             net = gd.GuidedDiffusionUNet(config)
         assert gd.infer_config(net.state_dict()) == config, name
@@ -171,7 +172,7 @@ def test_flags_that_contradict_the_weights_are_refused() -> None:
 def test_class_conditional_networks_are_refused() -> None:
     state = gd.GuidedDiffusionUNet(TINY).state_dict() | {"label_emb.weight": torch.zeros(10, 128)}
     with raises_code("E-checkpoint-conditional"):
-        gd.infer_structure(state)
+        guided_config.infer_structure(state)
     with raises_code("E-checkpoint-conditional"):
         gd.GuidedDiffusionConfig.from_flags({"class_cond": True})
 

@@ -21,7 +21,8 @@ from edgepure.rows.plan import Plan
 from edgepure.rows.schedule import NoiseSchedule
 from edgepure_export.graphs.attention import MaskModule
 from edgepure_export.twin.noise_batches import RecordedNoise, SourceNoise, draw_noise
-from edgepure_export.twin.reference import TorchReference, coefficients
+from edgepure_export.twin.reference import TorchReference
+from edgepure_export.twin.torch_rows import coefficients
 
 SCHEDULE = NoiseSchedule.linear()
 SHAPE = (3, 8, 8)

@@ -199,7 +199,7 @@ def test_unreadable_file_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch)
     def denied(path: Path) -> str:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("edgepure.bundle.bundle.hash_file", denied)
+    monkeypatch.setattr("edgepure.bundle.checks.hash_file", denied)
     assert "cannot be read: Permission denied (" in refusal(bundle)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from edgepure.bundle import calibration, manifest, manifest_text, selftest
+from edgepure.bundle import calibration, entries, manifest, manifest_text, selftest
 from edgepure.bundle.task import TASK_OUTPUTS, TaskEntry
 from edgepure.methods import EpsSpec
 from edgepure.methods.presets import MaskSpec, Preset, VoteSpec
@@ -22,11 +22,11 @@ TEXT = (Path(__file__).parents[3] / "docs" / "bundle-format.md").read_text(encod
 MODELS = [
     manifest.Manifest,
     manifest.ImageSpec,
-    manifest.GraphEntry,
-    manifest.TensorEntry,
-    manifest.AttentionEntry,
-    manifest.Provenance,
-    manifest.FileEntry,
+    entries.GraphEntry,
+    entries.TensorEntry,
+    entries.AttentionEntry,
+    entries.Provenance,
+    entries.FileEntry,
     ScheduleSpec,
     Preset,
     MaskSpec,
@@ -65,12 +65,12 @@ def test_columns_are_listed_in_order() -> None:
 def test_graph_signatures_are_those_of_the_table() -> None:
     image = manifest.ImageSpec(channels=3, height=5, width=7)
     section = TEXT[TEXT.index("## The graphs") :]
-    for graph in manifest.GRAPH_NAMES:
+    for graph in entries.GRAPH_NAMES:
         if graph == "task":  # its outputs are those of its kind
             continue
         row = re.search(rf"^\| `{graph}` \| (.*) \| (.*) \|$", section, re.MULTILINE)
         assert row is not None
-        for cell, tensors in zip(row.groups(), manifest.graph_signature(graph, image, 11), strict=True):
+        for cell, tensors in zip(row.groups(), entries.graph_signature(graph, image, 11), strict=True):
             assert re.findall(r"`(\w+)", cell) == [t.name for t in tensors]
 
 

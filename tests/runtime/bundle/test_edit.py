@@ -13,7 +13,7 @@ from minimal_bundle import make_bundle
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.edit import edit_bundle
-from edgepure.bundle.manifest import SELFTEST_FILE
+from edgepure.bundle.names import SELFTEST_FILE
 from edgepure.errors import BundleError
 from edgepure.files import folders
 from edgepure.files.atomic import write_bytes

@@ -15,15 +15,10 @@ from codes import raises_code
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edgepure.bundle.manifest import (
-    GRAPH_NAMES,
-    SCHEMA_VERSION,
-    Manifest,
-    check_relative_path,
-    graph_signature,
-    schema_text,
-)
+from edgepure.bundle.entries import GRAPH_NAMES, graph_signature
+from edgepure.bundle.manifest import SCHEMA_VERSION, Manifest, schema_text
 from edgepure.bundle.manifest_text import MAX_MANIFEST_BYTES
+from edgepure.bundle.names import check_relative_path
 from edgepure.errors import BundleError
 from edgepure.rows.plan import COLUMNS, LEARNED_COLUMNS
 

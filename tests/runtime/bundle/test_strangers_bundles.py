@@ -129,7 +129,7 @@ def test_what_is_hidden_in_a_bundle_survives_its_changes(bundle: Path) -> None:
 def test_a_bundle_that_is_exchanged_while_it_is_opened_opens(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgepure.bundle import bundle as module
 
-    real = module._check_files
+    real = module.check_files
     done: list[bool] = []
 
     def exchanged(root: Path, manifest: Manifest) -> None:
@@ -142,7 +142,7 @@ def test_a_bundle_that_is_exchanged_while_it_is_opened_opens(bundle: Path, monke
             root = bundle.with_name("old")
         real(root, manifest)
 
-    monkeypatch.setattr(module, "_check_files", exchanged)
+    monkeypatch.setattr(module, "check_files", exchanged)
     assert Bundle.open(bundle).manifest.name == "tiny"
     (bundle / "weights.bin").write_bytes(b"")
     with raises_code("E-bundle-cut-off"):

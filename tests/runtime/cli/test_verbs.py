@@ -13,7 +13,8 @@ import foreign_package
 import pytest
 from cli_process import environment, run
 
-from edgepure.cli.verbs import GROUP, ORDER, first_paragraph
+from edgepure.cli.app import app
+from edgepure.cli.listing import GROUP, ORDER, first_paragraph, help_page
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import extensions, needs
 
@@ -68,6 +69,15 @@ def test_a_verb_that_cannot_be_loaded_is_named_with_its_package(tmp_path: Path) 
     assert run("plan", "--method", "uniform", env=env).code == 0  # the others do not mind
 
 
+@pytest.mark.parametrize("columns", [30, 80, 97, 200])
+def test_the_help_says_what_typer_would_say(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    app(["--help"], prog_name="edgepure", standalone_mode=False)
+    assert help_page() == capsys.readouterr().out
+
+
 def test_help_imports_no_verb_and_a_verb_no_other() -> None:
     code = (
         "import sys, json\nfrom edgepure.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
@@ -81,6 +91,7 @@ def test_help_imports_no_verb_and_a_verb_no_other() -> None:
         loaded = set(json.loads(done.stderr))
         assert loaded & verbs == wanted
         assert not loaded & {"numpy", "torch", "edgepure_export", "edgepure_calibration"}
+        assert "typer" not in loaded or arguments != ["--help"]  # most of the time would be its own
 
 
 def test_every_verb_has_its_place_and_a_line_in_the_help() -> None:

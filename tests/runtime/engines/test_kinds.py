@@ -14,8 +14,10 @@ from codes import raises_code
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.manifest import Manifest
 from edgepure.demo import demo_bundle
+from edgepure.engines import kind as row
 from edgepure.engines import kinds
-from edgepure.engines.kinds import KINDS, Kind, check_kernels, check_variant, engine_words, kind_of, providers
+from edgepure.engines.kind import Kind
+from edgepure.engines.kinds import KINDS, check_kernels, check_variant, engine_words, kind_of, providers
 from edgepure.engines.null import NullEngine
 from edgepure.engines.open import open_graph
 
@@ -39,7 +41,7 @@ def test_a_row_names_what_there_is(kind: Kind) -> None:
 
 def test_an_engine_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine_words("cpu") == engine_words("cuda") == f"ONNX Runtime {onnxruntime.__version__}"
-    monkeypatch.setattr(kinds, "package_version", lambda *names: None)
+    monkeypatch.setattr(row, "package_version", lambda *names: None)
     assert engine_words("openvino") == "OpenVINO"
 
 

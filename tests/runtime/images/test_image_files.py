@@ -21,7 +21,8 @@ from PIL import Image, ImageFile
 
 from edgepure.errors import ImageError
 from edgepure.images.decode import formats
-from edgepure.images.load import load_images, save_image
+from edgepure.images.load import load_images
+from edgepure.images.save import save_image
 from edgepure.images.spec import ImageSpec
 
 # ---- files -----------------------------------------------------------------------------------------------------------

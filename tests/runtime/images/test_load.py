@@ -15,7 +15,8 @@ from image_cases import GRAY, GRAY_PIXELS, GRAY_VALUES, RANDOM, RGB, RGB_PIXELS,
 from PIL import Image, features
 
 from edgepure.errors import ImageError
-from edgepure.images.load import load_images, save_image
+from edgepure.images.load import load_images
+from edgepure.images.save import save_image
 from edgepure.images.spec import ImageSpec
 
 # ---- what is accepted ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from in_process import invoke, refused
 from tiny_bundle import attention, images, make_tiny_bundle
 
 import edgepure
-from edgepure.images.load import save_image
+from edgepure.images.save import save_image
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from edgepure.rows.schedule import NoiseSchedule
 
 FRAME = (3, 11, 13)  # lines do not begin at multiples of four
 PLAN = UniformSpec(t_star=40, sampler="sde", sde_step=0.01).compile(NoiseSchedule.linear(), 100)
-PLACES = [(0, 0, 11, 13), (0, 0, 1, 1), (10, 12, 1, 1), (3, 5, 4, 7), (2, 1, 6, 12)]
+PLACES = [(0, 0, 11, 13), (0, 0, 1, 1), (10, 12, 1, 1), (3, 5, 4, 7), (3, 6, 4, 7), (7, 4, 4, 7), (2, 1, 6, 12)]
 
 
 def replayed() -> RowNoise:

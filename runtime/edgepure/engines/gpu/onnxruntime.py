@@ -18,7 +18,7 @@ from ...errors import EdgepureError, ProviderError
 from ...machine.nvidia import Driver
 from ...types import Float32
 from ..base import BoundCall
-from ..kinds import Kind, Opening, Probe
+from ..kind import Kind, Opening, Probe
 from ..onnxruntime import OnnxRuntimeEngine, gpu_words, import_onnxruntime, require_provider
 from ..onnxruntime import probe as try_on
 from .cuda import DeviceBuffer, Stream, require_gpu, start_cuda

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from ...bundle.bundle import Bundle
-from ...bundle.manifest import GraphEntry
+from ...bundle.entries import GraphEntry
 from ...errors import BundleError, ConfigError, EdgepureError, ProviderError
 from ...files.atomic import write_bytes
 from ...types import Progress

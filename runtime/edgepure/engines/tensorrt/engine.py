@@ -21,7 +21,7 @@ from ...types import Float32
 from ..base import BoundCall, Engine, TensorSpec
 from ..gpu.cuda import DeviceBuffer, Stream, require_gpu, start_cuda, to_device, to_host
 from ..gpu.stepper import DeviceStepper, image_shape_of, make_device_noise
-from ..kinds import Opening
+from ..kind import Opening
 from .context import Captured, Context
 from .engine_files import Machine, find_plan, graph_entry
 from .module import fault, import_tensorrt, make_log

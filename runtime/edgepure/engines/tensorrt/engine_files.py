@@ -15,10 +15,11 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...bundle.bundle import Bundle, bundle_folder
+from ...bundle.bundle import Bundle
+from ...bundle.checks import bundle_folder
 from ...bundle.contents import hash_file
+from ...bundle.entries import GraphEntry
 from ...bundle.external_data import external_tensors
-from ...bundle.manifest import GraphEntry
 from ...errors import BundleError, ProviderError
 from ...files.atomic import write_bytes, write_json
 from ...files.locks import locked

@@ -12,7 +12,8 @@ from typing import Any
 
 from ...errors import ConfigError, EdgepureError, ProviderError
 from ...machine import jetson, nvidia
-from ..kinds import KINDS, Kind
+from ..kind import Kind
+from ..kinds import KINDS
 
 #: The rows whose engines TensorRT builds, in the order in which they are tried. "tensorrt-rtx" is TensorRT for RTX.
 TENSORRT: dict[str, Kind] = {name: kind for name, kind in KINDS.items() if kind.built}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...machine.nvidia import Driver
-from ..kinds import Kind, Probe
+from ..kind import Kind, Probe
 from ..tiny import EXPECTED, TINY_GRAPH
 
 #: Seconds that the other process may take. Loading TensorRT alone takes several on a small device.

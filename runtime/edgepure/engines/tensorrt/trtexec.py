@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from ...bundle.manifest import GraphEntry
+from ...bundle.entries import GraphEntry
 from .build import profiles_of
 from .options import BuildOptions
 

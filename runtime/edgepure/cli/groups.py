@@ -43,4 +43,6 @@ def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
 
 
 def _default(field: Any) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
     return inspect.Parameter.empty if field.default is MISSING else field.default
