@@ -17,7 +17,7 @@ from edgepure.purify.ballot import Ballot
 from edgepure.purify.monitor import FALSE_ALARMS
 from edgepure_calibration.calibrate.statistics import auroc, auroc_interval
 from edgepure_calibration.evaluate.compare import paired
-from edgepure_calibration.quantize.gate import decision_checks, flips_of
+from edgepure_calibration.quantize.labels import decision_checks, flips_of
 from edgepure_calibration.quantize.verdict import Limits
 
 from .monitor_rates import ever_alarmed

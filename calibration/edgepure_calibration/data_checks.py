@@ -4,6 +4,7 @@ numbers without a meaning."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,21 @@ from edgepure.errors import ConfigError, ImageError
 from edgepure.images.dataset import LabelledImages
 from edgepure.intervals import clopper_pearson
 
+
+class Pictures(Protocol):
+    """A data set: images ``[N, C, H, W]`` float32 in [0, 1]."""
+
+    @property
+    def images(self) -> NDArray[np.float32]: ...
+
+    def __len__(self) -> int: ...
+
+
 #: Images [B, C, H, W] in [0, 1] -> logits [B, N] of the plain classifier.
 PlainLogits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-def check_images(data: LabelledImages, what: str, fewest: int) -> None:
+def check_images(data: Pictures, what: str, fewest: int) -> None:
     """At least ``fewest`` images, not one picture again and again, and not only constant ones. ``what`` names the data.
 
     Raises:

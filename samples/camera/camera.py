@@ -1,4 +1,4 @@
-"""Classify what a camera sees, purified: a video file, a V4L2 device or a GStreamer pipeline, through OpenCV."""
+"""What a camera sees, purified and answered: a video file, a V4L2 device or a GStreamer pipeline, through OpenCV."""
 
 from __future__ import annotations
 
@@ -51,6 +51,18 @@ def fitting(frames: Iterator[Frame], channels: int) -> Iterator[Any]:
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if channels == 1 and frame.ndim == 3 else frame
 
 
+def said(answer: edgepure.Purified) -> str:
+    """The answer in a few words: a label, or what the bundle's task found."""
+    if isinstance(answer, edgepure.Result):
+        return f"{answer.class_name:12} {answer.probabilities.max():.2f}"
+    if isinstance(answer, edgepure.Detection):
+        found = zip(answer.class_names, answer.boxes, strict=True)
+        return "; ".join(f"{name} at {', '.join(f'{v:.0f}' for v in box)}" for name, box in found) or "nothing"
+    if isinstance(answer, edgepure.Segmentation):
+        return ", ".join(f"{name} {share:.0%}" for name, share in answer.shares.items())
+    return "purified"
+
+
 def main(
     source: Annotated[str, typer.Argument(help="A video file, a device (0, /dev/video0), or a GStreamer pipeline.")],
     bundle: Annotated[str | None, typer.Option(help="A bundle. Default: the digits.")] = None,
@@ -66,26 +78,26 @@ def main(
     pace = (capture.get(cv2.CAP_PROP_FPS) or 25.0) if is_file else None
     answers = 0
     with edgepure.load(bundle or edgepure.demo_bundle(), provider) as purifier:
-        monitor = purifier.monitor(flag_rate, probe=True)
+        watched = purifier.bundle.manifest.calibration is not None
+        monitor = purifier.monitor(flag_rate, probe=True) if watched else None
         track = edgepure.Track(every=hold)  # the noise is fresh for every frame, whatever is held
-        channels = purifier.bundle.manifest.image.channels
+        channels = purifier.image_shape[0]
         with Newest(reader(capture, pace)) as newest:
             images, start = fitting(iter(newest), channels), time.monotonic()
             answering = purifier.stream(images, preset, resize="crop", order="bgr", monitor=monitor, track=track)
             for answer in answering:
                 answers += 1
                 rate = answers / (time.monotonic() - start)
-                if isinstance(answer, edgepure.Result):
+                if isinstance(answer, edgepure.Purified):
                     flag = "  FLAGGED" if answer.flagged else ""
-                    flag += "  held" if answer.held else ""
-                    words = f"{answer.class_name:12} {answer.probabilities.max():.2f}{flag}"
+                    words = said(answer) + flag + ("  held" if answer.held else "")
                 else:
                     words = f"no answer: {answer.reason}"
                 print(f"{rate:5.1f} frames/s  age {1000 * newest.age:5.0f} ms  {words}", flush=True)
                 if answers == frames:
                     break
     capture.release()
-    seen = monitor.to_dict()
+    seen = {"flagged": 0, "unusual_traffic": False} if monitor is None else monitor.to_dict()
     print(f"{answers} answers, {newest.read - newest.taken} frames were too many")
     print(f"{track.measured} measured, {seen['flagged']} of them flagged; {track.held} held what was measured before")
     if seen["unusual_traffic"]:

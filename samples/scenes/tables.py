@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgepure_calibration.evaluate_task import Score, TaskEvaluated
+from edgepure_calibration.evaluate_task import TaskEvaluated
+from edgepure_calibration.truth import Score
 
 
 def print_rows(found: TaskEvaluated) -> None:

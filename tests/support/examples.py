@@ -77,7 +77,9 @@ def make_workshop(folder: Path) -> dict[str, str]:
     np.savez(folder / "d.npz", images=clean, labels=labels, attacked=attacked, adversarial=attacked)
     leave_outcomes(folder)
     (folder / "models.py").write_text(
-        "from samples.digits.models import load_classifier, load_unet\n\n__all__ = ['load_classifier', 'load_unet']\n"
+        "from samples.digits.models import load_classifier, load_unet\n"
+        "from samples.scenes.models import load_segmenter\n\n"
+        "__all__ = ['load_classifier', 'load_segmenter', 'load_unet']\n"
     )
     tools = folder / ".tools"
     tools.mkdir()

@@ -13,7 +13,7 @@ from edgepure.cli.groups import grouped
 from edgepure.cli.options import BundleArgument, ShownOptions, given, radius
 from edgepure.machine.packages import needs
 
-from .shared import WideOptions
+from .shared import ReportOption, WideOptions
 
 
 @grouped
@@ -44,6 +44,14 @@ def evaluate_task(
     eps: Annotated[
         str, typer.Option(metavar="NUMBER", help="Linf radius on images in [0, 1]; 8/255 is understood.")
     ] = ("8/255"),
+    patch: Annotated[
+        float | None,
+        given(
+            "SHARE",
+            "Attack by a patch in place of --eps: a square of this share of the pixels, in which everything is "
+            "allowed.",
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the attack.")] = 20,
     eot: Annotated[int, typer.Option(min=1, help="Noises that each gradient is averaged over.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the attack.")] = 0,
@@ -55,6 +63,11 @@ def evaluate_task(
     save_images: Annotated[
         Path | None, given("FILE.npz", "Write the attacked images: `plain`, and one array a preset.")
     ] = None,
+    report: ReportOption = None,
+    card: Annotated[bool, typer.Option("--card/--no-card", help="Put the robustness card into the bundle.")] = True,
+    new_card: Annotated[
+        bool, typer.Option("--new-card", help="Begin a new card. Default: what earlier runs found stays on it.")
+    ] = False,
     engine: WideOptions,
     shown: ShownOptions,
 ) -> None:
@@ -69,7 +82,7 @@ def evaluate_task(
     \b
       edgepure evaluate-task SOURCE --data scenes.npz --eps 0.05 --steps 10 --preset uniform
     """
-    from edgepure.cli.output import emit_json, say, table
+    from edgepure.cli.output import emit_json, note, say, table
     from edgepure.cli.outputs import prepare_file
     from edgepure.cli.progress import Progress
     from edgepure.files.atomic import write_npz
@@ -79,7 +92,8 @@ def evaluate_task(
         from ..provider import ProviderSettings
 
     prepare_file(save_images, "--save-images", (data,))
-    attack = verb.TaskAttack(radius(eps), steps, eot, seed)
+    prepare_file(report, "--report", (data,))
+    attack = verb.TaskAttack(radius(eps), steps, eot, seed, patch)
     with Progress("opening the bundle") as bar:
         found = verb.evaluate_task(
             bundle,
@@ -95,8 +109,14 @@ def evaluate_task(
         )
     if save_images is not None:
         write_npz(save_images, found.images)
+    if report is not None:
+        verb.write_report(found, report)
+    if card:
+        kept = verb.write_card(bundle, found, engine.precision, anew=new_card)
+        if kept:
+            note(f"kept on the card from an earlier, stronger run: {', '.join(kept)} (--new-card replaces them)")
     if shown.as_json:
-        emit_json(found.to_dict())
+        emit_json({**found.to_dict(), "card": card, "report": None if report is None else str(report)})
         return
     name = found.rows[0].clean.name
     say(f"{found.bundle}: {found.kind}, {name} in percent (95 % interval)")
@@ -107,3 +127,10 @@ def evaluate_task(
     )
     for line in found.protocol:
         say(f"  {line}")
+    say("not tested:")
+    for line in found.not_tested():
+        say(f"  - {line}")
+    if report is not None:
+        say(f"report: {report}")
+    if card:
+        say(f"card: {bundle}/robustness/card.md")

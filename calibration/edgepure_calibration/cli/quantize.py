@@ -37,7 +37,8 @@ class GateOptions:
         typer.Option(
             min=0.0001,
             max=1.0,
-            help="Share of decisions that may flip beyond what new noise flips; 0.01 takes at least 299 images.",
+            help="Share of decisions that may flip beyond what new noise flips; 0.01 takes at least 299 images. Of a "
+            "task: of 1 - agreement of its answers (box agreement, mIoU, cosine).",
         ),
     ] = 0.01
     max_loss: Annotated[
@@ -45,7 +46,8 @@ class GateOptions:
         typer.Option(
             min=0.0001,
             max=1.0,
-            help="Accuracy that may be lost, clean and attacked; 0.01 takes at least 299 labelled images.",
+            help="Accuracy that may be lost, clean and attacked; 0.01 takes at least 299 labelled images. Of a task: "
+            "mIoU, mAP or recall at 1.",
         ),
     ] = 0.01
     seed: Annotated[int, typer.Option(min=0, help="Of the noise and of all draws.")] = 1
@@ -70,7 +72,8 @@ def quantize(
         given(
             DataMeta,
             "Images to calibrate and to judge with: a folder (with one sub-folder per class, if they are "
-            "labelled) or an .npz with `images` and `labels`; FILE.npz:NAME takes another array.",
+            "labelled) or an .npz with `images` and `labels`; FILE.npz:NAME takes another array. For a task, labels "
+            "(and `boxes`) are those of `edgepure evaluate-task`.",
         ),
     ],
     gate: GateOptions,
@@ -136,7 +139,7 @@ def quantize(
     )
     kept = f"quantize-{precision}-{chosen}"
     with at_work(kept, bundle, work, run, output.report, data, attacked) as begun:
-        images = [begun.images(source) for source in (data, attacked)]
+        images = [begun.data(source) for source in (data, attacked)]
         on = ProviderSettings(run.provider, threads=run.threads, slots=8)
         found = verb.quantize(bundle, settings, *images, provider=on, work=work, on_progress=begun.update)
     if output.report is not None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edgepure.images.load import Resize
     from edgepure.types import Progress
 
+    from ..truth import Truth
+
 DataMeta = "DIR|FILE.npz"
 ReportOption = Annotated[Path | None, given("FILE.html", "Write a page with figures and all numbers.")]
 WorkOption = Annotated[
@@ -73,6 +75,14 @@ class AtWork:
     folder: Path
     update: Progress
     resize: Resize
+
+    def data(self, source: str | None) -> LabelledImages | Truth | None:
+        """`images`; for a bundle with a task with what is true of them, where the data say it."""
+        if source is None or self.opened.manifest.task is None:
+            return self.images(source)
+        from ..truth import load_data
+
+        return load_data(source, self.opened.manifest, resize=self.resize)
 
     def images(self, source: str | None) -> LabelledImages | None:
         """The images that an option names; None for none."""

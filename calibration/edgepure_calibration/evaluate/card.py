@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from edgepure.bundle.edit import edit_bundle
 from edgepure.bundle.manifest import Manifest
 from edgepure.errors import BundleError, ConfigError
-from edgepure.report.text import printable
+from edgepure.report.text import in_markdown
 
 from ..digest import digest
 from ..work import bundle_key, former_bundle_key
@@ -30,7 +29,7 @@ def card(found: Evaluated) -> str:
     notes = found.footnotes()
     facts = found.facts
     lines = [
-        f"# Robustness card: {_in_markdown(found.bundle)}",
+        f"# Robustness card: {in_markdown(found.bundle)}",
         "",
         f"Measured on {facts['date']} with edgepure {facts['edgepure']} ({facts['engine']}; {facts['device']}). "
         f"Graphs and weights {found.bundle_sha256[:16]}.",
@@ -53,11 +52,6 @@ def card(found: Evaluated) -> str:
     lines += ["## What was not tested", "", *(f"- {text}" for text in found.not_tested()), ""]
     lines += ["## Protocols", "", *(f"- {line}" for line in notes.lines()), ""]
     return "\n".join(lines)
-
-
-def _in_markdown(text: str) -> str:
-    """A name that anybody may have chosen, on one line and without links, pictures and HTML."""
-    return re.sub(r"([\\`*_\[\]<>&!|#])", r"\\\1", printable(" ".join(text.split())))
 
 
 def write_card(

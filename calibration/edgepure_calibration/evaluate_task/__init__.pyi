@@ -1,11 +1,7 @@
 from .attack import TaskAttack as TaskAttack
-from .data import Truth as Truth
-from .data import load_truth as load_truth
+from .card import write_card as write_card
 from .losses import Loss as Loss
 from .losses import load_loss as load_loss
-from .metrics import Score as Score
-from .metrics import mean_average_precision as mean_average_precision
-from .metrics import mean_iou as mean_iou
-from .metrics import recall_at_1 as recall_at_1
+from .report import write_report as write_report
 from .run import TaskEvaluated as TaskEvaluated
 from .run import evaluate_task as evaluate_task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from typing import Any
@@ -13,21 +13,27 @@ from torch import Tensor
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.errors import ConfigError
+from edgepure.images.tiles import Tiling
 from edgepure.methods.presets import Preset
-from edgepure.purify.boxes import Boxes
 from edgepure.purify.purifier import Purifier
+from edgepure.report.environment import environment
+from edgepure.rows.noise import SeededNoise
 from edgepure.types import Float32, Progress
+from edgepure_export.twin.frames import purify_frames
 from edgepure_export.twin.reference import TorchReference
 from edgepure_export.twin.twin import load_twin
 
 from ..provider import ProviderSettings
+from ..truth.data import Truth, load_truth
+from ..truth.metrics import Gallery, Score, counted, score_of
+from ..work import bundle_key
 from .attack import TaskAttack
-from .data import Truth, load_truth
 from .losses import Loss, default_loss
-from .metrics import Score, mean_average_precision, mean_iou, recall_at_1
 
 #: Images that are attacked at a time.
 BATCH = 16
+#: Images whose answers are kept for people to look at.
+SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Row:
 
     Attributes:
         preset: its name; None: the task alone.
+        seen: of the first images what was answered to the attacked ones: label maps, `Boxes` or vectors, and what the
+            task was shown then, ``[C, H, W]`` each.
         unet_calls: of one answer.
         clean, transferred, attacked: scores on clean images, on those that were attacked on the task alone, and on
             those that were attacked through this defence.
@@ -46,6 +54,17 @@ class Row:
     clean: Score
     transferred: Score
     attacked: Score
+    seen: tuple[tuple[Any, Float32], ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def left(self) -> Score:
+        """What the worse of the two attacks leaves: whoever attacks may try both."""
+        return min(self.transferred, self.attacked, key=lambda score: score.value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without what was seen."""
+        scores = {name: getattr(self, name).to_dict() for name in ("clean", "transferred", "attacked")}
+        return {"preset": self.preset, "unet_calls": self.unet_calls, **scores}
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,11 @@ class TaskEvaluated:
         bundle, kind: which task.
         rows: the task alone first, then each preset.
         protocol: how the images were attacked and answered, for people.
+        attack: likewise, as data.
+        facts: date, versions, machine.
+        bundle_sha256: of graphs and weights (`edgepure_calibration.work.bundle_key`).
+        all_presets: of the bundle.
+        truth: what was counted against.
         images: attacked images by ``plain`` and preset, ``[N, C, H, W]``.
     """
 
@@ -63,16 +87,42 @@ class TaskEvaluated:
     kind: str
     rows: tuple[Row, ...]
     protocol: tuple[str, ...]
+    attack: TaskAttack
+    facts: Mapping[str, str]
+    bundle_sha256: str
+    all_presets: tuple[str, ...]
+    truth: Truth = field(repr=False)
     images: Mapping[str, Float32] = field(repr=False)
+
+    def not_tested(self) -> list[str]:
+        """What a reader might believe was tested."""
+        return untested(self.all_presets, {row.preset for row in self.rows}, [self.attack.bounded])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without the images."""
         return {
             "bundle": self.bundle,
             "task": self.kind,
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [row.to_dict() for row in self.rows],
             "protocol": list(self.protocol),
+            "attack": asdict(self.attack),
+            "not_tested": self.not_tested(),
+            "facts": dict(self.facts),
+            "bundle_sha256": self.bundle_sha256,
+            "data_sha256": self.truth.sha256,
         }
+
+
+def untested(presets: Iterable[str], tested: Container[str | None], bounds: Sequence[str]) -> list[str]:
+    """What a reader of these evaluations might believe was tested."""
+    rest = [name for name in presets if name not in tested]
+    return [
+        *([f"presets {', '.join(rest)}"] if rest else []),
+        "other attacks than PGD on this loss, with the steps and noises of the protocol: more of them, restarts, other "
+        "losses, attacks without gradients",
+        f"what lies outside of this: {'; '.join(bounds)}; blur, rotations and physical objects",
+        "a gradient through the mask and the SSNI level, which are detached",
+    ]
 
 
 def evaluate_task(
@@ -124,16 +174,20 @@ def evaluate_task(
             network.requires_grad_(False)
         judge = _Judge(purifier, truth, noise_seed)
         meter = _Meter(way.steps * (1 + len(named)) * -(-len(truth) // BATCH), on_progress)
-        attacked = {"plain": _attacked(twin, truth, chosen, way, None, meter)}
+        attacked = {"plain": _attacked(twin, purifier, truth, chosen, way, None, meter)}
+        clean = judge.score(truth.images, None)
         plain = judge.score(attacked["plain"], None)
-        rows = [Row(None, 0, judge.score(truth.images, None), plain, plain)]
+        rows = [Row(None, 0, clean, plain, plain, judge.seen)]
         for name, preset in named.items():
-            attacked[name] = _attacked(twin, truth, chosen, way, preset, meter)
-            scores = [judge.score(x, preset) for x in (truth.images, attacked["plain"], attacked[name])]
-            rows.append(Row(name, purifier.planner.unet_calls(preset), *scores))
+            attacked[name] = _attacked(twin, purifier, truth, chosen, way, preset, meter)
+            calls = purifier.planner.unet_calls(preset) * _tiles(purifier, preset)
+            before, transferred, through = (
+                judge.score(x, preset) for x in (truth.images, attacked["plain"], attacked[name])
+            )
+            rows.append(Row(name, calls, before, transferred, through, judge.seen))
     own = "the task's own answers to the clean images" if truth.own else "the labels of the data"
     protocol = (
-        f"PGD, Linf {way.eps:.3g}, {way.steps} steps of {2.5 * way.eps / way.steps:.3g}, random start, EOT "
+        f"PGD, {way.bounded}, {way.steps} steps of {way.step:.3g}, random start, EOT "
         f"{way.eot}, seed "
         f"{way.seed}; exact gradients of {'the given loss' if loss else 'the loss of the task'} through every row "
         f"and the "
@@ -143,7 +197,28 @@ def evaluate_task(
         "attacker does not have",
         f"truth: {own}; {len(truth)} images; intervals: 95 %, bootstrap over images",
     )
-    return TaskEvaluated(opened.manifest.name, task.kind, tuple(rows), protocol, attacked)
+    return TaskEvaluated(
+        bundle=opened.manifest.name,
+        kind=task.kind,
+        rows=tuple(rows),
+        protocol=protocol,
+        attack=way,
+        facts={
+            **environment(runs_on.provider),
+            "torch": str(torch.__version__),
+            "engine": f"{runs_on.provider}, {runs_on.precision}",
+        },
+        bundle_sha256=bundle_key(opened.manifest, runs_on.precision),
+        all_presets=tuple(opened.manifest.presets),
+        truth=truth,
+        images=attacked,
+    )
+
+
+def _tiles(purifier: Purifier, preset: Preset) -> int:
+    """Of an image that is answered; 1 where it has the network's size."""
+    manifest = purifier.bundle.manifest
+    return len(Tiling(manifest.task_image.shape[1:], manifest.image.shape[1:], preset.tiles.overlap))
 
 
 class _Meter:
@@ -157,13 +232,28 @@ class _Meter:
 
 
 def _attacked(
-    twin: TorchReference, truth: Truth, loss: Loss, way: TaskAttack, preset: Preset | None, meter: _Meter
+    twin: TorchReference,
+    purifier: Purifier,
+    truth: Truth,
+    loss: Loss,
+    way: TaskAttack,
+    preset: Preset | None,
+    meter: _Meter,
 ) -> Float32:
     meter.words = "attacking the task alone" if preset is None else "attacking through the purification"
+
+    def answer(x: Tensor, noise: SeededNoise) -> Mapping[str, Tensor]:
+        if preset is None:
+            return twin.task_outputs(x)
+        if twin.framed:
+            return twin.task_outputs(purify_frames(twin, purifier.graphs, x, preset, noise))
+        return twin.run_preset(x, preset, noise).task
+
     parts = []
     for first in range(0, len(truth), BATCH):
         part = truth.pick(range(first, min(first + BATCH, len(truth))))
-        parts.append(way.run(twin, part.images, _tensors(twin, part), loss, preset, meter.step))
+        true = _tensors(twin, part)
+        parts.append(way.run(answer, part.images, true, loss, random=preset is not None, on_step=meter.step))
     return np.concatenate(parts)
 
 
@@ -177,14 +267,17 @@ def _tensors(twin: TorchReference, truth: Truth) -> dict[str, Tensor]:
 
 
 class _Judge:
-    """Scores the engine's answers."""
+    """Scores the engine's answers. ``seen``: the last ones to the first images, and what the task was shown."""
+
+    seen: tuple[tuple[Any, Float32], ...] = ()
 
     def __init__(self, purifier: Purifier, truth: Truth, noise_seed: int | None) -> None:
         self._purifier, self._truth, self._seed = purifier, truth, noise_seed
         self._task = purifier.bundle.manifest.require_task()
-        self._gallery: Float32 | None = None
+        self._gallery: Gallery | None = None
         if self._task.kind == "embedding":
-            self._gallery = np.stack([a.vector for a in purifier.predict(truth.images, purify=False)])
+            vectors = np.stack([a.vector for a in purifier.predict(truth.images, purify=False)])
+            self._gallery = Gallery(vectors, truth.labels, same=not truth.own)
 
     def score(self, images: Float32, preset: Preset | None) -> Score:
         """Of answers to images that a preset purifies; None: as they are."""
@@ -192,15 +285,5 @@ class _Judge:
             answers = self._purifier.predict(images, purify=False)
         else:
             answers = self._purifier.predict(images, preset, noise=self._seed)
-        truth = self._truth
-        if self._task.kind == "segmentation":
-            return mean_iou(np.stack([a.label_map for a in answers]), truth.labels, len(self._task.classes))
-        if self._task.kind == "embedding":
-            assert self._gallery is not None
-            return recall_at_1(np.stack([a.vector for a in answers]), self._gallery, truth.labels, own=truth.own)
-        assert truth.boxes is not None
-        true = []
-        for boxes, labels in zip(truth.boxes, truth.labels, strict=True):
-            there = labels >= 0
-            true.append(Boxes(boxes[there], np.ones(int(there.sum()), np.float32), labels[there]))
-        return mean_average_precision([Boxes(a.boxes, a.scores, a.labels) for a in answers], true)
+        self.seen = tuple((counted(answer), answer.image) for answer in answers[:SHOWN])
+        return score_of(self._task, self._truth, [counted(answer) for answer in answers], self._gallery)

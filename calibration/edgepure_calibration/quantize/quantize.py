@@ -10,7 +10,6 @@ from typing import Any
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.edit import edit_bundle
-from edgepure.images.dataset import LabelledImages
 from edgepure.types import Progress
 from edgepure_export.graphs.half_rules import HALF_TYPES
 from edgepure_export.graphs.precision import load_graph
@@ -19,6 +18,7 @@ from ..provider import ProviderSettings
 from ..work import open_work, remove_work_folder
 from .draft import Draft
 from .evidence import evidence as make_evidence
+from .judge import Data
 from .settings import Outcome, QuantizeSettings
 from .stages import Stages
 
@@ -26,8 +26,8 @@ from .stages import Stages
 def quantize(
     path: Path,
     settings: QuantizeSettings,
-    clean: LabelledImages,
-    attacked: LabelledImages | None = None,
+    clean: Data,
+    attacked: Data | None = None,
     *,
     provider: ProviderSettings | None = None,
     work: Path | None = None,
@@ -38,8 +38,8 @@ def quantize(
     Args:
         path: the bundle. It changes only if the variant passes.
         settings: what to make.
-        clean, attacked: images; with labels their accuracy is compared, too. Some are used to calibrate, and only the
-            others to judge.
+        clean, attacked: images; with labels their accuracy is compared, too: a class each, or for a task what is true
+            of them (`edgepure_calibration.truth.load_data`). Some are used to calibrate, and only the others to judge.
         provider: on what fp32 and the variant are compared; its precision does not count.
         work: folder for what has been measured; an interrupted run goes on from it. None: a hidden one beside the
             bundle, removed at the end.
@@ -56,7 +56,8 @@ def quantize(
         EdgepureError: another run is at work in the folder.
     """
     bundle = Bundle.open(path)
-    bundle.manifest.require_classifier("the gate of a variant, which is in decisions,")
+    if bundle.manifest.task is None:
+        bundle.manifest.require_classifier("the gate of a variant, which is in decisions,")
     runs_on = replace(provider or ProviderSettings(slots=8), precision="fp32")
     folder = work or bundle.path.with_name(f".{bundle.path.name}.quantize-{settings.precision}-{settings.target}")
     with runs_on.open(bundle) as fp32:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure.engines.base import Stepper
+from edgepure.images.tiles import Tiling
 from edgepure.methods.presets import Preset
 from edgepure.purify.inflight import run_images
+from edgepure.purify.masks import middle_mask
 from edgepure.purify.purifier import Purifier
 from edgepure.purify.residual import residual_masks
 from edgepure.rows.noise import RowNoise, SeededNoise
@@ -76,6 +78,20 @@ class RecordingStepper(Stepper):
         return np.stack([self._inner.state(slot) for slot in range(active)])
 
 
+def tiling(purifier: Purifier, overlap: float = 0.25) -> Tiling:
+    """The tiles of an image that is answered; one where it has the network's size."""
+    manifest = purifier.bundle.manifest
+    return Tiling(manifest.task_image.shape[1:], manifest.image.shape[1:], overlap)
+
+
+def of_slots(purifier: Purifier, images: Float32) -> Float32:
+    """Images of the network's size ``[N, C, H, W]``; of each frame one tile, another one each time."""
+    tiles = tiling(purifier)
+    if len(tiles) == 1:
+        return images
+    return np.stack([tiles.cut(image, i % len(tiles)) for i, image in enumerate(images)])
+
+
 @dataclass(frozen=True)
 class PlannedImages:
     """Images that follow one plan. ``probe``: the plan only measures their score norm."""
@@ -106,6 +122,8 @@ def masks_of(purifier: Purifier, preset: Preset, images: Float32, seed: int) -> 
         return None
     if preset.mask.source == "residual":
         return residual_masks(purifier, images, preset.mask, seed)
+    if preset.mask.source == "caller":
+        return middle_mask(len(images), purifier.image_shape[1:])
     size = purifier.slots
     return np.concatenate(
         [purifier.attention(images[i : i + size], preset.mask)["mask"] for i in range(0, len(images), size)]

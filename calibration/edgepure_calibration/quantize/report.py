@@ -226,7 +226,7 @@ def _notes(evidence: Mapping[str, Any]) -> list[str]:
     notes = [
         f"Judged on {data} images, each purified with {evidence['redraws']} noises; every purification is one "
         f"decision. None of the {made['images']} images that were used to calibrate is among them.",
-        "The bounds of flips count decisions as independent, although several belong to one image.",
+        "Bounds count images: the noises of one image tell of that image, and not of others.",
         f"Calibrated on {made['calls']} recorded calls from {made['different_rows']} different rows.",
         f"Decisions were measured on {evidence['measured_on']}.",
     ]

@@ -14,7 +14,6 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.entries import GraphName
 from edgepure.engines.kinds import check_kernels
 from edgepure.errors import ConfigError
-from edgepure.images.dataset import LabelledImages
 from edgepure.methods.presets import Preset
 from edgepure.purify.purifier import Purifier
 from edgepure.report.numerals import number
@@ -33,9 +32,10 @@ from ..work import Work, bundle_key
 from .certificates import Counted, carry_to, pair_calls, read_certificates
 from .draft import Draft, DraftPurifier, build, layers
 from .gate import Decisions
+from .judge import Data
 from .kernels import KernelChoice, fastest_kernel
 from .ranges import measure_ranges
-from .recording import Samples, record
+from .recording import Samples, of_slots, record
 from .sensitivity import CALLS, measure_sensitivity, output_error
 from .settings import Attempt, QuantizeSettings
 from .speed import ROUND_SECONDS, ROUNDS, Speed, compare_speed, step_calls
@@ -59,8 +59,8 @@ class Stages:
         settings: QuantizeSettings,
         provider: ProviderSettings,
         fp32: Purifier,
-        clean: LabelledImages,
-        attacked: LabelledImages | None,
+        clean: Data,
+        attacked: Data | None,
         report: Progress | None,
     ) -> None:
         self.bundle, self.settings, self.provider, self.fp32 = bundle, settings, provider, fp32
@@ -93,7 +93,8 @@ class Stages:
             given = np.concatenate([part.images for part in parts.values()])
             self.counted = read_certificates(settings.certificates, given, bundle_key(bundle.manifest))
         self.carried: dict[str, Any] | None = None
-        self.calibration, self.parts = _split(parts, settings.seed)
+        calibration, self.parts = _split(parts, settings.seed)
+        self.calibration = of_slots(fp32, calibration)
         self.decisions = Decisions(fp32, self.parts, self.presets, settings.redraws, settings.seed, settings.limits)
         self.samples: Samples
         self.ranges: dict[Tap, Range] | None = None
@@ -234,13 +235,13 @@ class Stages:
         return found
 
     def _fp32_decisions(self, work: Work) -> None:
-        kept = work.recall({"what": "decisions"}) or {}
+        kept = work.get({"what": "decisions"}) or {}
         self.decisions.remember(kept)
         words = "deciding in fp32"
         with self._stage("fp32", words, bool(kept)) as on_share:
             for number, preset in enumerate(self.presets):
                 self.decisions.of_fp32(preset, _part_of(on_share, number, len(self.presets)))
-        work.remember({"what": "decisions"}, self.decisions.known())
+        work.put({"what": "decisions"}, self.decisions.known())
 
     def _most_sensitive(self, work: Work) -> list[str]:
         """Layers that may be converted, the one whose conversion costs most first."""
@@ -337,13 +338,11 @@ def _part_of(on_share: OnShare, number: int, of: int) -> OnShare:
     return lambda share: on_share((number + share) / of)
 
 
-def _split(parts: Mapping[str, LabelledImages], seed: int) -> tuple[Float32, dict[str, LabelledImages]]:
+def _split(parts: Mapping[str, Data], seed: int) -> tuple[Float32, dict[str, Data]]:
     """Images to calibrate with (of each part), and the others, which judge."""
     calibration, rest = [], {}
     for name, part in parts.items():
-        count = min(CALIBRATION_IMAGES // len(parts), max(1, len(part) // 4))
-        chosen = part.take(count, seed)
-        taken = set(chosen.names)
-        calibration.append(chosen.images)
-        rest[name] = part.pick([i for i, name in enumerate(part.names) if name not in taken])
+        chosen = part.draw(min(CALIBRATION_IMAGES // len(parts), max(1, len(part) // 4)), seed)
+        calibration.append(part.images[chosen])
+        rest[name] = part.pick(np.setdiff1d(np.arange(len(part)), chosen))
     return np.concatenate(calibration), rest

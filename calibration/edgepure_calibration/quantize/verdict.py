@@ -14,8 +14,9 @@ class Limits:
 
     Attributes:
         flips: the upper bound (95 %, one-sided) of the share of decisions that it flips may lie this far above the
-            share that new noise flips.
-        accuracy: the upper bound (95 %, one-sided) of the accuracy that it loses, on clean and on attacked images.
+            share that new noise flips. Of a task: of the mean of 1 - agreement, likewise.
+        accuracy: the upper bound (95 %, one-sided) of the accuracy that it loses, on clean and on attacked images. Of a
+            task: of the mIoU, mAP or recall.
         drift: difference of its trajectories from those of fp32, as a share of the difference that new noise makes.
         speed: fp32's time over the variant's, at least.
     """
@@ -50,7 +51,7 @@ class Flips:
     """Decisions of one data set.
 
     Attributes:
-        images: they are what is independent, see `edgepure_calibration.quantize.gate.share_bounds`.
+        images: they are what is independent, see `edgepure_calibration.quantize.labels.share_bounds`.
         decisions: purifications that were classified: images x noises.
         flipped: decisions that the variant changes, with the same noise.
         high: upper end of the 95 % bound (one-sided) of their share, by image.
@@ -70,18 +71,49 @@ class Flips:
 
 
 @dataclass(frozen=True)
+class Agreed:
+    """Answers of a task of one data set.
+
+    Attributes:
+        images: as of `Flips`.
+        answers: images x noises.
+        term: how two answers are compared: ``box agreement``, ``mIoU`` or ``cosine`` (`edgepure.parity.tasks`).
+        agreement: mean of the variant's answers and those of fp32 with the same noise.
+        high: upper end of the 95 % bound (one-sided) of 1 - agreement, by image.
+        redrawn: mean of 1 - agreement of two noises in fp32.
+        metric: what is counted against the truth: ``mIoU``, ``mAP at 0.5`` or ``recall at 1``; None without it.
+        value, value_fp32: of it, the mean over the noises; None likewise.
+        loss_high: upper end of the 95 % bound (one-sided, bootstrap over images) of what is lost; None likewise.
+    """
+
+    images: int
+    answers: int
+    term: str
+    agreement: float
+    high: float
+    redrawn: float
+    metric: str | None = None
+    value: float | None = None
+    value_fp32: float | None = None
+    loss_high: float | None = None
+
+
+Changes = Flips | Agreed
+
+
+@dataclass(frozen=True)
 class PresetGate:
     """What the gate found for one preset.
 
     Attributes:
-        flips: by data set, ``clean`` and ``attacked``.
+        flips: what changes by data set, ``clean`` and ``attacked``: decisions, or the answers of a task.
         drift: root mean square of (variant - fp32) after each row, in units of the model's range.
         redraw_drift: the same between two noises in fp32.
         failure: why it could not be measured (NaN or infinite values); empty if it could.
     """
 
     preset: str
-    flips: Mapping[str, Flips]
+    flips: Mapping[str, Changes]
     drift: tuple[float, ...]
     redraw_drift: tuple[float, ...]
     checks: tuple[Check, ...]

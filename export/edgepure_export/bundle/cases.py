@@ -61,6 +61,8 @@ class Cases:
         presets: their plans give the rows of the step graphs.
         images: sample images in [0, 1], see `sample_batch`.
         other_size: of images that are not the bundle's, for the graph of any size; None: there is no such graph.
+        frames: what the task takes, where it is larger. Then sample images may be of that size; the networks get what
+            is in their middle.
     """
 
     def __init__(
@@ -70,12 +72,18 @@ class Cases:
         presets: Mapping[str, Preset],
         images: Any = None,
         other_size: tuple[int, int] | None = None,
+        frames: ImageSpec | None = None,
     ) -> None:
         self._other: Cases | None = None
         if other_size is not None:
             other = image.model_copy(update={"height": other_size[0], "width": other_size[1]})
             self._other = Cases(other, schedule, presets)
         self.image = image
+        self._frames: Cases | None = None
+        if frames is not None and frames != image:
+            framed = images is not None and tuple(np.shape(images)[1:]) == frames.shape
+            self._frames = Cases(frames, schedule, {}, images if framed else None)
+            images = _middle(images, image) if framed else images
         self.schedule = schedule
         self._samples = images
         planner = Planner(schedule, int(np.prod(image.shape)))
@@ -87,8 +95,18 @@ class Cases:
         """[count, C, H, W] in [0, 1]."""
         return sample_batch(self._samples, self.image, count)
 
+    def frames(self, count: int) -> Tensor:
+        """Images that the task takes, [count, C, H, W] in [0, 1]."""
+        return self.images(count) if self._frames is None else self._frames.images(count)
+
+    def image_of(self, graph: str) -> ImageSpec:
+        """Size of the images that a graph takes."""
+        return self._frames.image if graph == "task" and self._frames is not None else self.image
+
     def of(self, graph: str) -> list[dict[str, Tensor]]:
         """Cases of a graph by name; the first one has a batch of 3 real images."""
+        if graph == "task" and self._frames is not None:
+            return self._frames.of(graph)
         if graph in ("classifier", "task"):
             return [{"image": image} for image in self._image_batches()]
         if graph == "mask":
@@ -166,6 +184,11 @@ class Cases:
         if learned:
             case["noise_out"] = torch.randn((b, c, h, w), generator=generator)
         return case
+
+
+def _middle(images: Any, image: ImageSpec) -> Any:
+    top, left = (np.shape(images)[2] - image.height) // 2, (np.shape(images)[3] - image.width) // 2
+    return np.asarray(images)[:, :, top : top + image.height, left : left + image.width]
 
 
 def general_plan(schedule: NoiseSchedule) -> Plan:

@@ -65,13 +65,14 @@ class TaskSource:
     Attributes:
         kind: ``detection``, ``segmentation``, ``embedding``; or ``classification``, which is the classifier.
         source: as a classifier's, or the name of an ONNX file.
-        outputs, settings: as `Task`.
+        outputs, settings, frame: as `Task`.
     """
 
     kind: str
     source: str
     outputs: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, float] = field(default_factory=dict)
+    frame: tuple[int, int] | None = None
 
 
 def export_from_sources(
@@ -108,7 +109,8 @@ def export_from_sources(
         blocks: see `Blocks`.
         image: channels, height and width; None: those that the diffusion model was trained on.
         classifier_weights, diffusion_weights: the same as ``?weights=`` in the source.
-        sample_images: as `export_bundle`, or a function of (channels, height, width) that gives them.
+        sample_images: as `export_bundle`, or a function of (channels, height, width) that gives them: of its frames
+            for a task that takes frames.
         settings, changes: as `export_bundle`. ``schedule``: whose index the timesteps are; None: linear VP with
             T = 1000, which published presets refer to. ``check_epsilon`` is off by itself for ``?weights=random``.
         on_progress: called with (share done, what is being done).
@@ -136,13 +138,13 @@ def export_from_sources(
         )
     size = (shape[1], shape[2])
     if task is not None and task.kind == "classification":
-        if classifier is not None or task.outputs or task.settings:
+        if classifier is not None or task.outputs or task.settings or task.frame:
             raise ExportError(
-                "the task classification is the classifier itself: give one of them, and no outputs or settings",
+                "the task classification is the classifier itself: give one of them, and no outputs, settings or frame",
                 code="E-export-networks",
             )
         classifier, task = task.source if ":" in task.source else f"onnx:{task.source}", None
-    reader = None if task is None else resolve_task(task.source, size, boxes=task.kind == "detection")
+    reader = None if task is None else resolve_task(task.source, task.frame or size, boxes=task.kind == "detection")
     source = None if classifier is None else resolve_classifier(classifier, classifier_weights, size)
     second = None if backbone is None else resolve_classifier(backbone, None, size)
     own = reader if blocks not in ("auto", "none") else None
@@ -169,6 +171,7 @@ def export_from_sources(
         )
     weights = sum(p.numel() * p.element_size() for s in given.values() if s is not None for p in s.model.parameters())
     require_memory(int(MEMORY_FACTOR * weights), "the graphs of these networks and their parity check")
+    answered = shape if task is None or task.frame is None else (shape[0], *task.frame)
     path = export_bundle(
         None if source is None else source.model,
         unet.model,
@@ -178,7 +181,7 @@ def export_from_sources(
         backbone=None if second is None else second.model,
         task=None if task is None or reader is None else _task(task, reader, said),
         presets=chosen or None,
-        sample_images=sample_images(shape) if callable(sample_images) else sample_images,
+        sample_images=sample_images(answered) if callable(sample_images) else sample_images,
         settings=replace(
             said,
             channels=shape[0],
@@ -203,7 +206,9 @@ def _task(task: TaskSource, reader: ClassifierSource, settings: ExportSettings) 
             f"task {task.kind!r} is unknown; choose classification, {', '.join(TASK_KINDS)}", code="E-task-kind"
         )
     kind: Any = task.kind
-    return Task(kind, reader.model, settings.classes or reader.classes, dict(task.outputs), dict(task.settings))
+    return Task(
+        kind, reader.model, settings.classes or reader.classes, dict(task.outputs), dict(task.settings), task.frame
+    )
 
 
 def _check_untapped(blocks: Blocks, presets: Mapping[str, Preset | Mapping[str, Any]]) -> None:

@@ -86,7 +86,6 @@ def export_parts(
     parts: Sequence[Part],
     cases: Cases,
     folder: Path,
-    image: ImageSpec,
     classes: int,
     opset: int,
     report: Progress,
@@ -98,7 +97,7 @@ def export_parts(
             report(0.02 + 0.68 * done / len(parts), f"exporting {part.name}")
             example = part.select(cases.of(part.name)[0])
             graph = export_graph(part.name, part.module, example, part.outputs, opset=opset, multiple=part.multiple)
-            graphs[part.name] = _in_order(graph, image, classes)
+            graphs[part.name] = _in_order(graph, cases.image_of(part.name), classes)
             pool.save(graph.model, f"{part.name}.onnx")
     return graphs
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from edgepure.bundle.task import TASK_OUTPUTS, TaskEntry, TaskKind
 from edgepure.errors import ExportError
+from edgepure.images.spec import ImageSpec
 
 from .checks import check_alone, first_line
 
@@ -36,6 +37,8 @@ class Task:
             left out are found under their own name, or in their order. A detector may give ``labels`` [B, N] and
             ``scores`` [B, N] of its best class in place of ``scores`` [B, N, K]; then it needs ``classes``.
         settings: ``score``, ``overlap`` and ``most`` of a detector, see `TaskEntry`.
+        frame: height and width of the images that the network takes, larger than those of the diffusion model, which
+            purifies them by tiles; None: those of the diffusion model.
     """
 
     kind: TaskKind
@@ -43,6 +46,24 @@ class Task:
     classes: Sequence[str] | None = None
     outputs: Mapping[str, str | int] = field(default_factory=dict)
     settings: Mapping[str, float] = field(default_factory=dict)
+    frame: tuple[int, int] | None = None
+
+    def image(self, image: ImageSpec) -> ImageSpec:
+        """Size of the images that it takes, beside a diffusion model of this size.
+
+        Raises:
+            ExportError: frames are smaller (``E-task-frame-size``).
+        """
+        if self.frame is None:
+            return image
+        height, width = self.frame
+        if height < image.height or width < image.width:
+            raise ExportError(
+                f"the task takes frames of {width} x {height} pixels (width x height), and the diffusion model images "
+                f"of {image.width} x {image.height}: a frame is at least as large",
+                code="E-task-frame-size",
+            )
+        return image.model_copy(update={"height": height, "width": width})
 
 
 class TaskModule(nn.Module):
@@ -127,14 +148,15 @@ def _pick(found: Any, place: str | int, position: int) -> Any:
     return getattr(found, str(place), None)
 
 
-def task_entry(module: TaskModule, task: Task, images: Tensor) -> TaskEntry:
-    """Run a task on images [B, C, H, W] in [0, 1], and say how the manifest describes it.
+def task_entry(module: TaskModule, task: Task, images: Tensor, frame: tuple[int, int] | None = None) -> TaskEntry:
+    """Run a task on images [B, C, H, W] in [0, 1], and say how the manifest describes it. ``frame``: their size, where
+    it is not that of the diffusion model.
 
     Raises:
         ExportError: it fails, or does not give what its kind asks for, finite and image by image.
     """
     outputs = _run(module, images)
-    entry = _entry(task, _classes(task, outputs))
+    entry = _entry(task, _classes(task, outputs), frame)
     shapes = tuple((name, tuple(value.shape[1:])) for name, value in outputs.items())
     fault = entry.fault(shapes, (int(images.shape[2]), int(images.shape[3])))
     if fault is not None or any(len(value) != len(images) for value in outputs.values()):
@@ -191,7 +213,7 @@ def _classes(task: Task, outputs: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(task.classes)
 
 
-def _entry(task: Task, classes: tuple[str, ...]) -> TaskEntry:
+def _entry(task: Task, classes: tuple[str, ...], frame: tuple[int, int] | None) -> TaskEntry:
     known = {"score", "overlap", "most"} if task.kind == "detection" else set()
     strange = sorted(set(task.settings) - known)
     if strange:
@@ -208,6 +230,7 @@ def _entry(task: Task, classes: tuple[str, ...]) -> TaskEntry:
                 "kind": task.kind,
                 "classes": classes,
                 "outputs": {role: str(place) for role, place in task.outputs.items()},
+                "frame": frame,
                 **settings,
             }
         )

@@ -106,13 +106,14 @@ def export_bundle(
     report: Progress = on_progress or (lambda share, words: None)
     networks = _networks(classifier, backbone, unet, blocks, task)
     classes = classes if task is None else None
-    task_module = None if task is None else TaskModule(task, (height, width))
+    answered = image if task is None else task.image(image)
+    task_module = None if task is None else TaskModule(task, (answered.height, answered.width))
     target = Path(out)
     with atomic_directory(target, chosen.overwrite) as folder, evaluating(*networks.values()):
         report(0.0, "checking the networks")
         for what, network in networks.items():
             check_placement(what, network)
-        cases = Cases(image, noise, parsed, sample_images)
+        cases = Cases(image, noise, parsed, sample_images, frames=answered)
         count = 0
         if classifier is not None:
             count = check_classifier(classifier, cases.images(2), None if classes is None else len(classes))
@@ -130,20 +131,21 @@ def export_bundle(
         _check_presets(parsed, noise, image, learned)
         multiple = size_multiple(unet, image) if chosen.any_size else None
         other = None if multiple is None else (height + multiple, width + 2 * multiple)
-        cases = Cases(image, noise, parsed, sample_images, other)
+        cases = Cases(image, noise, parsed, sample_images, other, answered)
         entry = None
         if task is not None and task_module is not None:
-            entry = task_entry(task_module, task, cases.images(2))
+            frame = None if answered == image else (answered.height, answered.width)
+            entry = task_entry(task_module, task, cases.frames(2), frame)
         tapped = classifier or backbone or (None if task is None else task.network)
         with _tapped(tapped, blocks, image, chosen.norm_p, mask_input, chosen.block_transforms) as mask_module:
             if classifier is None and mask_module is not None:
                 check_backbone(mask_module, cases.images(2))
             parts = bundle_parts(classifier, unet, mask_module, learned, task_module, multiple)
-            graphs = export_parts(parts, cases, folder, image, count, chosen.opset, report)
+            graphs = export_parts(parts, cases, folder, count, chosen.opset, report)
             results, vectors = compare_parts(parts, cases, folder, chosen.tolerance, chosen.threads, report)
             reference = TorchReference(
                 unet, schedule=noise, classifier=classifier, mask_module=mask_module, checkpointing=False,
-                task=task_module, names=() if task_module is None else task_module.names,
+                task=task_module, names=() if task_module is None else task_module.names, framed=answered != image,
             )  # fmt: skip
             attention = None
             if mask_module is not None:

@@ -84,6 +84,14 @@ def export(
             "most (detections of an image, 100).",
         ),
     ] = None,
+    task_frame: Annotated[
+        str | None,
+        given(
+            "WIDTHxHEIGHT",
+            "Size of the images that the task's network takes, where it is larger than that of the diffusion model: "
+            "frames, which are purified by tiles.",
+        ),
+    ] = None,
     blocks: Annotated[
         str | None,
         given(
@@ -181,14 +189,18 @@ def export(
       edgepure export --task segmentation SOURCE --task-output logits=out --classes background,digit \\
           --diffusion python:models.py:load_unet --image 1x16x16 --out segmenter
     """
+    from edgepure.cli.frame_cost import parse_frame
     from edgepure.cli.output import emit_json, say, size, table
     from edgepure.cli.plan import parse_image_size, parse_schedule
     from edgepure.cli.progress import Progress
 
     shape = parse_image_size(image) if image is not None else None
     spec = parse_schedule(schedule) if schedule is not None else None
-    if task is None and (task_output or task_set):
-        raise ConfigError("--task-output and --task-set describe a task; give it with --task", code="E-option")
+    if task is None and (task_output or task_set or task_frame):
+        raise ConfigError(
+            "--task-output, --task-set and --task-frame describe a task; give it with --task", code="E-option"
+        )
+    frame = None if task_frame is None else parse_frame(task_frame, "--task-frame")
     names = class_names(classes)
     chosen = {**published_presets(preset or [], change or []), **(read_presets(presets) or {})}
     seen = mask_input_of(mask_input, preset or [])
@@ -203,7 +215,7 @@ def export(
             out,
             presets=chosen or None,
             backbone=backbone,
-            task=None if task is None else exporter.TaskSource(*task, pairs(task_output), numbers(task_set)),
+            task=None if task is None else exporter.TaskSource(*task, pairs(task_output), numbers(task_set), frame),
             blocks=names_of(blocks) if blocks not in (None, "none") else blocks or "auto",
             mask_input=seen,
             image=shape,

@@ -115,7 +115,8 @@ def _networks(manifest: Manifest) -> tuple[What, ...]:
 def _task(manifest: Manifest, network: nn.Module | None) -> Task | None:
     if network is None or manifest.task is None:
         return None
-    return Task(manifest.task.kind, network, manifest.task.classes or None, manifest.task.outputs)
+    entry = manifest.task
+    return Task(entry.kind, network, entry.classes or None, entry.outputs, frame=entry.frame)
 
 
 def _network(what: What, given: nn.Module | str | None, manifest: Manifest) -> tuple[nn.Module, str]:
@@ -136,6 +137,7 @@ def _network(what: What, given: nn.Module | str | None, manifest: Manifest) -> t
     try:
         size = (manifest.image.height, manifest.image.width)
         if what == "task":
+            size = (manifest.task_image.height, manifest.task_image.width)
             source = resolve_task(text, size, boxes=manifest.task is not None and manifest.task.kind == "detection")
         elif what != "diffusion":
             source = resolve_classifier(text, None, size)

@@ -94,7 +94,8 @@ def torch_executor(
         ExportError: classifier or backbone do not have these blocks.
     """
     size = (manifest.image.height, manifest.image.width)
-    module = None if task is None else TaskModule(task, size)
+    answered = manifest.task_image
+    module = None if task is None else TaskModule(task, (answered.height, answered.width))
     tapped = classifier or backbone or (None if task is None else task.network)
     schedule, attention = manifest.schedule.build(), manifest.attention
     mask: MaskModule | None = None
@@ -105,7 +106,7 @@ def torch_executor(
         try:
             reference = TorchReference(
                 unet, schedule=schedule, classifier=classifier, mask_module=mask, checkpointing=False,
-                task=module, names=() if module is None else module.names,
+                task=module, names=() if module is None else module.names, framed=manifest.framed,
             )  # fmt: skip
             multiple, other = None, None
             if manifest.any_size is not None:
@@ -115,7 +116,8 @@ def torch_executor(
                 for part in bundle_parts(classifier, unet, mask, manifest.learned_variance, module, multiple)
                 if part.name in manifest.graphs
             }
-            yield TorchExecutor(reference, parts, Cases(manifest.image, schedule, manifest.presets, other_size=other))
+            cases = Cases(manifest.image, schedule, manifest.presets, other_size=other, frames=answered)
+            yield TorchExecutor(reference, parts, cases)
         finally:
             if mask is not None:
                 mask.close()

@@ -42,7 +42,7 @@ class Purification:
         mask: [B, 1, H, W]; None for presets without a mask.
         score_norms: [B]; None without SSNI.
         plans: one per image.
-        task: outputs of the task on the purified images, by name; none without a task.
+        task: outputs of the task on the purified images, by name; none without one that takes images.
     """
 
     purified: Tensor
@@ -65,6 +65,7 @@ class TorchReference(TorchRows):
         task: images as the classifier -> the outputs of a task, a tensor or a tuple in the order of ``names``.
         mask_module: computes attention masks; `MaskModule(classifier, blocks, size)` or what is called as it is.
         image_shape: ``(C, H, W)`` of the images that the networks take; None: whatever comes.
+        framed: the task takes frames, larger than the images of the other networks (`edgepure_export.twin.frames`).
         checkpointing: compute each row again in the backward pass. Without it a backward pass needs the activations of
             all rows, and takes about a quarter less time.
     """
@@ -81,6 +82,7 @@ class TorchReference(TorchRows):
         names: Sequence[str] = (),
         mask_module: nn.Module | None = None,
         image_shape: tuple[int, int, int] | None = None,
+        framed: bool = False,
         checkpointing: bool = True,
     ) -> None:
         if unet is not None:
@@ -96,7 +98,7 @@ class TorchReference(TorchRows):
         self.task = task.eval() if task is not None else None
         self.task_names = tuple(names)
         self.mask_module = mask_module.eval() if mask_module is not None else None
-        self.image_shape = image_shape
+        self.image_shape, self.framed = image_shape, framed
         self._planners: dict[int, Planner] = {}
 
     @property
@@ -236,6 +238,9 @@ class TorchReference(TorchRows):
         state = self._prepare(x01, preset, noise, 0, mask_gradient, mask)
         return self._purified(x01, preset, state, self._source(x01, state, noise, 0, 0), mask_gradient)[0]
 
+    def _task_of(self, purified: Tensor) -> dict[str, Tensor]:
+        return {} if self.framed else self.task_outputs(purified)
+
     def _answers(self, purified: Tensor) -> Tensor:
         return purified.new_zeros((len(purified), 0)) if self.classifier is None else self.logits(purified)
 
@@ -269,7 +274,7 @@ class TorchReference(TorchRows):
         return SourceNoise(noise, state[2], x01, mask=state[0], vote=vote, first_image=first_image)
 
     def _answered(self, state: _Prepared, purified: Tensor, mask: Tensor | None) -> Purification:
-        return Purification(purified, self._answers(purified), mask, *state[1:], self.task_outputs(purified))
+        return Purification(purified, self._answers(purified), mask, *state[1:], self._task_of(purified))
 
     def _purified(
         self,

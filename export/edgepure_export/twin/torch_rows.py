@@ -80,11 +80,11 @@ class TorchRows:
             if learned:
                 draws.append(given.out(row))
             if len(active) == len(plans):
-                x = self._row(x, ref, mask, coeffs, draws)
+                x = self.row(x, ref, mask, coeffs, draws)
             else:
                 index = torch.tensor(active, device=ref.device)
                 chosen = [t.index_select(0, index) for t in (x, ref, mask, *draws)]
-                x = x.index_copy(0, index, self._row(chosen[0], chosen[1], chosen[2], coeffs, chosen[3:]))
+                x = x.index_copy(0, index, self.row(chosen[0], chosen[1], chosen[2], coeffs, chosen[3:]))
             if on_row is not None:
                 on_row(row, x)
         if any(p.closing for p in plans):
@@ -92,7 +92,9 @@ class TorchRows:
             x = x + std.reshape(-1, 1, 1, 1) * given.closing()
         return x
 
-    def _row(self, x: Tensor, ref: Tensor, mask: Tensor, coeffs: Tensor, draws: Sequence[Tensor]) -> Tensor:
+    def row(self, x: Tensor, ref: Tensor, mask: Tensor, coeffs: Tensor, draws: Sequence[Tensor]) -> Tensor:
+        """One row of a batch: states [B, C, H, W] after it, from those before, `coefficients` [B, K], and its noises
+        (one, or two with a learned variance)."""
         module = self.learned_step if len(draws) == 2 else self.step
         if module is None:
             raise ConfigError(

@@ -66,6 +66,7 @@ def load_twin(
         names=() if "task" not in graphs else graphs["task"].output_names,
         mask_module=GraphMask(graphs["mask"], temperature) if "mask" in graphs else None,
         image_shape=opened.manifest.image.shape,
+        framed=opened.manifest.framed,
         checkpointing=checkpointing,
     )
     for network in reference.networks:

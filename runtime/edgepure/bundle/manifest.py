@@ -95,6 +95,12 @@ class Manifest(Entry):
                 "there is a classifier and a task; a bundle does one thing with purified images",
                 code="E-bundle-two-things",
             )
+        if any(mine < least for mine, least in zip(self.task_image.shape, self.image.shape, strict=True)):
+            raise ConfigError(
+                f"the task takes frames {list(self.task_image.shape[1:])}, and the network images "
+                f"{list(self.image.shape[1:])}: a frame is at least as large",
+                code="E-bundle-frame",
+            )
         if len(self.classes) == 1:
             raise ConfigError(
                 "`classes` names one class, expected at least 2, or none without a classifier", code="E-bundle-classes"
@@ -187,6 +193,30 @@ class Manifest(Entry):
             )
         return self.task
 
+    @property
+    def task_image(self) -> ImageSpec:
+        """Size of the images that are answered: those of the bundle, or the frames of its task."""
+        if self.task is None or self.task.frame is None:
+            return self.image
+        height, width = self.task.frame
+        return self.image.model_copy(update={"height": height, "width": width})
+
+    @property
+    def framed(self) -> bool:
+        """Whether the images that are answered are frames, which are purified by tiles."""
+        return self.task_image != self.image
+
+    def require_slots(self, what: str) -> None:
+        """Raise ConfigError (``E-task-frame``) if the task takes frames, and ``what`` takes images of a slot."""
+        if self.framed:
+            height, width = self.task_image.shape[1:]
+            raise ConfigError(
+                f"{what} takes images that share the slots, and the task of the bundle {self.name!r} takes frames of "
+                f"{width} x {height} pixels (width x height), which are purified by tiles one after another: use "
+                "`predict`",
+                code="E-task-frame",
+            )
+
     def planner(self) -> Planner:
         """Compiles presets and methods to the rows that this bundle runs."""
         return Planner(self.schedule.build(), math.prod(self.image.shape))
@@ -199,13 +229,14 @@ class Manifest(Entry):
             )
         if graph == "task" and self.task is not None:
             given = tuple((t.name, t.fixed) for t in entry.outputs)
-            fault = self.task.fault(given, (self.image.height, self.image.width))
+            fault = self.task.fault(given, self.task_image.shape[1:])
             if fault is not None:
                 raise ConfigError(
                     f"graph 'task': {fault}, but the task {self.task.kind!r} asks for {self.task.wanted}",
                     code="E-bundle-task-outputs",
                 )
-        inputs, outputs = graph_signature(graph, self.image, len(self.classes), entry.outputs)
+        image = self.task_image if graph == "task" else self.image
+        inputs, outputs = graph_signature(graph, image, len(self.classes), entry.outputs)
         for kind, found, expected in (("inputs", entry.inputs, inputs), ("outputs", entry.outputs, outputs)):
             if found != expected:
                 raise ConfigError(

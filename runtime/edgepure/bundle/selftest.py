@@ -45,7 +45,7 @@ class PipelineVectors:
         purified: ``[B, C, H, W]`` float32 in [0, 1].
         logits: ``[B, N]`` float32, of the purified image; N is 0 without a classifier.
         mask: ``[B, 1, H, W]`` float32 of 0 and 1; None for presets without a mask.
-        task: outputs of the task graph on the purified images, by name; none without a task.
+        task: outputs of the task graph on the purified images, by name; none without one that takes images.
         score_norms: ``[B]`` float32; None for presets without SSNI, and where they were not recorded.
         rows, states: indices of rows, rising from 0, and ``[B, rows, C, H, W]`` float32, the state in model range after
             each of them; None where they were not recorded.
@@ -133,7 +133,7 @@ def _expected(manifest: Manifest) -> dict[str, _Wanted]:
         "rows": _Wanted(("rows",), integer=True),
         "states": _Wanted(("batch", "rows", c, h, w)),
     }
-    outputs = manifest.graphs["task"].outputs if manifest.task is not None else ()
+    outputs = manifest.graphs["task"].outputs if manifest.task is not None and not manifest.framed else ()
     wanted.update({f"task/{t.name}": _Wanted(t.shape) for t in outputs})
     keys.update({f"pipeline/{preset}/{key}": want for preset in manifest.presets for key, want in wanted.items()})
     return keys
@@ -180,7 +180,7 @@ def _assemble(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> SelfTest:
             _take(arrays, prefix + "logits") if manifest.classes else np.zeros((len(rest["image"]), 0), np.float32)
         )
         task = {}
-        if manifest.task is not None:
+        if manifest.task is not None and not manifest.framed:
             names = [t.name for t in manifest.graphs["task"].outputs]
             task = {name: _take(arrays, f"{prefix}task/{name}") for name in names}
         _same_batch(prefix, [*rest.values(), *task.values(), *([] if mask is None else [mask])])

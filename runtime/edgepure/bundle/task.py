@@ -6,11 +6,13 @@ The graph ``task`` takes images and gives what its kind asks for. Batch first, f
   [0, 1] of N candidates for K classes, before any suppression. The runtime suppresses and cuts.
 - ``segmentation``: ``logits [B, K, H, W]`` of K classes for every pixel of the image.
 - ``embedding``: ``vector [B, D]``; the runtime gives it the length 1.
+
+The images are those of the bundle, or frames of a size of their own, which the diffusion model purifies by tiles.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -40,6 +42,11 @@ class TaskEntry(Entry):
     score: float = Field(0.25, ge=0.0, le=1.0, description="of a detector: candidates with less are no detections")
     overlap: float = Field(
         0.5, gt=0.0, le=1.0, description="of a detector: of two boxes of a class with a larger IoU the better one stays"
+    )
+    frame: tuple[Annotated[int, Field(ge=1, le=16384)], Annotated[int, Field(ge=1, le=16384)]] | None = Field(
+        None,
+        description="height and width of the images that the task takes, where they are larger than the network's: "
+        "such frames are purified by tiles; null: those of `image`",
     )
     most: int = Field(100, ge=1, le=10_000, description="of a detector: detections of an image at most")
 

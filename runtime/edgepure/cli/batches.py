@@ -59,12 +59,11 @@ def run_chunks(
     failures: list[Failure] = []
     expected = float(purifier.planner.unet_calls(preset))
     counted = 0
-    size = chunk_size(purifier.image_shape, purifier.slots)
+    image = head.image(purifier.bundle.manifest)
+    size = chunk_size(image.shape, purifier.slots)
     for first in range(0, len(sources), size):
         chunk = sources[first : first + size]
-        loaded = load_images(
-            [s.item for s in chunk], purifier.bundle.manifest.image, resize=resize, order=order, on_error="collect"
-        )
+        loaded = load_images([s.item for s in chunk], image, resize=resize, order=order, on_error="collect")
         failures += (Failure(chunk[f.index].name, f.reason) for f in loaded.failures)
         total = counted + expected * (len(sources) - first - len(loaded.failures))
 

@@ -48,16 +48,21 @@ class FrameCost:
         )
 
 
+def parse_frame(text: str, option: str) -> tuple[int, int]:
+    """Height and width of ``WIDTHxHEIGHT``; ConfigError if it is none."""
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text.lower())
+    if found is None:
+        raise ConfigError(f"{option} {text!r}: expected WIDTHxHEIGHT, for example 1920x1080", code="E-frame-option")
+    return int(found[2]), int(found[1])
+
+
 def frame_cost(text: str, image: tuple[int, int, int], planner: Planner, preset: Preset) -> FrameCost:
     """The cost of a frame ``WIDTHxHEIGHT`` with a preset, through a network for images ``(C, H, W)``.
 
     Raises:
         ConfigError: the size is none, or smaller than the network's images.
     """
-    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text.lower())
-    if found is None:
-        raise ConfigError(f"--frame {text!r}: expected WIDTHxHEIGHT, for example 1920x1080", code="E-frame-option")
-    width, height = int(found[1]), int(found[2])
+    height, width = parse_frame(text, "--frame")
     if height < image[1] or width < image[2]:
         raise ConfigError(
             f"--frame {text}: it is smaller than the network's images, {image[2]} x {image[1]}; it would be padded",

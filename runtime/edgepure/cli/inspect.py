@@ -98,7 +98,8 @@ def _print(bundle: Bundle, costs: dict[str, dict[str, int]]) -> None:
 def _task(task: TaskEntry) -> str:
     classes = f", {len(task.classes)} classes: {_shortened(task.classes)}" if task.classes else ""
     rules = f"; score {task.score:g}, overlap {task.overlap:g}, most {task.most}" if task.kind == "detection" else ""
-    return f"{task.kind}{classes}{rules}"
+    frame = "" if task.frame is None else f"; frames of {task.frame[1]} x {task.frame[0]} (width x height), by tiles"
+    return f"{task.kind}{classes}{rules}{frame}"
 
 
 def _graphs(bundle: Bundle) -> list[tuple[str, GraphEntry]]:

@@ -48,6 +48,8 @@ def predict(
 ) -> None:
     """Purify images, then do what the bundle is for: detect, segment, embed, or classify.
 
+    A task that takes frames, larger than the network, gets them purified by tiles.
+
     Good images are done even if others cannot be read; those are listed and the exit code is 4. Files appear whole or
     not at all.
 
@@ -66,10 +68,10 @@ def predict(
 
     manifest = Bundle.open(bundle, verify=False).manifest
     kind = "classification" if manifest.classes else manifest.require_task().kind
-    sources = find_sources(images, manifest.image, read.resize)
+    sources = find_sources(images, manifest.task_image, read.resize)
     _check_output(kind, output, [source.path for source in sources])
     names = output_names(sources) if kind == "segmentation" else []
-    session = Session(bundle, chosen, read, engine, votes=votes, mask=mask)
+    session = Session(bundle, chosen, read, engine, votes=votes, mask=mask, size=manifest.task_image.shape[1:])
     graphs = session.purifier.graphs
     done: list[dict[str, Any]] = []
     vectors: list[Any] = []

@@ -39,9 +39,9 @@ def serve(
         list[str],
         given(
             "probabilities|flags|purified|norms",
-            "Let clients have more than labels. Each tells an attacker something: probabilities guide a "
-            "search, purified images reveal the noise, norms and flags how to stay below the alarm "
-            "(SECURITY.md). May be given several times.",
+            "Let clients have more than the answer. Each tells an attacker something: probabilities (of a "
+            "task: scores, confidence) guide a search, purified images reveal the noise, norms and flags how "
+            "to stay below the alarm (SECURITY.md). May be given several times.",
         ),
     ] = [],  # noqa: B006 - typer copies it
     page: Annotated[

@@ -26,8 +26,8 @@ def triton(
         list[str],
         given(
             "probabilities|purified",
-            "Let clients have more than labels. Each tells an attacker something (SECURITY.md). May be "
-            "given several times.",
+            "Let clients have more than the answer: probabilities (of a task: scores, confidence), purified "
+            "images. Each tells an attacker something (SECURITY.md). May be given several times.",
         ),
     ] = [],  # noqa: B006 - typer copies it
     streams: Annotated[

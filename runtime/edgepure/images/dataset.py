@@ -63,10 +63,9 @@ class LabelledImages:
         labels = None if self.labels is None else self.labels[index]
         return LabelledImages(self.images[index], labels, tuple(self.names[i] for i in index))
 
-    def take(self, count: int, seed: int = 0) -> LabelledImages:
-        """``count`` images drawn without replacement, every class in proportion if there are labels.
-
-        Equal arguments draw the same images. The order is the order of the data set.
+    def draw(self, count: int, seed: int = 0) -> NDArray[np.intp]:
+        """Ascending positions of ``count`` images, drawn without replacement, every class in proportion if there are
+        labels. Equal arguments draw the same images.
 
         Raises:
             ConfigError: there are not that many images.
@@ -83,7 +82,11 @@ class LabelledImages:
             by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
             spacing = len(self) / count
             shuffled = by_class[((np.arange(count) + generator.random()) * spacing).astype(np.intp)]
-        return self.pick(np.sort(shuffled[:count]))
+        return np.sort(shuffled[:count])
+
+    def take(self, count: int, seed: int = 0) -> LabelledImages:
+        """The images of `draw`. Raises as it does."""
+        return self.pick(self.draw(count, seed))
 
 
 def load_labelled(

@@ -1,26 +1,25 @@
 """Image files and PIL images to float32 values in [0, 1], every bit of them.
 
 What can be known from the header (format, size, frames) is checked before anything is decoded. Pillow decodes; it cuts
-16-bit colour to 8 bits, so the low bytes are read in a second pass, and it rounds Netpbm files, which are read here.
+16-bit colour to 8 bits (`pixels`), and it rounds Netpbm files, which are read here.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
 from ..types import Float32
+from .pixels import pixel_values
 from .spec import ImageSpec
 
 #: Formats of Pillow that are never decoded: some start other programs (EPS, WMF), some only name what they found.
@@ -28,12 +27,7 @@ REFUSED = frozenset({"BUFR", "EPS", "FPX", "GRIB", "HDF5", "MIC", "MPEG", "PDF",
 #: Files with more pixels are refused before they are decoded: a small file can unpack to gigabytes.
 MAX_PIXELS = 1 << 26
 
-_PHOTOMETRIC, _ORIENTATION = 262, 274  # tags of TIFF and EXIF
-#: 16-bit raw modes, and the raw mode that gives the low bytes of the same data.
-_LOW_BYTES = {
-    "RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": "RGB;16B",
-    "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B", "RGBA;16N": "RGBA;16B",
-}  # fmt: skip
+_ORIENTATION = 274  # a tag of EXIF
 
 
 @cache
@@ -105,7 +99,7 @@ def decode(picture: Image.Image, spec: ImageSpec, resize: bool) -> Float32:
         frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # MPO: a JPEG with a preview
         if frames > 1:
             raise ImageError(f"it has {frames} frames, expected one; give the frames one by one", code="E-image-frames")
-        values = _values(picture, c)
+        values = pixel_values(picture, c)
         picture.load()  # TIFF turns itself, and forgets its orientation
         values = _turned(values, picture.getexif().get(_ORIENTATION))
     except ImageError:
@@ -169,97 +163,6 @@ def _turned(values: Float32, orientation: Any) -> Float32:
         8: lambda v: v.swapaxes(0, 1)[::-1],
     }
     return turns[orientation](values) if orientation in turns else values
-
-
-# ---- values ----------------------------------------------------------------------------------------------------------
-
-
-def _values(picture: Image.Image, channels: int) -> Float32:
-    """``[H, W]`` for one channel or ``[H, W, 3]`` for three, float32 in [0, 1]."""
-    raw = _raw_mode(picture)
-    # before Pillow 11, 16-bit gray PNGs have the 32-bit mode
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM")):
-        words = np.asarray(picture)
-        _refuse_transparent(words == picture.info.get("transparency"))
-        gray = words.astype(np.float64) / (4095.0 if raw == "I;12" else 65535.0)
-        white_is_zero = getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0
-        return (1.0 - gray if white_is_zero else gray).astype(np.float32)
-    if raw == "LA;16B":
-        four = _unpacked(picture, "RGBA", "RGBA")  # two words of two bytes, the high one first
-        _refuse_transparent((four[:, :, 2:] < 255).any(axis=2))
-        return ((four[:, :, 0] * 256 + four[:, :, 1]) / 65535.0).astype(np.float32)
-    if raw in _LOW_BYTES and picture.mode in ("RGB", "RGBA") and picture.format in ("PNG", "TIFF"):
-        words = _unpacked(picture, picture.mode, raw) * 256 + _unpacked(picture, picture.mode, _LOW_BYTES[raw])
-        if picture.mode == "RGBA":
-            _refuse_transparent(words[:, :, 3] < 65535)
-        elif "transparency" in picture.info:
-            _refuse_transparent((words == picture.info["transparency"]).all(axis=2))
-        rgb = words[:, :, :3] / 65535.0
-        return (rgb if channels == 3 else rgb @ np.array([0.299, 0.587, 0.114])).astype(np.float32)
-    if picture.mode in ("I", "F"):
-        raise ImageError(
-            f"its pixels are 32-bit (mode {picture.mode}) with no known range, expected 8 or 16 bits; "
-            "scale it to [0, 1] and give it as a float array",
-            code="E-image-depth",
-        )
-    if re.search(r";1[0-6]", raw):
-        raise ImageError(
-            f"it has more than 8 bits a colour in an order ({raw}) of which only 8 can be read; save it as a 16-bit "
-            "PNG, or give it as a float array",
-            code="E-image-depth",
-        )
-    return _values_8_bit(picture, channels)
-
-
-def _raw_mode(picture: Image.Image) -> str:
-    """How the pixels of an image lie in its file; empty once it is decoded."""
-    tile = getattr(picture, "tile", None)
-    args = tile[0][3] if tile else ""
-    if tile and str(tile[0][0]).upper().startswith("SGI") and (tile[0][0] == "SGI16" or args[-1] == 2):
-        return "SGI;16"
-    return str(args[0] if isinstance(args, tuple) and args else args)
-
-
-def _unpacked(picture: Image.Image, mode: str, raw: str) -> NDArray[np.int64]:
-    """The pixels of an image's file, unpacked in another way: for bytes that Pillow leaves out."""
-    stream = cast(Any, picture).fp
-    place = stream.tell()
-    stream.seek(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said before
-        other: Any = Image.open(stream, formats=[str(picture.format)])
-    other._mode = mode
-    other.tile = [
-        type(t)(*t[:3], (raw, *t[3][1:]) if isinstance(t[3], tuple) else raw)
-        if hasattr(t, "_fields")
-        else (*t[:3], (raw, *t[3][1:]) if isinstance(t[3], tuple) else raw)
-        for t in other.tile
-    ]
-    found = np.asarray(other).astype(np.int64)
-    stream.seek(place)
-    return found
-
-
-def _values_8_bit(picture: Image.Image, channels: int) -> Float32:
-    if picture.mode == "La":  # premultiplied
-        picture = picture.convert("LA")
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        lowest, _ = cast("tuple[int, int]", rgba.getchannel("A").getextrema())
-        _refuse_transparent(lowest < 255)
-        picture = rgba.convert("RGB")
-    if picture.mode in ("LAB", "HSV"):
-        picture = picture.convert("RGB")
-    pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    values: Float32 = pixels.astype(np.float32) / np.float32(255.0)
-    return values
-
-
-def _refuse_transparent(where: Any) -> None:
-    if np.any(where):
-        raise ImageError(
-            "it has transparent pixels; put it on a background of your choice first", code="E-image-transparent"
-        )
 
 
 # ---- headers ---------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class PresetRun:
         logits: ``[B, N]`` float32, of the purified images; N is 0 without a classifier.
         mask: ``[B, 1, H, W]`` float32 of 0 and 1; None for presets without a mask.
         plans: of each image.
-        task: outputs of the task graph on the purified images, by name; none without a task.
+        task: outputs of the task graph on the purified images, by name; none without one that takes images.
     """
 
     purified: Float32
@@ -132,7 +132,8 @@ class EngineExecutor:
 
     def task(self, images: Float32) -> dict[str, Float32]:
         """Outputs of the task graph, by name; none without a task."""
-        return {} if self.purifier.bundle.manifest.task is None else self.purifier.graphs.task(images)
+        manifest = self.purifier.bundle.manifest
+        return {} if manifest.task is None or manifest.framed else self.purifier.graphs.task(images)
 
     def logits(self, images: Float32) -> Float32:
         """``[B, N]``; N is 0 without a classifier."""

@@ -180,7 +180,7 @@ class FourLevels:
             self.parts["decisions"].append(
                 compare_decisions(preset, data, expected, deployed, self.precision, redraw, labels)
             )
-        elif self.manifest.task is not None:
+        elif self.manifest.task is not None and not self.manifest.framed:
             again = None if redraw is None else (redraw[0].task, redraw[1].task)
             self.parts["decisions"].append(
                 compare_task(self.manifest.task, preset, data, expected.task, deployed.task, self.precision, again)
@@ -236,9 +236,17 @@ class FourLevels:
         for title in _TITLES[1:]:
             if self.parts[title]:
                 continue
-            if title == "decisions" and not self.manifest.classes and self.manifest.task is None:
+            if (
+                title == "decisions"
+                and not self.manifest.classes
+                and (self.manifest.task is None or self.manifest.framed)
+            ):
                 self.absent[title] = "not run"
-                self.missing[title].append("the bundle has no classifier and no task, so nothing is decided")
+                self.missing[title].append(
+                    "the task takes frames, and images of one tile are compared here; its graph is among the graphs"
+                    if self.manifest.framed
+                    else "the bundle has no classifier and no task, so nothing is decided"
+                )
             elif wrong:
                 self.absent[title] = "not run"
                 self.missing[title] = self.missing["images"][:1] or ["the purification itself fails"]

@@ -111,18 +111,26 @@ def agreements(
 ) -> NDArray[np.float64]:
     """The agreement of each image, ``[N]``; see the module's text. ``margin``: of scores, around the threshold."""
     if task.kind == "detection":
-        pairs = _boxes(task, first, second)
-        return np.array([box_agreement(a, b, task.score + margin) for a, b in pairs], np.float64)
+        return np.array([agreement_of(task, *pair, margin) for pair in _boxes(task, first, second)], np.float64)
     if task.kind == "segmentation":
         found = []
         for one, other in zip(first["logits"], second["logits"], strict=True):
             mine, theirs = one.argmax(axis=0), other.argmax(axis=0)
             two = np.partition(one.astype(np.float64), -2, axis=0)[-2:]
             tied = two[1] - two[0] < TIE * np.maximum(1.0, np.abs(two).max(axis=0))
-            found.append(map_agreement(mine, np.where(tied, mine, theirs)))
+            found.append(agreement_of(task, mine, np.where(tied, mine, theirs)))
         return np.array(found, np.float64)
-    vectors = [[vector_of([one]).astype(np.float64) for one in outputs["vector"]] for outputs in (first, second)]
-    return np.array([a @ b if a.any() or b.any() else 1.0 for a, b in zip(*vectors, strict=True)], np.float64)
+    vectors = [[vector_of([one]) for one in outputs["vector"]] for outputs in (first, second)]
+    return np.array([agreement_of(task, a, b) for a, b in zip(*vectors, strict=True)], np.float64)
+
+
+def agreement_of(task: TaskEntry, first: Any, second: Any, margin: float = 0.0) -> float:
+    """Of two answers to an image: `Boxes`, label maps ``[H, W]``, or vectors ``[D]`` of length 1."""
+    if task.kind == "detection":
+        return box_agreement(first, second, task.score + margin)
+    if task.kind == "segmentation":
+        return map_agreement(first, second)
+    return float(first.astype(np.float64) @ second) if first.any() or second.any() else 1.0
 
 
 def box_agreement(first: Boxes, second: Boxes, sure: float = 0.0) -> float:

@@ -16,6 +16,7 @@ from ..rows.noise import NoiseSource, noise_source
 from ..rows.plan import Plan
 from ..types import Float32, Progress
 from ..validation import expect
+from .answered_frames import answer_frames
 from .arguments import Reading, check_ids, check_images, failures_of, masks_of
 from .core import OpenBundle
 from .heads import Head, Images, Labels, P
@@ -24,6 +25,7 @@ from .masks import caller_masks
 from .monitor import Monitor
 from .request import Request
 from .results import Result, Results
+from .tasks import Task
 from .track import Track
 
 
@@ -81,12 +83,20 @@ class Batches(OpenBundle):
         expect(
             names=(names, Sequence, None), on_progress=(on_progress, Callable, None), on_rows=(on_rows, Callable, None)
         )
-        check_images(images, self.image_shape)
+        shape, source = head.image(self.bundle.manifest).shape, noise_source(noise)
+        check_images(images, shape)
         check_ids(ids, len(images))
         if masks is not None:
-            masks = caller_masks(masks, len(images), self.image_shape[1:])
+            masks = caller_masks(masks, len(images), shape[1:])
+        if monitor is not None:
+            self.bundle.manifest.require_slots("a monitor")
         with self._turn(preset):
-            sources = [noise_source(noise)] * len(images)
+            if shape != self.image_shape:
+                results, self.counters = answer_frames(
+                    self.graphs, head, images, preset, source, names, ids, on_progress, on_rows, masks, track
+                )
+                return results
+            sources = [source] * len(images)
             request = Request(
                 self.graphs, images, preset, head, sources, names, ids, on_progress, monitor, masks=masks, track=track
             )
@@ -106,7 +116,8 @@ class Batches(OpenBundle):
         monitor: Monitor | None = None,
     ) -> Results[P]:
         """`run_head` for images of any kind, and the caller's mask in any shape."""
-        loaded = reading.load(images, self.bundle.manifest.image)
+        image = head.image(self.bundle.manifest)
+        loaded = reading.load(images, image)
         results = self.run_head(
             head,
             loaded.images,
@@ -116,9 +127,17 @@ class Batches(OpenBundle):
             ids=loaded.indices,
             on_progress=on_progress,
             monitor=monitor,
-            masks=masks_of(mask, loaded, self.image_shape[1:]),
+            masks=masks_of(mask, loaded, image.shape[1:]),
         )
         return Results(results, failures_of(loaded))
+
+    def task_head(self) -> Head[Any]:
+        """What the bundle is for: labels, or the answer of its task.
+
+        Raises:
+            ConfigError: it has neither classifier nor task (``E-no-task``).
+        """
+        return Labels(self.graphs) if self.classes else Task(self.graphs)
 
     def own_head(self) -> Head[Any]:
         """What `purify` makes of images: labels, if there is a classifier."""

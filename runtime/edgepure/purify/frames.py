@@ -100,6 +100,9 @@ class FrameRequest:
         on_progress: called after each call.
         track: holds what was measured of a frame for those after it.
 
+    Attributes:
+        tiling: of the frame.
+
     Raises:
         ImageError: the frame is smaller than the network, and is not to be padded.
         ConfigError: the mask does not fit the frame, or the bundle cannot make one.
@@ -134,68 +137,76 @@ class FrameRequest:
         self._least = (least[0], least[1])
         self._frame, self._inner = fitted(frame, self._least, pad)
         self._shape = (self._frame.shape[0], self._frame.shape[1], self._frame.shape[2])
-        self._tiling = self._seen = Tiling(self._shape[1:], tile, preset.tiles.overlap)
+        self.tiling = self._seen = Tiling(self._shape[1:], tile, preset.tiles.overlap)
         if whole:  # one tile
-            self._tiling = Tiling(self._shape[1:], self._shape[1:], 0.0)
+            self.tiling = Tiling(self._shape[1:], self._shape[1:], 0.0)
         check_mask_use(preset, mask is not None)
         given = None if mask is None else caller_masks(mask, 1, (sides[0], sides[1]))[0]
         self._given = None if given is None else fitted(given, self._least, pad)[0]
         self._stepper = graphs.whole(self._shape[1:], preset) if whole else graphs.stepper(graphs.step_graph(preset))
         self.counters = Counters()
+        self._found: Measured | None = None
+        self._held = False
 
-    def result(self, name: str) -> FrameResult:
-        """Run it, and wait for it."""
+    def measured(self) -> Measured:
+        """Mask and score norms of the frame: measured once, or those of an earlier frame of the track."""
+        if self._found is None:
+            way = self._preset, self.tiling.grid
+            known = None if self._track is None else self._track.holds(self._frame, way)
+            self._found, self._held = known or Measured(self._mask(), self._score_norms()), known is not None
+            if self._track is not None and known is None:
+                self._track.keep(self._frame, way, self._found)
+        return self._found
+
+    def result(self, name: str, vote: int = 0) -> FrameResult:
+        """Run it with the noise of a vote, and wait for it. What was measured holds for all votes."""
         self._graphs.check_files()
-        start, inner = perf_counter(), self._inner
-        way = self._preset, self._tiling.grid
-        known = None if self._track is None else self._track.holds(self._frame, way)
-        found = Measured(self._mask(), self._score_norms()) if known is None else known
-        if self._track is not None and known is None:
-            self._track.keep(self._frame, way, found)
+        start, inner, before = perf_counter(), self._inner, self.counters.rows
+        found = self.measured()
         mask, norms = found.mask if self._given is None else self._given, found.score_norms
-        parts = self._parts(norms)
-        tiles = len(self._tiling)
+        parts = self.parts(norms)
+        tiles = len(self.tiling)
         total = self.counters.rows + sum(len(p.plan.rows) * (tiles if p.tiles is None else len(p.tiles)) for p in parts)
         ref = 2.0 * self._frame - 1.0
-        purified = self._blended(parts, ref, mask, self._follow(total))
+        purified = self._blended(parts, ref, mask, vote, self._follow(total))
         strongest = max(parts, key=lambda part: max(part.plan.levels.values(), default=0.0))
         return FrameResult(
             name=name,
             image=np.clip(0.5 * purified + 0.5, 0.0, 1.0)[inner],
             levels=dict(strongest.plan.levels),
-            tiles=self._tiling.grid,
-            unet_calls=self.counters.rows,
+            tiles=self.tiling.grid,
+            unet_calls=self.counters.rows - before,
             seconds=perf_counter() - start,
             mask=None if mask is None else mask[inner][0] > 0.5,
             score_norms=norms,
-            held=known is not None,
+            held=self._held,
         )
 
     def _follow(self, total: int) -> Callable[[int], None]:
         def rows_done(rows: int) -> None:
             if self._progress is not None:
                 done = self.counters.rows
-                self._progress(min(done / max(total, 1), 1.0), f"{done} of {total} rows of {len(self._tiling)} tiles")
+                self._progress(min(done / max(total, 1), 1.0), f"{done} of {total} rows of {len(self.tiling)} tiles")
 
         return rows_done
 
     def _blended(
-        self, parts: Sequence[Part], ref: Float32, mask: Float32 | None, on_rows: Callable[[int], None]
+        self, parts: Sequence[Part], ref: Float32, mask: Float32 | None, vote: int, on_rows: Callable[[int], None]
     ) -> Float32:
         """All parts, one after another: a frame with one noise level is one part, blended in every row; where levels
         differ, finished parts are blended by the same windows."""
         result = np.zeros_like(ref) if len(parts) > 1 else ref
         for part in parts:
-            noise = self._noise.for_image(part.plan, self._image, 0, mask, self._shape)
+            noise = self._noise.for_image(part.plan, self._image, vote, mask, self._shape)
             x, counters = run_tiled(
-                self._stepper, part.plan, noise, ref, mask, self._tiling, part.tiles, self._counted(on_rows)
+                self._stepper, part.plan, noise, ref, mask, self.tiling, part.tiles, self._counted(on_rows)
             )
             self.counters.ticks += counters.ticks
             if len(parts) == 1:
                 return x
             assert part.tiles is not None
             for tile in part.tiles:
-                self._tiling.cut(result, tile)[...] += self._tiling.window(tile) * self._tiling.cut(x, tile)
+                self.tiling.cut(result, tile)[...] += self.tiling.window(tile) * self.tiling.cut(x, tile)
         return result
 
     def _counted(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
@@ -237,7 +248,7 @@ class FrameRequest:
         def done(job: Job, x: Float32) -> None:
             maps[job.tag] = residual_map(x, job.ref, spec.residual.window)
             while (tile := len(added)) in maps:  # in the order of the tiles, as rows are blended
-                self._tiling.cut(found, tile)[...] += self._tiling.window(tile) * maps.pop(tile)
+                self.tiling.cut(found, tile)[...] += self.tiling.window(tile) * maps.pop(tile)
                 added.append(tile)
 
         maps: dict[int, Float32] = {}
@@ -249,9 +260,9 @@ class FrameRequest:
         """Run the rows of a measurement on every tile, each for itself."""
 
         def jobs() -> Iterator[Job]:
-            for tile in range(len(self._tiling)):
-                under = cut_noise(noise, self._shape, self._tiling.place(tile), self._tiling.tile)
-                yield Job(plan, under, 2.0 * self._tiling.cut(self._frame, tile) - 1.0, tag=tile)
+            for tile in range(len(self.tiling)):
+                under = cut_noise(noise, self._shape, self.tiling.place(tile), self.tiling.tile)
+                yield Job(plan, under, 2.0 * self.tiling.cut(self._frame, tile) - 1.0, tag=tile)
 
         inflight = InFlight(self._stepper)
         inflight.run(jobs(), done)
@@ -266,21 +277,21 @@ class FrameRequest:
         if probe is None:
             return None
         noise = self._noise.for_image(probe, self._image, 0, None, self._shape, probe=True)
-        norms, shares = np.zeros(len(self._tiling)), np.zeros(len(self._tiling))
+        norms, shares = np.zeros(len(self.tiling)), np.zeros(len(self.tiling))
 
         def done(job: Job, x: Float32) -> None:
             square = x.astype(np.float64) ** 2
             norms[job.tag] = np.sqrt(square.sum())
-            shares[job.tag] = (square * self._tiling.window(job.tag)).sum()
+            shares[job.tag] = (square * self.tiling.window(job.tag)).sum()
 
         self._measure(probe, noise, done)
-        if self._preset.tiles.score_norm == "tile" and self._tiling is self._seen:
+        if self._preset.tiles.score_norm == "tile" and self.tiling is self._seen:
             return tuple(norms.tolist())
         pixels = self._shape[1] * self._shape[2] / (self._seen.tile[0] * self._seen.tile[1])
         return (float(np.sqrt(shares.sum() / pixels)),)
 
-    def _parts(self, norms: tuple[float, ...] | None) -> list[Part]:
-        """The tiles by their plans."""
+    def parts(self, norms: tuple[float, ...] | None) -> list[Part]:
+        """The tiles by their plans, whose order is that in which they are blended."""
         planner = self._graphs.planner
         if norms is None or len(norms) == 1:
             return [Part(planner.plan(self._preset, None if norms is None else norms[0]), None)]

@@ -8,7 +8,9 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from ..bundle.manifest import Manifest
 from ..errors import ConfigError
+from ..images.spec import ImageSpec
 from ..methods.presets import Preset, VoteSpec
 from ..types import Float32
 from .graphs import OpenGraphs
@@ -19,6 +21,10 @@ P = TypeVar("P", bound=Purified)
 
 class Head(Generic[P]):
     """Reads purified images, and settles the answers of the votes of one image."""
+
+    def image(self, manifest: Manifest) -> ImageSpec:
+        """Size of the images that it takes; those that are larger than the network's are purified by tiles."""
+        return manifest.image
 
     def check(self, preset: Preset) -> None:
         """Raise ConfigError if this cannot be made of what the preset gives."""

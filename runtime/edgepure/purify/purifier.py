@@ -21,10 +21,9 @@ from .batches import Batches
 from .cascade import certifier_of
 from .certify import Certificate, CertifySettings
 from .frames import FrameRequest, FrameResult, Pad
-from .heads import Head, Labels, as_they_are
+from .heads import Head, Images, Labels, as_they_are
 from .monitor import Monitor
 from .results import Failure, Purified, Result, Results
-from .tasks import Task
 from .track import Track
 
 
@@ -204,8 +203,9 @@ class Purifier(Batches):
         """Purify images, then do what the bundle is for: each result is a `Detection`, a `Segmentation`, an
         `Embedding`, or with a classifier a `Result`.
 
-        Votes decide together: boxes are fused, of label maps the mean softmax or the majority of each pixel counts,
-        vectors are averaged. Coordinates are those of the images that the network sees.
+        A task may take frames, larger than the network: they are purified by tiles, as by `purify_frame`. Votes decide
+        together: boxes are fused, of label maps the mean softmax or the majority of each pixel counts, vectors are
+        averaged. Coordinates are those of the images that the task sees.
 
         Args:
             purify: False shows the images as they are to the task, without any defence: to compare.
@@ -216,11 +216,11 @@ class Purifier(Batches):
             ConfigError: as `classify`, or the bundle has neither task nor classifier.
         """
         expect(purify=(purify, bool), on_progress=(on_progress, Callable, None))
-        head: Head[Any] = Labels(self.graphs) if self.classes else Task(self.graphs)
+        head = self.task_head()
         reading, chosen = Reading(resize, order, on_error), self.preset(preset, votes)
         if purify:
             return self._load_and_run(head, images, chosen, noise, mask, reading, on_progress)
-        loaded = reading.load(images, self.bundle.manifest.image)
+        loaded = reading.load(images, head.image(self.bundle.manifest))
         plain = as_they_are(head, loaded.images, loaded.names, chosen)
         return Results(plain, failures_of(loaded))
 
@@ -235,8 +235,10 @@ class Purifier(Batches):
         order: Order = "rgb",
         monitor: Monitor | None = None,
         track: Track | None = None,
-    ) -> Iterator[Result | Failure]:
-        """Purify and classify a source that need not end: a camera, a queue, a generator.
+    ) -> Iterator[Any]:
+        """Purify a source that need not end, and do what the bundle is for: a camera, a queue, a generator.
+
+        Each answer is what `predict` gives; a bundle with neither classifier nor task gives a `Purified`.
 
         Results come in the order of the frames, each as soon as it is done. Frames are taken one at a time: nothing is
         read ahead, so the latest frame is the one that is answered. For several sources at a time use a `Service`.
@@ -256,15 +258,20 @@ class Purifier(Batches):
         reading = Reading(resize, order, "collect")
         reading.check()
         self.planner.plan(chosen)
+        manifest = self.bundle.manifest
+        head: Head[Any] = Images() if manifest.task is None and not self.classes else self.task_head()
+        head.check(chosen)
+        image = head.image(manifest)
 
-        def answers() -> Iterator[Result | Failure]:
+        def answers() -> Iterator[Any]:
             for number, frame in enumerate(frames):
-                loaded = reading.load([frame], self.bundle.manifest.image)
+                loaded = reading.load([frame], image)
                 if loaded.failures or len(loaded) != 1:
                     reason = loaded.failures[0].reason if loaded.failures else f"it holds {len(loaded)} images"
                     yield Failure(str(number), reason)
                 else:
-                    yield self.run(
+                    yield self.run_head(
+                        head,
                         loaded.images,
                         chosen,
                         noise=source,

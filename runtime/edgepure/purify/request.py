@@ -283,8 +283,7 @@ class Request(Generic[P]):
             self.fail(error)
         for index, submission in enumerate(self._submissions):
             if index in self._results:
-                result: Any = self._results[index]  # a service's requests have labels for a head
-                submission.finish(result)
+                submission.finish(self._results[index])
         return all(submission.status is Status.DONE for submission in self._submissions)
 
     def fail(self, error: BaseException, index: int | None = None) -> None:

@@ -24,13 +24,11 @@ from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
 from ..types import Float32
 from ..validation import expect
-from .heads import Labels
 from .inflight import Counters, InFlight, Job
 from .monitor import Monitor
 from .pace import Pace
 from .purifier import Purifier
 from .request import Request
-from .results import Result
 from .submissions import Submission
 
 #: Of five images that enter the slots while both classes wait, at least one is ordinary: urgent ones cannot starve it.
@@ -38,7 +36,8 @@ _URGENT_IN_A_ROW = 4
 
 
 class Service:
-    """Purifies and classifies single images for many threads or coroutines at a time, with one preset.
+    """Purifies single images for many threads or coroutines at a time, with one preset, and does with them what the
+    bundle is for: each result is a `Result`, or of a bundle with a task a `Detection`, `Segmentation` or `Embedding`.
 
     First come, first served within a class, urgent ones first: whoever has many images delays another by those that
     wait, at most. A result does not depend on who else is served. While there is work the purifier is the service's;
@@ -73,8 +72,8 @@ class Service:
             monitor: flags the results, and counts them.
 
         Raises:
-            ConfigError: the preset is unknown, or fits the bundle or the monitor not, or takes the caller's mask; the
-                bundle has no classifier; or ``waiting`` is below 1.
+            ConfigError: the preset is unknown, or fits the bundle, its task or the monitor not, or takes the caller's
+                mask; the bundle has neither classifier nor task, or one that takes frames; or ``waiting`` is below 1.
             EdgepureError: the purifier is that of a process from which this one was forked.
         """
         expect(purifier=(purifier, Purifier))
@@ -83,8 +82,9 @@ class Service:
                 f"waiting is {waiting!r:.40}, expected at least 1: it is the number of images that may wait",
                 code="E-config-waiting",
             )
+        purifier.bundle.manifest.require_slots("a service")
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
-        self._preset, self._labels = purifier.preset(preset, votes), Labels(purifier.graphs)
+        self._preset, self._head = purifier.preset(preset, votes), purifier.task_head()
         self._graph = purifier.graphs.step_graph(self._preset)
         self._request([])  # what is wrong is an error now
         with purifier.turns.alone():
@@ -94,7 +94,7 @@ class Service:
         self._urgent: deque[Submission] = deque()
         self._in_a_row = 0
         self._pace = Pace(purifier.planner.unet_calls(self._preset))
-        self._running: list[Request[Result]] = []  # those with images that have no result yet
+        self._running: list[Request[Any]] = []  # those with images that have no result yet
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="edgepure-service", daemon=True)
@@ -111,8 +111,8 @@ class Service:
         resize: Resize = False,
         deadline: float | None = None,
         urgent: bool = False,
-    ) -> Future[Result]:
-        """Give one image to be purified and classified, and get its result later.
+    ) -> Future[Any]:
+        """Give one image to be purified and answered, and get its result later.
 
         The future can be cancelled at any time: its place in the queue or in the slots is free again then. Its
         callbacks run in the service's thread: they should be quick. It raises NotFiniteError, or the engine's error, if
@@ -278,13 +278,13 @@ class Service:
         except Exception as error:  # of the mask's graph
             request.fail(error)
 
-    def _request(self, together: list[Submission]) -> Request[Result]:
+    def _request(self, together: list[Submission]) -> Request[Any]:
         images = np.array([s.image for s in together], np.float32).reshape(-1, *self._purifier.image_shape)
         return Request(
             self._purifier.graphs,
             images,
             self._preset,
-            self._labels,
+            self._head,
             [s.source for s in together],
             names=[s.name for s in together],
             ids=[0] * len(together),
@@ -293,7 +293,7 @@ class Service:
         )
 
     def _done(self, job: Job, x: Float32) -> Iterable[Job]:
-        request: Request[Result] = job.tag.request
+        request: Request[Any] = job.tag.request
         try:
             return list(request.done(job, x) or ())
         except Exception as error:  # of the classifier's graph
@@ -301,7 +301,7 @@ class Service:
             return []
 
     def _dropped(self, job: Job) -> bool:
-        request: Request[Result] = job.tag.request
+        request: Request[Any] = job.tag.request
         return request.dropped(job.tag.image)
 
     def _ticked(self, rows: int) -> None:

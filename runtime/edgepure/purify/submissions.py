@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import OverdueError
 from ..rows.noise import NoiseSource
 from ..types import Float32
-from .results import Result
+from .results import Purified
 
 
 class Status(Enum):
@@ -26,11 +26,11 @@ class Status(Enum):
     DONE = "has its result, its error, or was cancelled"
 
 
-class ResultFuture(Future[Result]):
+class ResultFuture(Future[Any]):
     """A future whose callbacks cannot end the thread that gives the results out, not by ``sys.exit()`` either."""
 
-    def add_done_callback(self, fn: Callable[[Future[Result]], object]) -> None:
-        def guarded(future: Future[Result]) -> None:
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        def guarded(future: Future[Any]) -> None:
             try:
                 fn(future)
             except Exception:
@@ -54,7 +54,7 @@ class Submission:
     image: Float32
     name: str
     source: NoiseSource
-    future: Future[Result] = field(default_factory=ResultFuture)
+    future: Future[Any] = field(default_factory=ResultFuture)
     status: Status = Status.WAITING
     deadline: float | None = None
 
@@ -84,7 +84,7 @@ class Submission:
             return True
         return False
 
-    def finish(self, found: Result | BaseException) -> None:
+    def finish(self, found: Purified | BaseException) -> None:
         """Give out its result, or the error instead, unless it has one already."""
         if self.status is Status.DONE:
             return

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.manifest import Manifest
 from ..bundle.task import TASK_OUTPUTS, TaskEntry
 from ..errors import ConfigError, NotFiniteError
+from ..images.spec import ImageSpec
 from ..methods.presets import Preset, VoteSpec
 from ..types import Float32
 from .boxes import Boxes, fuse, suppress
@@ -86,6 +88,9 @@ class Task(Head[Purified]):
     def __init__(self, graphs: OpenGraphs) -> None:
         self.task = graphs.bundle.manifest.require_task()
         self._graphs = graphs
+
+    def image(self, manifest: Manifest) -> ImageSpec:
+        return manifest.task_image
 
     def check(self, preset: Preset) -> None:
         if preset.votes.sequential is not None:

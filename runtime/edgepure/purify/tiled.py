@@ -25,7 +25,7 @@ from ..types import Float32
 from .inflight import Counters, InFlight, Job
 
 #: Weight that a tile of a part keeps where its window is 0, so that every pixel that it sees has a state.
-_TRACE = np.float32(1e-6)
+TRACE = np.float32(1e-6)
 
 
 def run_tiled(
@@ -110,4 +110,4 @@ class _Frame:
 
     def _weight(self, tile: int) -> Float32:
         window = self._tiling.window(tile)
-        return window if self._covered is None else np.maximum(window, _TRACE)
+        return window if self._covered is None else np.maximum(window, TRACE)

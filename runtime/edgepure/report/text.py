@@ -6,6 +6,8 @@ or show other text than is there is written as an escape.
 
 from __future__ import annotations
 
+import re
+
 
 def printable(text: str) -> str:
     """The text with every character that is not printed as itself escaped: controls, line ends, direction marks."""
@@ -15,6 +17,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same for a text of many lines, which stay."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def in_markdown(text: str) -> str:
+    """A name that anybody may have chosen, on one line and without links, pictures and HTML."""
+    return re.sub(r"([\\`*_\[\]<>&!|#])", r"\\\1", printable(" ".join(text.split())))
 
 
 class Markup(str):

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import OverdueError, RequestError
-from ..purify.results import Result
+from ..purify.results import Purified
 from .models import Model
+from .outputs import Output
 from .protocol import InferRequest, Tensor
 from .settings import ServeSettings
 
@@ -58,8 +59,8 @@ def urgent(parameters: Mapping[str, Any]) -> bool:
 
 async def answer(
     model: Model, request: InferRequest, settings: ServeSettings, left: float
-) -> tuple[dict[str, Tensor], list[Result]]:
-    """Purify and classify the images of a request.
+) -> tuple[dict[str, Tensor], list[Purified]]:
+    """Purify the images of a request, and do what the bundle is for.
 
     Cancelling it takes its images out of the queue and out of the slots.
 
@@ -75,8 +76,8 @@ async def answer(
     """
     end = time.monotonic() + left
     items, size = images_of(request, model)
-    wanted = _wanted(request, model, settings)
-    futures: list[Future[Result]] = []
+    wanted = _wanted(request, model)
+    futures: list[Future[Any]] = []
 
     def submit() -> None:
         for item in items:
@@ -98,7 +99,7 @@ async def answer(
     finally:
         for future in futures:
             future.cancel()  # does nothing where the result is there
-    return {name: _output(name, results) for name in wanted}, list(results)
+    return {output.name: output.make(results) for output in wanted}, list(results)
 
 
 def images_of(request: InferRequest, model: Model) -> tuple[list[Any], int]:
@@ -128,34 +129,11 @@ def images_of(request: InferRequest, model: Model) -> tuple[list[Any], int]:
     )
 
 
-def output_names(settings: ServeSettings, abstains: bool) -> list[str]:
-    """What a client may have; ``abstained`` belongs to the answer wherever votes may end without one."""
-    switched = {"probabilities": "probabilities", "flags": "flagged", "norms": "score_norm", "purified": "purified"}
-    answer = ["label", "class_name", "abstained"] if abstains else ["label", "class_name"]
-    return [*answer, *(name for switch, name in switched.items() if switch in settings.show)]
-
-
-def _wanted(request: InferRequest, model: Model, settings: ServeSettings) -> list[str]:
-    known = output_names(settings, model.abstains)
+def _wanted(request: InferRequest, model: Model) -> list[Output]:
+    known = {output.name: output for output in model.outputs}
     for name in request.outputs:
         if name not in known:
             raise RequestError(
                 f"there is no output {name[:40]!r} here; there are {', '.join(known)}", code="E-request-output"
             )
-    return list(request.outputs) or known
-
-
-def _output(name: str, results: list[Result]) -> Tensor:
-    if name == "label":
-        return np.array([r.label for r in results], np.int64)
-    if name == "class_name":
-        return [r.class_name.encode() for r in results]
-    if name == "abstained":
-        return np.array([r.abstained for r in results])
-    if name == "probabilities":
-        return np.stack([r.probabilities for r in results])
-    if name == "flagged":
-        return np.array([bool(r.flagged) for r in results])
-    if name == "score_norm":
-        return np.array([-1.0 if r.score_norm is None else r.score_norm for r in results], np.float64)
-    return np.stack([r.image for r in results])
+    return [known[name] for name in request.outputs] or list(known.values())

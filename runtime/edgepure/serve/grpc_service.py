@@ -93,7 +93,7 @@ class GrpcService:
         try:
             with self._models.get(request.name, request.version) as model:
                 versions = self._models.versions(request.name)
-                found = metadata(model, versions, self._settings.show, self._settings.max_images)
+                found = metadata(model, versions, self._settings.max_images)
         except UnknownModelError as error:
             return await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
         del found["parameters"]

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
-from ..purify.results import Result
+from ..purify.results import Purified
 from .models import Model, Models
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -50,7 +50,7 @@ class Metrics:
         self.registry.register(_State(models))
         ProcessCollector(registry=self.registry)  # memory, descriptors, processor time
 
-    def answered(self, model: Model, protocol: str, results: list[Result], seconds: float) -> None:
+    def answered(self, model: Model, protocol: str, results: list[Purified], seconds: float) -> None:
         """Count a request that got its answer."""
         labels = model.settings.name, model.settings.version
         self.requests.labels(*labels, protocol, "answered").inc()

@@ -14,9 +14,10 @@ import numpy as np
 from ..errors import EdgepureError, VerificationError
 from ..parity.tolerances import image_tolerance, loosest
 from ..purify.purifier import Purifier, load
-from ..purify.results import Result
+from ..purify.results import Purified
 from ..purify.service import Service
 from ..types import Float32
+from .outputs import outputs_of
 from .settings import ModelSettings
 
 
@@ -31,13 +32,18 @@ class Model:
 
     Attributes:
         purifier, service, settings: what it is made of.
+        outputs: what clients may have.
         loaded: seconds since the epoch.
         proved: whether the last self-test was answered as it should be.
         proof: in words, what the last self-test was.
     """
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, show: frozenset[str] = frozenset()) -> None:
         """Open the bundle, start its service, and put the self-test through it.
+
+        Args:
+            settings: what is served, and how.
+            show: what the owner lets clients have beyond the answer itself.
 
         Raises:
             BundleError, ProviderError, ConfigError: as `edgepure.load` and `edgepure.Service`.
@@ -60,6 +66,8 @@ class Model:
             self.purifier.close()
             raise
         self.loaded = time.time()
+        votes = self.purifier.preset(settings.preset, settings.votes).votes
+        self.outputs = outputs_of(self.purifier.bundle.manifest, show, abstains=votes.sequential is not None)
         self.proved, self.proof = False, "not asked yet"
         self._vector = self._find_vector()
         self._users, self._unused = 0, threading.Condition()
@@ -79,16 +87,23 @@ class Model:
         return recorded.image[0], recorded.seed, recorded.purified[0]
 
     @property
-    def abstains(self) -> bool:
-        """Whether an answer may be that there is none: the votes of the preset are sequential."""
-        return self.purifier.preset(self.settings.preset, self.settings.votes).votes.sequential is not None
+    def kind(self) -> str:
+        """What it does with purified images."""
+        task = self.purifier.bundle.manifest.task
+        return "classification" if task is None else task.kind
 
-    def probe(self) -> Future[Result]:
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of what it tells apart, in the order of its labels."""
+        task = self.purifier.bundle.manifest.task
+        return self.purifier.classes if task is None else task.classes
+
+    def probe(self) -> Future[Any]:
         """Put the self-test's image through the service, as a client's image goes."""
         image, seed, _ = self._vector
         return self.service.submit(image, noise=seed)
 
-    def check(self, result: Result) -> None:
+    def check(self, result: Purified) -> None:
         """Compare the answer with what was recorded at export.
 
         Raises:
@@ -136,8 +151,8 @@ class Model:
 class Models:
     """All models of a server by name and version. Thread-safe."""
 
-    def __init__(self, drain: float) -> None:
-        self._drain = drain
+    def __init__(self, drain: float, show: frozenset[str] = frozenset()) -> None:
+        self._drain, self._show = drain, show
         self._settings: dict[tuple[str, str], ModelSettings] = {}
         self._open: dict[tuple[str, str], Model] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
@@ -145,7 +160,7 @@ class Models:
     def add(self, settings: ModelSettings) -> None:
         """Serve one more model, or load one anew: requests go to the old one until the new one has proved itself."""
         with self._loading:
-            model = Model(settings)
+            model = Model(settings, self._show)
             key = settings.name, settings.version
             with self._lock:
                 old, self._open[key], self._settings[key] = self._open.get(key), model, settings
@@ -217,30 +232,18 @@ class Models:
             return iter(list(self._open.values()))
 
 
-def metadata(model: Model, versions: list[str], show: frozenset[str], max_images: int) -> dict[str, Any]:
+def metadata(model: Model, versions: list[str], max_images: int) -> dict[str, Any]:
     """Inputs and outputs in the protocol's words."""
     c, h, w = model.purifier.image_shape
-    outputs: list[dict[str, Any]] = [
-        {"name": "label", "datatype": "INT64", "shape": [-1]},
-        {"name": "class_name", "datatype": "BYTES", "shape": [-1]},
-    ]
-    if model.abstains:
-        outputs.append({"name": "abstained", "datatype": "BOOL", "shape": [-1]})
-    if "probabilities" in show:
-        outputs.append({"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.purifier.classes)]})
-    if "flags" in show:
-        outputs.append({"name": "flagged", "datatype": "BOOL", "shape": [-1]})
-    if "norms" in show:
-        outputs.append({"name": "score_norm", "datatype": "FP64", "shape": [-1]})
-    if "purified" in show:
-        outputs.append({"name": "purified", "datatype": "FP32", "shape": [-1, c, h, w]})
     return {
         "name": model.settings.name,
         "versions": versions,
         "platform": "edgepure",
         "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, c, h, w]}],
-        "outputs": outputs,
+        "outputs": [{"name": o.name, "datatype": o.datatype, "shape": [-1, *o.shape]} for o in model.outputs],
         "parameters": {
+            "answers": model.kind,
+            "classes": list(model.classes),
             "also_taken": ["BYTES [-1]: image files", f"UINT8 [-1, {h}, {w}, {c}]"],
             "max_images": max_images,
         },

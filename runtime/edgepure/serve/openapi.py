@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .answer import output_names
+from .outputs import output_names
 from .protocol import DATATYPES
 from .settings import ServeSettings
 
@@ -47,7 +47,17 @@ def document(settings: ServeSettings) -> dict[str, Any]:
         base = "/v2/models/{name}" + ("/versions/{version}" if versioned else "")
         end = "Version" if versioned else ""
         about: dict[str, Any] = {"named": True, "versioned": versioned}
-        infer = _operation(f"infer{end}", "Purify and classify images.", 400, 401, 404, 413, 503, 504, **about)
+        infer = _operation(
+            f"infer{end}",
+            "Purify images, and answer: labels, boxes, label maps or vectors.",
+            400,
+            401,
+            404,
+            413,
+            503,
+            504,
+            **about,
+        )
         infer["requestBody"] = {
             "required": True,
             "content": {
@@ -64,14 +74,14 @@ def document(settings: ServeSettings) -> dict[str, Any]:
     tensors = {"type": "array", "items": {"$ref": "#/components/schemas/Tensor"}}
     outputs = {
         "type": "array",
-        "items": {"type": "object", "properties": {"name": {"enum": output_names(settings, abstains=True)}}},
+        "items": {"type": "object", "properties": {"name": {"enum": output_names(settings.show)}}},
     }
     result: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "edgepure",
             "version": __version__,
-            "description": "Open Inference Protocol v2: images are purified, then classified.",
+            "description": "Open Inference Protocol v2: images are purified, then answered.",
         },
         "paths": paths,
         "components": {

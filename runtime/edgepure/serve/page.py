@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..images.load import load_images
-from ..purify.results import Result
+from ..purify.results import Purified, Result
+from ..purify.tasks import Detection, Embedding, Segmentation
+from ..report.answers import outlines
 from ..report.pictures import Picture
 from .models import Model
 
@@ -61,15 +66,35 @@ models();
 """
 
 
-def pictures(model: Model, data: bytes, result: Result) -> dict[str, Any]:
+def pictures(model: Model, data: bytes, result: Purified) -> dict[str, Any]:
     """What the page shows of one image: the answer in words, and pictures as data URIs."""
     image = load_images(data, model.purifier.bundle.manifest.image, resize=True).images[0]
     found = {"as it came": Picture(image, "as it came").uri}
     if result.mask is not None:
         found["mask: strong noise there"] = Picture(image, "mask", mask=result.mask).uri
     found["purified"] = Picture(result.image, "purified").uri
-    plain = "" if result.plain_label is None else model.purifier.classes[result.plain_label]
+    words, inside = _answer(model, result)
+    if inside is not None:
+        found["what was found"] = Picture(result.image, "found", mask=inside).uri
+    return {"answer": words, "pictures": found}
+
+
+def _answer(model: Model, result: Purified) -> tuple[str, NDArray[np.bool_] | None]:
+    """In words, and the pixels ``[H, W]`` that they are about."""
+    if isinstance(result, Detection):
+        inside = outlines(result.boxes, (result.image.shape[1], result.image.shape[2]))
+        names = [f"{name} ({score:.0%})" for name, score in zip(result.class_names, result.scores, strict=True)]
+        return ", ".join(names) or "nothing was found", inside
+    if isinstance(result, Segmentation):
+        most = max(result.shares, key=lambda name: result.shares[name])
+        shares = sorted(result.shares.items(), key=lambda item: -item[1])
+        words = ", ".join(f"{name} ({share:.0%})" for name, share in shares)
+        return words, result.label_map != model.classes.index(most)
+    if isinstance(result, Embedding):
+        return f"a vector of {len(result.vector)} numbers", None
+    assert isinstance(result, Result)
+    plain = "" if result.plain_label is None else model.classes[result.plain_label]
     words = f"{result.class_name} ({result.probabilities[result.label]:.0%})"
     if plain and plain != result.class_name:
         words += f"; without purification it would be {plain}"
-    return {"answer": words, "pictures": found}
+    return words, None

@@ -106,7 +106,7 @@ class Rest:
         name = request.path_params["name"]
         with self._models.get(name, request.path_params.get("version", "")) as model:
             versions = self._models.versions(name)
-            return JSONResponse(metadata(model, versions, self._settings.show, self._settings.max_images))
+            return JSONResponse(metadata(model, versions, self._settings.max_images))
 
     async def _index(self, request: Request) -> Response:
         known = self._models.known().items()

@@ -36,7 +36,7 @@ def serve(
     Raises:
         EdgepureError: a bundle cannot be opened or does not prove itself, or an address is in use.
     """
-    models = Models(settings.drain)
+    models = Models(settings.drain, settings.show)
     try:
         for bundle in bundles:
             models.add(bundle)

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import BusyError, EdgepureError, ImageError, OverdueError, RequestError
-from ..purify.results import Result
 from .models import Model
+from .protocol import Tensor
 from .settings import ModelSettings
 
 #: Seconds that a request may take when it names no timeout; as `edgepure serve` has it.
@@ -49,7 +49,6 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         chosen = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
         folder = Path(args["model_repository"]) / args["model_version"] / "bundle"
-        self._show = set(chosen.get("show", "").split())
         self._decoupled = bool(config.get("model_transaction_policy", {}).get("decoupled", False))
         self._model = Model(
             ModelSettings(
@@ -63,7 +62,8 @@ class TritonPythonModel:
                 threads=int(chosen["threads"]) if "threads" in chosen else None,
                 slots=int(chosen.get("slots", "8")),
                 waiting=int(chosen.get("waiting", "64")),
-            )
+            ),
+            frozenset(chosen.get("show", "").split()),
         )
 
     def execute(self, requests: Sequence[Any]) -> list[Any] | None:
@@ -86,7 +86,7 @@ class TritonPythonModel:
         """End the service and the engine."""
         self._model.close()
 
-    def _submit(self, request: Any) -> list[Future[Result]]:
+    def _submit(self, request: Any) -> list[Future[Any]]:
         """A future an image; one that has failed already where the request is not one of images."""
         try:
             if request.is_cancelled():
@@ -95,7 +95,7 @@ class TritonPythonModel:
             deadline = time.monotonic() + (1e-6 * microseconds if microseconds else DEFAULT_TIMEOUT)
             return [self._model.service.submit(item, deadline=deadline) for item in self._images(request)]
         except EdgepureError as error:
-            failed: Future[Result] = Future()
+            failed: Future[Any] = Future()
             failed.set_exception(error)
             return [failed]
 
@@ -111,7 +111,7 @@ class TritonPythonModel:
             raise RequestError("expected one input, image (FP32) or file (BYTES)", code="E-request-input")
         return list(found[0].reshape(-1)) if found[0].dtype == np.object_ else list(found[0])
 
-    def _respond(self, futures: list[Future[Result]]) -> Any:
+    def _respond(self, futures: list[Future[Any]]) -> Any:
         """The response of a request whose futures are done."""
         utils = self._utils
         try:
@@ -119,27 +119,24 @@ class TritonPythonModel:
         except EdgepureError as error:
             sentence = f"{error.code}: {error}"
             return utils.InferenceResponse(error=utils.TritonError(sentence, _triton_code(utils, error)))
-        outputs = {
-            "label": np.array([[r.label] for r in results], np.int64),
-            "class_name": np.array([[r.class_name.encode()] for r in results], np.object_),
-        }
-        if self._model.abstains:
-            outputs["abstained"] = np.array([[r.abstained] for r in results])
-        if "probabilities" in self._show:
-            outputs["probabilities"] = np.stack([r.probabilities for r in results])
-        if "purified" in self._show:
-            outputs["purified"] = np.stack([r.image for r in results])
+        outputs = {output.name: _tensor(output.make(results)) for output in self._model.outputs}
         return utils.InferenceResponse(output_tensors=[utils.Tensor(name, value) for name, value in outputs.items()])
 
-    def _send(self, sender: Any, futures: list[Future[Result]]) -> None:
+    def _send(self, sender: Any, futures: list[Future[Any]]) -> None:
         sender.send(self._respond(futures), flags=self._utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
-def _when_done(futures: list[Future[Result]], call: Any) -> None:
+def _tensor(found: Tensor) -> Any:
+    """As Triton has it: bytes are objects, and an image has at least one number."""
+    array = np.array(found, np.object_) if isinstance(found, list) else found
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _when_done(futures: list[Future[Any]], call: Any) -> None:
     """Call once, when the last of the futures is done."""
     left, lock = len(futures), Lock()
 
-    def one(_: Future[Result]) -> None:
+    def one(_: Future[Any]) -> None:
         nonlocal left
         with lock:
             left -= 1

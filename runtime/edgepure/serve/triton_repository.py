@@ -12,10 +12,14 @@ from ..bundle.bundle import Bundle
 from ..engines.kinds import kind_of
 from ..errors import ConfigError
 from ..files import atomic_directory
+from .outputs import outputs_of
+from .protocol import DATATYPES
 from .settings import ModelSettings
 
-#: What a Triton model may show beyond labels.
+#: What a Triton model may show beyond the answer itself.
 SHOWN = ("probabilities", "purified")
+#: The protocol's datatypes in the words of a configuration.
+_KINDS = {"BYTES": "STRING"} | {name: name for name in DATATYPES}
 _MODEL_PY = '"""Served by edgepure."""\n\nfrom edgepure.serve.triton import TritonPythonModel as TritonPythonModel\n'
 
 
@@ -33,7 +37,7 @@ def write_triton_repository(
     Args:
         settings: the bundle, the model's name and version, preset, votes, engine and slots. The version is a number.
         out: the repository; other models in it stay as they are.
-        show: outputs beyond labels, of `SHOWN`.
+        show: outputs beyond the answer itself, of `SHOWN`.
         streams: answer every request when it is done (decoupled; clients use gRPC streams). Otherwise any client works,
             and requests that wait together are answered together.
         max_images: in one request, and of requests that Triton hands over together.
@@ -43,8 +47,8 @@ def write_triton_repository(
         The folder of the model.
 
     Raises:
-        BundleError: the bundle is damaged, or has no such preset.
-        ConfigError: a name, version or output that there is not.
+        BundleError: the bundle is damaged.
+        ConfigError: a name, version, preset or output that there is not, or a bundle that cannot be served.
         EdgepureError: the model is already there, no space, or no permission; nothing was written.
     """
     bundle = Bundle.open(settings.path)
@@ -78,13 +82,12 @@ def _config(
     """The model's configuration in Triton's text form. Text is quoted as JSON quotes it, which protobuf reads."""
     image = bundle.manifest.image
     shape = [image.channels, image.height, image.width]
-    outputs = [("label", "INT64", [1]), ("class_name", "STRING", [1])]
-    if bundle.manifest.presets[preset].votes.sequential is not None and settings.votes is None:
-        outputs.append(("abstained", "BOOL", [1]))
-    if "probabilities" in shown:
-        outputs.append(("probabilities", "FP32", [len(bundle.manifest.classes)]))
-    if "purified" in shown:
-        outputs.append(("purified", "FP32", shape))
+    votes = bundle.manifest.presets[preset].votes
+    abstains = votes.sequential is not None and settings.votes is None
+    outputs = [
+        (output.name, _KINDS[output.datatype], list(output.shape) or [1])
+        for output in outputs_of(bundle.manifest, frozenset(shown), abstains=abstains)
+    ]
     parameters = {
         "preset": preset,
         "votes": settings.votes,

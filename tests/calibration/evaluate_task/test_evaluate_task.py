@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,16 +19,8 @@ from torch import Tensor
 import edgepure
 from edgepure.files.npz import Npz
 from edgepure.purify.boxes import Boxes
-from edgepure_calibration.evaluate_task import (
-    TaskAttack,
-    Truth,
-    evaluate_task,
-    load_loss,
-    load_truth,
-    mean_average_precision,
-    mean_iou,
-    recall_at_1,
-)
+from edgepure_calibration.evaluate_task import TaskAttack, evaluate_task, load_loss, write_card
+from edgepure_calibration.truth import Truth, load_truth, mean_average_precision, mean_iou, recall_at_1
 
 ATTACK = TaskAttack(eps=0.2, steps=3)
 LOSS = """
@@ -144,7 +137,53 @@ def test_the_attack_grows_the_loss(bundles: dict[str, Path], tmp_path: Path) -> 
         with torch.no_grad():
             return loss(twin.task_outputs(torch.from_numpy(x)), truth).sum()
 
-    assert value(ATTACK.run(twin, images, truth, loss, None)) > value(images)
+    attacked = ATTACK.run(lambda x, noise: twin.task_outputs(x), images, truth, loss, random=False)
+    assert value(attacked) > value(images)
+    patch = TaskAttack(steps=3, patch=0.1)
+    attacked = patch.run(lambda x, noise: twin.task_outputs(x), images, truth, loss, random=False)
+    assert value(attacked) > value(images)
+    moved = np.abs(attacked - images).max(axis=1) > 0.0
+    for one in moved:  # a square of 3 x 3 pixels, and nothing else
+        rows, columns = np.nonzero(one)
+        assert np.ptp(rows) <= 2 and np.ptp(columns) <= 2 and one.any()
+    assert attacked.min() >= 0.0 and attacked.max() <= 1.0
+
+
+def test_the_page_and_the_card(bundles: dict[str, Path], tmp_path: Path) -> None:
+    bundle = bundles["segmentation"]
+    np.savez(tmp_path / "data.npz", images=tiny_models.images(4).numpy())
+
+    def run(steps: int, *more: Any) -> dict[str, Any]:
+        done = invoke("evaluate-task", bundle, "--data", tmp_path / "data.npz", "--eps", "0.2", "--steps", steps,
+                      "--threads", 1, "--json", *more)  # fmt: skip
+        assert done.exit_code == 0, done.output
+        return dict(json.loads(done.stdout))
+
+    def card() -> dict[str, Any]:
+        return dict(json.loads((bundle / "robustness" / "card.json").read_text()))
+
+    found = run(2, "--report", tmp_path / "page.html", "--preset", "uniform")
+    page, text = (tmp_path / "page.html").read_text(), (bundle / "robustness" / "card.md").read_text()
+    assert page.count("data:image/png") == 4 * (2 + 2 + 3) and "What was not tested" in page
+    for row in found["rows"]:
+        number = f"{100 * row['attacked']['value']:.1f}"
+        assert number in page and f"{number} (" in text
+    assert found["protocol"][0] in text and "EOT 1" in text and found["not_tested"][0] in text
+    assert [run["attack"]["steps"] for run in card()["runs"]] == [2, 2]
+    stronger = run(3)
+    assert stronger["card"] and [one["attack"]["steps"] for one in card()["runs"]] == [3, 3]
+    run(2)
+    assert [one["attack"]["steps"] for one in card()["runs"]] == [3, 3], "a weaker run does not take its place"
+    run(2, "--patch", "0.1")
+    assert {one["attack"]["bounded"] for one in card()["runs"]} == {"Linf 0.2", "patch of 10 % of the pixels"}
+    run(2, "--new-card")
+    assert [one["attack"]["steps"] for one in card()["runs"]] == [2, 2]
+    assert not run(2, "--no-card")["card"]
+    with edgepure.load(bundle, verify=True) as purifier:  # the hashes are right
+        assert "robustness/card.md" in purifier.bundle.manifest.files
+    evaluated = evaluate_task(bundle, tmp_path / "data.npz", attack=ATTACK)
+    with raises_code("E-card-bundle"):
+        write_card(bundles["detection"], evaluated)
 
 
 def test_data_that_do_not_fit(bundles: dict[str, Path], tmp_path: Path) -> None:
@@ -159,7 +198,9 @@ def test_data_that_do_not_fit(bundles: dict[str, Path], tmp_path: Path) -> None:
         with raises_code("E-task-data"):
             load_truth(tmp_path / "data.npz", purifier)
     np.savez(tmp_path / "data.npz", pictures=images)
-    assert refused("evaluate-task", bundles["segmentation"], "--data", tmp_path / "data.npz") == "E-image-missing"
+    assert refused("evaluate-task", bundles["segmentation"], "--data", tmp_path / "data.npz") == "E-data-array"
     assert refused("evaluate-task", edgepure.demo_bundle(), "--data", tmp_path / "data.npz") == "E-no-task"
     with raises_code("E-attack-eps"):
         TaskAttack(eps=0.0)
+    with raises_code("E-attack-settings"):
+        TaskAttack(patch=0.0)

@@ -116,7 +116,7 @@ def test_fp32_decides_once(fp32: Purifier, clean: LabelledImages) -> None:
     first = Decisions(fp32, some, {"uniform": fp32.preset("uniform")}, REDRAWS, 4, LIMITS)
     first.of_fp32("uniform")
     stored = first.known()
-    stored["uniform/clean"][0][0] = 99  # a label that no network gives
+    stored["uniform/clean/labels"][0, 0] = 99  # a label that no network gives
     second = Decisions(fp32, some, {"uniform": fp32.preset("uniform")}, REDRAWS, 4, LIMITS)
     second.remember(stored)
     assert second.compare(fp32, "uniform").flips["clean"].flipped == 1

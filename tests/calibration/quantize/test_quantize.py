@@ -153,7 +153,7 @@ def test_a_named_work_folder_is_kept_with_all_that_others_have_in_it(
     (folder / "draft" / "notes").write_text("mine")
     assert quantize(own_digits, settings("fp16"), clean, work=folder)
     assert (folder / "draft" / "notes").read_text() == "mine"
-    assert {path.suffix for path in folder.iterdir() if path.is_file()} == {".npz", ".json"}
+    assert {path.suffix for path in folder.iterdir() if path.is_file()} == {".npz"}
     assert not list(folder.glob(".*")), "what only that run needed is gone"
 
 

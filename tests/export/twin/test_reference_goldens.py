@@ -42,8 +42,8 @@ class TracedReference(TorchReference):
 
     rows: list[Any]
 
-    def _row(self, *args: Any) -> torch.Tensor:
-        result = super()._row(*args)
+    def row(self, *args: Any) -> torch.Tensor:
+        result = super().row(*args)
         self.rows.append(result.detach().numpy())
         return result
 

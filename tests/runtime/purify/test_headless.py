@@ -48,15 +48,21 @@ def test_it_purifies_as_the_same_bundle_with_a_classifier(purifier: edgepure.Pur
         lambda p: p.classify(images(1)),
         lambda p: p.run(images(1)),
         lambda p: p.logits(images(1)),
-        lambda p: list(p.stream(images(1))),
         lambda p: p.certify(images(1), {"method": {"method": "smooth", "sigma": 0.25}}),
-        lambda p: edgepure.Service(p),
     ],
-    ids=["classify", "run", "logits", "stream", "certify", "service"],
+    ids=["classify", "run", "logits", "certify"],
 )
 def test_what_needs_a_classifier_says_so(purifier: edgepure.Purifier, asks: Callable[[Any], object]) -> None:
     with raises_code("E-no-classifier"):
         asks(purifier)
+
+
+def test_a_stream_gives_purified_images_and_a_service_needs_an_answer(purifier: edgepure.Purifier) -> None:
+    found = list(purifier.stream(images(2), "uniform", noise=4))
+    for mine, theirs in zip(found, purifier.purify(images(2), "uniform", noise=4), strict=True):
+        np.testing.assert_array_equal(mine.image, theirs.image)
+    with raises_code("E-no-task"):
+        edgepure.Service(purifier)
 
 
 def test_verify_compares_all_but_decisions(bundle: Path) -> None:

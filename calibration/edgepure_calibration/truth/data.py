@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -11,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepure.bundle.task import TaskEntry
-from edgepure.errors import ConfigError, ImageError
-from edgepure.files.npz import ArrayError, Npz
-from edgepure.images.load import load_images
-from edgepure.images.spec import ImageSpec
+from edgepure.bundle.manifest import Manifest
+from edgepure.errors import ConfigError
+from edgepure.files.npz import Npz
+from edgepure.images.dataset import LabelledImages, load_labelled
+from edgepure.images.load import Resize
 from edgepure.purify.purifier import Purifier
 from edgepure.types import Float32
 
@@ -40,6 +42,19 @@ class Truth:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def sha256(self) -> str:
+        """Hash of all of it, lower-case hexadecimal."""
+        found = hashlib.sha256()
+        for array in (self.images, self.labels, self.boxes):
+            if array is not None:
+                found.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
+
+    def draw(self, count: int, seed: int = 0) -> NDArray[np.intp]:
+        """Ascending positions of so many images, drawn without replacement; equal arguments draw the same."""
+        return np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+
     def pick(self, index: Sequence[int] | NDArray[np.intp]) -> Truth:
         """The images at these positions."""
         chosen = np.asarray(index, np.intp)
@@ -47,36 +62,46 @@ class Truth:
         return replace(self, images=self.images[chosen], labels=self.labels[chosen], boxes=boxes)
 
 
-def load_truth(path: str | PathLike[str], purifier: Purifier) -> Truth:
-    """Read an ``.npz`` with `images`, and `labels` (and `boxes`) as in `Truth`. Without labels the task's own answers
-    to
-    the images are the truth.
+def load_data(source: str | PathLike[str], manifest: Manifest, *, resize: Resize = False) -> LabelledImages | Truth:
+    """Read images for a bundle with a task, and what is true of them, if the data say it.
+
+    Args:
+        source: a folder of images, which says nothing; or an ``.npz`` (``file.npz:NAME`` takes the images from the
+            array NAME) with `images`, and `labels` (and `boxes`) as in `Truth`.
+        manifest: of the bundle.
+        resize: as for `edgepure.images.load_images`; only of images without a truth, whose pixels it would move.
 
     Raises:
         ImageError: it cannot be read, or holds no images of the bundle's size.
-        ConfigError: labels or boxes are not as the task asks for (``E-task-data``).
+        ConfigError: labels or boxes are not as the task asks for, or images with a truth would be resized
+            (``E-task-data``).
     """
-    place = Path(path)
-    try:
-        with Npz(place) as arrays:
-            if "images" not in arrays.names:
-                raise ImageError(
-                    f"{place} has no array `images`; it has {', '.join(sorted(arrays.names)) or 'none'}",
-                    code="E-image-missing",
-                )
-            found = {name: arrays[name] for name in ("images", "labels", "boxes") if name in arrays.names}
-    except (ArrayError, OSError) as error:
-        raise ImageError(f"{place} cannot be read as .npz ({error})", code="E-image-unreadable") from None
-    images = load_images(found["images"], purifier.bundle.manifest.image).images
-    if "labels" not in found:
-        return own_truth(images, purifier)
-    return checked_truth(images, found["labels"], found.get("boxes"), purifier.bundle.manifest)
+    found = load_labelled(source, manifest.task_image, (), resize=resize)
+    file = re.match(r"(.+\.npz)(:\w+)?$", str(source))
+    if file is None:
+        return found
+    with Npz(Path(file.group(1))) as arrays:
+        true = {name: arrays[name] for name in ("labels", "boxes") if name in arrays.names}
+    if "labels" not in true:
+        return found
+    if resize:
+        raise ConfigError(
+            f"{source} says what is true of its pixels, which a resized image would not have; resize the images and "
+            "their truth before",
+            code="E-task-data",
+        )
+    return checked_truth(found.images, true["labels"], true.get("boxes"), manifest)
 
 
-def checked_truth(images: Float32, labels: Any, boxes: Any, manifest: Any) -> Truth:
+def load_truth(source: str | PathLike[str], purifier: Purifier) -> Truth:
+    """`load_data` with a truth: without labels the task's own answers to the images. Raises as it does."""
+    found = load_data(source, purifier.bundle.manifest)
+    return found if isinstance(found, Truth) else own_truth(found.images, purifier)
+
+
+def checked_truth(images: Float32, labels: Any, boxes: Any, manifest: Manifest) -> Truth:
     """Raises ConfigError (``E-task-data``) if this is no truth of the bundle's task."""
-    task: TaskEntry = manifest.require_task()
-    image: ImageSpec = manifest.image
+    task, image = manifest.require_task(), manifest.task_image
     count, labels = len(images), np.asarray(labels)
     shapes: dict[str, tuple[int | str, ...]] = {
         "segmentation": (count, image.height, image.width), "detection": (count, "T"), "embedding": (count,),

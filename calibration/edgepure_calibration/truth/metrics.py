@@ -13,12 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepure.bundle.task import TaskEntry
 from edgepure.parity.tasks import matched
 from edgepure.purify.boxes import Boxes
+from edgepure.purify.results import Purified
+from edgepure.purify.tasks import Detection, Embedding, Segmentation
 from edgepure.types import Float32
+
+from .data import Truth
 
 #: Draws of the bootstrap, and its seed: equal answers have equal intervals.
 DRAWS, SEED = 500, 20240301
+
+#: A metric of the images at these positions, which may be named several times.
+Metric = Callable[[NDArray[np.intp]], float]
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,11 @@ def mean_iou(answers: NDArray[np.int64], truth: NDArray[np.int64], classes: int)
     Args:
         answers, truth: ``[N, H, W]``; pixels whose truth is -1 do not count, nor do classes that neither has.
     """
+    return _score("mIoU", iou_of(answers, truth, classes), len(truth))
+
+
+def iou_of(answers: NDArray[Any], truth: NDArray[Any], classes: int) -> Metric:
+    """As `mean_iou`, of images that are drawn."""
     both, either = np.zeros((len(truth), classes)), np.zeros((len(truth), classes))
     counts = truth >= 0
     for label in range(classes):
@@ -64,7 +77,7 @@ def mean_iou(answers: NDArray[np.int64], truth: NDArray[np.int64], classes: int)
         known = union > 0
         return float((both[index].sum(axis=0)[known] / union[known]).mean()) if known.any() else 1.0
 
-    return _score("mIoU", of, len(truth))
+    return of
 
 
 def mean_average_precision(answers: Sequence[Boxes], truth: Sequence[Boxes], least: float = 0.5) -> Score:
@@ -73,6 +86,10 @@ def mean_average_precision(answers: Sequence[Boxes], truth: Sequence[Boxes], lea
     A detection is right if it is the best left for a true box of its class with an IoU above ``least``; the surest
     choose first.
     """
+    return _score(f"mAP at {least:g}", _precision(answers, truth, least), len(truth))
+
+
+def _precision(answers: Sequence[Boxes], truth: Sequence[Boxes], least: float = 0.5) -> Metric:
     # per image and detection: class, score, right; per image: true boxes of each class
     found: list[NDArray[np.float64]] = []
     for mine, theirs in zip(answers, truth, strict=True):
@@ -90,7 +107,7 @@ def mean_average_precision(answers: Sequence[Boxes], truth: Sequence[Boxes], lea
                 areas.append(_average_precision(rows[rows[:, 0] == label], int(total)))
         return float(np.mean(areas)) if areas else 1.0
 
-    return _score(f"mAP at {least:g}", of, len(truth))
+    return of
 
 
 def recall_at_1(queries: Float32, gallery: Float32, labels: NDArray[np.int64], *, own: bool) -> Score:
@@ -100,11 +117,80 @@ def recall_at_1(queries: Float32, gallery: Float32, labels: NDArray[np.int64], *
         queries, gallery: ``[N, D]`` of length 1; row i of both is of the same image.
         own: True asks for the image itself; False leaves it out, and asks for another one of its label.
     """
+    return _score("recall at 1", _recall(queries, labels, gallery, labels, leave_out=not own), len(labels))
+
+
+def _recall(
+    queries: Float32, labels: NDArray[np.int64], gallery: Float32, theirs: NDArray[np.int64], *, leave_out: bool
+) -> Metric:
     near = queries.astype(np.float64) @ gallery.astype(np.float64).T
-    if not own:
+    if leave_out:
         np.fill_diagonal(near, -np.inf)
-    hits = labels[near.argmax(axis=1)] == labels
-    return _score("recall at 1", lambda index: float(hits[index].mean()), len(labels))
+    hits = theirs[near.argmax(axis=1)] == labels
+    return lambda index: float(hits[index].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Vectors that are searched: ``[N, D]`` of length 1, and whose they are, ``[N]``. ``same``: row i is of the same
+    image as query i, which is left out."""
+
+    vectors: Float32
+    labels: NDArray[np.int64]
+    same: bool
+
+
+#: What the metric of a task is called.
+NAMES = {"segmentation": "mIoU", "detection": "mAP at 0.5", "embedding": "recall at 1"}
+
+
+def counted(answer: Purified) -> Any:
+    """What is counted of an answer: its label map, its `Boxes`, or its vector."""
+    if isinstance(answer, Segmentation):
+        return answer.label_map
+    if isinstance(answer, Embedding):
+        return answer.vector
+    assert isinstance(answer, Detection)
+    return Boxes(answer.boxes, answer.scores, answer.labels)
+
+
+def metric_of(task: TaskEntry, truth: Truth, answers: Sequence[Any], gallery: Gallery | None = None) -> Metric:
+    """The metric of a task's answers, one for each image, as `counted` gives them. Vectors are searched for in
+    ``gallery``."""
+    if task.kind == "segmentation":
+        return iou_of(np.stack(answers), truth.labels, len(task.classes))
+    if task.kind == "embedding":
+        assert gallery is not None
+        return _recall(np.stack(answers), truth.labels, gallery.vectors, gallery.labels, leave_out=gallery.same)
+    assert truth.boxes is not None
+    true = []
+    for boxes, labels in zip(truth.boxes, truth.labels, strict=True):
+        there = labels >= 0
+        true.append(Boxes(boxes[there], np.ones(int(there.sum()), np.float32), labels[there]))
+    return _precision(answers, true)
+
+
+def score_of(task: TaskEntry, truth: Truth, answers: Sequence[Any], gallery: Gallery | None = None) -> Score:
+    """`metric_of` with its interval."""
+    return _score(NAMES[task.kind], metric_of(task, truth, answers, gallery), len(truth))
+
+
+def upper(metric: Metric, count: int) -> float:
+    """Upper end of the 95 % bound (one-sided, bootstrap over ``count`` images) of a metric."""
+    random = np.random.default_rng(SEED)
+    return float(np.percentile([metric(random.integers(count, size=count)) for _ in range(DRAWS)], 95.0))
+
+
+def lost(before: Sequence[Metric], after: Sequence[Metric], count: int) -> tuple[float, float, float]:
+    """The mean of metrics before and after a change, and the upper end of the 95 % bound (one-sided, bootstrap over
+    the ``count`` images) of what the change loses."""
+
+    def mean(metrics: Sequence[Metric], index: NDArray[np.intp]) -> float:
+        return float(np.mean([metric(index) for metric in metrics]))
+
+    everything = np.arange(count)
+    high = upper(lambda index: mean(before, index) - mean(after, index), count)
+    return mean(before, everything), mean(after, everything), high
 
 
 def _average_precision(rows: NDArray[np.float64], total: int) -> float:
