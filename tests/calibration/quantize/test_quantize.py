@@ -25,7 +25,7 @@ from edgepure_calibration.quantize.speed import Speed
 MODULE = stages
 ONE = ProviderSettings(threads=1, slots=8)
 #: What the images that are left to judge with can show.
-LIMITS = Limits(flips=0.08, accuracy=0.08)
+LIMITS = Limits(flips=0.08, accuracy=0.1)  # 56 attacked images: one more that is lost moves the bound by 2 points
 
 
 def settings(precision: Any, target: Any = "tensorrt", **more: Any) -> QuantizeSettings:
