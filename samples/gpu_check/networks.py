@@ -101,7 +101,7 @@ def make_bundle(
     with atomic_directory(out) as folder, evaluating(classifier, unet):
         cases = Cases(image, schedule, parsed)
         parts = bundle_parts(classifier, unet, None, learned)
-        graphs = export_parts(parts, cases, folder, image, 10, OPSET, lambda what, share: None)
+        graphs = export_parts(parts, cases, folder, 10, OPSET, lambda what, share: None)
         vectors: dict[str, Any] = {}
         for part in parts:
             case = part.select(cases.of(part.name)[0])
