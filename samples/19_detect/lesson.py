@@ -42,19 +42,13 @@ def main() -> None:
     write_report(found, out / "report.html")
     write_card(bundle, found)
 
-    attacked = found.images["uniform"]
     with edgepure.load(bundle) as purifier:
         clean = purifier.predict(scenes.images, purify=False)
         plain = purifier.predict(found.images["plain"], purify=False)
-        defended = purifier.predict(attacked, noise=1)
-        voted = purifier.predict(attacked, noise=1, votes=3)
-    save_grid(
-        [
-            [with_boxes(answer.image, answer) for answer in (clean[i], plain[i], defended[i], voted[i])]
-            for i in range(4)
-        ],
-        out / "detect.png",
-    )
+        defended = purifier.predict(found.images["uniform"], noise=1)
+        voted = purifier.predict(found.images["uniform"], noise=1, votes=3)
+    rows = [(clean[i], plain[i], defended[i], voted[i]) for i in range(4)]
+    save_grid([[with_boxes(answer.image, answer) for answer in row] for row in rows], out / "detect.png")
     print(f"report: {out / 'report.html'}, pictures: {out / 'detect.png'}")
 
 

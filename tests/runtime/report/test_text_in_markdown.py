@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgepure_calibration.evaluate.card import _in_markdown
+from edgepure.report.text import in_markdown
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from edgepure_calibration.evaluate.card import _in_markdown
     ],
 )
 def test_names_are_words(name: str, shown: str) -> None:
-    assert _in_markdown(name) == shown
+    assert in_markdown(name) == shown
