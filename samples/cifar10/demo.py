@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -18,54 +17,30 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
 
 import edgepure
 from edgepure import Purifier, verify
-from edgepure.demo import MethodRun, ScoredRun, evaluate, plain_labels, write
+from edgepure.demo import MethodRun, evaluate, plain_labels, write
 from edgepure.errors import VerificationError
-from edgepure.parity import Verification
-from edgepure_calibration.attacks import PGD, Defence
+from edgepure_calibration.attacks import Defence
 from samples.cifar10.build_bundle import NORM_IMAGES, build, twin
 from samples.cifar10.data import Cifar10, DataError, shipped_images, to_unit
+from samples.cifar10.demo_report import make_report
+from samples.cifar10.demo_run import (
+    ATTACKER_SEED,
+    IMAGES,
+    METHODS,
+    NOISE_SEED,
+    SHIPPED_METHODS,
+    TRANSFER,
+    WHITEBOX,
+    WHITEBOX_IMAGES,
+    WHITEBOXED,
+    Run,
+)
 from samples.cifar10.fetch import get
 from samples.cifar10.models import load_classifier, load_unet
 from samples.cifar10.trial.__main__ import order
-
-Float32 = NDArray[np.float32]
-Labels = NDArray[np.int64]
-
-#: Made on the plain classifier and given to every method; and through the whole defence.
-TRANSFER = PGD(eps=8 / 255, steps=40, seed=1)
-WHITEBOX = PGD(eps=8 / 255, steps=10, eot=2, seed=2)
-#: The methods of the table; the first ones are attacked through the defence as well.
-METHODS: tuple[str, ...] = (
-    "heterogeneous-6",
-    "uniform-6",
-    "uniform-3",
-    "heterogeneous-6-ssni-sigmoid",
-    "gnsp-6",
-    "one-call",
-)
-WHITEBOXED = METHODS[:3]
-SHIPPED_METHODS: tuple[str, ...] = ("heterogeneous-6", "uniform-3", "one-call")
-IMAGES, WHITEBOX_IMAGES = 200, 32
-NOISE_SEED, ATTACKER_SEED = 41, 77
-
-
-@dataclass
-class Run:
-    """Everything that was computed. Images are [N, 3, 32, 32] float32 in [0, 1]."""
-
-    clean: Float32
-    labels: Labels
-    verification: Verification
-    attacked: Float32 = field(default_factory=lambda: np.zeros((0, 3, 32, 32), np.float32))
-    plain: dict[str, Labels] = field(default_factory=dict)
-    methods: dict[str, MethodRun] = field(default_factory=dict)
-    adversarial: dict[str, Float32] = field(default_factory=dict)
-    whitebox: dict[str, ScoredRun] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def stage(run: Run | None, name: str, since: float) -> float:
@@ -138,8 +113,6 @@ def main(
     cores: Annotated[int | None, typer.Option(help="CPU cores. Default: all")] = None,
 ) -> None:
     """Export, attack, purify and classify CIFAR-10, and write a report."""
-    from samples.cifar10.demo_report import make_report
-
     cores = cores or len(os.sched_getaffinity(0))
     torch.set_num_threads(1)
     print(f"CIFAR-10, end to end: a few minutes on {cores} cores.", flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,7 @@ from edgepure.demo import ColumnProtocol, DemoReport, Gallery, method_gallery, o
 from edgepure.purify import Score
 from edgepure.report import Picture, environment
 from edgepure_calibration.attacks import PGD, Defence
-
-if TYPE_CHECKING:
-    from samples.cifar10.demo import Run
+from samples.cifar10.demo_run import ATTACKER_SEED, METHODS, NOISE_SEED, TRANSFER, WHITEBOX, Run
 
 #: So much the differences are enlarged; grey is no difference.
 FACTOR = 8
@@ -51,9 +49,7 @@ def before_and_after(run: Run, purifier: Purifier, default: str) -> Gallery:
 
 def make_report(run: Run, purifier: Purifier) -> DemoReport:
     """The report of a run."""
-    from samples.cifar10 import demo
-
-    default = demo.METHODS[0]
+    default = METHODS[0]
     votes = purifier.preset(default).votes
     decision = f"{votes.rule} of {votes.count} purifications, the classifier alone one answer"
     images = f"{len(run.labels)} of the 10,000 test images, every class in proportion"
@@ -77,14 +73,14 @@ def make_report(run: Run, purifier: Purifier) -> DemoReport:
             for name, found in run.methods.items()
         ),
         protocols={
-            "clean": ColumnProtocol(images=images, decision=decision, seeds={"noise": demo.NOISE_SEED}),
+            "clean": ColumnProtocol(images=images, decision=decision, seeds={"noise": NOISE_SEED}),
             "attacked": ColumnProtocol(
                 images=images,
                 decision=decision,
-                seeds={"noise": demo.NOISE_SEED + 1, "attack": demo.TRANSFER.seed},
+                seeds={"noise": NOISE_SEED + 1, "attack": TRANSFER.seed},
                 gradient="exact, of the cross-entropy",
                 target="the plain classifier; the same images are then given to every method",
-                **attack(demo.TRANSFER),
+                **attack(TRANSFER),
             ),
             **({"whitebox": _whitebox(votes, count)} if count else {}),
         },
@@ -118,20 +114,18 @@ def make_report(run: Run, purifier: Purifier) -> DemoReport:
 
 def _whitebox(votes: Any, count: int) -> ColumnProtocol:
     """How the last column was measured."""
-    from samples.cifar10 import demo
-
     return ColumnProtocol(
         images=f"the first {count} of these images",
         decision=f"{votes.rule} of {votes.count} purifications by the exported graphs, their noise unknown "
         "to the attacker",
         seeds={
-            "noise": demo.NOISE_SEED + 2,
-            "attack": demo.WHITEBOX.seed,
-            "attacker's noise": demo.ATTACKER_SEED,
+            "noise": NOISE_SEED + 2,
+            "attack": WHITEBOX.seed,
+            "attacker's noise": ATTACKER_SEED,
         },
         gradient=Defence.GRADIENT,
         target="each method with its classifier (the PyTorch twin of the bundle)",
-        **attack(demo.WHITEBOX),
+        **attack(WHITEBOX),
     )
 
 

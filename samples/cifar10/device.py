@@ -51,6 +51,7 @@ def steps(bundle: Path, clean: Path, attacked: Path, trials: int) -> Iterator[St
     yield Step("verify", ["verify", str(bundle), "--provider", "cpu,openvino"])
     yield Step("calibrate", ["calibrate", str(bundle), "--data", str(clean), "--attacked", str(attacked)])
     gates = ["--data", str(clean), "--attacked", str(attacked), "--preset", DEFAULT, "--redraws", "3"]
+    gates += ["--max-flips", "0.03", "--max-loss", "0.03"]  # what so few images can show
     for precision, provider in (("int8", "cpu"), ("bf16", "openvino"), ("int8", "openvino")):
         name = f"quantize-{precision}-{provider}"
         yield Step(name, ["quantize", str(bundle), "--precision", precision, "--provider", provider, *gates])
