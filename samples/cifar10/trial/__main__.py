@@ -49,7 +49,7 @@ def bundle_key(bundle: Path, provider: str, precision: str) -> str:
     """Sixteen digits that follow from the networks and presets of a bundle, and what runs them."""
     manifest = Bundle.open(bundle).manifest
     graphs = sorted((n, entry.sha256) for n, entry in manifest.files.items() if n.endswith((".onnx", ".bin")))
-    presets = sorted((name, preset.model_dump_json()) for name, preset in manifest.presets.items())
+    presets = sorted((name, preset.model_dump_json(exclude_defaults=True)) for name, preset in manifest.presets.items())
     return hashlib.sha256(repr((graphs, presets, provider, precision)).encode()).hexdigest()[:16]
 
 
