@@ -185,3 +185,16 @@ def test_augmentation_without_reach_is_the_image() -> None:
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     same = augment(images, torch.zeros(3, dtype=torch.bool), torch.Generator(), reach=0)
     torch.testing.assert_close(same, images.float() / 255)
+
+
+def test_published_answers_are_put_back_as_the_batches_that_they_were(tmp_path: Path) -> None:
+    published = [answers("a-6", images=96), answers("b-6", attack="pgd", images=64, draws=20, seed=1)]
+    store = Store(tmp_path / "ours-0123")
+    assert store.key == "0123"
+    assert store.restore(Answers.from_dict(one.to_dict()) for one in published) == 5
+    assert store.restore(published) == 0
+    for before, after in zip(published, store.all(), strict=True):
+        assert (after.system, after.attack) == (before.system, before.attack)
+        np.testing.assert_array_equal(after.votes, before.votes)
+        np.testing.assert_array_equal(after.index, before.index)
+        np.testing.assert_allclose(after.top, before.top, atol=1e-3)

@@ -13,6 +13,7 @@ bundle's files.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from dataclasses import replace
@@ -102,6 +103,9 @@ def main(
     data: Annotated[Path | None, typer.Option(help="Your own copy of CIFAR-10")] = None,
     weights: Annotated[Path, typer.Option(help="Of the sample's networks")] = WEIGHTS,
     work: Annotated[Path, typer.Option(help="Folder of the raw answers")] = Path("out/cifar10/trial"),
+    results: Annotated[
+        Path | None, typer.Option(help="Go on from these published answers, if they are of the same bundle and engine")
+    ] = None,
     only: Annotated[str | None, typer.Option("--systems", help="Names, separated by commas")] = None,
     kinds: Annotated[str | None, typer.Option("--attacks", help="Kinds or names, separated by commas")] = None,
     images: Annotated[int | None, typer.Option(help="At most so many images a task")] = None,
@@ -119,6 +123,10 @@ def main(
     stored = get(data, Path("out/cifar10/data"))
     known = systems(bundle, stored, classifier, work, weights, bf16, provider, precision)
     store = Store(work / f"{classifier}-{bundle_key(bundle, provider, precision)}")
+    if results is not None:
+        published = [group for group in json.loads(results.read_text()).values() if group["bundle"] == store.key]
+        answers = [Answers.from_dict(one) for group in published for one in group["answers"]]
+        print(f"{results}: {store.restore(answers)} batches for the bundle {store.key}", flush=True)
     todo = tasks(list(known))
     if only is not None:
         wanted = only.split(",")

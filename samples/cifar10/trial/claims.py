@@ -84,21 +84,7 @@ def common(first: Answers, second: Answers) -> tuple[Answers, Answers] | None:
     count = min(len(first), len(second))
     if not np.array_equal(first.index[:count], second.index[:count]):
         return None
-    return head(first, count), head(second, count)
-
-
-def head(answers: Answers, count: int) -> Answers:
-    """The first images alone."""
-    return Answers(
-        answers.system,
-        answers.attack,
-        answers.calls,
-        answers.index[:count],
-        answers.labels[:count],
-        answers.votes[:, :count],
-        answers.top[:, :count],
-        answers.seconds,
-    )
+    return first.part(slice(count)), second.part(slice(count))
 
 
 def test(claims: list[Claim], found: Found) -> list[Verdict]:

@@ -66,6 +66,20 @@ class Answers:
         """[N] the share of right votes."""
         return np.asarray((self.votes == self.labels).mean(0), np.float64)
 
+    def part(self, where: slice) -> Answers:
+        """Some of the images; the seconds are their share."""
+        labels = self.labels[where]
+        return Answers(
+            self.system,
+            self.attack,
+            self.calls,
+            self.index[where],
+            labels,
+            self.votes[:, where],
+            self.top[:, where],
+            self.seconds * len(labels) / len(self),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data: a vote is one digit, so that a row of votes is a short string."""
         return {
@@ -120,6 +134,11 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def key(self) -> str:
+        """Of the bundle and what runs it."""
+        return self.folder.name.partition("-")[2]
+
     def path(self, system: str, attack: str, batch: int, draws: int, suffix: str = "json") -> Path:
         return self.folder / system / attack / f"{batch:04d}-{draws}.{suffix}"
 
@@ -131,6 +150,16 @@ class Store:
         path = self.path(found.system, found.attack, batch, draws)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(found.to_dict()) + "\n")
+
+    def restore(self, published: Iterable[Answers]) -> int:
+        """Put joined answers back as the batches that they were, and say how many were missing here."""
+        count = 0
+        for answers in published:
+            for batch in range(len(answers) // BATCH):
+                if self.get(answers.system, answers.attack, batch, len(answers.votes)) is None:
+                    self.put(answers.part(slice(BATCH * batch, BATCH * (batch + 1))), batch, len(answers.votes))
+                    count += 1
+        return count
 
     def images(self, system: str, attack: str, batch: int) -> NDArray[np.float32] | None:
         """Attacked images that are kept for other systems."""
