@@ -14,7 +14,7 @@ from edgepure.cli.options import BundleArgument, PrecisionOption, SlotsOption, g
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import extensions, needs
 
-from .shared import DataMeta, OutputOptions, RunOptions, WorkOption, at_work, names
+from .shared import DataMeta, OutputOptions, RunOptions, WorkOption, at_work, names, say_limits
 
 if TYPE_CHECKING:
     from ..evaluate import Evaluated
@@ -261,13 +261,7 @@ def _print(found: Evaluated, bundle: Path, *, card: bool, report: Path | None) -
     say("\nprotocols:")
     for line in notes.lines():
         say(f"  {line}")
-    say("not tested:")
-    for line in found.not_tested():
-        say(f"  - {line}")
-    if report is not None:
-        say(f"report: {report}")
-    if card:
-        say(f"card: {bundle}/robustness/card.md")
+    say_limits(found.not_tested(), report, bundle if card else None)
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:

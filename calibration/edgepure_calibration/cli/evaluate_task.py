@@ -13,7 +13,7 @@ from edgepure.cli.groups import grouped
 from edgepure.cli.options import BundleArgument, ShownOptions, given, radius
 from edgepure.machine.packages import needs
 
-from .shared import ReportOption, WideOptions
+from .shared import ReportOption, WideOptions, say_limits
 
 
 @grouped
@@ -127,10 +127,4 @@ def evaluate_task(
     )
     for line in found.protocol:
         say(f"  {line}")
-    say("not tested:")
-    for line in found.not_tested():
-        say(f"  - {line}")
-    if report is not None:
-        say(f"report: {report}")
-    if card:
-        say(f"card: {bundle}/robustness/card.md")
+    say_limits(found.not_tested(), report, bundle if card else None)

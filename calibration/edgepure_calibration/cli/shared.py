@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,19 @@ class RunOptions:
     resize: ResizeOption = False
     provider: ProviderOption = "cpu"
     threads: ThreadsOption = None
+
+
+def say_limits(not_tested: Iterable[str], report: Path | None, carded: Path | None) -> None:
+    """How an evaluation ends: what it did not try, and where its page and the card of the bundle ``carded`` lie."""
+    from edgepure.cli.output import say
+
+    say("not tested:")
+    for line in not_tested:
+        say(f"  - {line}")
+    if report is not None:
+        say(f"report: {report}")
+    if carded is not None:
+        say(f"card: {carded}/robustness/card.md")
 
 
 @dataclass(frozen=True)
