@@ -121,11 +121,13 @@ class GrpcService:
             status, outcome = outcome_of(error)
             self._metrics.ended(name, version, "grpc", outcome)
             if status == 500:
+                self._health.doubt()
                 log("failed", code=error.code, error=str(error))
             words = "the purification failed" if status == 500 else str(error)
             return await context.abort(_STATUS.get(status, grpc.StatusCode.INTERNAL), f"{words} [{error.code}]")
         except Exception as error:
             self._metrics.ended(name, version, "grpc", "failed")
+            self._health.doubt()
             log("failed", error=f"{type(error).__name__}: {error}")
             return await context.abort(grpc.StatusCode.INTERNAL, "the purification failed [E-failed]")
 

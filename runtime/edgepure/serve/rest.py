@@ -118,7 +118,13 @@ class Rest:
         )
 
     async def _load(self, request: Request) -> Response:
-        await run_in_threadpool(self._models.load, request.path_params["name"])
+        try:
+            await run_in_threadpool(self._models.load, request.path_params["name"])
+        except UnknownModelError:
+            raise
+        except EdgepureError as error:  # the old one goes on; the owner is told what is wrong with the new one
+            log("not loaded", model=request.path_params["name"], code=error.code, error=str(error))
+            return _refusal(400, str(error), error.code)
         log("loaded", model=request.path_params["name"])
         return JSONResponse({})
 
@@ -157,7 +163,10 @@ class Rest:
             self._metrics.ended(name, version, "rest", "cancelled")
             return Response(status_code=499)
         except Exception as error:
-            self._metrics.ended(name, version, "rest", outcome_of(error)[1])
+            outcome = outcome_of(error)[1]
+            self._metrics.ended(name, version, "rest", outcome)
+            if outcome == "failed":
+                self._health.doubt()
             raise
         if length is None:
             return Response(body, media_type="application/json")
