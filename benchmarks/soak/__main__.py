@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -87,7 +86,7 @@ def soak(work: Path, minutes: int, minute: float, clients: int, votes: int, seed
             sizes.append(_quiet(served))
             print(f"minute {number + 1}, {fault}: {dict(crowd.counts)}, {sizes[-1]}", flush=True)
         counted = _counted(served, crowd, watch)
-        watch.should = None
+        watch.expect(None)
         watch.close()
         if (code := served.end()) != 0:
             watch.complain(f"the server ended with {code}")
@@ -116,7 +115,7 @@ def _owner(served: Served, watch: Watch, fault: str, number: int, minute: float)
     try:
         _FAULTS.get(fault, lambda *_: None)(served, watch, number // len(FAULTS), minute)
     finally:
-        watch.should = True
+        watch.expect(True)
 
 
 def _reload(served: Served, watch: Watch) -> None:
@@ -137,10 +136,8 @@ def _replaced(served: Served, watch: Watch, number: int, minute: float) -> None:
 
 
 def _written(served: Served, watch: Watch, number: int, minute: float) -> None:
-    what = DAMAGES[
-        0 if os.environ.get("SOAK_NO_CUT") else number % 2
-    ]  # a file that is missing or not mapped does an open bundle no harm
-    watch.should = None
+    what = DAMAGES[number % 2]  # a file that is missing or not mapped does an open bundle no harm
+    watch.expect(None)
     with watch.spell("written"):
         served.damage(what, in_place=True)
         if not watch.until(False, SOON):
@@ -161,17 +158,17 @@ def _hang(served: Served, watch: Watch, number: int, minute: float) -> None:
 
 
 def _unready(served: Served, watch: Watch, word: str, minute: float) -> None:
-    watch.should = None
+    watch.expect(None)
     with watch.spell(word):
         served.rule(word, True)
         try:
             if not watch.until(False, SOON):
                 watch.complain(f"the server stayed ready while its engine had to {word}")
             else:
-                watch.should = False
+                watch.expect(False)
             time.sleep(minute / 6)
         finally:
-            watch.should = None
+            watch.expect(None)
             served.rule(word, False)
     if not watch.until(True, SOON):
         watch.complain(f"the server did not come back after its engine had to {word}")
@@ -191,7 +188,7 @@ def _full_disk(served: Served, watch: Watch, number: int, minute: float) -> None
 
 
 def _stop(served: Served, watch: Watch, number: int, minute: float) -> None:
-    watch.should = None
+    watch.expect(None)
     with watch.spell("stop"):
         served.stop(True)
         time.sleep(minute / 6)

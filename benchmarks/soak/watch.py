@@ -29,7 +29,6 @@ class Watch:
 
     Attributes:
         complaints: everything that should not have been, with the second in which it was.
-        should: what ready has to be now; None: either will do.
         ready: what it was when it was last asked; None: there was no answer.
         asked: how often it was asked and had to be right.
         gaps: seconds in which this process was stopped itself.
@@ -37,7 +36,6 @@ class Watch:
 
     served: Served
     complaints: list[str] = field(default_factory=list)
-    should: bool | None = True
     ready: bool | None = None
     asked: int = 0
     gaps: list[float] = field(default_factory=list)
@@ -46,9 +44,15 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
+        self._should: bool | None = True
+        self._changes = self._looks = 0
         self._unsure_until = 0.0
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
+
+    def expect(self, should: bool | None) -> None:
+        """What ready has to be from now on; None: either will do."""
+        self._changes, self._should = self._changes + 1, should
 
     def complain(self, words: str) -> None:
         """Keep it, and say it at once."""
@@ -70,9 +74,9 @@ class Watch:
         return any(spell.ended + 1.0 > began and spell.kind in (*kinds, "gap") for spell in self._spells)
 
     def until(self, wanted: bool, seconds: float) -> bool:
-        """Wait until ready is this; whether it came to be within so many seconds."""
-        end = time.monotonic() + seconds
-        while self.ready is not wanted:
+        """Wait until ready is this, asked from now on; whether it came to be within so many seconds."""
+        end, asked = time.monotonic() + seconds, self._looks
+        while self.ready is not wanted or self._looks < asked + 2:
             if time.monotonic() > end:
                 return False
             time.sleep(EVERY / 4)
@@ -86,7 +90,7 @@ class Watch:
     def _look(self) -> None:
         last = time.monotonic()
         while not self._over.wait(EVERY):
-            before, should = time.monotonic(), self.should
+            before, should, changes = time.monotonic(), self._should, self._changes
             status, _ = self.served.ask("/v2/health/ready", seconds=10.0)
             now = time.monotonic()
             if before - last > LATE:  # stopped from outside, with the server: it needs a self-test or two
@@ -95,9 +99,10 @@ class Watch:
                 self._unsure_until = now + 60.0
             last = now
             self.ready = {200: True, 503: False}.get(status)
+            self._looks += 1
             if self.ready:
                 self._unsure_until = 0.0
-            if should is None or should is not self.should or now < self._unsure_until:
+            if should is None or changes != self._changes or now < self._unsure_until:
                 continue
             self.asked += 1
             if self.ready is not should:

@@ -19,8 +19,9 @@ from .logs import log
 from .messages import MESSAGES, METHODS, SERVICE
 from .metrics import Metrics
 from .models import Models, UnknownModelError, metadata
+from .outcome import outcome_of, permitted
 from .protocol import DATATYPES, InferRequest, Tensor, raw_bytes, raw_tensor, signature
-from .rest import EXTENSIONS, outcome_of, permitted
+from .rest import EXTENSIONS
 from .settings import ServeSettings
 from .traces import span
 

@@ -64,12 +64,14 @@ class Health:
                     await asyncio.wait_for(self._doubted.wait(), self._settings.probe_every - soon)
 
     async def _probe(self, model: Model) -> None:
-        before = model.proved
+        before, ticks = model.proved, model.service.counters.ticks
         try:
             future = asyncio.wrap_future(model.probe())
             model.check(await asyncio.wait_for(future, self._settings.stale))
         except (TimeoutError, asyncio.TimeoutError):
-            model.proved, model.proof = False, f"the self-test was not answered within {self._settings.stale:g} seconds"
+            if model.service.counters.ticks == ticks:  # else others are before it: slow, but not stuck
+                stuck = f"the self-test was not answered within {self._settings.stale:g} seconds"
+                model.proved, model.proof = False, stuck
         except EdgepureError as error:
             if not isinstance(error, BusyError):  # a full queue moves: `ready` looks at its ticks
                 model.proved, model.proof = False, str(error)
