@@ -63,6 +63,8 @@ class Clients:
                 word, complaint = await ask
             except (OSError, aiohttp.ClientError, asyncio.TimeoutError, TimeoutError) as error:
                 word, complaint = "no answer", f"no answer: {type(error).__name__}: {error}"
+            if complaint:
+                await asyncio.sleep(1.0)  # whether everything was stopped is noticed by then
             if word in ("no answer", "overdue") and complaint and self._watch.excused(("stop",), began):
                 word, complaint = "while the server was stopped", ""
             may = ("throw", "written") if asked.model == MODEL else ("throw",)

@@ -91,12 +91,12 @@ class Watch:
         last = time.monotonic()
         while not self._over.wait(EVERY):
             before, should, changes = time.monotonic(), self._should, self._changes
-            status, _ = self.served.ask("/v2/health/ready", seconds=10.0)
-            now = time.monotonic()
             if before - last > LATE:  # stopped from outside, with the server: it needs a self-test or two
                 self.gaps.append(before - last)
-                self._spells.append(Spell("gap", last, now))
-                self._unsure_until = now + 60.0
+                self._spells.append(Spell("gap", last, before + LATE))
+                self._unsure_until = before + 60.0
+            status, _ = self.served.ask("/v2/health/ready", seconds=10.0)
+            now = time.monotonic()
             last = now
             self.ready = {200: True, 503: False}.get(status)
             self._looks += 1

@@ -167,18 +167,18 @@ def _on_cluster(
     """Number and results of each part, as they come."""
     threads, gpu = task.engine["threads"] or 1, kind_of(task.engine["provider"]).device == "gpu"
     with joined(str(options.ray)) as ray, needs("--ray reads and spreads with Ray Data", "ray"):
-        import ray.data
+        from ray import data
 
-        context = ray.data.DataContext.get_current()
+        context = data.DataContext.get_current()
         context.enable_progress_bars = False
         workers = min(options.workers or room(ray, threads, gpu), len(missing))
         rows = (
-            ray.data.from_items(missing, override_num_blocks=len(missing))
+            data.from_items(missing, override_num_blocks=len(missing))
             .map_batches(
                 Worker,
                 fn_constructor_args=(task,),
                 batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=workers),
+                compute=data.ActorPoolStrategy(size=workers),
                 **needs_of(threads, gpu),
             )
             .iter_rows()

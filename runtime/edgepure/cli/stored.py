@@ -91,7 +91,7 @@ def _in_parquet(path: Path, column: str | None) -> Iterator[tuple[str, str, Stor
     except (OSError, ValueError) as error:
         raise _fault(f"it cannot be read as a Parquet file ({error})") from None
     chosen = column or ("image" if "image" in names else names[0] if len(names) == 1 else None)
-    if chosen not in names:
+    if chosen is None or chosen not in names:
         wanted = f"one called {column!r}" if column else "one, or one called 'image'"
         raise _fault(f"columns with image files in it: {', '.join(names) or 'none'}; expected {wanted} (FILE:COLUMN)")
     number = 0

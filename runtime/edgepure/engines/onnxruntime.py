@@ -190,7 +190,7 @@ class OnnxRuntimeEngine(HostEngine):
 def _show_weights(settings: Any, path: Path) -> list[mmap.mmap]:
     """Show ONNX Runtime the weights beside a graph, to be kept until the session is there. It copies what it needs; a
     file that it maps itself ends the process (SIGBUS) when somebody cuts it short. Older ones map."""
-    show = getattr(settings, "add_external_initializers_from_files_in_memory", None)
+    show: Any = getattr(settings, "add_external_initializers_from_files_in_memory", None)
     try:
         names = sorted({tensor.location for tensor in external_tensors(path)}) if show else []
         shown = [_mapped(path.parent / name) for name in names]

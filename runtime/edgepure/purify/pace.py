@@ -37,7 +37,7 @@ class Pace:
         """A call has executed so many rows."""
         now = self.clock()
         seconds, self._last = now - self._last, now
-        self._row = seconds / rows if self._row == 0.0 else self._row + 0.1 * (seconds / rows - self._row)
+        self._row = _mixed(self._row, seconds / rows)
         self._ticks += 1
         seen = self._seen.setdefault(rows, [0, 0])
         seen[:] = seen[0] + 1, self._ticks
@@ -45,9 +45,7 @@ class Pace:
             return
         if rows not in self._cost:
             insort(self._sizes, rows)
-            self._cost[rows] = seconds
-        else:  # a call that was held up counts little
-            self._cost[rows] += 0.1 * (min(seconds, 3.0 * self._cost[rows]) - self._cost[rows])
+        self._cost[rows] = _mixed(self._cost.get(rows, 0.0), seconds)
 
     def seconds(self, ahead: int) -> float:
         """Until an image with so many before it is done; 0 before anything was measured."""
@@ -78,3 +76,8 @@ class Pace:
         below = self._sizes[place - 1]
         share = (rows - below) / (above - below)
         return (1.0 - share) * self._cost[below] + share * self._cost[above]
+
+
+def _mixed(known: float, seen: float) -> float:
+    """What is known with one more value in it; a call during which the process was stopped, say, counts little."""
+    return known + 0.1 * (min(seen, 3.0 * known) - known) if known else seen

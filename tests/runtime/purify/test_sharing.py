@@ -133,3 +133,17 @@ def test_a_size_that_was_not_seen_for_long_is_tried_again() -> None:
         now += 5.0
         pace.ticked(5)
     assert pace.joins(5, 3, inside=2, waiting=100)
+
+
+def test_a_process_that_was_stopped_did_not_become_slow() -> None:
+    pace, now = Pace(calls=6), 0.0
+    pace.clock = lambda: now
+    pace.start()
+    for seconds in (2.0, 2.0, 2.0, 2.0, 10_000.0):
+        now += seconds
+        pace.ticked(2)
+    assert pace.seconds(0) < 8.0, "six calls of a second a row"
+    for _ in range(100):  # an engine that did become slow
+        now += 20.0
+        pace.ticked(2)
+    assert pace.seconds(0) == pytest.approx(60.0, rel=0.05)
