@@ -90,7 +90,7 @@ def restored(x: Tensor, unet: torch.nn.Module, generator: torch.Generator) -> Te
     noise = torch.randn(x.shape, generator=generator).to(x)
     bar = alpha_bar().to(x.device)[t][:, None, None, None]
     noisy = bar.sqrt() * (2 * x - 1) + (1 - bar).sqrt() * noise
-    clean = (noisy - (1 - bar).sqrt() * unet(noisy, t.float()).float()) / bar.sqrt()
+    clean: Tensor = (noisy - (1 - bar).sqrt() * unet(noisy, t.float()).float()) / bar.sqrt()
     return (clean / 2 + 0.5).clamp(0, 1)
 
 
