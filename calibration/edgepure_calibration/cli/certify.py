@@ -105,7 +105,7 @@ def certify(
     from edgepure.cli.outputs import check_outputs
     from edgepure.cli.presets import choose_preset
     from edgepure.cli.progress import Progress
-    from edgepure.purify.certify import CertifySettings
+    from edgepure.purify.certificate import CertifySettings
 
     from ..certify.files import write_card, write_results
     from ..certify.report import write_report
@@ -117,7 +117,7 @@ def certify(
     prepare_work(work, data)
     manifest = Bundle.open(bundle, verify=False).manifest
     sigmas = sigma or ([] if preset else [0.25])
-    presets = presets_of(manifest.presets, sigmas, steps)
+    presets = presets_of(sigmas, steps)
     presets |= dict(choose_preset(manifest.presets, manifest.default_preset, name) for name in preset or ())
     request = CertifyRequest(
         presets,

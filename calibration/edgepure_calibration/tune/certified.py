@@ -21,7 +21,7 @@ from edgepure.bundle.edit import edit_bundle
 from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure.machine.packages import needs
-from edgepure.purify.certify import CertifySettings
+from edgepure.purify.certificate import CertifySettings
 from edgepure.report.environment import environment
 from edgepure.types import Progress
 

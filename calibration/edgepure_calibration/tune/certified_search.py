@@ -13,7 +13,8 @@ from edgepure.images.dataset import LabelledImages
 from edgepure.intervals import lower_bound
 from edgepure.methods import Planner
 from edgepure.methods.choices import Suggest
-from edgepure.purify.certify import Certificate, Certifier, CertifySettings
+from edgepure.purify.certificate import Certificate, CertifySettings
+from edgepure.purify.certify import Certifier
 from edgepure.purify.scores import Score
 from edgepure.rows.noise import SeededNoise
 

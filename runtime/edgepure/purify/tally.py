@@ -8,13 +8,12 @@ of the mixture, which is chosen before anything is seen: shares above that of th
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from statistics import NormalDist
 from time import perf_counter
 
-from ..intervals import anytime_log_evidence, anytime_lower_bound, lower_bound
+from ..intervals import anytime_log_evidence, anytime_lower_bound, enough_evidence, lower_bound
 
 #: The mixture of `RadiusTally` is a Beta distribution. A class that fails to be given with probability m at the radius
 #: is expected to fail with probability 0.2 m, as most images fail much less often or much more often than m.
@@ -65,6 +64,10 @@ class Tally:
         """What was counted of the class that the image has."""
         raise NotImplementedError
 
+    def proven(self, count: int, samples: int) -> float:
+        """The lower bound of the share of a class that has ``count`` of ``samples`` answers, at most."""
+        raise NotImplementedError
+
 
 class FixedTally(Tally):
     """``n0`` answers choose the class, ``n`` fresh ones count it."""
@@ -85,7 +88,10 @@ class FixedTally(Tally):
     def result(self) -> Count:
         label = min(self._first, key=lambda c: (-self._first[c], c))
         count = self._counts[label]
-        return Count(label, count, self._n, lower_bound(count, self._n, self._alpha))
+        return Count(label, count, self._n, self.proven(count, self._n))
+
+    def proven(self, count: int, samples: int) -> float:
+        return lower_bound(count, samples, self._alpha)
 
 
 class RadiusTally(Tally):
@@ -122,7 +128,8 @@ class RadiusTally(Tally):
         return settled or self.answers == self._most
 
     def _certified(self, number: int, samples: int, wins: int) -> bool:
-        return wins > self._share * samples and self._evidence(samples, wins) >= self._threshold(number)
+        evidence = anytime_log_evidence(wins, samples, self._share, self._prior)
+        return wins > self._share * samples and evidence >= enough_evidence(self._risk(number))
 
     def _hopeless(self, leader: int) -> bool:
         """Whether the share is below what is asked for, or no answers that are left could show that it is above. This
@@ -131,17 +138,11 @@ class RadiusTally(Tally):
         if not samples:
             return False
         below = wins < self._share * samples and (
-            anytime_log_evidence(wins, samples, self._share) >= -math.log(self._alpha)
+            anytime_log_evidence(wins, samples, self._share) >= enough_evidence(self._alpha)
         )
         left = self._most - self.answers
         number = list(self._since).index(leader)
         return below or not self._certified(number, samples + left, wins + left)
-
-    def _evidence(self, samples: int, wins: int) -> float:
-        return anytime_log_evidence(wins, samples, self._share, self._prior)
-
-    def _threshold(self, number: int) -> float:
-        return -math.log(self._risk(number))
 
     def _risk(self, number: int) -> float:
         return self._alpha * FIRST_SHARE * SHRINK**number
@@ -152,6 +153,9 @@ class RadiusTally(Tally):
             for number, (label, (samples, wins)) in enumerate(self._since.items())
         ]
         return max(found, key=lambda counted: counted.probability)
+
+    def proven(self, count: int, samples: int) -> float:
+        return anytime_lower_bound(count, samples, self._risk(0), self._prior)
 
 
 def share_of(radius: float, sigma: float) -> float:
