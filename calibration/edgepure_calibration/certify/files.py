@@ -16,7 +16,7 @@ from edgepure.errors import BundleError
 from edgepure.files.atomic import write_text
 
 from ..work import bundle_key
-from .results import RADII, Certified, not_covered
+from .results import Certified, not_covered
 
 #: Where the card lies in a bundle.
 CARD, CARD_JSON = "robustness/certificates.md", "robustness/certificates.json"
@@ -45,19 +45,20 @@ def markdown(tables: Sequence[Mapping[str, Any]], elements: int) -> str:
         "Certified accuracy: the share of images that are answered right *and* proven to stay so within the radius.",
         "",
     ]
-    head = ["preset", "sigma", "calls", *(f"r = {r:g}" for r in RADII), "abstained", "answers an image"]
+    radii = sorted({float(entry["radius"]) for table in tables for entry in table["table"]})
+    head = ["preset", "sigma", "calls", *(f"r = {r:g}" for r in radii), "abstained", "answers an image"]
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    best = [("", -1.0)] * len(RADII)
+    best = dict.fromkeys(radii, (-1.0, ""))
     counted: dict[str, list[str]] = {}
     for table in tables:
-        name, shares = str(table["preset"]), [float(entry["share"]) for entry in table["table"]]
-        best = [(name, new) if new > old else (held, old) for (held, old), new in zip(best, shares, strict=True)]
-        cells = [name, f"{table['sigma']:.4g}", f"{table['unet_calls']}", *(f"{100 * share:.1f} %" for share in shares)]
+        name, shares = str(table["preset"]), {float(e["radius"]): float(e["share"]) for e in table["table"]}
+        best |= {r: (share, name) for r, share in shares.items() if share > best[r][0]}
+        cells = [name, f"{table['sigma']:.4g}", f"{table['unet_calls']}"]
+        cells += [f"{100 * shares[r]:.1f} %" if r in shares else "-" for r in radii]
         lines.append("| " + " | ".join([*cells, f"{table['abstained']}", f"{table['samples']:.0f}"]) + " |")
         counted.setdefault(_counted(table), []).append(name)
-    lines.append(
-        "| **best** |  |  | " + " | ".join(f"{100 * share:.1f} % ({name})" for name, share in best) + " |  |  |"
-    )
+    found = (f"{100 * share:.1f} % ({name})" for share, name in best.values())
+    lines.append("| **best** |  |  | " + " | ".join(found) + " |  |  |")
     lines += ["", "Rule of Cohen et al. 2019 (arXiv 1902.02918).", ""]
     return "\n".join([*lines, *(f"- {', '.join(names)}: {how}" for how, names in counted.items()), ""])
 
@@ -96,9 +97,9 @@ def _earlier(bundle: Path, manifest: Manifest) -> list[dict[str, Any]]:
     return found
 
 
-def _about(table: Mapping[str, Any]) -> tuple[str, str]:
-    """What a new table replaces an earlier one of: the preset in a precision."""
-    return table["preset"], table["facts"]["precision"]
+def _about(table: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What a new table replaces an earlier one of: the preset in a precision, counted whole or until a radius."""
+    return table["preset"], table["facts"]["precision"], str(table["radius"])
 
 
 def _key(manifest: Manifest, table: Mapping[str, Any]) -> str | None:

@@ -34,7 +34,8 @@ class Curve:
     """The certificates of one preset.
 
     ``settings``: what of the preset they are about, as plain data. ``carried_to``: the precision that they were carried
-    to, whose graphs have the key ``graphs``; None: they were counted themselves.
+    to, whose graphs have the key ``graphs``; None: they were counted themselves. ``until``: the radius at which the
+    counting ended; None: there was none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Curve:
     settings: Mapping[str, Any] = field(default_factory=dict)
     carried_to: str | None = None
     graphs: str = ""
+    until: float | None = None
 
     def certified(self, radius: float) -> int:
         """How many images are correct *and* certified to at least this radius; abstentions count as wrong."""
@@ -86,7 +88,7 @@ class Curve:
                 "share": self.share(r),
                 "interval": list(clopper_pearson(self.certified(r), count)),
             }
-            for r in RADII
+            for r in radii_of(self.until)
         ]
         images = [
             {"index": e.index, "truth": e.truth, "sha256": e.sha256, **e.certificate.to_dict()} for e in self.entries
@@ -137,9 +139,14 @@ class Certified:
             found.append({**curve.to_dict(), **rule, **more, "facts": facts})
         return found
 
-    def best(self, radii: Sequence[float] = RADII) -> list[tuple[float, Curve]]:
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """Of the table."""
+        return radii_of(self.settings.radius)
+
+    def best(self) -> list[tuple[float, Curve]]:
         """The preset with the highest certified accuracy at each radius."""
-        return [(r, max(self.curves, key=lambda curve: curve.certified(r))) for r in radii]
+        return [(r, max(self.curves, key=lambda curve: curve.certified(r))) for r in self.radii]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -155,6 +162,12 @@ class Certified:
             "radius": settings.radius,
             "presets": self.tables(),
         }
+
+
+def radii_of(until: float | None) -> tuple[float, ...]:
+    """Radii of a table. Where the counting ended once ``until`` was settled, nobody knows what more answers would have
+    proven at others."""
+    return RADII if until is None else (until,)
 
 
 def not_covered(tables: Sequence[Mapping[str, Any]], elements: int) -> tuple[str, ...]:

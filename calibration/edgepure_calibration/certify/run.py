@@ -184,7 +184,7 @@ def _curve(
     assert data.labels is not None
     entries = [Entry(ids[i], int(data.labels[i]), found[i], image_key(data.images[i])) for i in range(len(data))]
     about = _about(preset)
-    return Curve(name, certifier.sigma, calls, tuple(entries), about)
+    return Curve(name, certifier.sigma, calls, tuple(entries), about, until=request.settings.radius)
 
 
 def _about(preset: Preset) -> dict[str, Any]:

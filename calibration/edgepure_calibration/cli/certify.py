@@ -150,14 +150,18 @@ def certify(
 def _print(found: Certified, out: Path) -> None:
     from edgepure.cli.output import note, say, table
 
-    from ..certify.results import RADII
-
     for text in found.warnings():
         note(text)
     rows = [
-        [c.name, f"{c.sigma:.4g}", *(f"{100 * c.share(r):.1f} %" for r in RADII), str(c.abstained), f"{c.samples:.0f}"]
+        [
+            c.name,
+            f"{c.sigma:.4g}",
+            *(f"{100 * c.share(r):.1f} %" for r in found.radii),
+            str(c.abstained),
+            f"{c.samples:.0f}",
+        ]
         for c in found.curves
     ]
-    columns = ["preset", "sigma", *(f"r = {r:g}" for r in RADII), "abstained", "answers an image"]
+    columns = ["preset", "sigma", *(f"r = {r:g}" for r in found.radii), "abstained", "answers an image"]
     table(columns, rows, right=columns[1:])
     say(f"\nfolder: {out}")

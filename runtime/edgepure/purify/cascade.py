@@ -190,7 +190,7 @@ def certifier_of(graphs: OpenGraphs, preset: Preset, settings: CertifySettings) 
         ConfigError: as they do, or so many answers cannot prove what is asked for.
     """
     found = (Certifier if preset.cascade is None else CascadeCertifier)(graphs, preset, settings)
-    settings.check_reach(found.reach)
+    settings.check_reach(found.reach, found.sigma)
     return found
 
 

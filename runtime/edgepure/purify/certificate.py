@@ -111,8 +111,9 @@ class CertifySettings:
         share = self.tally(sigma).proven(self.n, self.n)
         return sigma * NORMAL.inv_cdf(share) if share > 0.5 else 0.0
 
-    def check_reach(self, reach: float) -> None:
-        """Refuse to count what can prove nothing, or not the radius that is asked for, where ``reach`` is the largest.
+    def check_reach(self, reach: float, sigma: float) -> None:
+        """Refuse to count what can prove nothing, or not the radius that is asked for, where ``reach`` is the largest
+        of this noise.
 
         Raises:
             ConfigError: code ``E-certificate-count`` or ``E-certificate-radius``.
@@ -125,8 +126,8 @@ class CertifySettings:
             )
         if self.radius is not None and reach < self.radius:
             raise ConfigError(
-                f"{self.n} answers prove no radius above {reach:.3g} with this noise at alpha {self.alpha:g}, even "
-                f"where all agree, and {self.radius:g} is asked for; count more (n), or choose stronger noise "
+                f"{self.n} answers prove no radius above {reach:.3g} at sigma {sigma:.3g} and alpha {self.alpha:g}, "
+                f"even where all agree, and {self.radius:g} is asked for; count more (n), or choose stronger noise "
                 "or a smaller radius",
                 code="E-certificate-radius",
             )

@@ -70,19 +70,24 @@ class Certifier:
         """
         settings, ids = self._settings, range(len(images)) if ids is None else ids
         self.check(images, source, names, ids)
-        tallies: dict[int, Tally] = {}
-        exact: dict[int, bool] = {}
+        tallies: dict[int, Tally] = {}  # of the images under way
+        asked: dict[int, int] = {}
+        levels: dict[int, NDArray[np.int64] | None] = {}
 
-        def jobs() -> Iterator[Job]:
-            for index, image in enumerate(images):
-                number = ids[index]
-                levels = self._levels(image, source, number)
-                exact[index] = levels is not None
-                tallies[index] = tally = settings.tally(self.sigma)
-                for vote in range(settings.chosen_by + settings.n):
-                    if tally.done:
-                        break
-                    yield self._job(image, levels, source, number, index, vote)
+        def jobs() -> Iterator[Job | None]:
+            waiting = iter(range(len(images)))
+            while True:
+                index = next((i for i, tally in tallies.items() if tally.wants(asked[i])), None)
+                if index is not None:
+                    vote, asked[index] = asked[index], asked[index] + 1
+                    yield self._job(images[index], levels[index], source, ids[index], index, vote)
+                elif (index := next(waiting, None)) is not None:
+                    asked[index], levels[index] = 0, self._levels(images[index], source, ids[index])
+                    tallies[index] = settings.tally(self.sigma)
+                elif tallies:
+                    yield None
+                else:
+                    return
 
         def take(index: int, vote: int, label: int) -> None:
             tally = tallies.get(index)
@@ -91,7 +96,8 @@ class Certifier:
             tally.add(vote, label)
             if tally.done:
                 del tallies[index]
-                on_certificate(index, self._certificate(names[index], tally, exact[index]))
+                exact = levels.pop(index) is not None
+                on_certificate(index, self._certificate(names[index], tally, exact))
 
         self._answer(jobs(), take)
 
@@ -109,7 +115,7 @@ class Certifier:
             )
         found = np.full((len(images), len(votes)), -1, np.int64)
 
-        def jobs() -> Iterator[Job]:
+        def jobs() -> Iterator[Job | None]:
             for index, image in enumerate(images):
                 number = ids[index]
                 levels = self._levels(image, source, number)
@@ -122,8 +128,9 @@ class Certifier:
         self._answer(jobs(), take)
         return found
 
-    def _answer(self, jobs: Iterator[Job], take: Callable[[int, int, int], None]) -> None:
-        """Purify and classify jobs tagged (index, vote), and give (index, vote, label) of each."""
+    def _answer(self, jobs: Iterator[Job | None], take: Callable[[int, int, int], None]) -> None:
+        """Purify and classify jobs tagged (index, vote), and give (index, vote, label) of each. None among them: what
+        comes next depends on answers that are under way."""
         graphs = self._graphs
         finished: list[tuple[int, int, Float32]] = []  # purified images that wait for the classifier
 
@@ -142,7 +149,13 @@ class Certifier:
                     take(index, vote, int(label))
                 finished.clear()
 
-        InFlight(graphs.stepper(graphs.step_graph(self._preset))).run(jobs, done)
+        def fed() -> Iterator[Job | None]:
+            for job in jobs:
+                if job is None:
+                    classify()
+                yield job
+
+        InFlight(graphs.stepper(graphs.step_graph(self._preset))).run(fed(), done)
         classify()
 
     def exact(self, image: Float32, source: NoiseSource, number: int) -> bool:

@@ -21,6 +21,9 @@ EXPECTED_FAILURES, FAILURES = 0.2, 0.5
 #: Share of ``alpha`` for the first class that may be certified; each further one gets a tenth of the one before.
 FIRST_SHARE, SHRINK = 0.9, 0.1
 
+#: Answers under way of an image whose counting may end; of one with many answers a quarter as many.
+UNDER_WAY = 16
+
 
 @dataclass(frozen=True)
 class Count:
@@ -40,8 +43,9 @@ class Tally:
         answers: how many were taken, those included that chose the class.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self._early: dict[int, int] = {}
+        self._most = most
         self.answers = 0
         self.done = False
         self.started, self.ended = perf_counter(), 0.0
@@ -55,6 +59,10 @@ class Tally:
             if self._count(label):
                 self.done, self.ended = True, perf_counter()
                 self._early.clear()
+
+    def wants(self, asked: int) -> bool:
+        """Whether an image that so many answers were asked for needs more now, not knowing those under way."""
+        return asked < self._most
 
     def _count(self, label: int) -> bool:
         """Count an answer; True if it is the last."""
@@ -73,7 +81,7 @@ class FixedTally(Tally):
     """``n0`` answers choose the class, ``n`` fresh ones count it."""
 
     def __init__(self, n0: int, n: int, alpha: float) -> None:
-        super().__init__()
+        super().__init__(n0 + n)
         self._n0, self._n, self._alpha = n0, n, alpha
         self._first: Counter[int] = Counter()
         self._counts: Counter[int] = Counter()
@@ -83,7 +91,7 @@ class FixedTally(Tally):
             self._first[label] += 1
             return False
         self._counts[label] += 1
-        return self.answers == self._n0 + self._n
+        return self.answers == self._most
 
     def result(self) -> Count:
         label = min(self._first, key=lambda c: (-self._first[c], c))
@@ -105,8 +113,8 @@ class RadiusTally(Tally):
     """
 
     def __init__(self, n0: int, n: int, alpha: float, share: float) -> None:
-        super().__init__()
-        self._n0, self._most, self._alpha, self._share = n0, n0 + n, alpha, share
+        super().__init__(n0 + n)
+        self._n0, self._alpha, self._share = n0, alpha, share
         self._all: Counter[int] = Counter()
         self._since: dict[int, tuple[int, int]] = {}  # of each candidate: answers and wins since it became one
         fail = max(EXPECTED_FAILURES * (1.0 - share), 1e-9)
@@ -126,6 +134,10 @@ class RadiusTally(Tally):
                 self._since[leader] = 0, 0
             settled = settled or self._hopeless(leader)
         return settled or self.answers == self._most
+
+    def wants(self, asked: int) -> bool:
+        """Few answers are under way, as any of them may be the last: the others would be for nothing."""
+        return super().wants(asked) and asked - self.answers < max(UNDER_WAY, self.answers // 4)
 
     def _certified(self, number: int, samples: int, wins: int) -> bool:
         evidence = anytime_log_evidence(wins, samples, self._share, self._prior)

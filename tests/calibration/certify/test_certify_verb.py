@@ -22,6 +22,7 @@ from edgepure.purify.certificate import Certificate, CertifySettings, carried
 from edgepure.purify.certify import Certifier
 from edgepure_calibration.attacks.attack import AttackTarget
 from edgepure_calibration.certify.files import CARD, CARD_JSON, markdown, write_card
+from edgepure_calibration.certify.report import write_report
 from edgepure_calibration.certify.results import Certified, Curve, Entry
 from edgepure_calibration.certify.run import CertifyRequest, certify_data, presets_of
 
@@ -191,6 +192,17 @@ def test_cards_of_several_runs_are_merged(folder: Path, tmp_path: Path) -> None:
     write_card(bundle, found, "fp32")
     assert card() == [("smooth-0.25", 40), ("smooth-0.5", 30)]
     assert "n 40" in (bundle / CARD).read_text() and "n 30" in (bundle / CARD).read_text()
+    request = CertifyRequest(presets_of([0.5], 1), CertifySettings(n=60, alpha=0.01, radius=0.3), limit=2, seed=3)
+    until = certify_data(bundle, folder / "data.npz", request)
+    assert [entry["radius"] for entry in until.to_dict()["presets"][0]["table"]] == [0.3]  # of no other it says enough
+    assert "<svg" not in write_report(tmp_path / "page.html", until).read_text()
+    write_card(bundle, until, "fp32")
+    assert card() == [("smooth-0.5", 60), ("smooth-0.25", 40), ("smooth-0.5", 30)]
+    assert "| r = 0 | r = 0.25 | r = 0.3 | r = 0.5 |" in (bundle / CARD).read_text()
+    with edit_bundle(bundle) as edit:
+        edit.write(CARD_JSON, b"{}")
+    write_card(bundle, certified(0.5, 30), "fp32")
+    write_card(bundle, found, "fp32")
     kept = json.loads((bundle / CARD_JSON).read_text())
     other = {**kept["presets"][1], "bundle_sha256": "0"}  # of graphs that the bundle had before
     odd = {**kept["presets"][1], "preset": "a | b\n# c"}

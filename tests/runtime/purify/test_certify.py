@@ -15,6 +15,7 @@ from tiny_bundle import images
 import edgepure
 from edgepure import Certificate, Purifier
 from edgepure.purify.certificate import CertifySettings
+from edgepure.purify.certify import Certifier
 
 SMOOTH = {"method": {"method": "smooth", "sigma": 0.5}}
 
@@ -80,6 +81,23 @@ def test_a_radius_ends_the_counting(purifier: Purifier) -> None:
     unclear, dark = purifier.certify(data, SMOOTH, n=400, n0=10, radius=0.3, noise=1)
     assert dark.radius >= 0.3 and dark.samples < 100
     assert unclear.samples <= 400
+
+
+def test_few_answers_are_for_nothing_where_a_radius_ends_the_counting(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other images have the slots while an image waits for its answers, however many slots there are."""
+    made, whole = [], Certifier._job
+    monkeypatch.setattr(Certifier, "_job", lambda self, *args: made.append(args[4]) or whole(self, *args))
+    dark = np.zeros((6, 1, 16, 16), np.float32)
+    with edgepure.load(tiny_bundle, threads=1, slots=96) as many:
+        found = many.certify(dark, SMOOTH, n=400, radius=0.4, noise=1)
+        assert all(c.radius >= 0.4 for c in found)
+        assert len(made) <= sum(c.answers for c in found) + 16 * len(found)
+        rows = [made.count(index) for index in range(len(found))]
+    with edgepure.load(tiny_bundle, threads=1, slots=1) as one:
+        assert one.certify(dark, SMOOTH, n=400, radius=0.4, noise=1) == found
+    assert max(rows) < 96
 
 
 def test_what_no_answers_could_prove_is_said_at_once(purifier: Purifier) -> None:
