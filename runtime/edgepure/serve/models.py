@@ -99,9 +99,9 @@ class Model:
         return self.purifier.classes if task is None else task.classes
 
     def probe(self) -> Future[Any]:
-        """Put the self-test's image through the service, as a client's image goes."""
+        """Put the self-test's image through the service, as an urgent image of a client goes."""
         image, seed, _ = self._vector
-        return self.service.submit(image, noise=seed)
+        return self.service.submit(image, noise=seed, urgent=True)
 
     def check(self, result: Purified) -> None:
         """Compare the answer with what was recorded at export.
