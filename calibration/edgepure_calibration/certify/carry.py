@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgepure import Preset, Purifier
-from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure.purify.certificate import CertifySettings, carried
 from edgepure.purify.certify import Certifier
@@ -15,15 +14,6 @@ from edgepure.types import Progress
 from ..digest import image_key
 from ..work import Work
 from .results import Curve
-
-#: Fewer or more pairs of answers for an image make no sense: ten prove next to nothing.
-FEWEST, MOST = 10, 1_000_000
-
-
-def check_pairs(pairs: int) -> None:
-    """Raise ConfigError, ``E-carry-pairs``, for a number of pairs out of range."""
-    if not FEWEST <= pairs <= MOST:
-        raise ConfigError(f"pairs {pairs} must lie in {FEWEST} .. {MOST}", code="E-carry-pairs")
 
 
 def carry(

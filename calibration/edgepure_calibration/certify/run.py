@@ -21,11 +21,12 @@ from edgepure.purify.certificate import Certificate, CertifySettings
 from edgepure.rows.noise import noise_source
 from edgepure.types import Progress
 
+from ..data_checks import check_pairs
 from ..digest import image_key
 from ..progress import Meter
 from ..provider import ProviderSettings
 from ..work import Work, open_work
-from .carry import carry, check_pairs
+from .carry import carry
 from .results import Certified, Curve, Entry
 
 #: Counted up when certificates are counted in another way.

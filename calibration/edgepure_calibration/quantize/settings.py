@@ -8,7 +8,7 @@ from typing import Any
 
 from edgepure.bundle.entries import Target, VariantName
 
-from ..certify.carry import check_pairs
+from ..data_checks import check_pairs
 from .verdict import Limits, PresetGate
 
 
