@@ -29,6 +29,7 @@ from edgepure_calibration.work import bundle_key
 
 ONE = ProviderSettings(threads=1, slots=16)
 SMOOTH = {"smooth-0.25": edgepure.Preset.parse({"method": {"method": "smooth", "sigma": 0.25}})}
+SPLIT = {"method": {"method": "split", "sigma": 0.25}, "mask": {"area": 0.5}}  # it sees its input twice
 QUICK: dict[str, Any] = {"presets": ("uniform",), "redraws": 2, "limits": Limits(flips=0.1, accuracy=0.1), "pairs": 60}
 
 
@@ -68,6 +69,12 @@ def test_int8_keeps_the_certificates_less_what_few_pairs_leave_open(
         image = (np.rint(clean.images[:1].astype(np.float64) * 255.0) / 255.0).astype(np.float32)
         (own,) = variant.certify(image, SMOOTH["smooth-0.25"], n=120, n0=10, alpha=0.01, noise=9)
         assert own.label == found["images"][0]["label"]
+        mixed = np.concatenate(
+            [image, clean.images[1:2]]
+        )  # the second has not 8 bits: said before the first is counted
+        for images, preset in ((mixed, SMOOTH["smooth-0.25"]), (image, SPLIT)):
+            with raises_code("E-certificate-precision"):
+                variant.certify(images, preset, n=120, n0=10, on_certificate=pytest.fail)
     assert found["wrong_at_most"] == 0.02 and found["median_lost"] <= found["most_lost"]
     page = write_report(tmp_path / "page.html", "digits", outcome.evidence).read_text()
     assert "Certificates carried" in page and "radius in int8" in page
