@@ -87,6 +87,7 @@ def certify_data(
             code="E-certificate-cascade",
         )
     with on.open(bundle) as purifier:
+        purifier.bundle.manifest.require_classifier("a certificate")
         images = load_labelled(data, purifier.bundle.manifest.image, purifier.classes, need_labels=True, resize=resize)
         chosen = images.pick(request.indices(len(images)))
         if request.eight_bits:

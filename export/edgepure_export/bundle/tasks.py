@@ -21,6 +21,8 @@ from edgepure.images.spec import ImageSpec
 
 from .checks import check_alone, first_line
 
+#: Share of the boxes that may end before they begin; of centres and sizes taken for corners it is most of them.
+_INVERTED = 0.25
 #: Boxes of an image of more pixels than this on a side, none of which reaches so far, are no boxes in pixels.
 _PIXELS = 4.0
 
@@ -250,5 +252,12 @@ def _check_detector(outputs: Mapping[str, Tensor], images: Tensor) -> None:
         raise ExportError(
             f"no box of the detector reaches beyond {float(boxes.abs().max()):.3g}: they are relative to the image, or "
             "to its cells; expected left, top, right, bottom in pixels",
+            code="E-task-output",
+        )
+    inverted = float((boxes[..., 2:] < boxes[..., :2]).any(-1).to(torch.float32).mean())
+    if inverted > _INVERTED:
+        raise ExportError(
+            f"{100.0 * inverted:.0f} % of the detector's boxes end before they begin: they are centres or corners with "
+            "sizes; expected left, top, right, bottom in pixels (docs/tasks.md shows the conversion)",
             code="E-task-output",
         )

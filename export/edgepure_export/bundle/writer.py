@@ -20,6 +20,7 @@ from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
 from edgepure.bundle.entries import AttentionEntry, Provenance
 from edgepure.bundle.manifest import Manifest, PresetName
 from edgepure.bundle.names import SELFTEST_FILE
+from edgepure.bundle.selftest import MAX_SELFTEST_BYTES
 from edgepure.errors import ConfigError, ExportError
 from edgepure.files.atomic import write_npz
 from edgepure.files.folders import atomic_directory
@@ -39,7 +40,7 @@ from . import after_export as parity
 from .cases import Cases
 from .checks import check_backbone, check_classifier, check_module, check_placement, check_unet, size_multiple
 from .graph_files import bundle_parts, compare_parts, export_parts, graph_entry
-from .recordings import record_pipelines
+from .recordings import record_frame, record_pipelines
 from .settings import ExportSettings
 from .tasks import Task, TaskModule, task_entry
 
@@ -159,27 +160,35 @@ def export_bundle(
                     lambda key, done: report(0.9 + 0.09 * done / len(parsed), f"recording {key}"),
                 )
             )
-        report(0.99, "writing")
-        write_npz(folder / SELFTEST_FILE, vectors)
-        manifest = Manifest.from_data(
-            {
-                "name": chosen.name or target.resolve().name,
-                "image": image,
-                "classes": tuple(classes) if classes is not None else tuple(str(i) for i in range(count)),
-                "task": entry,
-                "schedule": noise.spec,
-                "graphs": {key: graph_entry(graph) for key, graph in graphs.items()},
-                "attention": attention,
-                "learned_variance": learned,
-                "any_size": None if multiple is None else {"multiple": multiple, "checked": ((height, width), other)},
-                "presets": parsed,
-                "default_preset": default_preset or next(iter(parsed)),
-                "calibration": chosen.calibration,
-                "provenance": _provenance(networks, chosen, results),
-                "files": hash_files(folder),
-            }
-        )
-        write_manifest(folder, manifest)
+            report(0.99, "writing")
+            write_npz(folder / SELFTEST_FILE, vectors)
+            manifest = Manifest.from_data(
+                {
+                    "name": chosen.name or target.resolve().name,
+                    "image": image,
+                    "classes": tuple(classes) if classes is not None else tuple(str(i) for i in range(count)),
+                    "task": entry,
+                    "schedule": noise.spec,
+                    "graphs": {key: graph_entry(graph) for key, graph in graphs.items()},
+                    "attention": attention,
+                    "learned_variance": learned,
+                    "any_size": None
+                    if multiple is None
+                    else {"multiple": multiple, "checked": ((height, width), other)},
+                    "presets": parsed,
+                    "default_preset": default_preset or next(iter(parsed)),
+                    "calibration": chosen.calibration,
+                    "provenance": _provenance(networks, chosen, results),
+                    "files": hash_files(folder),
+                }
+            )
+            write_manifest(folder, manifest)
+            if answered != image:
+                report(0.99, "recording a frame")
+                room = MAX_SELFTEST_BYTES - sum(array.nbytes for array in vectors.values())
+                vectors.update(record_frame(Bundle.open(folder), {p.name: p for p in parts}, room))
+                write_npz(folder / SELFTEST_FILE, vectors)
+                write_manifest(folder, manifest.model_copy(update={"files": hash_files(folder)}))
         Bundle.open(folder).selftest()  # whatever a reader would refuse is refused now
     report(1.0, "done")
     return target

@@ -88,7 +88,7 @@ def purify(
     from .session import Session
     from .sources import find_sources
 
-    check_frame_options(tile, read.resize or mask is not None, size, pad, whole)
+    check_frame_options(tile, read.resize, size, pad, whole)
     target_size = parse_size(size)
     sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, read.resize or tile)
     files = _targets(sources, output, mask_out)

@@ -36,9 +36,10 @@ PROBE, RESTORATION = -1, -2
 
 
 class Tag(NamedTuple):
-    """Whose job it is: vote ``vote`` of an image of a request; `PROBE`, or `RESTORATION` of its mask."""
+    """Whose job it is: vote ``vote`` of an image of a request; `PROBE`, or `RESTORATION` of its mask. Of a frame
+    (`ServedFrame`) it is a tile."""
 
-    request: Request[Any]
+    request: Any
     image: int
     vote: int
 
@@ -98,6 +99,7 @@ class Request(Generic[P]):
         masks: Float32 | None = None,
         track: Track | None = None,
     ) -> None:
+        expect(monitor=(monitor, Monitor, None), track=(track, Track, None))
         check_mask_use(preset, masks is not None)
         head.check(preset)
         if track is not None and len(images) != 1:
@@ -110,7 +112,6 @@ class Request(Generic[P]):
                 PrecisionWarning,
                 stacklevel=4,
             )
-        expect(monitor=(monitor, Monitor, None))
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(images):
                 raise ConfigError(

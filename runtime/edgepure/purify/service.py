@@ -24,6 +24,7 @@ from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
 from ..types import Float32
 from ..validation import expect
+from .answered_frames import ServedFrame
 from .inflight import Counters, InFlight, Job
 from .monitor import Monitor
 from .pace import Pace
@@ -73,7 +74,8 @@ class Service:
 
         Raises:
             ConfigError: the preset is unknown, or fits the bundle, its task or the monitor not, or takes the caller's
-                mask; the bundle has neither classifier nor task, or one that takes frames; or ``waiting`` is below 1.
+                mask; the bundle has neither classifier nor task, or one that takes frames and there is a monitor; or
+                ``waiting`` is below 1.
             EdgepureError: the purifier is that of a process from which this one was forked.
         """
         expect(purifier=(purifier, Purifier))
@@ -82,19 +84,22 @@ class Service:
                 f"waiting is {waiting!r:.40}, expected at least 1: it is the number of images that may wait",
                 code="E-config-waiting",
             )
-        purifier.bundle.manifest.require_slots("a service")
+        manifest = purifier.bundle.manifest
+        self._image = manifest.task_image
+        if monitor is not None:
+            manifest.require_slots("a monitor")
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
         self._preset, self._head = purifier.preset(preset, votes), purifier.task_head()
         self._graph = purifier.graphs.step_graph(self._preset)
-        self._request([])  # what is wrong is an error now
-        with purifier.turns.alone():
-            purifier.stepper(self._graph)  # and so is an engine that does not start
+        with purifier.turns.alone():  # what is wrong, and an engine that does not start, is an error now
+            purifier.stepper(self._graph)
+            self._request([Submission(np.zeros(self._image.shape, np.float32), "", noise_source(0))])
         self.counters = Counters()
         self._waiting: deque[Submission] = deque()
         self._urgent: deque[Submission] = deque()
         self._in_a_row = 0
-        self._pace = Pace(purifier.planner.unet_calls(self._preset))
-        self._running: list[Request[Any]] = []  # those with images that have no result yet
+        self._pace = Pace(purifier.graphs.unet_calls(self._preset))
+        self._running: list[Request[Any] | ServedFrame[Any]] = []  # those with images that have no result yet
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="edgepure-service", daemon=True)
@@ -134,7 +139,7 @@ class Service:
         """
         expect(deadline=(deadline, Real, None), urgent=(urgent, bool))
         self._check_room(deadline, urgent)  # before anything is decoded: to refuse costs nothing
-        loaded = load_images(image, self._purifier.bundle.manifest.image, resize=resize)
+        loaded = load_images(image, self._image, resize=resize)
         if len(loaded) != 1:
             raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one", code="E-service-image")
         submission = Submission(loaded.images[0], loaded.names[0], noise_source(noise), deadline=deadline)
@@ -261,7 +266,8 @@ class Service:
         """Of a submission and of those behind it, as many as fit into the slots together: they share the calls of the
         mask and of the classifier, too."""
         together = [first]
-        while (len(together) + 1) * self._preset.votes.count <= self._purifier.slots:
+        framed = self._purifier.bundle.manifest.framed  # a frame fills them by itself
+        while not framed and (len(together) + 1) * self._preset.votes.count <= self._purifier.slots:
             more = self._next(wait=False)
             if more is None:
                 break
@@ -273,16 +279,14 @@ class Service:
                 submission.finish(error)
             raise
         self._running.append(request)
-        try:
-            yield from request.jobs()
-        except Exception as error:  # of the mask's graph
-            request.fail(error)
+        yield from self._guarded(request, request.jobs())
 
-    def _request(self, together: list[Submission]) -> Request[Any]:
-        images = np.array([s.image for s in together], np.float32).reshape(-1, *self._purifier.image_shape)
+    def _request(self, together: list[Submission]) -> Request[Any] | ServedFrame[Any]:
+        if self._purifier.bundle.manifest.framed:
+            return ServedFrame(self._purifier.graphs, self._preset, self._head, together[0])
         return Request(
             self._purifier.graphs,
-            images,
+            np.stack([s.image for s in together]),
             self._preset,
             self._head,
             [s.source for s in together],
@@ -293,16 +297,22 @@ class Service:
         )
 
     def _done(self, job: Job, x: Float32) -> Iterable[Job]:
-        request: Request[Any] = job.tag.request
+        request = job.tag.request
         try:
-            return list(request.done(job, x) or ())
-        except Exception as error:  # of the classifier's graph
+            return self._guarded(request, request.done(job, x) or ())
+        except Exception as error:  # of the graph that reads
             request.fail(error)
-            return []
+            return ()
+
+    def _guarded(self, request: Request[Any] | ServedFrame[Any], jobs: Iterable[Job]) -> Iterator[Job]:
+        try:
+            yield from jobs
+        except Exception as error:  # of a graph that is asked between two jobs
+            request.fail(error)
 
     def _dropped(self, job: Job) -> bool:
-        request: Request[Any] = job.tag.request
-        return request.dropped(job.tag.image)
+        dropped: bool = job.tag.request.dropped(job.tag.image)
+        return dropped
 
     def _ticked(self, rows: int) -> None:
         self._pace.ticked(rows)

@@ -81,10 +81,18 @@ class Model:
         """Image, seed and recorded purified image of the preset's self-test; a gray image where none was recorded."""
         manifest = self.purifier.bundle.manifest
         name = self.settings.preset or manifest.default_preset
-        recorded = self.purifier.bundle.selftest().pipelines.get(name)
-        if recorded is None:
-            return np.full(self.purifier.image_shape, 0.5, np.float32), 0, None
+        selftest = self.purifier.bundle.selftest()
+        recorded = selftest.pipelines.get(name)
+        if recorded is None or (manifest.framed and recorded.frames is None):
+            return np.full(self.image_shape, 0.5, np.float32), 0, None
+        if recorded.frames is not None:
+            return selftest.graphs["task"].inputs["image"][0], recorded.seed, recorded.frames[0]
         return recorded.image[0], recorded.seed, recorded.purified[0]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Of the images that are answered, or of the frames of its task."""
+        return self.purifier.bundle.manifest.task_image.shape
 
     @property
     def kind(self) -> str:
@@ -113,7 +121,8 @@ class Model:
         self.proved, self.proof = False, "the self-test was answered wrongly"
         if recorded is not None:
             inside = self.purifier.bundle.manifest.graphs_in(self.settings.precision).values()
-            bound = image_tolerance(loosest(entry.precision for entry in inside), result.unet_calls)
+            calls = self.purifier.planner.unet_calls(self.purifier.preset(self.settings.preset, self.settings.votes))
+            bound = image_tolerance(loosest(entry.precision for entry in inside), calls)
             difference = float(np.abs(result.image - recorded).max())
             if not difference <= bound.max_abs:
                 raise VerificationError(
@@ -234,7 +243,7 @@ class Models:
 
 def metadata(model: Model, versions: list[str], max_images: int) -> dict[str, Any]:
     """Inputs and outputs in the protocol's words."""
-    c, h, w = model.purifier.image_shape
+    c, h, w = model.image_shape
     return {
         "name": model.settings.name,
         "versions": versions,
