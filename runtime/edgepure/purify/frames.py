@@ -21,6 +21,7 @@ from ..rows.noise import NoiseSource, RowNoise
 from ..rows.plan import Plan
 from ..types import Float32, Progress
 from ..validation import expect
+from .arguments import warn_of_precision
 from .graphs import OpenGraphs
 from .inflight import Counters, Job
 from .masks import caller_masks, check_mask_use
@@ -131,6 +132,7 @@ class FrameRequest:
                 "do not; choose another method, or give the mask (mask=, --mask)",
                 code="E-frame-mask",
             )
+        warn_of_precision(preset, graphs.precision)
         self._graphs, self._preset, self._noise, self._image = graphs, preset, noise, image
         self._progress, self._track, self._total = on_progress, track, 0
         tile, sides = graphs.image_shape[1:], frame.shape[1:]
