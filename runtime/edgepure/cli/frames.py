@@ -8,8 +8,8 @@ from typing import Any
 
 from ..errors import ConfigError, ImageError
 from ..images.frames import Size
-from ..purify.frames import FrameResult, Pad
-from ..purify.results import Failure
+from ..purify.frames import Pad
+from ..purify.results import Failure, FrameResult
 from .output import counted
 from .progress import Progress
 from .session import Session

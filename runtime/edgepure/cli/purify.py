@@ -23,8 +23,8 @@ from .options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..purify.frames import FrameResult, Pad
-    from ..purify.results import Purified
+    from ..purify.frames import Pad
+    from ..purify.results import FrameResult, Purified
     from .sources import Source
 
 

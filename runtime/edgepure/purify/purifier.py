@@ -21,10 +21,10 @@ from .arguments import Reading, failures_of
 from .batches import Batches
 from .cascade import certifier_of
 from .certify import Certificate, CertifySettings
-from .frames import FrameRequest, FrameResult, Pad
+from .frames import FrameRequest, Pad
 from .heads import Head, Images, Labels, as_they_are
 from .monitor import Monitor
-from .results import Failure, Purified, Result, Results
+from .results import Failure, FrameResult, Purified, Result, Results
 from .track import Track
 
 

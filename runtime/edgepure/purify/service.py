@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from numbers import Real
@@ -30,10 +29,7 @@ from .monitor import Monitor
 from .pace import Pace
 from .purifier import Purifier
 from .request import Request
-from .submissions import Submission
-
-#: Of five images that enter the slots while both classes wait, at least one is ordinary: urgent ones cannot starve it.
-_URGENT_IN_A_ROW = 4
+from .submissions import Line, Submission
 
 
 class Service:
@@ -95,9 +91,7 @@ class Service:
             purifier.stepper(self._graph)
             self._request([Submission(np.zeros(self._image.shape, np.float32), "", noise_source(0))])
         self.counters = Counters()
-        self._waiting: deque[Submission] = deque()
-        self._urgent: deque[Submission] = deque()
-        self._in_a_row = 0
+        self._line = Line()
         self._pace = Pace(purifier.graphs.unet_calls(self._preset))
         self._running: list[Request[Any] | ServedFrame[Any]] = []  # those with images that have no result yet
         self._changed = threading.Condition()
@@ -145,7 +139,7 @@ class Service:
         submission = Submission(loaded.images[0], loaded.names[0], noise_source(noise), deadline=deadline)
         with self._changed:
             self._check_room(deadline, urgent)
-            (self._urgent if urgent else self._waiting).append(submission)
+            self._line.add(submission, urgent=urgent)
             self._changed.notify_all()
         return submission.future
 
@@ -158,7 +152,7 @@ class Service:
         """
         self._purifier.turns.check_process()  # before the lock, which another thread may have held at the fork
         with self._changed:
-            return sum(not submission.future.cancelled() for submission in (*self._urgent, *self._waiting))
+            return len(self._line)
 
     @property
     def busy(self) -> bool:
@@ -175,7 +169,7 @@ class Service:
             return
         with self._changed:
             self._closed = True
-            dropped = [] if drain else [*self._urgent, *self._waiting]
+            dropped = [] if drain else [*self._line]
             self._changed.notify_all()
         for submission in dropped:
             submission.future.cancel()
@@ -204,7 +198,7 @@ class Service:
             if deadline is None:
                 return
             if urgent:
-                ahead = len(self._urgent) + len(self._urgent) // _URGENT_IN_A_ROW
+                ahead = self._line.before_urgent()
             left, needed = deadline - time.monotonic(), self._pace.seconds(ahead + len(self._running))
             if left <= needed:
                 raise OverdueError(
@@ -233,20 +227,12 @@ class Service:
         """The submission whose turn it is. None: there is none; with ``wait``: there will be none."""
         with self._changed:
             while True:
-                while (submission := self._pop()) is not None:
+                while (submission := self._line.pop()) is not None:
                     if submission.start():
                         return submission
                 if not wait or self._closed:
                     return None
                 self._changed.wait()
-
-    def _pop(self) -> Submission | None:
-        """The next in line: an urgent one, but not more than a few in a row while others wait."""
-        if self._urgent and (self._in_a_row < _URGENT_IN_A_ROW or not self._waiting):
-            self._in_a_row += 1
-            return self._urgent.popleft()
-        self._in_a_row = 0
-        return self._waiting.popleft() if self._waiting else None
 
     def _jobs(self, first: Submission) -> Iterator[Job | None]:
         """Jobs of all submissions in their order, until none is left or somebody else wants the purifier."""
