@@ -121,9 +121,9 @@ class TaskModule(nn.Module):
         place = self.places.get(role)
         value = _pick(found, role if place is None else place, position)
         if not isinstance(value, Tensor) or (axes is not None and value.ndim != axes):
-            got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            got = "nothing" if value is None else _words(value)
             raise ExportError(
-                f"the task's network gives {got} for {role!r}, expected "
+                f"the task's network gives {got} for {role!r} (it gives {_words(found)}), expected "
                 f"{'a tensor' if axes is None else f'a tensor of {axes} axes'}, batch first ({_ASKED[self.kind]}); say "
                 "where it is found (outputs, --task-output ROLE=NAME), or wrap the network",
                 code="E-task-output",
@@ -136,6 +136,15 @@ _ASKED = {
     "segmentation": "logits [B, K, h, w]",
     "embedding": "vector [B, D]",
 }
+
+
+def _words(found: Any) -> str:
+    """What a network gives, in words."""
+    if isinstance(found, Mapping):
+        return ", ".join(f"{name!r}: {_words(value)}" for name, value in found.items()) or "an empty dictionary"
+    if isinstance(found, (tuple, list)):
+        return f"a {type(found).__name__} of {'; '.join(_words(value) for value in found) or 'nothing'}"
+    return f"{list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
 
 
 def _pick(found: Any, place: str | int, position: int) -> Any:

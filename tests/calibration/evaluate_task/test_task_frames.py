@@ -292,4 +292,4 @@ def test_frames_are_compared_with_pytorch(exported: Path, tmp_path: Path) -> Non
                   "--task", "python:tiny_tasks:Segmenter", "--diffusion", "python:tiny_models:TinyUNet",
                   "--threads", 1, "--json")  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert {part["data"] for part in json.loads(done.stdout)["levels"][3]["parts"]} == {"self-test", "clean"}
+    assert {part["data"] for part in json.loads(done.stdout)["levels"][3]["comparisons"]} == {"self-test", "clean"}
