@@ -40,7 +40,7 @@ detector (float[N, 3, 8, 8] image) => (float[N, 64, 2] scores, float[N, 64, 4] b
 
 
 def shape_graph() -> onnx.ModelProto:
-    """``scores`` [N, 64, 2] and ``boxes`` [N, 64, 4] in pixels of images [N, 3, 8, 8], and the image at half its size."""
+    """``scores`` [N, 64, 2] and ``boxes`` [N, 64, 4] in pixels of images [N, 3, 8, 8], and these at half the size."""
     model = onnx.parser.parse_model(TEXT)
     onnx.checker.check_model(model)
     return model

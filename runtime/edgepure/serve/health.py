@@ -35,7 +35,7 @@ class Health:
         idle = model.service.waiting == 0 and not model.service.busy
         moving = idle or now - seen.moved < self._settings.stale
         # the watch itself was held up, by a stopped process say: what it knows is old
-        watched = now - seen.probed < 2.0 * self._settings.probe_every + self._settings.stale
+        watched = now - seen.probed < 2.0 * self._settings.probe_every + self._settings.stale * model.tiles
         return model.proved and moving and watched and not self.draining
 
     def all_ready(self) -> bool:
@@ -53,12 +53,12 @@ class Health:
             await asyncio.sleep(self._settings.probe_every)
 
     async def _probe(self, model: Model) -> None:
-        before = model.proved
+        before, patience = model.proved, self._settings.stale * model.tiles
         try:
             future = asyncio.wrap_future(model.probe())
-            model.check(await asyncio.wait_for(future, self._settings.stale))
+            model.check(await asyncio.wait_for(future, patience))
         except (TimeoutError, asyncio.TimeoutError):
-            model.proved, model.proof = False, f"the self-test was not answered within {self._settings.stale:g} seconds"
+            model.proved, model.proof = False, f"the self-test was not answered within {patience:g} seconds"
         except EdgepureError as error:
             if not isinstance(error, BusyError):  # a full queue moves: `ready` looks at its ticks
                 model.proved, model.proof = False, str(error)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,7 +73,7 @@ class Model:
         self._vector = self._find_vector()
         self._users, self._unused = 0, threading.Condition()
         try:
-            self.check(self.probe().result(timeout=300.0))
+            self._prove(300.0 * self.tiles)
         except BaseException:
             self.close()
             raise
@@ -106,10 +107,27 @@ class Model:
         task = self.purifier.bundle.manifest.task
         return self.purifier.classes if task is None else task.classes
 
+    @property
+    def tiles(self) -> int:
+        """Of an image that is answered: a frame takes as many times longer."""
+        preset = self.purifier.preset(self.settings.preset, self.settings.votes)
+        return self.purifier.graphs.unet_calls(preset) // self.purifier.planner.unet_calls(preset)
+
     def probe(self) -> Future[Any]:
-        """Put the self-test's image through the service, as a client's image goes."""
+        """Put the self-test's image through the service, as a client's image goes, but before those that wait."""
         image, seed, _ = self._vector
-        return self.service.submit(image, noise=seed)
+        return self.service.submit(image, noise=seed, urgent=True)
+
+    def _prove(self, seconds: float) -> None:
+        try:
+            found = self.probe().result(timeout=seconds)
+        except Late:
+            raise VerificationError(
+                f"model {self.settings.name}: the self-test was not answered within {seconds:g} seconds; look whether "
+                "the engine works (`edgepure bench`), or give a preset of fewer UNet calls",
+                code="E-serve-selftest-late",
+            ) from None
+        self.check(found)
 
     def check(self, result: Purified) -> None:
         """Compare the answer with what was recorded at export.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,18 @@ def test_what_is_made_is_what_is_announced(model: Model) -> None:
         assert tensor.shape[0] == 3 and len(tensor.shape) == 1 + len(output.shape)
         assert all(want in (-1, have) for want, have in zip(output.shape, tensor.shape[1:], strict=True))
         assert tensor.dtype == {"FP32": np.float32, "INT64": np.int64, "UINT8": np.uint8}[output.datatype]
+
+
+def test_a_self_test_of_a_frame_has_the_time_of_its_tiles(
+    framed: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert model.tiles == 1
+    served = Model(ModelSettings("m", framed, preset="uniform", votes=3, threads=1))
+    served.close()
+    assert served.tiles == 6
+    monkeypatch.setattr(model, "probe", Future)
+    with raises_code("E-serve-selftest-late"):
+        model._prove(0.001)
 
 
 def test_nothing_found_is_an_answer_too(bundles: dict[str, Path]) -> None:
