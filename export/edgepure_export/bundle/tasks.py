@@ -79,8 +79,7 @@ class TaskModule(nn.Module):
                 code="E-task-kind",
             )
         roles = {*TASK_OUTPUTS[task.kind], *(("labels",) if task.kind == "detection" else ())}
-        strange = sorted(set(task.outputs) - roles)
-        if strange:
+        if strange := sorted(set(task.outputs) - roles):
             raise ExportError(
                 f"the task {task.kind!r} has no output {strange[0]!r}; it has {', '.join(sorted(roles))}",
                 code="E-task-output",
@@ -128,7 +127,30 @@ class TaskModule(nn.Module):
                 "where it is found (outputs, --task-output ROLE=NAME), or wrap the network",
                 code="E-task-output",
             )
-        return value
+        if role == "labels":
+            return value
+        if not value.is_floating_point():
+            raise ExportError(
+                f"the task's network gives integers for {role!r}, and votes need to know how sure it is: give what it "
+                "chooses by (logits in place of a label map)",
+                code="E-task-output",
+            )
+        return value.to(torch.float32)
+
+    def check_labels(self, images: Tensor) -> None:
+        """Raise ExportError if a detector labels images [B, C, H, W] in [0, 1] beyond the classes that were named."""
+        with torch.no_grad():
+            found = self.network(images)
+            if self.count is None or self._tensor(found, "scores", 1, None).ndim != 2:
+                return
+            labels = self._tensor(found, "labels", 2, 2)
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.count:
+            raise ExportError(
+                f"the detector's labels go from {low} to {high}, and {self.count} classes are named, 0 to "
+                f"{self.count - 1}; name all of them, the background too where it has a number (--classes)",
+                code="E-classes",
+            )
 
 
 _ASKED = {
@@ -178,6 +200,7 @@ def task_entry(module: TaskModule, task: Task, images: Tensor, frame: tuple[int,
         )
     if task.kind == "detection":
         _check_detector(outputs, images)
+        module.check_labels(images)
     for name, value in outputs.items():
         check_alone(
             f"task ({name})",
@@ -214,6 +237,12 @@ def _run(module: TaskModule, images: Tensor) -> dict[str, Tensor]:
 def _classes(task: Task, outputs: Mapping[str, Tensor]) -> tuple[str, ...]:
     if task.kind == "embedding":
         return tuple(task.classes or ())
+    if task.kind == "segmentation" and outputs["logits"].shape[1] == 1:
+        raise ExportError(
+            "the segmenter gives one number for each pixel, expected one for each class; of a network that says object "
+            "or not by a logit z, give torch.cat([torch.zeros_like(z), z], 1)",
+            code="E-task-output",
+        )
     count = int(outputs["logits"].shape[1] if task.kind == "segmentation" else outputs["scores"].shape[2])
     if task.classes is None:
         return tuple(str(n) for n in range(count))
@@ -226,8 +255,7 @@ def _classes(task: Task, outputs: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 def _entry(task: Task, classes: tuple[str, ...], frame: tuple[int, int] | None) -> TaskEntry:
     known = {"score", "overlap", "most"} if task.kind == "detection" else set()
-    strange = sorted(set(task.settings) - known)
-    if strange:
+    if strange := sorted(set(task.settings) - known):
         raise ExportError(
             f"the task {task.kind!r} has no setting {strange[0]!r}; it has {', '.join(sorted(known)) or 'none'}",
             code="E-task-settings",

@@ -139,6 +139,15 @@ def test_what_a_task_cannot_do_is_said(bundles: dict[str, Path]) -> None:
             purifier.graphs.task(digits)
 
 
+def test_half_precision_is_given_as_single(tmp_path: Path) -> None:
+    bundle = make(tmp_path / "b", Task("embedding", Wrong(lambda x: x.mean((2, 3)).half())))
+    images = tiny_models.images(2).numpy()
+    with edgepure.load(bundle, threads=1) as purifier:
+        (one, _) = purifier.predict(images, purify=False)
+    mean = images[0].mean((1, 2))
+    np.testing.assert_allclose(one.vector, mean / np.linalg.norm(mean), atol=2e-3)
+
+
 def test_a_detector_with_labels_and_a_mapping(tmp_path: Path) -> None:
     places = {"scores": 0, "boxes": 1, "labels": 2}
     bundle = make(tmp_path / "b", Task("detection", Detector(labelled=True), ("cat", "dog"), places))
@@ -179,6 +188,9 @@ def _centres(found: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         (Task("detection", Detector(), settings={"overlap": 2.0}), "E-task-settings"),
         (Task("detection", Detector(labelled=True), outputs={"scores": 0, "boxes": 1, "labels": 2}), "E-classes"),
         (Task("detection", Wrong(lambda x: (x.flatten(2)[..., :4], x))), "E-task-output"),
+        (Task("detection", Detector(labelled=True), ("cat",), {"scores": 0, "boxes": 1, "labels": 2}), "E-classes"),
+        (Task("segmentation", Wrong(lambda x: x[:, :1])), "E-task-output"),
+        (Task("segmentation", Wrong(lambda x: (9 * x).to(torch.int32))), "E-task-output"),
         (Task("embedding", Wrong(lambda x: x.mean((2, 3)) / 0.0 * 0.0)), "E-network-finite"),
         (Task("embedding", Wrong(lambda x: x.mean((2, 3)) - x.mean())), "E-network-batch"),
         (Task("embedding", Wrong(lambda x: x[:, 9])), "E-network-fails"),
