@@ -212,8 +212,8 @@ def test_a_calibration_takes_frames_as_tiles(bundle: Path, tmp_path: Path) -> No
     np.savez(tmp_path / "tiles.npz", images=images(3))
     np.testing.assert_array_equal(read_images(tmp_path / "tiles.npz", manifest).images, images(3))
     assert refused("calibrate", bundle, "--data", tmp_path / "frames.npz") == "E-data-few"
-    for verb in ("evaluate", "tune", "certify"):
-        assert refused(verb, bundle, "--data", tmp_path / "frames.npz") == "E-no-classifier"
+    for verb in (["evaluate"], ["tune", "--budget-calls", 9], ["certify"]):
+        assert refused(*verb, bundle, "--data", tmp_path / "frames.npz") == "E-no-classifier"
 
 
 def test_predict_and_export_on_the_command_line(bundle: Path, tmp_path: Path) -> None:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
 from shape_graph import SIDE, shape_graph
+from torch import Tensor, nn
 
 from edgepure_export import OnnxModule, WeightsPool, export_graph
+
+
+class Wrapped(nn.Module):
+    """As a user has it in a module of his own."""
+
+    def __init__(self, graph: OnnxModule) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, image: Tensor) -> Any:
+        return self.graph(image)
 
 
 def test_what_depends_on_sizes_alone_is_known_and_the_graph_is_exported_again(tmp_path: Path) -> None:
     model = shape_graph()
     module = OnnxModule(model, Path()).fixed(3, SIDE, SIDE)
     names = list(module.output_names)
-    graph = export_graph("net", module, {"image": torch.rand((2, 3, SIDE, SIDE))}, names)
+    graph = export_graph("net", Wrapped(module), {"image": torch.rand((2, 3, SIDE, SIDE))}, names)
     with WeightsPool(tmp_path) as pool:
         pool.save(graph.model, "net.onnx")
     image = torch.rand((5, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
