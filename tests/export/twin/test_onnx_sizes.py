@@ -19,10 +19,10 @@ class Wrapped(nn.Module):
 
     def __init__(self, graph: OnnxModule) -> None:
         super().__init__()
-        self.graph = graph
+        self.network = graph
 
     def forward(self, image: Tensor) -> Any:
-        return self.graph(image)
+        return self.network(image)
 
 
 def test_what_depends_on_sizes_alone_is_known_and_the_graph_is_exported_again(tmp_path: Path) -> None:
