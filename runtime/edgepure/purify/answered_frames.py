@@ -124,6 +124,11 @@ class ServedFrame(Generic[P]):
         self._stage.take(job, x)
         return () if self._left else self.jobs()
 
+    @property
+    def running(self) -> int:
+        """1 while the frame has no result, then 0."""
+        return int(self._submission.status is not Status.DONE)
+
     def more(self) -> Iterable[Job]:
         """There are none that follow from nothing."""
         return ()

@@ -78,11 +78,17 @@ class Counters:
 
 
 class InFlight:
-    """Runs jobs through the slots of one stepper. Not thread-safe."""
+    """Runs jobs through the slots of one stepper. Not thread-safe.
+
+    Attributes:
+        counters: what it did.
+        active: the jobs in the slots, in their order.
+    """
 
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
         self.counters = Counters()
+        self.active: list[Job] = []
 
     def run(
         self,
@@ -109,7 +115,7 @@ class InFlight:
         stepper = self._stepper
         waiting: Iterator[Job | None] = iter(jobs)
         urgent: deque[Iterator[Job]] = deque()  # what follows from finished jobs: it finishes what is half done
-        active: list[Job] = []
+        active = self.active
         exhausted = False
         while True:
             while len(active) < stepper.capacity:

@@ -256,6 +256,11 @@ class Request(Generic[P]):
 
     # ---- for those who wait for single images ---------------------------------------------------------------------
 
+    @property
+    def running(self) -> int:
+        """Images without a result that somebody waits for."""
+        return sum(submission.status is Status.RUNNING for submission in self._submissions)
+
     def _over(self, index: int) -> bool:
         """Whether an image failed, or nobody wants it any more: then nothing more is done for it."""
         return bool(self._submissions) and self._submissions[index].over()

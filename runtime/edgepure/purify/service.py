@@ -81,7 +81,7 @@ class Service:
                 code="E-config-waiting",
             )
         manifest = purifier.bundle.manifest
-        self._image = manifest.task_image
+        self._image, self._framed = manifest.task_image, manifest.framed
         if monitor is not None:
             manifest.require_slots("a monitor")
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
@@ -216,7 +216,8 @@ class Service:
                     inflight = InFlight(self._purifier.stepper(self._graph))
                     inflight.counters = self.counters
                     self._pace.start()
-                    inflight.run(self._jobs(first), self._done, self._ticked, self._not_finite, self._dropped)
+                    jobs = self._jobs(first, inflight.active)
+                    inflight.run(jobs, self._done, self._ticked, self._not_finite, self._dropped)
             except BaseException as error:  # an engine's fault ends those that are inside; the others have their turn
                 first.finish(error)
                 for request in self._running:
@@ -234,26 +235,40 @@ class Service:
                     return None
                 self._changed.wait()
 
-    def _jobs(self, first: Submission) -> Iterator[Job | None]:
+    def _jobs(self, first: Submission, active: list[Job]) -> Iterator[Job | None]:
         """Jobs of all submissions in their order, until none is left or somebody else wants the purifier."""
         submission: Submission | None = first
         while True:
             for request in self._running:
                 yield from request.more()
             if submission is not None:
-                yield from self._jobs_of(submission)
+                yield from self._jobs_of(submission, active)
             elif self._give_out():
                 yield None
             else:
                 return
-            submission = None if self._purifier.turns.wanted else self._next(wait=False)
+            enters = not self._purifier.turns.wanted and self._joins(len(active))
+            submission = self._next(wait=False) if enters else None
 
-    def _jobs_of(self, first: Submission) -> Iterator[Job]:
-        """Of a submission and of those behind it, as many as fit into the slots together: they share the calls of the
+    def _joins(self, rows: int, beside: int = 0) -> bool:
+        """Whether the next in line enters the slots, where so many rows are active, or waits until they are done.
+        ``beside``: images that are about to enter."""
+        inside, slots = beside + sum(request.running for request in self._running), self._purifier.slots
+        waiting = self._line.length()
+        if self._framed or not inside or not waiting or rows >= slots:
+            return True  # a frame has calls with empty slots at the end of every row
+        votes = min(self._preset.votes.count, slots)
+        more = min(votes, slots - rows)
+        # if it does not fit whole, its last votes end no earlier, and only those behind it gain
+        return self._pace.joins(rows, more, inside, waiting - (more < votes))
+
+    def _jobs_of(self, first: Submission, active: list[Job]) -> Iterator[Job]:
+        """Of a submission and of those behind it, as many as go into the slots together: they share the calls of the
         mask and of the classifier, too."""
-        together = [first]
-        framed = self._purifier.bundle.manifest.framed  # a frame fills them by itself
-        while not framed and (len(together) + 1) * self._preset.votes.count <= self._purifier.slots:
+        together, votes = [first], self._preset.votes.count
+        while not self._framed and (len(together) + 1) * votes <= self._purifier.slots:
+            if not self._joins(len(active) + len(together) * votes, len(together)):
+                break
             more = self._next(wait=False)
             if more is None:
                 break
@@ -268,7 +283,7 @@ class Service:
         yield from self._guarded(request, request.jobs())
 
     def _request(self, together: list[Submission]) -> Request[Any] | ServedFrame[Any]:
-        if self._purifier.bundle.manifest.framed:
+        if self._framed:
             return ServedFrame(self._purifier.graphs, self._preset, self._head, together[0])
         return Request(
             self._purifier.graphs,

@@ -115,6 +115,10 @@ class Line:
         """Those that somebody still waits for."""
         return sum(not submission.future.cancelled() for submission in self)
 
+    def length(self) -> int:
+        """Of the line, with those that nobody waits for any more."""
+        return len(self._urgent) + len(self._ordinary)
+
     def before_urgent(self) -> int:
         """How many go before the next urgent one."""
         return len(self._urgent) + len(self._urgent) // _URGENT_IN_A_ROW

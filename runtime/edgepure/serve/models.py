@@ -114,7 +114,7 @@ class Model:
         return self.purifier.graphs.unet_calls(preset) // self.purifier.planner.unet_calls(preset)
 
     def probe(self) -> Future[Any]:
-        """Put the self-test's image through the service, as a client's image goes, but before those that wait."""
+        """Put the self-test's image through the service, as an urgent image of a client goes."""
         image, seed, _ = self._vector
         return self.service.submit(image, noise=seed, urgent=True)
 
