@@ -26,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ import numpy as np
 import edgepure
 from edgepure.demo import demo_images
 from edgepure.files.atomic import write_text
+from edgepure.report.environment import environment
 
 from .clients import Clients
 from .requests import Known, Requests
@@ -56,18 +58,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/soak.json"))
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="soak-") as work:
-        report = soak(Path(work), asked.minutes, asked.minute, asked.clients, asked.votes, asked.seed)
-    from ..__main__ import machine
-
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(asked.out, json.dumps({"machine": machine(), **report}, indent=1) + "\n")
+    about = environment()
+
+    def keep(report: dict[str, Any]) -> None:
+        write_text(asked.out, json.dumps({"machine": about, **report}, indent=1) + "\n")
+
+    with tempfile.TemporaryDirectory(prefix="soak-") as work:
+        report = soak(Path(work), asked.minutes, asked.minute, asked.clients, asked.votes, asked.seed, keep)
     print(json.dumps({key: report[key] for key in ("requests", "server", "ready", "complaints")}, indent=1))
     sys.exit(1 if report["complaints"] else 0)
 
 
-def soak(work: Path, minutes: int, minute: float, clients: int, votes: int, seed: int) -> dict[str, Any]:
-    """Run it; what was asked, answered, counted, and complained of."""
+def soak(
+    work: Path,
+    minutes: int,
+    minute: float,
+    clients: int,
+    votes: int,
+    seed: int,
+    keep: Callable[[dict[str, Any]], object] = lambda report: None,
+) -> dict[str, Any]:
+    """Run it; what was asked, answered, counted, and complained of. ``keep`` is given that after every minute."""
     bundle = edgepure.demo_bundle()
     known = Known.of(bundle, demo_images().adversarial[:40], PRESETS, votes)
     served = Served(work, bundle, votes, probe=minute / 4, stale=max(minute / 6, 3.0))
@@ -84,6 +96,7 @@ def soak(work: Path, minutes: int, minute: float, clients: int, votes: int, seed
                 asyncio.run(crowd.ask_for(max(0.6, began + 0.9 * minute - time.monotonic())))
             owner.join()
             sizes.append(_quiet(served))
+            keep(_report(minute, crowd, watch, sizes, served.counted()))
             print(f"minute {number + 1}, {fault}: {dict(crowd.counts)}, {sizes[-1]}", flush=True)
         counted = _counted(served, crowd, watch)
         watch.expect(None)
@@ -96,8 +109,15 @@ def soak(work: Path, minutes: int, minute: float, clients: int, votes: int, seed
             served.stop(False)
             served.process.kill()
             served.process.wait()
+    keep(report := _report(minute, crowd, watch, sizes, counted))
+    return report
+
+
+def _report(
+    minute: float, crowd: Clients, watch: Watch, sizes: list[dict[str, float]], counted: dict[str, float]
+) -> dict[str, Any]:
     return {
-        "minutes": minutes,
+        "minutes": len(sizes),
         "seconds_of_a_minute": minute,
         "requests": dict(crowd.counts),
         "server": counted,

@@ -29,7 +29,7 @@ from .methods.presets import VoteSpec as VoteSpec
 from .methods.ssni import SsniSpec as SsniSpec
 from .methods.tiles import TileSpec as TileSpec
 from .parity.verify import verify as verify
-from .purify.certify import Certificate as Certificate
+from .purify.certificate import Certificate as Certificate
 from .purify.monitor import Monitor as Monitor
 from .purify.purifier import Purifier as Purifier
 from .purify.purifier import load as load

@@ -166,8 +166,9 @@ def _on_cluster(
 ) -> Iterator[tuple[int, tuple[list[tuple[int, Any]], list[Failure]]]]:
     """Number and results of each part, as they come."""
     threads, gpu = task.engine["threads"] or 1, kind_of(task.engine["provider"]).device == "gpu"
-    with joined(str(options.ray)) as ray, needs("--ray reads and spreads with Ray Data", "ray"):
-        from ray import data
+    with joined(str(options.ray)) as ray:
+        with needs("--ray spreads images with Ray Data", "ray"):
+            from ray import data
 
         context = data.DataContext.get_current()
         context.enable_progress_bars = False

@@ -20,7 +20,7 @@ from ..validation import expect
 from .arguments import Reading, failures_of
 from .batches import Batches
 from .cascade import certifier_of
-from .certify import Certificate, CertifySettings
+from .certificate import Certificate, CertifySettings
 from .frames import FrameRequest, Pad
 from .heads import Head, Images, Labels, as_they_are
 from .monitor import Monitor

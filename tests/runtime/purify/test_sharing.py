@@ -6,19 +6,15 @@ waits longer than with one image after another, and that calls are shared where 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 import edgepure
+from benchmarks.sharing import Cost, Simulation, alone, arrivals
 from edgepure.purify.pace import Pace
-from edgepure.purify.service import Service
 
-Cost = Callable[[int], float]
 #: From calls that cost as much however many rows share them, as on a large GPU, to calls in which a row more costs more
 #: than alone, as where a cache is left.
 COSTS: dict[str, Cost] = {
@@ -29,6 +25,7 @@ COSTS: dict[str, Cost] = {
     "worse than linear": lambda rows: rows * (1.0 + 0.02 * rows),
 }
 STEPS, SLOTS, REQUESTS = 6, 8, 80
+PRESET = {"method": {"method": "uniform", "t_star": 60, "steps": STEPS}}
 
 
 @pytest.fixture(scope="module")
@@ -37,75 +34,13 @@ def purifier() -> Iterator[edgepure.Purifier]:
         yield opened
 
 
-class Simulation:
-    """Images come at given times, whether or not others are done; how long each takes is noted."""
-
-    def __init__(self, purifier: edgepure.Purifier, cost: Cost, votes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now, self._cost, self._due = 0.0, cost, iter(())
-        self.took: list[float] = []
-        self.rows: list[int] = []
-        self._inside, self._changed = 0, threading.Condition()
-        self._image = np.full(purifier.image_shape, 0.5, np.float32)
-        monkeypatch.setattr(purifier.stepper("step"), "step", self._step)
-        preset = {"method": {"method": "uniform", "t_star": 60, "steps": STEPS}}
-        self.service = Service(purifier, preset, votes=votes, waiting=10_000)
-        self.service._pace.clock = lambda: self.now
-
-    def _step(self, active: int) -> None:
-        self.now += self._cost(active)
-        self.rows.append(active)
-        while self._next <= self.now:
-            self._come()
-
-    def _come(self) -> None:
-        came, self._next = self._next, next(self._due, np.inf)
-        with self._changed:
-            self._inside += 1
-
-        def done(_: Future[Any]) -> None:
-            self.took.append(self.now - came)
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
-
-        self.service.submit(self._image, noise=0).add_done_callback(done)
-
-    def run(self, due: np.ndarray) -> np.ndarray:
-        """How long each image took."""
-        self._due = iter(due.tolist())
-        self._next = next(self._due)
-        with self.service:
-            while self._next < np.inf:
-                self.now = max(self.now, self._next)
-                self._come()
-                with self._changed:
-                    assert self._changed.wait_for(lambda: not self._inside, 60)
-        return np.array(self.took)
-
-
-def alone(due: np.ndarray, seconds: float) -> np.ndarray:
-    """How long each image takes where one is purified after another."""
-    end, took = 0.0, []
-    for came in due:
-        end = max(end, came) + seconds
-        took.append(end - came)
-    return np.array(took)
-
-
-def arrivals(seconds: float, load: float, seed: int) -> np.ndarray:
-    """At random, ``load`` images in the time of one."""
-    return np.cumsum(np.random.default_rng(seed).exponential(seconds / load, REQUESTS))
-
-
 @pytest.mark.parametrize("votes", [1, 5])
 @pytest.mark.parametrize("cost", COSTS)
-def test_sharing_does_not_lose_against_one_at_a_time(
-    purifier: edgepure.Purifier, monkeypatch: pytest.MonkeyPatch, cost: str, votes: int
-) -> None:
+def test_sharing_does_not_lose_against_one_at_a_time(purifier: edgepure.Purifier, cost: str, votes: int) -> None:
     seconds = STEPS * COSTS[cost](votes)
     for load in (1.0, 1.4):
-        due = arrivals(seconds, load, seed=votes)
-        shared, lonely = Simulation(purifier, COSTS[cost], votes, monkeypatch).run(due), alone(due, seconds)
+        due = arrivals(seconds, load, REQUESTS, seed=votes)
+        shared, lonely = Simulation(purifier, COSTS[cost], PRESET, votes).run(due), alone(due, seconds)
         assert len(shared) == REQUESTS
         for measure in (np.mean, np.median, lambda took: np.percentile(took, 99)):
             assert measure(shared) <= 1.05 * measure(lonely)
@@ -114,10 +49,10 @@ def test_sharing_does_not_lose_against_one_at_a_time(
 
 
 def test_votes_of_an_image_stay_together_where_sharing_is_dear(
-    purifier: edgepure.Purifier, monkeypatch: pytest.MonkeyPatch
+    purifier: edgepure.Purifier,
 ) -> None:
-    simulation = Simulation(purifier, COSTS["worse than linear"], 5, monkeypatch)
-    simulation.run(arrivals(STEPS * COSTS["worse than linear"](5), 1.4, seed=0))
+    simulation = Simulation(purifier, COSTS["worse than linear"], PRESET, 5)
+    simulation.run(arrivals(STEPS * COSTS["worse than linear"](5), 1.4, REQUESTS, seed=0))
     assert simulation.rows.count(5) > 0.9 * len(simulation.rows)
 
 
