@@ -30,10 +30,10 @@ from .methods.ssni import SsniSpec as SsniSpec
 from .methods.tiles import TileSpec as TileSpec
 from .parity.verify import verify as verify
 from .purify.certificate import Certificate as Certificate
-from .purify.frames import FrameResult as FrameResult
 from .purify.monitor import Monitor as Monitor
 from .purify.purifier import Purifier as Purifier
 from .purify.purifier import load as load
+from .purify.results import FrameResult as FrameResult
 from .purify.results import Purified as Purified
 from .purify.results import Result as Result
 from .purify.results import Results as Results

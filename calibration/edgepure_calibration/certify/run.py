@@ -90,6 +90,7 @@ def certify_data(
     check_pairs(request.pairs)
     with ExitStack() as held:
         purifier = held.enter_context(on.open(bundle))
+        purifier.bundle.manifest.require_classifier("a certificate")
         images = load_labelled(data, purifier.bundle.manifest.image, purifier.classes, need_labels=True, resize=resize)
         chosen = images.pick(request.indices(len(images)))
         if request.eight_bits:
