@@ -6,6 +6,7 @@ docs/results/rates.md.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -15,11 +16,11 @@ from edgepure.intervals import anytime_log_evidence, anytime_lower_bound, cloppe
 from edgepure.methods.presets import SequentialSpec
 from edgepure.purify.ballot import Ballot
 from edgepure.purify.monitor import FALSE_ALARMS
+from edgepure.purify.tally import FixedTally, RadiusTally, Tally
 from edgepure_calibration.calibrate.statistics import auroc, auroc_interval
 from edgepure_calibration.evaluate.compare import paired
-from edgepure_calibration.quantize.labels import decision_checks, flips_of
-from edgepure_calibration.quantize.verdict import Limits
 
+from .judged_rates import gate_passes, hits, loss_passes, mean_too_low, metric_missed, no_attacks, precisions, unions
 from .monitor_rates import ever_alarmed
 
 Labels = NDArray[np.int64]
@@ -27,41 +28,17 @@ Labels = NDArray[np.int64]
 Line = tuple[str, str, float, float]
 
 
-def clustered(rng: np.random.Generator, share: float, images: int, noises: int, spread: str) -> NDArray[np.bool_]:
-    """Events ``[images, noises]`` of a mean share: ``alike`` for every image, ``whole`` images or none of their
-    noises, or between the two (``mixed``: beta-distributed shares)."""
-    if spread == "whole":
-        return np.repeat(rng.random((images, 1)) < share, noises, axis=1)
-    own = np.full(images, share) if spread == "alike" else rng.beta(2 * share, 2 * (1 - share), images)
-    return rng.random((images, noises)) < own[:, None]
-
-
-def gate_passes(images: int, noises: int, redraw: float, spread: str, runs: int, seed: int = 0) -> float:
-    """How often a variant passes the check of flips that flips exactly what is not allowed any more: the limit above
-    what new noise flips in truth. ``redraw``: of the decisions, by new noise."""
-    rng, limits, passed = np.random.default_rng(seed), Limits(), 0
+def certified_wrongly(make: Callable[[], Tally], share: float, stated: float | None, runs: int, seed: int = 0) -> float:
+    """How often the share of a class is certified to be more than it is; ``stated``: or than what is asked for."""
+    rng, found = np.random.default_rng(seed), 0
     for _ in range(runs):
-        # two noises of an image differ with probability 2 q (1 - q)
-        q = (1.0 - np.sqrt(1.0 - 2.0 * redraw)) / 2.0
-        theirs = (rng.random((images, noises)) < q).astype(np.int64)
-        mine = theirs + 2 * clustered(rng, redraw + limits.flips, images, noises, spread)
-        passed += decision_checks({"clean": flips_of(mine, theirs, None)}, limits)[0].passed
-    return passed / runs
-
-
-def loss_passes(images: int, noises: int, spread: str, runs: int, seed: int = 0) -> float:
-    """How often a variant passes the check of accuracy that loses exactly what is not allowed any more: 3 points lost,
-    2 gained where fp32 was wrong (a tenth of the images)."""
-    rng, limits, passed = np.random.default_rng(seed), Limits(), 0
-    truth = np.zeros(images, np.int64)
-    for _ in range(runs):
-        wrong = rng.random(images) < 0.1
-        theirs = np.repeat(wrong[:, None], noises, axis=1).astype(np.int64)
-        lost = clustered(rng, (0.02 + limits.accuracy) / 0.9, images, noises, spread) & ~wrong[:, None]
-        gained = clustered(rng, 0.02 / 0.1, images, noises, spread) & wrong[:, None]
-        mine = np.where(lost, 2, np.where(gained, 0, theirs))
-        passed += decision_checks({"clean": flips_of(mine, theirs, truth)}, limits)[1].passed
-    return passed / runs
+        tally = make()
+        while not tally.done:
+            for label in rng.random(64) >= share:
+                tally.add(tally.answers, int(label))
+        result = tally.result()
+        found += result.label == 0 and result.probability > (share if stated is None else stated)
+    return found / runs
 
 
 def missed(interval: Callable[[int, int], tuple[float, float]], trials: int, share: float) -> float:
@@ -124,16 +101,43 @@ def paired_wrong(images: int, only: tuple[float, float], runs: int, seed: int = 
 
 def lines(effort: float = 1.0) -> Iterator[Line]:
     """All statements. ``effort``: of the number of runs."""
-    runs = max(int(2000 * effort), 20)
+    runs = max(int(4000 * effort), 20)
     for images, noises in ((400, 5), (1000, 5), (400, 25)):
         for spread in ("whole", "mixed", "alike"):
             case = f"{images} images x {noises} noises, {spread}"
-            rate = gate_passes(images, noises, 0.02, spread, runs)
-            yield "INT8 gate: 1 point too many flips pass", case, 0.05, rate
+            for redraw in (0.0, 0.02):
+                words = f"{case}; new noise flips {100 * redraw:g} %"
+                rate = gate_passes(images, noises, redraw, spread, runs)
+                yield "INT8 gate: 1 point too many flips pass", words, 0.05, rate
             yield "INT8 gate: 1 point too much loss passes", case, 0.05, loss_passes(images, noises, spread, runs)
+    for images, mean in ((100, 0.05), (400, 0.01), (400, 0.2)):
+        rate = mean_too_low(images, 3, mean, max(runs // 4, 20))
+        yield "INT8 gate of a task: bound of a mean loss is too low", f"{images} images, mean {mean}", 0.05, rate
+    metrics = (
+        ("mIoU", unions, 60), ("mIoU", unions, 300), ("mAP", precisions, 60), ("mAP", precisions, 300),
+        ("recall 0.5", hits(0.5), 60), ("recall 0.98", hits(0.98), 60), ("recall 0.98", hits(0.98), 300),
+    )  # fmt: skip
+    for name, make, images in metrics:
+        rate = metric_missed(make, images, max(runs // 4, 20))
+        yield "interval of a task's metric misses it", f"{name}, {images} images", 0.05, rate
+    for clean, attacked, share in ((12, 12, 0.9), (100, 100, 0.9), (400, 100, 0.5)):
+        rate = no_attacks(clean, attacked, share, runs)
+        case = f"{clean} and {attacked} images, {share} right in both"
+        yield "images that are no attacks are taken for attacks", case, 0.05, rate
+    for share in (0.6, 0.95):
+        rate = certified_wrongly(lambda: FixedTally(20, 400, 0.05), share, None, runs)
+        yield "certify: the share of a class is stated too high", f"share {share}, 400 answers", 0.05, rate
+        rate = certified_wrongly(lambda s=share: RadiusTally(20, 1000, 0.05, s), share, share, runs // 4)  # type: ignore[misc]
+        case = f"share {share} just fails, up to 1000 answers"
+        yield "certify --radius: a radius that does not hold is certified", case, 0.05, rate
     for reference, flag in ((199, 0.02), (360, 0.01), (1000, 0.05)):
-        rate = ever_alarmed(reference, flag, 100_000, max(runs // 10, 20))
-        yield "monitor: ever an alarm on ordinary traffic", f"{reference} norms, rate {flag}", FALSE_ALARMS, rate
+        rate = ever_alarmed(reference, flag, 1_000_000, max(runs // 10, 20))
+        yield (
+            "monitor: ever an alarm on ordinary traffic",
+            f"{reference} norms, rate {flag}, 1e6 images",
+            FALSE_ALARMS,
+            rate,
+        )
     for trials, share in ((60, 0.5), (360, 0.02), (360, 0.5), (1000, 0.97)):
         yield (
             "Clopper-Pearson misses the share",
@@ -160,9 +164,12 @@ def lines(effort: float = 1.0) -> Iterator[Line]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table; ``--effort`` takes fewer or more runs."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stated_rates", description=(__doc__ or "").strip())
+    parser.add_argument("--effort", type=float, default=1.0, help="of the number of runs (default: %(default)s)")
+    asked = parser.parse_args()
     print("| what may be untrue | case | stated, at most | measured |\n|---|---|---|---|")
-    for what, case, stated, measured in lines():
+    for what, case, stated, measured in lines(asked.effort):
         print(f"| {what} | {case} | {100 * stated:g} % | {100 * measured:.1f} % |", flush=True)
 
 
