@@ -100,3 +100,9 @@ class ExportError(EdgepureError):
 
     exit_code = 7
     code = "E-export"
+
+
+def words_of(error: BaseException) -> str:
+    """What a foreign error says, for a sentence of ours: its first line, at most 300 characters; else its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip()[:300] if lines else type(error).__name__

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, words_of
 from edgepure.methods.presets import Preset
 from edgepure.purify.certify import Certificate, Certifier, CertifySettings, carried
 from edgepure.purify.purifier import Purifier
@@ -69,7 +69,7 @@ def read_certificates(path: str | PathLike[str], images: Float32, bundle: str) -
         }
     except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise ConfigError(
-            f"{path} holds no certificates that could be carried ({str(error).splitlines()[0]}); give the "
+            f"{path} holds no certificates that could be carried ({words_of(error)}); give the "
             "certificates.json of `edgepure certify`",
             code="E-carry-file",
         ) from None

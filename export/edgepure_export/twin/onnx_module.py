@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from edgepure.errors import BundleError, ConfigError
+from edgepure.errors import BundleError, ConfigError, words_of
 
 from ..graphs.linked import embedded
 from .onnx_operators import OPERATORS, Node, Precision
@@ -93,7 +93,7 @@ class OnnxModule(nn.Module):
             raise BundleError(f"there is no graph at {file}; check the path", code="E-graph-missing") from None
         except Exception as error:  # protobuf's own classes
             raise BundleError(
-                f"{file} is not a valid ONNX graph ({error}); export it again", code="E-twin-graph"
+                f"{file} is not a valid ONNX graph ({words_of(error)}); export it again", code="E-twin-graph"
             ) from error
         return cls(model, file.parent, file.name, shared)
 
@@ -241,7 +241,7 @@ def _weight(tensor: onnx.TensorProto, folder: Path, shared: SharedWeights) -> Te
         value = _tensor(tensor, folder)
     except Exception as error:  # the reader raises classes of its own for missing and for unsafe files
         raise BundleError(
-            f"the weight {tensor.name!r} in {file.name} cannot be read: {error}", code="E-twin-weight"
+            f"the weight {tensor.name!r} in {file.name} cannot be read: {words_of(error)}", code="E-twin-weight"
         ) from error
     if value.dtype in COMPUTED:
         shared[key] = _parameter(value)
