@@ -1,10 +1,10 @@
 """`python -m benchmarks.taps [--only NAME]`: the table of masks in docs/models.md, one network of each family of timm.
 
 Each network has random weights. Its blocks are found as at every export, and what is tapped is compared with timm's
-own spatial maps (``forward_intermediates``) of another image than the one that found the layout: at the size that the
-network was made for, behind the resize of an image of another shape, and with an input that is not square where the
-network takes one. Beside that, and without timm's word: a spot is changed in one corner of the image after the other,
-and the middle of what changes in the first tapped map has to follow.
+own spatial maps (``forward_intermediates``) of another image than the one that found the layout: behind the resize of
+an image that is not square, and with an input that is not square where the network takes one. Beside that, and
+without timm's word: a spot is changed in one corner of the image after the other, and the middle of what changes in
+the first tapped map has to follow.
 """
 
 from __future__ import annotations
@@ -29,8 +29,26 @@ from edgepure_export.sources.resolve import resolve_classifier
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, RESULTS = ROOT / "docs" / "models.md", ROOT / "docs" / "results" / "taps.json"
 BEGIN, END = "<!-- made by benchmarks/taps.py: begin -->", "<!-- end of taps -->"
-#: The smallest network of each file of timm.
-NAMES: tuple[str, ...] = ()
+#: The smallest networks of the files of timm.
+_NAMES = """
+beit_base_patch16_224 botnet26t_256 halonet26t test_byobnet mobileone_s0 cait_xxs24_224 coat_tiny coat_lite_tiny
+convit_tiny convmixer_768_32 convnext_atto convnextv2_atto cpubone_nano crossvit_tiny_240 csatv2 cs3darknet_s
+cspnext_tiny davit_tiny deit_tiny_patch16_224 deit_tiny_distilled_patch16_224 deit3_small_patch16_224 densenet121
+dla46_c dpn48b edgenext_xx_small efficientformer_l1 efficientformerv2_s0 test_efficientnet efficientnet_b0
+mobilenetv2_050 efficientvim_m1 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 vit_small_patch16_rope_224
+vit_small_patch16_dinov3 fasternet_t0 fastvit_t8 focalnet_tiny_srf gcvit_xxtiny ghostnet_050 hardcorenas_a
+hgnet_tiny hiera_tiny_224 sam2_hiera_tiny hrnet_w18_small iformer_t inception_next_atto inception_v3 lcnetv2_small
+levit_128s levit_conv_128s lowformer_b0 test_mambaout coatnet_pico_rw_224 maxvit_pico_rw_256 poolformer_s12
+caformer_s18 mixer_s32_224 gmlp_ti16_224 resmlp_12_224 mobilenetv3_small_050 mobilenetv4_conv_small_035
+mobilenetv4_hybrid_medium mobilevit_xxs mobilevitv2_050 mvitv2_tiny nest_tiny nextvit_small test_nfnet pit_ti_224
+pvt_v2_b0 rdnet_tiny regnetx_002 repghostnet_050 repvit_m0_9 res2net50_48w_2s resnest14d test_resnet resnet18
+resnetv2_18 rexnet_100 selecsls42 legacy_seresnet18 sequencer2d_s shvit_s1 skresnet18 starnet_s050 swiftformer_xs
+swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 swinv2_cr_tiny_224 tiny_vit_5m_224 tnt_s_patch16_224 tresnet_m
+twins_pcpvt_small twins_svt_small vgg11 visformer_tiny test_vit flexivit_small vit_small_patch14_reg4_dinov2
+vit_tiny_r_s16_p8_224 test_vit_relpos samvit_base_patch16_224 vitamin_small_224 volo_d1_224 vovnet39a xception41
+xcit_nano_12_p16_224 naflexvit_base_patch16_gap
+"""
+NAMES = tuple(_NAMES.split())
 #: Height and width of the images behind a resize, and of inputs that are not square: what windows and patches divide.
 IMAGE, WIDE = (64, 96), ((96, 160), (112, 224), (224, 448), (128, 256), (192, 384))
 
@@ -39,7 +57,6 @@ def tried(network: nn.Module, model: nn.Module, size: tuple[int, int]) -> str:
     """``same``, or what differs: the mask of a classifier beside that of the library's own maps."""
     with torch.no_grad():
         image = smooth(size, 1)
-        model(image)  # what it cannot take at all is no finding about its mask
         taps = find_taps(model)
         mask = MaskModule(model, taps, size)
         try:
@@ -92,20 +109,18 @@ def smooth(size: tuple[int, int], seed: int) -> Tensor:
 
 
 def row(name: str) -> dict[str, str]:
-    """What became of one network: ``blocks``, ``square``, ``resized``, ``wide``."""
+    """What became of one network: ``blocks``, ``resized``, ``wide``."""
     import timm
 
     torch.manual_seed(0)
     found: dict[str, str] = {}
     source = resolve_classifier(f"timm:{name}?weights=random", image_size=IMAGE)
-    network, size = source.network, source.model.input_size
     try:
         taps = find_taps(source.model)
         found["blocks"] = ", ".join(n.removeprefix("network.") for n in taps.names)
     except EdgepureError as error:
         return {"blocks": f"refused ({error.code})"}
-    found["square"] = attempt(lambda: tried(network, network, size))
-    found["resized"] = attempt(lambda: tried(network, source.model, IMAGE))
+    found["resized"] = attempt(lambda: tried(source.network, source.model, IMAGE))
     found["wide"] = "takes none"
     for wide in WIDE:
         for options in ({"img_size": wide}, {}):
@@ -115,7 +130,7 @@ def row(name: str) -> dict[str, str]:
                     made(smooth(wide, 0))
             except Exception:  # it takes no such size: the next one
                 continue
-            model = Preprocessed(made, Transform(), wide).eval()
+            model = Preprocessed(made, Transform(size=wide), wide).eval()
             found["wide"] = f"{attempt(lambda m=made, p=model, w=wide: tried(m, p, w))}, {wide[0]} x {wide[1]}"  # type: ignore[misc]
             return found
     return found
@@ -133,20 +148,22 @@ def attempt(work: Callable[[], str]) -> str:
 
 def table(rows: Mapping[str, Mapping[str, str]]) -> list[str]:
     """The lines of the page: what passes, in one; what is refused, each with its reason."""
-    passes = [n for n, r in rows.items() if r.get("square") == r.get("resized") == "same"]
+    passes = [n for n, r in rows.items() if r.get("resized") == "same"]
     wide = [n for n in passes if rows[n]["wide"].startswith("same")]
+    other = [n for n in passes if not rows[n]["wide"].startswith(("same", "takes none"))]
     refused: dict[str, list[str]] = {}
     for name, found in rows.items():
         if name not in passes:
             told = (v for v in found.values() if v.startswith(("refused", "not exported", "FAILED")))
-            reason = next(told, found.get("square", "") + "; " + found.get("resized", ""))
+            reason = next(told, found.get("resized", ""))
             refused.setdefault(reason, []).append(name)
-    square = [n for n in passes if n not in wide]
+    square = [n for n in passes if n not in wide and n not in other]
     return [
         "| | networks |",
         "|---|---|",
         f"| as timm's maps, square and not ({len(wide)}) | {', '.join(wide)} |",
         f"| as timm's maps, square; takes no other input ({len(square)}) | {', '.join(square)} |",
+        *(f"| square as timm's maps, else: {rows[n]['wide']} | {n} |" for n in other),
         *(f"| {reason} ({len(names)}) | {', '.join(names)} |" for reason, names in refused.items()),
     ]
 
