@@ -7,7 +7,6 @@ command line returns for it, so that scripts can tell a bad image from a bad bun
 
 from __future__ import annotations
 
-
 #: Characters of a message at most; a longer one loses its middle.
 LONGEST = 3000
 
