@@ -37,7 +37,7 @@ def redrawn(rng: np.random.Generator, share: float, images: int, noises: int, sp
     elif spread == "whole":
         minor = 0.5 * (rng.random(images) < 2.0 * share)
     else:
-        minor = np.where(rng.random(images) < 0.1, (1.0 - np.sqrt(1.0 - 20.0 * share)) / 2.0, 0.0)
+        minor = np.where(rng.random(images) < 0.25, (1.0 - np.sqrt(1.0 - 8.0 * share)) / 2.0, 0.0)
     return (rng.random((images, noises)) < minor[:, None]).astype(np.int64)
 
 

@@ -101,11 +101,11 @@ def paired_wrong(images: int, only: tuple[float, float], runs: int, seed: int = 
 
 def lines(effort: float = 1.0) -> Iterator[Line]:
     """All statements. ``effort``: of the number of runs."""
-    runs = max(int(4000 * effort), 20)
+    runs = max(int(2000 * effort), 20)
     for images, noises in ((400, 5), (1000, 5), (400, 25)):
         for spread in ("whole", "mixed", "alike"):
             case = f"{images} images x {noises} noises, {spread}"
-            for redraw in (0.0, 0.02):
+            for redraw in (0.0, 0.02, 0.09):
                 words = f"{case}; new noise flips {100 * redraw:g} %"
                 rate = gate_passes(images, noises, redraw, spread, runs)
                 yield "INT8 gate: 1 point too many flips pass", words, 0.05, rate
@@ -146,7 +146,7 @@ def lines(effort: float = 1.0) -> Iterator[Line]:
             missed(clopper_pearson, trials, share),
         )
     for share in (0.05, 0.5, 0.95):
-        rate = ever_wrong(share, 2000, max(runs // 4, 20), 0.05)
+        rate = ever_wrong(share, 2000, max(runs // 2, 20), 0.05)
         yield "anytime bound is ever too high", f"share {share}, 2000 trials", 0.05, rate
     spec = SequentialSpec(alpha=0.05, max=200)
     for shares in ((0.5, 0.5), (0.51, 0.49), (0.4, 0.35, 0.25), (0.2,) * 5):
