@@ -9,6 +9,7 @@ does not shrink to nothing where nothing was seen, as a bootstrap does. ``benchm
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import exp, lgamma
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,18 @@ def metric_interval(metric: Metric, count: int, confidence: float = 0.95) -> tup
     each = (1.0 + confidence) / 2.0
     low = -metric_high(lambda weights: -metric(weights), count, 0.0, each)
     return max(low, 0.0), metric_high(metric, count, 1.0, each)
+
+
+def as_few(one: int, of: int, other: int, of_other: int) -> float:
+    """Fisher's exact test, one-sided: how probable it is to count so few in the first of two groups, if an event is as
+    likely in both. ``one`` of ``of``, ``other`` of ``of_other``."""
+
+    def ways(n: int, k: int) -> float:
+        return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
+
+    events, everything = one + other, ways(of + of_other, one + other)
+    counts = range(max(0, events - of_other), one + 1)
+    return min(1.0, sum(exp(ways(of, k) + ways(of_other, events - k) - everything) for k in counts))
 
 
 def _quantile(means: Floats, count: int, most: float, confidence: float) -> float:

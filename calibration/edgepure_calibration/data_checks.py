@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from edgepure.errors import ConfigError, ImageError
 from edgepure.images.dataset import LabelledImages
 
+from .bounds import as_few
+
 
 class Pictures(Protocol):
     """A data set: images ``[N, C, H, W]`` float32 in [0, 1]."""
@@ -74,11 +76,8 @@ def check_attacks(clean: LabelledImages, attacked: LabelledImages, plain: PlainL
     Raises:
         ConfigError: it does not, so these images are no attacks on this classifier.
     """
-    from scipy.stats import fisher_exact
-
     before, after = (_right(data, plain) for data in (clean, attacked))
-    table = [[after, len(attacked) - after], [before, len(clean) - before]]
-    if fisher_exact(table, alternative="less")[1] > 0.05:
+    if as_few(after, len(attacked), before, len(clean)) > 0.05:
         raise ConfigError(
             f"{what}: these images are no attacks on this bundle's classifier, which reads {after} of {len(attacked)} "
             f"right without any defence (clean ones: {before} of {len(clean)}); give images that were attacked on it",

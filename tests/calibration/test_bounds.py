@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from codes import raises_code
+from scipy.stats import fisher_exact
 
 from edgepure.images.dataset import LabelledImages
 from edgepure.intervals import clopper_pearson
-from edgepure_calibration.bounds import mean_high, metric_high, metric_interval
+from edgepure_calibration.bounds import as_few, mean_high, metric_high, metric_interval
 from edgepure_calibration.data_checks import check_attacks
 from edgepure_calibration.quantize.labels import decision_checks, flips_of
 from edgepure_calibration.quantize.verdict import Limits
@@ -78,6 +79,13 @@ def labelled(right: int, images: int) -> LabelledImages:
     pixels = np.zeros((images, 1, 1, 2), np.float32)
     pixels[:, 0, 0, 1], pixels[:, 0, 0, 0] = events(images, right), ~events(images, right)
     return LabelledImages(pixels, np.ones(images, np.int64), tuple(map(str, range(images))))
+
+
+@pytest.mark.parametrize("table", [(8, 12, 12, 12), (0, 5, 0, 7), (40, 100, 50, 100), (3, 60, 200, 900)])
+def test_fishers_exact_test(table: tuple[int, int, int, int]) -> None:
+    one, of, other, of_other = table
+    exact = fisher_exact([[one, of - one], [other, of_other - other]], alternative="less")[1]
+    assert as_few(*table) == pytest.approx(exact, rel=1e-9)
 
 
 def test_attacks_are_told_from_luck() -> None:

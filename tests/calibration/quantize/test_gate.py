@@ -68,7 +68,7 @@ def test_int8_passes(decisions: Decisions, digits: Bundle, measured: Any, tmp_pa
 
 
 def test_a_wrecked_network_is_stopped_by_every_check(decisions: Decisions, digits: Bundle, tmp_path: Path) -> None:
-    gate = judged(decisions, digits, changed(digits, tmp_path, -30.0))
+    gate = judged(decisions, digits, changed(digits, tmp_path, -1000.0))
     assert not gate.passed
     failed = {check.name for check in gate.checks if not check.passed}
     assert failed == {"flips, clean", "flips, attacked", "accuracy, clean", "accuracy, attacked", "drift"}

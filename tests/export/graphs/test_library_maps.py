@@ -188,11 +188,11 @@ def test_a_network_that_sees_the_middle_alone(size: tuple[int, int], tmp_path: P
     classifier = Preprocessed(Bright(), Transform(size=(28, 28), resized=32), size).eval()
     top, left = (size[0] - 28) // 2, (size[1] - 28) // 2
     image, wanted = torch.zeros(4, 3, *size), []
-    for index, (row, column) in enumerate(((0, 0), (0, 5), (5, 1), (3, 3))):
+    for index, (row, column) in enumerate(((1, 1), (1, 4), (4, 1), (3, 3))):
         place = (slice(top + 4 * row, top + 4 * row + 8), slice(left + 4 * column, left + 4 * column + 8))
         image[index, :, place[0], place[1]] = 1.0
         wanted.append((place[0].start + 3.5, place[1].start + 3.5))
-    mask = MaskModule(classifier, ["spots@nchw"], size)
+    mask = MaskModule(classifier, ["network.spots@nchw"], size)
     half, zero = torch.full((4,), 0.7), torch.zeros(4)
     inputs = {"image": image, "threshold": half, "area": zero, "rule": zero}
     with torch.no_grad():
