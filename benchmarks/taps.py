@@ -189,7 +189,7 @@ def main() -> None:
             RESULTS.write_text(json.dumps({**versions, "networks": rows}, indent=1) + "\n", encoding="utf-8")
         gc.collect()
     if not asked.only:
-        lines = [BEGIN, f"timm {versions['timm']}, {len(rows)} networks.", "", *table(rows), END]
+        lines = [BEGIN, f"timm {versions['timm']}, {len(rows)} of {len(NAMES)} networks.", "", *table(rows), END]
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
         PAGE.write_text(before + "\n".join(lines) + rest.partition(END)[2], encoding="utf-8")
 

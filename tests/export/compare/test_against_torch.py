@@ -68,7 +68,7 @@ def test_arrays_in_opencvs_order_of_colours(tiny_bundle: Path, tmp_path: Path) -
     def decisions(data: Path, *more: str) -> dict[str, Any]:
         done = invoke(
             "verify", tiny_bundle, "--against", "torch", "--classifier", f"python:{source}:classifier", "--diffusion",
-            f"python:{source}:unet", "--data", data, "--preset", "uniform", "--json", *more,
+            f"python:{source}:unet", "--data", data, "--preset", "heterogeneous", "--json", *more,
         )  # fmt: skip
         found = json.loads(done.stdout)
         (one,) = [p for level in found["levels"] for p in level.get("parts", ()) if p.get("data", "").startswith("bgr")
