@@ -19,7 +19,7 @@ UV_FILE := $(filter .uv/%,$(UV))
 SUPPORTED := -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cifar10 test-fast test test-long test-arm64 test-triton docs images bench fuzz lint lines format wheel setup constraints clean distclean
+.PHONY: help demo cifar10 test-fast test test-long test-arm64 test-triton docs images bench fuzz style lint lines format wheel setup constraints clean distclean
 
 help:
 	@echo "make demo       export, attack, purify and classify: the digits (out/report.html) and 40 photographs (out/cifar10-shipped)"
@@ -51,7 +51,8 @@ cifar10: $(STAMP)
 test-fast: $(FAST)/.edgepure-installed
 	$(FAST)/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow" $(PYTEST_ARGS) tests/runtime
 
-test: lint
+# mypy is one of the tests here, and runs beside the others.
+test: style
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q $(PYTEST_ARGS)
 
 # With those that take a minute or more each.
@@ -74,12 +75,14 @@ bench: $(STAMP)
 fuzz: $(STAMP)
 	$(BIN)/python -m tools.fuzz --inputs $(or $(INPUTS),100000) --seed $(or $(SEED),0) $(KINDS)
 
-lint: $(STAMP)
+style: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/hadolint docker/*.Dockerfile
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint: style
+	$(BIN)/mypy
 
 lines:
 	@$(PYTHON) tools/lines.py

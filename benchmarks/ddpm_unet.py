@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ class DdpmUnet(torch.nn.Module):
         super().__init__()
         from diffusers import UNet2DModel
 
-        self.unet = UNet2DModel(
+        self.unet: Any = UNet2DModel(  # type: ignore[no-untyped-call]
             sample_size=32,
             in_channels=3,
             out_channels=3,
@@ -33,7 +34,8 @@ class DdpmUnet(torch.nn.Module):
         )
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return self.unet(x, t, return_dict=False)[0]
+        epsilon: torch.Tensor = self.unet(x, t, return_dict=False)[0]
+        return epsilon
 
 
 class PooledClassifier(torch.nn.Module):
@@ -45,7 +47,8 @@ class PooledClassifier(torch.nn.Module):
         self.head = torch.nn.Linear(16, classes)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.head(self.features(image).mean(dim=(2, 3)))
+        logits: torch.Tensor = self.head(self.features(image).mean(dim=(2, 3)))
+        return logits
 
 
 def build(out: Path) -> tuple[Path, DdpmUnet]:

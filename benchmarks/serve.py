@@ -46,9 +46,11 @@ LOADS = (0.7, 1.0, 3.0)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default=str(edgepure.demo_bundle()))
+    parser.add_argument("--images", type=Path, help="an .npz with `images` for a bundle of one's own; default: random")
     parser.add_argument("--preset", default="uniform-ssni", help="one whose plans differ in length from image to image")
     parser.add_argument("--votes", type=int, default=1)
     parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--waiting", type=int, default=16, help="of edgepure: more are refused; the others refuse none")
     parser.add_argument("--requests", type=int, default=600, help="of each server, load and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--servers", default=",".join(SERVERS))
@@ -56,32 +58,29 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/serve.json"))
     asked = parser.parse_args()
     servers = asked.servers.split(",")
-    files = png_files(
-        demo_images().adversarial if asked.bundle == str(edgepure.demo_bundle()) else random_images(asked)
-    )
+    files = png_files(images_of(asked))
     capacity = max(run(server, asked, files, lambda ask: closed_loop(ask, 2 * asked.slots, 10)) for server in servers)
     print(f"load 1: {capacity:.1f} answers a second", flush=True)
     rounds: list[dict[str, dict[float, dict[str, float]]]] = []
+    added = overhead(asked, files) if "edgepure" in servers else {}
+    kept = ("preset", "votes", "slots", "waiting", "requests")
     for number in range(asked.rounds):
         turned = servers[number % len(servers) :] + servers[: number % len(servers)]
         rounds.append(
             {s: run(s, asked, files, lambda ask, n=number: at_all_loads(ask, capacity, asked, n)) for s in turned}
         )
-    found = {
-        server: {
-            load: {key: float(np.median([r[server][load][key] for r in rounds])) for key in ("p50", "p99", "answered")}
-            for load in LOADS
+        found = {
+            server: {
+                load: {key: float(np.median([r[server][load][key] for r in rounds])) for key in rounds[0][server][load]}
+                for load in LOADS
+            }
+            for server in servers
         }
-        for server in servers
-    }
-    added = overhead(asked, files) if "edgepure" in servers else {}
-    print(table(found, added))
-    kept = {
-        key: value for key, value in vars(asked).items() if key in ("preset", "votes", "slots", "requests", "rounds")
-    }
-    result = {"machine": machine(), **kept, "capacity": capacity, "servers": found, "one_at_a_time": added}
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(asked.out, json.dumps(result, indent=1) + "\n")
+        print(f"round {number + 1}\n{table(found, added)}", flush=True)
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        result = {"machine": machine(), **{key: getattr(asked, key) for key in kept}, "rounds": len(rounds)}
+        result |= {"capacity": capacity, "servers": found, "one_at_a_time": added}
+        write_text(asked.out, json.dumps(result, indent=1) + "\n")
 
 
 async def at_all_loads(
@@ -105,6 +104,7 @@ def started(server: str, asked: argparse.Namespace) -> Iterator[tuple[str, int]]
     command, path = [asked.peers, "-m", f"benchmarks.peers.{server}_app", *choice], "classify"
     if server == "edgepure":
         options = {"preset": asked.preset, "votes": asked.votes, "slots": asked.slots, "threads": 1}
+        options |= {"waiting": asked.waiting}
         options |= {"port": port, "grpc-port": grpc_port}
         flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         command, path = [sys.executable, "-m", "edgepure", "serve", f"m={asked.bundle}", *flags], "v2/models/m/infer"
@@ -176,7 +176,13 @@ def png_files(images: np.ndarray) -> list[bytes]:
     return found
 
 
-def random_images(asked: argparse.Namespace) -> np.ndarray:
+def images_of(asked: argparse.Namespace) -> np.ndarray:
+    """Those that clients send: the digits, those of a file, or random ones."""
+    if asked.images is not None:
+        found = np.load(asked.images)["images"]
+        return np.moveaxis(found, -1, 1) / np.float32(255.0) if found.dtype == np.uint8 else found
+    if asked.bundle == str(edgepure.demo_bundle()):
+        return demo_images().adversarial
     image = edgepure.Bundle.open(asked.bundle).manifest.image
     shape = (64, image.channels, image.height, image.width)
     return np.random.default_rng(0).random(shape, np.float32)

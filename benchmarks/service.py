@@ -29,7 +29,6 @@ from edgepure.methods.presets import Preset
 
 from .__main__ import machine
 
-LOADS = (0.3, 0.7, 1.0, 1.4)
 Submit = Callable[[np.ndarray], "Future[Any]"]
 
 
@@ -39,6 +38,7 @@ def main() -> None:
     parser.add_argument("--votes", type=int, help="default: the preset's")
     parser.add_argument("--requests", type=int, default=400, help="of each way, load and round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--loads", default="0.3,0.7,1.0,1.4")
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--out", type=Path, default=Path("out/service.json"))
     options = parser.parse_args()
@@ -46,29 +46,36 @@ def main() -> None:
     with edgepure.load(edgepure.demo_bundle(), slots=options.slots) as purifier:
         preset = purifier.preset(options.preset, options.votes)
         purifier.run(images, preset)  # what is opened and allocated once is
-        rounds = [one_round(purifier, images, preset, options.requests, seed) for seed in range(options.rounds)]
-    found = {
+        loads, rounds = [float(word) for word in options.loads.split(",")], []
+        for seed in range(options.rounds):
+            rounds.append(one_round(purifier, images, preset, options.requests, seed, loads))
+            found = medians(rounds)
+            print(f"round {seed + 1}\n{table(found)}", flush=True)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            result = {
+                "machine": machine(),
+                "preset": preset.model_dump(mode="json", exclude_none=True),
+                "slots": options.slots,
+                "requests": options.requests,
+                "rounds": len(rounds),
+                "loads": found,
+            }
+            write_text(options.out, json.dumps(result, indent=1) + "\n")
+
+
+def medians(rounds: list[dict[float, dict[str, dict[str, float]]]]) -> dict[float, dict[str, dict[str, float]]]:
+    """Of every number, over the rounds."""
+    return {
         load: {
             way: {key: float(np.median([r[load][way][key] for r in rounds])) for key in ("p50", "p99", "a_second")}
             for way in WAYS
         }
-        for load in LOADS
+        for load in rounds[0]
     }
-    print(table(found))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {
-        "machine": machine(),
-        "preset": preset.model_dump(mode="json", exclude_none=True),
-        "slots": options.slots,
-        "requests": options.requests,
-        "rounds": options.rounds,
-        "loads": found,
-    }
-    write_text(options.out, json.dumps(result, indent=1) + "\n")
 
 
 def one_round(
-    purifier: edgepure.Purifier, images: np.ndarray, preset: Preset, requests: int, seed: int
+    purifier: edgepure.Purifier, images: np.ndarray, preset: Preset, requests: int, seed: int, loads: list[float]
 ) -> dict[float, dict[str, dict[str, float]]]:
     """Every way at every load, one after another."""
     began = time.perf_counter()
@@ -76,7 +83,7 @@ def one_round(
         purifier.run(image[None], preset)
     capacity = len(images) / (time.perf_counter() - began)
     found: dict[float, dict[str, dict[str, float]]] = {}
-    for load in LOADS:
+    for load in loads:
         found[load] = {}
         for name, way in WAYS.items():
             with way(purifier, preset) as submit:

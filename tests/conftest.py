@@ -26,7 +26,11 @@ GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/nvhost-gpu"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip `gpu` where there is no NVIDIA device, `needs` where a module lacks, and `long` unless it is asked for."""
+    """Skip `gpu` where there is no NVIDIA device, `needs` where a module lacks, and `long` unless it is asked for.
+
+    The longest test comes first: at the end the other worker would wait for it.
+    """
+    items.sort(key=lambda item: item.path.name != "test_types.py")
     device = any(device.exists() for device in GPU_DEVICES)
     for item in items:
         if item.get_closest_marker("gpu") is not None and not device:

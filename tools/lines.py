@@ -1,7 +1,7 @@
-"""Count lines of Python a folder, beside those of the state named in ``tools/lines.json``: ``make lines``.
+"""Count lines of Python a folder, and a package beside the states in ``tools/lines.json``: ``make lines``.
 
-Code that is not there cannot be wrong: the runtime should get new abilities without getting longer. ``--keep`` writes
-the present numbers down, at a release.
+Code that is not there cannot be wrong: the runtime should get new abilities without getting longer. Growth is an error
+until ``--keep NAME`` writes the present numbers down, under a name that says what was bought with them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def folder(path: Path) -> str:
 def main() -> int:
     """Print the table. Exit code 1: the runtime has grown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--keep", metavar="NAME", help="write the sums down as those of this state")
+    parser.add_argument("--keep", metavar="NAME", help="add the present sums to the states, under what they bought")
     asked = parser.parse_args()
     lines, counts, longest, sums = Counter[str](), Counter[str](), dict[str, int](), Counter[str]()
     for path, count in files():
@@ -62,13 +62,14 @@ def main() -> int:
     print(f"{'folder':<46} {'files':>6} {'lines':>7} {'longest':>8}")
     for row in sorted(lines):
         print(f"{row:<46} {counts[row]:>6} {lines[row]:>7} {longest[row]:>8}")
+    states = json.loads(KEPT.read_text())
     if asked.keep:
-        KEPT.write_text(json.dumps({"state": asked.keep} | {name: sums[name] for name in PACKAGES}, indent=2) + "\n")
-    kept = json.loads(KEPT.read_text())
-    print(f"\n{'package':<46} {'':>6} {'lines':>7} {'before':>8}   (before: {kept['state']})")
-    for name in PACKAGES:
-        print(f"{name:<46} {'':>6} {sums[name]:>7} {kept[name]:>8}")
-    if sums["runtime"] > kept["runtime"]:
+        states.append({"state": asked.keep} | {name: sums[name] for name in PACKAGES})
+        KEPT.write_text(json.dumps(states, indent=2) + "\n")
+    print(f"\n{'state':<66} " + " ".join(f"{name:>11}" for name in PACKAGES))
+    for state in [*states, {"state": "now"} | sums]:
+        print(f"{state['state']:<66} " + " ".join(f"{state[name]:>11}" for name in PACKAGES))
+    if sums["runtime"] > states[-1]["runtime"]:
         print("the runtime has grown: what can go?", file=sys.stderr)
         return 1
     return 0

@@ -37,4 +37,4 @@ class Purified(litserve.LitAPI):
 if __name__ == "__main__":
     api = Purified(max_batch_size=int(SLOTS), batch_timeout=0.002, api_path="/classify")
     server = litserve.LitServer(api, accelerator="cpu", timeout=60)
-    server.run(host="127.0.0.1", port=int(PORT), generate_client_file=False)
+    server.run(host="127.0.0.1", port=int(PORT), generate_client_file=False, log_level="warning")

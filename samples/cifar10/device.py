@@ -122,7 +122,7 @@ def main(
     stored = get(data, Path("out/cifar10/data"))
     chosen = order(stored)[FIRST : FIRST + COUNT]
     clean, labels = to_unit(stored.test_images[chosen]), stored.test_labels[chosen]
-    files = [work / "clean.npz", work / "attacked.npz"]
+    files = work / "clean.npz", work / "attacked.npz"
     if not files[1].is_file():
         half = slice(images, images + images // 2)
         x, y = torch.from_numpy(clean[half]), torch.from_numpy(labels[half])

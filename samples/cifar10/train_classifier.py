@@ -11,6 +11,12 @@ more minutes) the training goes on with every second image noised and restored b
 
     python -m samples.cifar10.train_classifier --data DATA --run out/cifar10/classifier --minutes 150 \\
         --purified samples/cifar10/weights
+
+For certificates, a classifier that has seen images behind strong noise only (`build_bundle --weights` takes the folder
+that `ship` writes):
+
+    python -m samples.cifar10.train_classifier --data DATA --run out/cifar10/certified --minutes 12 --bf16 \\
+        --start samples/cifar10/weights --purified samples/cifar10/weights --restored-t 40 400 --every 1
 """
 
 from __future__ import annotations
@@ -26,12 +32,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samples.cifar10.data import load_cifar10
-from samples.cifar10.models import CifarClassifier, load_unet
+from samples.cifar10.models import CifarClassifier, load_classifier, load_unet
 from samples.cifar10.training import Clock, Ema, Muon, alpha_bar, load_checkpoint, save_checkpoint, set_rate
 
 SAVE_SECONDS = 180.0
-#: Timesteps from which `--purified` restores images.
-RESTORED_T = (20, 150)
 
 
 def rate(progress: float) -> float:
@@ -49,7 +53,6 @@ def whiten(model: CifarClassifier, images: Tensor) -> None:
     with torch.no_grad():
         model.stem.weight.copy_(torch.cat([kernels, -kernels]))
         model.stem.bias.zero_()  # type: ignore[union-attr]
-    model.stem.weight.requires_grad_(False)
 
 
 def augment(images: Tensor, mirrored: Tensor, generator: torch.Generator, reach: int = 2, cut: int = 0) -> Tensor:
@@ -84,13 +87,13 @@ def batches(count: int, size: int, step: int, generator: torch.Generator) -> Ite
 
 
 @torch.no_grad()
-def restored(x: Tensor, unet: torch.nn.Module, generator: torch.Generator) -> Tensor:
+def restored(x: Tensor, unet: torch.nn.Module, low: int, high: int, generator: torch.Generator) -> Tensor:
     """Images in [0, 1] after noise of a random timestep and one call of the UNet."""
-    t = torch.randint(RESTORED_T[0], RESTORED_T[1] + 1, (len(x),), generator=generator).to(x.device)
+    t = torch.randint(low, high + 1, (len(x),), generator=generator).to(x.device)
     noise = torch.randn(x.shape, generator=generator).to(x)
     bar = alpha_bar().to(x.device)[t][:, None, None, None]
     noisy = bar.sqrt() * (2 * x - 1) + (1 - bar).sqrt() * noise
-    clean = (noisy - (1 - bar).sqrt() * unet(noisy, t.float()).float()) / bar.sqrt()
+    clean: Tensor = (noisy - (1 - bar).sqrt() * unet(noisy, t.float()).float()) / bar.sqrt()
     return (clean / 2 + 0.5).clamp(0, 1)
 
 
@@ -115,7 +118,10 @@ def main(
     bf16: Annotated[
         bool, typer.Option(help="compute in bfloat16: 3 times as fast where the processor has AMX")
     ] = False,
-    purified: Annotated[Path | None, typer.Option(help="weights of a UNet that restores every second image")] = None,
+    purified: Annotated[Path | None, typer.Option(help="weights of a UNet that restores some of the images")] = None,
+    restored_t: Annotated[tuple[int, int], typer.Option(help="lowest and highest timestep of --purified")] = (20, 150),
+    every: Annotated[int, typer.Option(min=1, help="restore every so-manieth image")] = 2,
+    start: Annotated[Path | None, typer.Option(help="weights to begin with; default: random ones")] = None,
     threads: Annotated[int, typer.Option()] = 1,
     device: Annotated[str, typer.Option()] = "cpu",
 ) -> None:
@@ -124,8 +130,10 @@ def main(
     stored_data = load_cifar10(data)
     images, labels = torch.from_numpy(stored_data.train_images), torch.from_numpy(stored_data.train_labels)
     tests, test_labels = torch.from_numpy(stored_data.test_images), torch.from_numpy(stored_data.test_labels)
-    model = CifarClassifier()
-    whiten(model, images[:5000])
+    model = CifarClassifier() if start is None else load_classifier(start)
+    if start is None:
+        whiten(model, images[:5000])
+    model.stem.weight.requires_grad_(False)
     model.to(device).to(memory_format=torch.channels_last)
     kernels = [p for n, p in model.named_parameters() if p.ndim == 4 and "stem" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim < 4]
@@ -166,7 +174,7 @@ def main(
         model.train()
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             if unet is not None:
-                x[::2] = restored(x[::2], unet, generator)
+                x[::every] = restored(x[::every], unet, *restored_t, generator)
             logits = model(x).float()
         loss = F.cross_entropy(logits, target, label_smoothing=0.1)
         for optimizer in optimizers:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -73,7 +74,7 @@ def parity(context: Context) -> None:
     """Recorded vectors of every graph, and recorded purifications, of the digits bundle."""
     bundle = digits(context)
     for name in _names(context, bundle, PRECISIONS):
-        context.run(str(name), lambda name=name: _verified(bundle, name), needs=15)
+        context.run(str(name), partial(_verified, bundle, name), needs=15)
 
 
 def _verified(bundle: Path, name: EngineName) -> Mapping[str, Any]:
@@ -134,7 +135,7 @@ def goldens(context: Context) -> None:
     chosen = cases(few=context.quick)
     for name in engine_names(context.device, ("fp32",)):
         for title, case in chosen:
-            context.run(f"{name}, {title}", lambda case=case, name=name: run_case(case, name, context), needs=20)
+            context.run(f"{name}, {title}", partial(run_case, case, name, context), needs=20)
 
 
 def inflight(context: Context) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def cases(few: bool = False) -> list[tuple[str, Maker]]:
     found: list[tuple[str, Maker]] = []
     for folder, pattern, make in SOURCES:
         for path in files(folder, pattern):
-            found.append((f"{folder.partition('_')[0]} {path.stem}", lambda make=make, path=path: make(path)))
+            found.append((f"{folder.partition('_')[0]} {path.stem}", partial(make, path)))
             if few:
                 break
     return found[:3] if few else found

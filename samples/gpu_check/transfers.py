@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def count(engine: Purifier, device: str) -> Mapping[str, Any]:
     parameters of kernels may cross."""
     if device != "cuda":
         raise CannotRunError("there is no bus to watch")
-    events = {rows: _events(lambda rows=rows: _purify(engine, rows)) for rows in (SHORT, LONG)}
+    events = {rows: _events(partial(_purify, engine, rows)) for rows in (SHORT, LONG)}
     bytes_per_row, copies_per_row = {}, {}
     for direction in ("HtoD", "DtoH", "DtoD"):
         short, long = (_total(events[rows], direction) for rows in (SHORT, LONG))

@@ -109,9 +109,10 @@ def run(recipe: Recipe, classifier: str, diffusion: str, out: Path, presets: Any
     seconds = time.perf_counter() - started
     memory = peak_memory()
     manifest = Bundle.open(out, verify=False).manifest
+    assert exported.classifier is not None
     counts = {
-        "classifier": sum(p.numel() for p in exported.classifier.model.parameters()),
-        "diffusion": sum(p.numel() for p in exported.diffusion.model.parameters()),
+        name: sum(int(p.numel()) for p in source.model.parameters())
+        for name, source in (("classifier", exported.classifier), ("diffusion", exported.diffusion))
     }
     del exported  # the runtime loads the bundle by itself
     loading = time.perf_counter()

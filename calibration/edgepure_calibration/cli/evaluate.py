@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgepure.cli.groups import grouped
-from edgepure.cli.options import BundleArgument, PrecisionOption, SlotsOption, given, radius
+from edgepure.cli.options import BundleArgument, ClusterOptions, PrecisionOption, SlotsOption, given, radius
 from edgepure.errors import ConfigError
 from edgepure.machine.packages import extensions, needs
 
@@ -139,6 +139,7 @@ def evaluate(
     attacks: AttackOptions,
     gradients: GradientOptions,
     run: RunOptions,
+    cluster: ClusterOptions,
     output: OutputOptions,
     outcomes: Annotated[
         Path | None, given("FILE.npz", "Write which images were decided right, for `edgepure compare`.")
@@ -177,7 +178,8 @@ def evaluate(
 
     prepare_file(outcomes, "--outcomes", (data,))
     settings = _settings(attacks, judge)
-    with at_work("evaluate", bundle, work, run, output.report, data) as begun:
+    needs_labels = "an evaluation in labels"
+    with at_work("evaluate", bundle, work, run, output.report, data, labels_for=needs_labels) as begun:
         found = verb.evaluate(
             bundle,
             begun.images(data),
@@ -187,6 +189,7 @@ def evaluate(
             device=gradients.device,
             checkpointing=not gradients.keep_activations,
             work=begun.folder,
+            ray=None if cluster.ray is None else verb.OnRay(cluster.ray, cluster.workers),
             on_progress=begun.update,
         )
     if outcomes is not None:

@@ -7,6 +7,7 @@ from .card import write_card as write_card
 from .compare import Comparison as Comparison
 from .compare import compare as compare
 from .draws import draw as draw
+from .farm import OnRay as OnRay
 from .outcomes import Outcomes as Outcomes
 from .outcomes import outcomes_of as outcomes_of
 from .outcomes import read_outcomes as read_outcomes

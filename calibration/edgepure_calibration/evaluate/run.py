@@ -12,25 +12,25 @@ import numpy as np
 import torch
 
 from edgepure.bundle.bundle import Bundle
-from edgepure.errors import ProviderError
+from edgepure.errors import ConfigError, ProviderError
 from edgepure.images.dataset import LabelledImages, load_labelled
+from edgepure.machine.energy import joules, spent
 from edgepure.report.environment import environment
 from edgepure.types import Float32, Progress
 from edgepure_export.twin.reference import TorchReference
-from edgepure_export.twin.twin import load_twin
 
-from ..attacks.attack import AttackTarget
 from ..data_checks import check_images, check_labels
 from ..progress import Meter
 from ..provider import ProviderSettings
 from ..work import bundle_key, open_work
-from .baselines import baseline_target, make_baselines
+from .farm import OnRay, Orders, farm
 from .lines import work_to_do
 from .memory import attack_memory
 from .noise_experiment import PolicyResult
 from .results import Evaluated
 from .runner import Runner
 from .settings import USUAL_IMAGES, EvaluateSettings
+from .targets import targets_of
 
 
 def evaluate(
@@ -44,6 +44,7 @@ def evaluate(
     checkpointing: bool = True,
     twin: TorchReference | None = None,
     work: str | PathLike[str] | None = None,
+    ray: OnRay | None = None,
     on_progress: Progress | None = None,
 ) -> Evaluated:
     """Attack presets of a bundle and count what is still decided right.
@@ -61,6 +62,7 @@ def evaluate(
         checkpointing: compute rows again in the backward pass: needed for large models, and slower.
         twin: use this one instead of the bundle's own graphs (the same network in PyTorch).
         work: folder for finished parts: the same evaluation goes on there. None: none are kept.
+        ray: the cluster whose workers compute the attacks; None: they are computed here.
         on_progress: called with (share of the work that is done, what is going on).
 
     Raises:
@@ -68,8 +70,10 @@ def evaluate(
         BundleError, ProviderError: as `edgepure.load`; or PyTorch does not have the device.
         EdgepureError: something else is at work in the folder.
     """
+    if ray is not None and twin is not None:
+        raise ConfigError("workers make the twin of the bundle themselves; leave out twin, or ray", code="E-ray-option")
     settings, runs_on = settings or EvaluateSettings(), provider or ProviderSettings()
-    started = perf_counter()
+    started, before = perf_counter(), joules()
     _check_device(device)
     opened = Bundle.open(bundle)
     opened.manifest.require_classifier("an evaluation in labels")
@@ -80,20 +84,16 @@ def evaluate(
         runs_on.open(opened) as purifier,
         open_work(folder, {"bundle": key, "data": images.sha256}, shared=True) as store,
     ):
-        names = list(presets) if presets else [opened.manifest.default_preset]
-        chosen = [(name, purifier.preset(name)) for name in dict.fromkeys(names)]
-        made = twin or load_twin(opened, precision=runs_on.precision, device=device, checkpointing=checkpointing)
-        for network in made.networks:
-            network.requires_grad_(False)
-        targets = [AttackTarget(name, preset, purifier, made, device) for name, preset in chosen]
-        simple = [
-            baseline_target(baseline, purifier, made, device) for baseline in make_baselines(settings.baselines, others)
-        ]
+        how: dict[str, Any] = {"device": device, "checkpointing": checkpointing}
+        targets, simple = targets_of(purifier, presets, settings.baselines, others, twin=twin, **how)
         meter = Meter(work_to_do([*targets, *simple], settings, len(images)), on_progress)
         judge = runs_on.key(opened.manifest)
-        runner = Runner(images, drawn, settings, store, judge, meter)
-        found = tuple(runner.preset(target) for target in targets)
-        baselines = tuple(runner.preset(target) for target in simple)
+        named = None if presets is None else tuple(presets)
+        orders = Orders(opened.path.resolve(), key, images, others, named, settings, runs_on, **how)
+        with farm(ray, orders) as spread:
+            runner = Runner(images, drawn, settings, store, judge, meter, spread)
+            found = tuple(runner.preset(target) for target in targets)
+            baselines = tuple(runner.preset(target) for target in simple)
         crossed = runner.crossed(targets, found) if settings.cross else ()
         experiments: dict[str, dict[str, tuple[PolicyResult, ...]]] = {}
         if settings.noise_policy:
@@ -106,6 +106,8 @@ def evaluate(
             "noise seed of the judging": runner.noise_seed,
             "seconds": round(perf_counter() - started, 1),
         }
+        if (used := spent(before)) is not None:
+            facts["joules of the GPUs here"] = round(used)
         # Counting keeps a row's activations, which for a large network are more than all the rest takes.
         if any(attack.through_rows for attack in settings.chosen()):
             facts["memory of an attack, derived"] = {t.name: attack_memory(t).to_dict() for t in targets}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,18 @@ from .union import union
 Labels = NDArray[np.int64]
 
 
+class Job(NamedTuple):
+    """A batch of an attack: of which preset or baseline, which of its `lines`, with which seed, from which image on."""
+
+    target: str
+    line: int
+    seed: int
+    first: int
+
+
+Spread = Callable[[Sequence[tuple[dict[str, Any], Job]]], Iterable[tuple[dict[str, Any], Float32]]]
+
+
 class Runner:
     """Attacks presets and counts.
 
@@ -43,6 +55,8 @@ class Runner:
         store: where finished parts are.
         judge: what the answers of the deployed engine depend on.
         meter: told of every finished part.
+        spread: has batches of attacks computed by workers: takes what they depend on with the `Job` of each, and gives
+            that and the images as they come. None: they are computed here.
     """
 
     def __init__(
@@ -53,11 +67,12 @@ class Runner:
         store: Work,
         judge: dict[str, str],
         meter: Meter,
+        spread: Spread | None = None,
     ) -> None:
         assert data.labels is not None
         self.images, self.labels = data.images, data.labels
         self._data, self._drawn, self._settings = data, drawn, settings
-        self._store, self._judge, self._meter = store, judge, meter
+        self._store, self._judge, self._meter, self._spread = store, judge, meter, spread
         self.noise_seed = self._noise_seed()
 
     def votes(self, preset: Preset) -> int:
@@ -68,6 +83,8 @@ class Runner:
         """One preset under all attacks."""
         settings = self._settings
         common = self._common(target)
+        if self._spread is not None:
+            self._ahead(target, common, self._spread)
         clean, (answers,) = self._judged(target, clean_protocol({**common, "seeds": (0,)}), [self.images])
         attacks: list[AttackResult] = []
         counted: dict[AttackProtocol, list[Draws]] = {}
@@ -118,13 +135,33 @@ class Runner:
 
     def _attacked(self, target: AttackTarget, line: Line, made: AttackProtocol, seed: int) -> Float32:
         """The images as one seed of an attack leaves them."""
+        what, words, price = self._what(line, made, seed), f"{target.name}: {line.attack.name}", line.cost(target)
+        parts = []
+        for first in range(0, len(self.images), line.settings.batch):
+            cost = len(self.images[first : first + line.settings.batch]) * price
+            kept = self._store.get({**what, "first": first})
+            if kept is None:
+
+                def make(first: int = first, cost: float = cost) -> dict[str, Any]:
+                    report = lambda share: self._meter.show(share * cost, words)  # noqa: E731
+                    return {"images": self.attack(target, line, seed, first, report)}
+
+                kept = self._store.part({**what, "first": first}, make)
+                self._meter.add(cost, words)
+            else:
+                self._meter.known(cost, words)
+            parts.append(kept["images"])
+        return np.concatenate(parts)
+
+    def _what(self, line: Line, made: AttackProtocol, seed: int) -> dict[str, Any]:
+        """What the images of an attack depend on."""
         attack, settings = line.attack, line.settings
         # Not the whole protocol: one more seed changes no image, another engine only those of an attack that asks it,
         # and those of an attack on the plain classifier serve every preset.
         same = replace(made, seeds=(seed,), noise="any", judge=made.judge if attack.asks_engine else "any")
         if attack.on_plain:
             same = replace(same, preset="any", preset_sha256="any")
-        what = {
+        return {
             "what": "attack",
             "protocol": same.key,
             "attack": attack_version(attack),
@@ -133,27 +170,29 @@ class Runner:
             "batch": settings.batch,
             "copies": settings.copies,
         }
-        words, price = f"{target.name}: {attack.name}", line.cost(target)
-        parts = []
-        for first in range(0, len(self.images), settings.batch):
-            part = slice(first, first + settings.batch)
-            images, labels = self.images[part], self.labels[part]
-            cost = len(images) * price
-            kept = self._store.get({**what, "first": first})
-            if kept is None:
 
-                def make(images: Float32 = images, labels: Labels = labels, first: int = first) -> dict[str, Any]:
-                    seeds = AttackSeeds.derived(derived_seed(seed, "batch", first), settings.restarts)
-                    cost = len(images) * price
-                    report = lambda share: self._meter.show(share * cost, words)  # noqa: E731
-                    return {"images": attack.run(target, settings, images, labels, seeds, report)}
+    def attack(
+        self, target: AttackTarget, line: Line, seed: int, first: int, report: Callable[[float], None]
+    ) -> Float32:
+        """One batch of images under one seed of an attack, computed here."""
+        part = slice(first, first + line.settings.batch)
+        seeds = AttackSeeds.derived(derived_seed(seed, "batch", first), line.settings.restarts)
+        found: Float32 = line.attack.run(target, line.settings, self.images[part], self.labels[part], seeds, report)
+        return found
 
-                kept = self._store.part({**what, "first": first}, make)
-                self._meter.add(cost, words)
-            else:
-                self._meter.known(cost, words)
-            parts.append(kept["images"])
-        return np.concatenate(parts)
+    def _ahead(self, target: AttackTarget, common: dict[str, Any], spread: Spread) -> None:
+        """All batches of all attacks on a preset that are missing, side by side on the workers."""
+        missing: list[tuple[dict[str, Any], Job]] = []
+        for number, line in enumerate(lines(target, self._settings)):
+            made = line.attack.protocol(target, line.settings, common)
+            for seed in self._settings.seeds:
+                what = self._what(line, made, seed)
+                for first in range(0, len(self.images), line.settings.batch):
+                    if self._store.get({**what, "first": first}) is None:
+                        missing.append(({**what, "first": first}, Job(target.name, number, seed, first)))
+        for what, images in spread(missing):
+            self._store.put(what, {"images": images})
+            self._meter.show(0.0, f"{target.name}: attacks on the workers")
 
     def _judged(
         self, target: AttackTarget, made: AttackProtocol, versions: Sequence[Float32]

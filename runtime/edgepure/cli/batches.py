@@ -15,7 +15,7 @@ from ..purify.purifier import Purifier
 from ..purify.results import Failure
 from ..rows.noise import NoiseSource
 from ..types import Float32
-from .sources import Source
+from .sources import Source, item_of
 
 #: Pixels of the images that are in memory at a time take at most about this many bytes.
 CHUNK_BYTES = 64 << 20
@@ -35,6 +35,7 @@ def run_chunks(
     on_share: Callable[[float], None],
     monitor: Monitor | None = None,
     masks: Callable[[Sequence[int]], Float32] | None = None,
+    start: int = 0,
 ) -> list[Failure]:
     """Purify all sources, a chunk at a time.
 
@@ -47,6 +48,7 @@ def run_chunks(
         on_share: called with the share of the UNet calls that is done.
         monitor: flags and counts the results.
         masks: the masks ``[B, 1, H, W]`` of the sources at these positions; None: those of the preset.
+        start: of the noise, the number of the first source.
 
     Returns:
         The sources that could not be used.
@@ -63,7 +65,7 @@ def run_chunks(
     size = chunk_size(image.shape, purifier.slots)
     for first in range(0, len(sources), size):
         chunk = sources[first : first + size]
-        loaded = load_images([s.item for s in chunk], image, resize=resize, order=order, on_error="collect")
+        loaded = load_images([item_of(s) for s in chunk], image, resize=resize, order=order, on_error="collect")
         failures += (Failure(chunk[f.index].name, f.reason) for f in loaded.failures)
         total = counted + expected * (len(sources) - first - len(loaded.failures))
 
@@ -81,7 +83,7 @@ def run_chunks(
                 preset,
                 noise=noise,
                 names=names,
-                ids=positions,
+                ids=[start + position for position in positions],
                 on_rows=rows_done,
                 monitor=monitor,
                 masks=None if masks is None else masks(positions),

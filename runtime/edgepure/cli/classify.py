@@ -13,6 +13,7 @@ from .options import (
     ImagesArgument,
     MaskOption,
     PresetOptions,
+    RayOptions,
     ReadOptions,
     ShownOptions,
     SlotOptions,
@@ -69,6 +70,7 @@ def classify(
     ] = None,
     read: ReadOptions,
     engine: SlotOptions,
+    ray: RayOptions,
     shown: ShownOptions,
 ) -> None:
     """Purify images and classify what is left.
@@ -87,11 +89,12 @@ def classify(
     from ..purify.results import Failure
     from .monitor import check_options, rejection, write_metrics
     from .session import Session
-    from .sources import find_sources
+    from .sources import check_ray, find_sources
 
     check_options(flag_rate, probe, reject, metrics, images)
+    check_ray(ray, {"--mask": mask is not None, "--flag-rate": flag_rate is not None})
     sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, read.resize)
-    session = Session(bundle, chosen, read, engine, votes=votes, rule=rule, mask=mask, needs="a label")
+    session = Session(bundle, chosen, read, engine, votes=votes, rule=rule, mask=mask, needs="a label", ray=ray)
     monitor = None if flag_rate is None else session.purifier.monitor(flag_rate, probe=probe)
     done: list[dict[str, Any]] = []
     rejected: list[Failure] = []
@@ -102,11 +105,14 @@ def classify(
         else:
             done.append(result.to_dict())
 
-    failures = session.run(sources, take, "classifying", Labels(session.purifier.graphs), monitor)
+    if ray.ray is not None:
+        done, failures = session.spread(sources, "classifying", "labels", lambda _, result: result.to_dict())
+    else:
+        failures = session.run(sources, take, "classifying", Labels(session.purifier.graphs), monitor)
     if metrics is not None and monitor is not None:
         write_metrics(monitor, metrics)
     extra = {} if monitor is None else {"monitor": monitor.to_dict()}
-    session.finish(done, failures + rejected, shown.as_json, lambda: _labels(done, session.purifier.classes), extra)
+    session.finish(done, failures + rejected, shown.as_json, lambda: _labels(done, session.manifest.classes), extra)
 
 
 def _labels(done: list[dict[str, Any]], classes: Sequence[str]) -> None:

@@ -41,8 +41,8 @@ ImagesArgument = Annotated[
     list[Path],
     typer.Argument(
         metavar="IMAGES",
-        help="Image files, folders of them, or arrays (.npy; .npz with one array or one called `images`, or "
-        "FILE.npz:NAME).",
+        help="Image files, folders of them, arrays (.npy; .npz with one array or one called `images`, or "
+        "FILE.npz:NAME), WebDataset's .tar files, or Parquet.",
         show_default=False,
     ),
 ]
@@ -138,6 +138,34 @@ class SlotOptions(EngineOptions):
     """What computes, for several images at a time."""
 
     slots: SlotsOption = 8
+
+
+@dataclass(kw_only=True)
+class ClusterOptions:
+    """Who computes, where it is not this machine alone."""
+
+    ray: Annotated[
+        str | None,
+        given(
+            "ADDRESS",
+            "Let the workers of a Ray cluster do it (HOST:PORT; auto; local: one of this machine): each opens the "
+            "bundle, and files named here, by these same paths. Needs pip install 'edgepure[ray]'.",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None, given(None, "With --ray: engines at a time. Default: as many as the cluster has room for.", min=1)
+    ] = None
+
+
+@dataclass(kw_only=True)
+class RayOptions(ClusterOptions):
+    """The same for images, which are done in parts."""
+
+    part: Annotated[int, typer.Option(min=1, help="With --ray: images that a worker is given at a time.")] = 256
+    work: Annotated[
+        Path | None,
+        given("DIR", "With --ray: keep finished parts there; the same command goes on where it was ended."),
+    ] = None
 
 
 @dataclass(kw_only=True)

@@ -14,6 +14,7 @@ from .options import (
     ImagesArgument,
     MaskOption,
     PresetOptions,
+    RayOptions,
     ReadOptions,
     ShownOptions,
     SlotOptions,
@@ -23,8 +24,8 @@ from .options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..purify.frames import FrameResult, Pad
-    from ..purify.results import Purified
+    from ..purify.frames import Pad
+    from ..purify.results import FrameResult, Purified
     from .sources import Source
 
 
@@ -66,6 +67,7 @@ def purify(
     ] = "no",
     read: ReadOptions,
     engine: SlotOptions,
+    ray: RayOptions,
     shown: ShownOptions,
 ) -> None:
     """Purify images once each and write them as PNG.
@@ -86,25 +88,31 @@ def purify(
     from .frames import check_frame_options, parse_size, run_frames
     from .output import table
     from .session import Session
-    from .sources import find_sources
+    from .sources import check_ray, find_sources
 
-    check_frame_options(tile, read.resize or mask is not None, size, pad, whole)
+    check_frame_options(tile, read.resize, size, pad, whole)
+    check_ray(ray, {"--tile": tile, "--mask": mask is not None})
     target_size = parse_size(size)
     sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, read.resize or tile)
     files = _targets(sources, output, mask_out)
-    session = Session(bundle, chosen, read, engine, votes=1, mask=mask, masked=mask_out is not None)
+    session = Session(bundle, chosen, read, engine, votes=1, mask=mask, masked=mask_out is not None, ray=ray)
     written: list[dict[str, Any]] = []
 
-    def save(position: int, result: Purified | FrameResult) -> None:
+    def saved(position: int, result: Purified | FrameResult) -> dict[str, Any]:
         target = files[position]
         _write(save_image, result.image, target)
         entry = {**result.to_dict(), "name": sources[position].name, "file": str(target)}
         if mask_out is not None and result.mask is not None:
             _write(save_image, result.mask, mask_out / target.name)
             entry["mask_file"] = str(mask_out / target.name)
-        written.append(entry)
+        return entry
 
-    if tile:
+    def save(position: int, result: Purified | FrameResult) -> None:
+        written.append(saved(position, result))
+
+    if ray.ray is not None:
+        written, failures = session.spread(sources, "purifying", "own", saved)
+    elif tile:
         failures = run_frames(session, sources, target_size, cast("Pad", pad), whole, read.bgr, save)
     else:
         failures = session.run(sources, save, "purifying", session.purifier.own_head())
@@ -113,7 +121,7 @@ def purify(
         return f"{entry['tiles'][0]} x {entry['tiles'][1]}" if tile else str(entry["class_name"])
 
     def show() -> None:
-        about = ("tiles",) if tile else ("label",) if session.purifier.classes else ()
+        about = ("tiles",) if tile else ("label",) if session.manifest.classes else ()
         table(
             ("image", "purified", *about, "UNet calls", "ms"),
             (

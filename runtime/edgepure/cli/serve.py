@@ -64,6 +64,10 @@ def serve(
     waiting: Annotated[int, typer.Option(min=1, help="Images that may wait; more are answered with 503.")] = 64,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take at most.")] = 30.0,
     drain: Annotated[float, typer.Option(help="Seconds in which requests may end after SIGTERM.")] = 20.0,
+    probe: Annotated[float, typer.Option(help="Seconds between two self-tests through the slots.")] = 15.0,
+    stale: Annotated[
+        float, typer.Option(help="Seconds without a move of the slots, after which they are stuck.")
+    ] = 10.0,
     max_body: Annotated[int, typer.Option(min=1, help="MiB that a request may have.")] = 16,
     engine: SlotOptions,
     shown: ShownOptions,
@@ -106,6 +110,8 @@ def serve(
         max_body=max_body << 20,
         timeout=timeout,
         drain=drain,
+        probe_every=probe,
+        stale=stale,
     )
     if len({(model.name, model.version) for model in models}) < len(models):
         raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from ..images.dataset import check_array
 from ..images.folders import image_files
 from ..images.load import Resize
 from ..images.spec import ImageSpec
+from .options import RayOptions
 from .output import note
+from .stored import Stored, stored_images
 
 #: Images of one array; each costs memory before its pixels are read.
 MOST_OF_A_FILE = 1_000_000
@@ -30,13 +32,19 @@ class Source:
         name: path, with the position in brackets for images of an array.
         stem: what a file made of it is called, without suffix.
         path: the file it comes from.
-        item: what `load_images` takes; an ImageError if it is known to be bad.
+        item: what `load_images` takes; an ImageError if it is known to be bad; a `Stored` image, which is read when its
+            turn comes.
     """
 
     name: str
     stem: str
     path: Path
     item: Any
+
+
+def item_of(source: Source) -> Any:
+    """What `load_images` takes."""
+    return source.item.read() if isinstance(source.item, Stored) else source.item
 
 
 def find_sources(paths: Sequence[Path], image: ImageSpec | None = None, resize: Resize = False) -> list[Source]:
@@ -70,8 +78,18 @@ def output_names(sources: Sequence[Source]) -> list[str]:
     return names
 
 
+def check_ray(options: RayOptions, others: Mapping[str, bool]) -> None:
+    """Raise ConfigError for options that belong together, or do not. ``others``: whether what a cluster does not do was
+    asked for, by its option."""
+    if options.ray is None and (options.work is not None or options.workers is not None):
+        raise ConfigError("--work and --workers belong to --ray ADDRESS; give that too", code="E-ray-option")
+    for name, given in others.items():
+        if given and options.ray is not None:
+            raise ConfigError(f"{name} is not done on a cluster; leave it out, or --ray", code="E-ray-option")
+
+
 def _sources(path: Path, image: ImageSpec | None, resize: Resize) -> Iterator[Source]:
-    named = re.fullmatch(r"(.+\.npz):(\w+)", str(path))
+    named = re.fullmatch(r"(.+\.(?:npz|parquet)):(\w+)", str(path))
     file = Path(named[1]) if named else path
     if file.suffix.lower() in (".npy", ".npz"):
         try:
@@ -81,6 +99,12 @@ def _sources(path: Path, image: ImageSpec | None, resize: Resize) -> Iterator[So
             return
         for i, one in enumerate(images):
             yield Source(f"{path}[{i}]", f"{file.stem}_{i:05d}", file, one)
+    elif file.suffix.lower() in (".parquet", ".tar"):
+        try:
+            for name, stem, stored in stored_images(file, named[2] if named else None):
+                yield Source(f"{path}[{name}]", stem, file, stored)
+        except ImageError as error:
+            yield Source(str(path), file.stem, file, error)
     elif path.is_dir():
         files = image_files(path, note)
         for file in files:

@@ -6,6 +6,7 @@ asked what it really uses, and anything else than what was wanted is an error.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.external_data import external_tensors
 from ..errors import BundleError, ProviderError, import_fault, words_of
 from ..machine.nvidia import Driver
 from ..machine.shortage import shortage
@@ -135,6 +137,7 @@ class OnnxRuntimeEngine(HostEngine):
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if threads is not None:
             settings.intra_op_num_threads = threads
+        shown = _show_weights(settings, path) if on_cpu else []
         try:
             # Left to itself, it answers a fault of the GPU, in any later call too, by going on with the CPU.
             self.session = ort.InferenceSession(
@@ -153,6 +156,7 @@ class OnnxRuntimeEngine(HostEngine):
                 f"{path.name} cannot be run by onnxruntime {ort.__version__}: {words_of(error)}",
                 code="E-engine-refuses",
             ) from None
+        del shown  # it has what it needs
         active = list(self.session.get_providers())
         if not active or active[0] != wanted:
             raise ProviderError(
@@ -181,6 +185,25 @@ class OnnxRuntimeEngine(HostEngine):
 
     def _close(self) -> None:
         self.session = None
+
+
+def _show_weights(settings: Any, path: Path) -> list[mmap.mmap]:
+    """Show ONNX Runtime the weights beside a graph, to be kept until the session is there. It copies what it needs; a
+    file that it maps itself ends the process (SIGBUS) when somebody cuts it short. Older ones map."""
+    show: Any = getattr(settings, "add_external_initializers_from_files_in_memory", None)
+    try:
+        names = sorted({tensor.location for tensor in external_tensors(path)}) if show else []
+        shown = [_mapped(path.parent / name) for name in names]
+    except (BundleError, OSError, ValueError):  # ONNX Runtime says what is wrong
+        return []
+    if shown:
+        show(names, shown, list(map(len, shown)))
+    return shown
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _checked(call: Callable[[], Any]) -> Callable[[], Any]:

@@ -14,6 +14,8 @@ on, with a tenth of the risk of the candidate before it: together they err with 
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections import Counter
 
 from ..methods.presets import SequentialSpec
@@ -68,7 +70,7 @@ class Ballot:
         and none of them is for nothing."""
         left = self._spec.max - self.votes
         if not self._since:
-            return min(left, 1 + self._more(1.0 / (FIRST_SHARE * self._spec.alpha), 0, 0))
+            return min(left, 1 + self._more(self._bar(0), 0, 0))
         most = []
         for candidate, counts in self._since.items():
             wins, losses = counts[candidate], self._losses(candidate)
@@ -79,17 +81,16 @@ class Ballot:
         return min(left, *most)
 
     def _more(self, threshold: float, wins: int, losses: int) -> int:
-        more = 1
-        while more < self._spec.max and capital(wins + more, losses) < threshold:
-            more += 1
-        return more
+        further = range(1, self._spec.max)
+        return 1 + bisect_left(further, threshold, key=lambda more: capital(wins + more, losses))
 
     def _threshold(self, candidate: int) -> float:
         number = list(self._since).index(candidate)
         return self._bar(number)
 
     def _bar(self, number: int) -> float:
-        return 1.0 / (self._spec.alpha * FIRST_SHARE * SHRINK**number)
+        risk = self._spec.alpha * FIRST_SHARE * SHRINK**number
+        return 1.0 / risk if risk > 0.0 else math.inf
 
     def _capital(self, candidate: int) -> float:
         return capital(self._since[candidate][candidate], self._losses(candidate))

@@ -89,17 +89,21 @@ async def answer(
         else:
             submit()
         waiting = [asyncio.wrap_future(future) for future in futures]
-        try:
-            results = await asyncio.wait_for(asyncio.gather(*waiting), max(end - time.monotonic(), 0.001))
-        except (TimeoutError, asyncio.TimeoutError):
+        left_now = max(end - time.monotonic(), 0.001)
+        _, missing = await asyncio.wait(waiting, timeout=left_now, return_when=asyncio.FIRST_EXCEPTION)
+        errors = [one.exception() for one in waiting if one.done() and not one.cancelled()]
+        for error in filter(None, errors):
+            raise error
+        if missing:
             raise OverdueError(
                 f"the answer was not there within {left:g} seconds; ask again later, or give it more time",
                 code="E-deadline-answer",
-            ) from None
+            )
     finally:
         for future in futures:
             future.cancel()  # does nothing where the result is there
-    return {output.name: output.make(results) for output in wanted}, list(results)
+    results = [one.result() for one in waiting]
+    return {output.name: output.make(results) for output in wanted}, results
 
 
 def images_of(request: InferRequest, model: Model) -> tuple[list[Any], int]:
@@ -116,7 +120,7 @@ def images_of(request: InferRequest, model: Model) -> tuple[list[Any], int]:
     tensor = request.inputs["image"]
     if isinstance(tensor, list):
         return list(tensor), sum(map(len, tensor))
-    c, h, w = model.purifier.image_shape
+    c, h, w = model.image_shape
     one = tensor[None] if tensor.ndim == 3 else tensor
     if tensor.dtype == np.float32 and one.shape[1:] == (c, h, w):
         return list(one), tensor.nbytes

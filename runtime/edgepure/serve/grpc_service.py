@@ -19,8 +19,9 @@ from .logs import log
 from .messages import MESSAGES, METHODS, SERVICE
 from .metrics import Metrics
 from .models import Models, UnknownModelError, metadata
+from .outcome import outcome_of, permitted
 from .protocol import DATATYPES, InferRequest, Tensor, raw_bytes, raw_tensor, signature
-from .rest import EXTENSIONS, outcome_of, permitted
+from .rest import EXTENSIONS
 from .settings import ServeSettings
 from .traces import span
 
@@ -121,11 +122,13 @@ class GrpcService:
             status, outcome = outcome_of(error)
             self._metrics.ended(name, version, "grpc", outcome)
             if status == 500:
+                self._health.doubt()
                 log("failed", code=error.code, error=str(error))
             words = "the purification failed" if status == 500 else str(error)
             return await context.abort(_STATUS.get(status, grpc.StatusCode.INTERNAL), f"{words} [{error.code}]")
         except Exception as error:
             self._metrics.ended(name, version, "grpc", "failed")
+            self._health.doubt()
             log("failed", error=f"{type(error).__name__}: {error}")
             return await context.abort(grpc.StatusCode.INTERNAL, "the purification failed [E-failed]")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import BusyError, EdgepureError
@@ -27,6 +28,7 @@ class Health:
     def __init__(self, models: Models, settings: ServeSettings) -> None:
         self._models, self._settings = models, settings
         self._seen: dict[Model, _Seen] = {}
+        self._doubted = asyncio.Event()
         self.draining = False
 
     def ready(self, model: Model) -> bool:
@@ -35,7 +37,7 @@ class Health:
         idle = model.service.waiting == 0 and not model.service.busy
         moving = idle or now - seen.moved < self._settings.stale
         # the watch itself was held up, by a stopped process say: what it knows is old
-        watched = now - seen.probed < 2.0 * self._settings.probe_every + self._settings.stale
+        watched = now - seen.probed < 2.0 * self._settings.probe_every + self._settings.stale * model.tiles
         return model.proved and moving and watched and not self.draining
 
     def all_ready(self) -> bool:
@@ -43,22 +45,34 @@ class Health:
         known = self._models.known()
         return bool(known) and all(model is not None and self.ready(model) for model in known.values())
 
+    def doubt(self) -> None:
+        """A purification failed: the next self-test comes soon, and says whether that was the image or the engine."""
+        self._doubted.set()
+
     async def watch(self) -> None:
-        """Put the self-test through the slots of every model again and again. Ends when it is cancelled."""
+        """Put the self-test through the slots of every model again and again, soon where one is in doubt or failed.
+        Ends when it is cancelled."""
         while True:
-            for model in list(self._models):
-                await self._probe(model)
+            self._doubted.clear()
+            await asyncio.gather(*map(self._probe, list(self._models)))
             for gone in set(self._seen) - set(self._models):
                 del self._seen[gone]
-            await asyncio.sleep(self._settings.probe_every)
+            soon = min(1.0, self._settings.probe_every)
+            await asyncio.sleep(soon)
+            if all(model.proved for model in self._models):
+                with suppress(asyncio.TimeoutError, TimeoutError):
+                    await asyncio.wait_for(self._doubted.wait(), self._settings.probe_every - soon)
 
     async def _probe(self, model: Model) -> None:
-        before = model.proved
+        before, ticks = model.proved, model.service.counters.ticks
+        patience = self._settings.stale * model.tiles
         try:
             future = asyncio.wrap_future(model.probe())
-            model.check(await asyncio.wait_for(future, self._settings.stale))
+            model.check(await asyncio.wait_for(future, patience))
         except (TimeoutError, asyncio.TimeoutError):
-            model.proved, model.proof = False, f"the self-test was not answered within {self._settings.stale:g} seconds"
+            if model.service.counters.ticks == ticks:  # else others are before it: slow, but not stuck
+                stuck = f"the self-test was not answered within {patience:g} seconds"
+                model.proved, model.proof = False, stuck
         except EdgepureError as error:
             if not isinstance(error, BusyError):  # a full queue moves: `ready` looks at its ticks
                 model.proved, model.proof = False, str(error)

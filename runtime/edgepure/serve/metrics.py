@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
+from ..machine.energy import joules
 from ..purify.results import Purified
 from .models import Model, Models
 
@@ -124,6 +125,13 @@ class _State:
             )
         yield from (family for family, _ in kinds)
         yield info
+        if found := joules():
+            energy = CounterMetricFamily(
+                "edgepure_energy_joules", "That a GPU used since its driver was loaded, for whomever.", labels=["gpu"]
+            )
+            for gpu, value in found.items():
+                energy.add_metric([gpu], value)
+            yield energy
         yield GaugeMetricFamily(
             "edgepure_uptime_seconds", "Since the server started.", value=time.time() - self._started
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,13 +13,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..errors import BusyError, EdgepureError, ImageError, OverdueError, RequestError
+from ..errors import EdgepureError, OverdueError
 from .answer import answer, seconds_left
 from .health import Health
 from .logs import log
 from .metrics import Metrics
 from .models import Models, UnknownModelError, metadata
 from .openapi import document
+from .outcome import BodySizeError, outcome_of, permitted
 from .page import PAGE, pictures
 from .protocol import LENGTH_HEADER, parse_request, write_response
 from .settings import ServeSettings
@@ -28,27 +28,6 @@ from .traces import span
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 EXTENSIONS = ["binary_tensor_data"]
-
-
-class BodySizeError(RequestError):
-    """A body is larger than the owner allows (exit code 2)."""
-
-    code = "E-body-size"
-
-
-def outcome_of(error: BaseException) -> tuple[int, str]:
-    """HTTP status of an error, and the word that the metrics have for it."""
-    if isinstance(error, UnknownModelError):
-        return 404, "invalid"
-    if isinstance(error, BodySizeError):
-        return 413, "invalid"
-    if isinstance(error, (RequestError, ImageError)):
-        return 400, "invalid"
-    if isinstance(error, BusyError):
-        return 503, "refused"
-    if isinstance(error, OverdueError):
-        return 504, "overdue"
-    return 500, "failed"
 
 
 class Rest:
@@ -118,7 +97,13 @@ class Rest:
         )
 
     async def _load(self, request: Request) -> Response:
-        await run_in_threadpool(self._models.load, request.path_params["name"])
+        try:
+            await run_in_threadpool(self._models.load, request.path_params["name"])
+        except UnknownModelError:
+            raise
+        except EdgepureError as error:  # the old one goes on; the owner is told what is wrong with the new one
+            log("not loaded", model=request.path_params["name"], code=error.code, error=str(error))
+            return _refusal(400, str(error), error.code)
         log("loaded", model=request.path_params["name"])
         return JSONResponse({})
 
@@ -157,7 +142,10 @@ class Rest:
             self._metrics.ended(name, version, "rest", "cancelled")
             return Response(status_code=499)
         except Exception as error:
-            self._metrics.ended(name, version, "rest", outcome_of(error)[1])
+            outcome = outcome_of(error)[1]
+            self._metrics.ended(name, version, "rest", outcome)
+            if outcome == "failed":
+                self._health.doubt()
             raise
         if length is None:
             return Response(body, media_type="application/json")
@@ -254,12 +242,6 @@ class Rest:
                 return _refusal(500, "the purification failed", "E-failed")
 
         return guarded
-
-
-def permitted(header: str, secret: str) -> bool:
-    """Whether the header bears the token; how long that takes says nothing about it."""
-    kind, _, given = header.partition(" ")
-    return hmac.compare_digest(given.strip().encode(), secret.encode()) and kind.lower() == "bearer"
 
 
 def _failure(error: EdgepureError) -> Response:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,12 @@ from edgepure.images.dataset import LabelledImages
 from edgepure_calibration.attacks import Attack, AttackTarget
 from edgepure_calibration.attacks.gradient import GradientAttack
 from edgepure_calibration.attacks.square import SquareAttack
-from edgepure_calibration.evaluate import Evaluated, EvaluateSettings, evaluate, run
+from edgepure_calibration.evaluate import Evaluated, EvaluateSettings, OnRay, evaluate, run
 from edgepure_calibration.evaluate.card import CARD, CARD_JSON, card, write_card
+from edgepure_calibration.evaluate.farm import Hand, Orders
 from edgepure_calibration.evaluate.noise_experiment import noise_policy
 from edgepure_calibration.evaluate.report import render
+from edgepure_calibration.evaluate.runner import Job, Spread
 from edgepure_calibration.provider import ProviderSettings
 from edgepure_calibration.work import Work
 from edgepure_export.twin.reference import TorchReference
@@ -296,3 +300,57 @@ def test_unfit_data_are_refused(twin: TorchReference, digits: LabelledImages, tm
     with raises_code("E-provider-torch"):
         evaluate(demo_bundle(), digits, settings=SETTINGS, device="nonsense")
     assert run.USUAL_IMAGES == 256
+
+
+SPREAD = replace(SETTINGS, attacks=("transfer", "pgd"), seeds=(0,), baselines=("no-defence",))
+
+
+def same_attacks(found: Evaluated, wanted: Evaluated) -> None:
+    """The same images and the same numbers, whoever computed them."""
+    for one, other in zip((*found.presets, *found.baselines), (*wanted.presets, *wanted.baselines), strict=True):
+        assert one.attacks and len(one.attacks) == len(other.attacks)
+        for attack, expected in zip(one.attacks, other.attacks, strict=True):
+            np.testing.assert_allclose(attack.images, expected.images, atol=1e-6)
+            assert attack.accuracies == expected.accuracies
+
+
+def test_workers_attack_as_one_machine_does(
+    digits: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker in this process, to which everything travels, and whose answers come in another order."""
+    asked: list[Job] = []
+
+    @contextmanager
+    def near(cluster: OnRay, orders: Orders) -> Iterator[Spread]:
+        hand = Hand(pickle.loads(pickle.dumps(orders)))
+
+        def spread(jobs: Any) -> Iterator[Any]:
+            for number in reversed(range(len(jobs))):
+                asked.append(jobs[number][1])
+                place, images = hand.attack(number, jobs[number][1])
+                yield jobs[place][0], images
+
+        yield spread
+
+    wanted = evaluate(demo_bundle(), digits, ["uniform"], SPREAD, provider=ONE)
+    monkeypatch.setattr(run, "farm", near)
+    arguments: dict[str, Any] = {"provider": ONE, "ray": OnRay("local"), "work": tmp_path}
+    same_attacks(evaluate(demo_bundle(), digits, ["uniform"], SPREAD, **arguments), wanted)
+    assert len(asked) == len(set(asked)) and {job.target for job in asked} == {"uniform", "no-defence"}
+    count = len(asked)
+    evaluate(demo_bundle(), digits, ["uniform"], SPREAD, **arguments)
+    assert len(asked) == count, "what is kept is not attacked again"
+
+
+def test_a_worker_with_another_bundle_refuses(digits: LabelledImages) -> None:
+    orders = Orders(Path(demo_bundle()), "another", digits, digits.images[:0], None, SPREAD, ONE, "cpu", True)
+    with raises_code("E-ray-bundle"):
+        Hand(orders)
+
+
+@pytest.mark.slow
+@pytest.mark.needs("ray")
+def test_a_cluster_attacks_as_one_machine_does(digits: LabelledImages) -> None:
+    wanted = evaluate(demo_bundle(), digits, ["uniform"], SPREAD, provider=ONE)
+    ray = OnRay("local", workers=2)
+    same_attacks(evaluate(demo_bundle(), digits, ["uniform"], SPREAD, provider=ONE, ray=ray), wanted)

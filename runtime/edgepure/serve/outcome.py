@@ -1,0 +1,35 @@
+"""What both protocols say of a request that gets no answer, and who may ask at all."""
+
+from __future__ import annotations
+
+import hmac
+
+from ..errors import BusyError, ImageError, OverdueError, RequestError
+from .models import UnknownModelError
+
+
+class BodySizeError(RequestError):
+    """A body is larger than the owner allows (exit code 2)."""
+
+    code = "E-body-size"
+
+
+def outcome_of(error: BaseException) -> tuple[int, str]:
+    """HTTP status of an error, and the word that the metrics have for it."""
+    if isinstance(error, UnknownModelError):
+        return 404, "invalid"
+    if isinstance(error, BodySizeError):
+        return 413, "invalid"
+    if isinstance(error, (RequestError, ImageError)):
+        return 400, "invalid"
+    if isinstance(error, BusyError):
+        return 503, "refused"
+    if isinstance(error, OverdueError):
+        return 504, "overdue"
+    return 500, "failed"
+
+
+def permitted(header: str, secret: str) -> bool:
+    """Whether the header bears the token; how long that takes says nothing about it."""
+    kind, _, given = header.partition(" ")
+    return hmac.compare_digest(given.strip().encode(), secret.encode()) and kind.lower() == "bearer"

@@ -1,0 +1,84 @@
+"""Who enters the slots beside whom: a service on a clock of its own, which calls of known cost move on.
+
+The arithmetic is left out; the scheduler is the real one. Times are in units of the cost: what matters is that nobody
+waits longer than with one image after another, and that calls are shared where that makes them cheaper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import edgepure
+from benchmarks.sharing import Cost, Simulation, alone, arrivals
+from edgepure.purify.pace import Pace
+
+#: From calls that cost as much however many rows share them, as on a large GPU, to calls in which a row more costs more
+#: than alone, as where a cache is left.
+COSTS: dict[str, Cost] = {
+    "flat": lambda rows: 1.0,
+    "affine": lambda rows: 1.0 + 0.25 * rows,
+    "nearly linear": lambda rows: 0.2 + rows,
+    "linear": lambda rows: float(rows),
+    "worse than linear": lambda rows: rows * (1.0 + 0.02 * rows),
+}
+STEPS, SLOTS, REQUESTS = 6, 8, 80
+PRESET = {"method": {"method": "uniform", "t_star": 60, "steps": STEPS}}
+
+
+@pytest.fixture(scope="module")
+def purifier() -> Iterator[edgepure.Purifier]:
+    with edgepure.load(edgepure.demo_bundle(), threads=1, slots=SLOTS) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("votes", [1, 5])
+@pytest.mark.parametrize("cost", COSTS)
+def test_sharing_does_not_lose_against_one_at_a_time(purifier: edgepure.Purifier, cost: str, votes: int) -> None:
+    seconds = STEPS * COSTS[cost](votes)
+    for load in (1.0, 1.4):
+        due = arrivals(seconds, load, REQUESTS, seed=votes)
+        shared, lonely = Simulation(purifier, COSTS[cost], PRESET, votes).run(due), alone(due, seconds)
+        assert len(shared) == REQUESTS
+        for measure in (np.mean, np.median, lambda took: np.percentile(took, 99)):
+            assert measure(shared) <= 1.05 * measure(lonely)
+        if cost in ("flat", "affine"):  # where it is cheap, calls are shared
+            assert shared.mean() <= 0.65 * lonely.mean()
+
+
+def test_votes_of_an_image_stay_together_where_sharing_is_dear(
+    purifier: edgepure.Purifier,
+) -> None:
+    simulation = Simulation(purifier, COSTS["worse than linear"], PRESET, 5)
+    simulation.run(arrivals(STEPS * COSTS["worse than linear"](5), 1.4, REQUESTS, seed=0))
+    assert simulation.rows.count(5) > 0.9 * len(simulation.rows)
+
+
+def test_a_size_that_was_not_seen_for_long_is_tried_again() -> None:
+    pace, now = Pace(calls=6), 0.0
+    pace.clock = lambda: now
+    pace.start()
+    for rows in (5, 8, 5, 8, 5, 8, 3, 3, 3):
+        now += rows
+        pace.ticked(rows)
+    assert not pace.joins(5, 3, inside=2, waiting=100), "it costs as much a row"
+    for _ in range(1001):
+        now += 5.0
+        pace.ticked(5)
+    assert pace.joins(5, 3, inside=2, waiting=100)
+
+
+def test_a_process_that_was_stopped_did_not_become_slow() -> None:
+    pace, now = Pace(calls=6), 0.0
+    pace.clock = lambda: now
+    pace.start()
+    for seconds in (2.0, 2.0, 2.0, 2.0, 10_000.0):
+        now += seconds
+        pace.ticked(2)
+    assert pace.seconds(0) < 8.0, "six calls of a second a row"
+    for _ in range(100):  # an engine that did become slow
+        now += 20.0
+        pace.ticked(2)
+    assert pace.seconds(0) == pytest.approx(60.0, rel=0.05)
