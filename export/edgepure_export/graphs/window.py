@@ -41,7 +41,8 @@ class Window:
 
 def window_of(classifier: nn.Module, size: tuple[int, int]) -> Window | None:
     """What the classifier says of its preprocessing (its ``window``); None: it sees all of the image."""
-    found = next((m.window for m in classifier.modules() if isinstance(getattr(m, "window", None), Window)), None)
+    windows = (getattr(module, "window", None) for module in classifier.modules())
+    found = next((window for window in windows if isinstance(window, Window)), None)
     return None if found == Window((0.0, float(size[0])), (0.0, float(size[1]))) else found
 
 
