@@ -52,7 +52,8 @@ async def closed_loop(ask: Ask, clients: int, seconds: float) -> float:
     async def client(index: int) -> None:
         nonlocal count
         while time.perf_counter() < began + seconds:
-            count += await ask(index) == 200
+            right = await ask(index) == 200
+            count += right  # not in one: what is added to is read before the answer is awaited
             index += clients
 
     await asyncio.gather(*(client(index) for index in range(clients)))
