@@ -1,4 +1,4 @@
-"""`python -m benchmarks.frames [--bundle PATH]`: frames by tiles, beside the calls that they are made of.
+"""`python -m benchmarks.frames [--bundle PATH] [--sizes 128x64,...]`: frames by tiles, beside their UNet calls.
 
 For each size: tiles, the seconds of a frame, its ratio to as many bare step calls of full batches (cutting, noise and
 blending on top), and the largest memory of NumPy's arrays in units of the frame's own.
@@ -63,11 +63,13 @@ def peak(purifier: edgepure.Purifier, preset: edgepure.Preset, frame: Float32) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", default=None, help="default: the digits")
+    parser.add_argument("--sizes", default=",".join(f"{w}x{h}" for h, w in SIZES), help="width x height of each frame")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    sizes = [tuple(int(n) for n in reversed(text.split("x"))) for text in options.sizes.split(",")]
     print("| frame | overlap | tiles | UNet calls | s/frame | times its calls | memory, frames |\n" + 7 * "|---" + "|")
     with edgepure.load(options.bundle or edgepure.demo_bundle()) as purifier:
-        for size in SIZES:
+        for size in sizes:
             for overlap in OVERLAPS:
                 r = measure(purifier, size, overlap, options.repeats)
                 print(

@@ -88,3 +88,9 @@ def check_attacks(clean: LabelledImages, attacked: LabelledImages, plain: PlainL
 def _right(data: LabelledImages, plain: PlainLogits) -> int:
     assert data.labels is not None
     return int((plain(data.images).argmax(axis=1) == data.labels).sum())
+
+
+def check_pairs(pairs: int) -> None:
+    """Raise ConfigError for a number of answers of two precisions to the same noise that is out of range."""
+    if not 10 <= pairs <= 1_000_000:
+        raise ConfigError(f"pairs {pairs} must lie in 10 .. 1000000", code="E-carry-pairs")

@@ -29,11 +29,11 @@ from .methods.presets import VoteSpec as VoteSpec
 from .methods.ssni import SsniSpec as SsniSpec
 from .methods.tiles import TileSpec as TileSpec
 from .parity.verify import verify as verify
-from .purify.certify import Certificate as Certificate
-from .purify.frames import FrameResult as FrameResult
+from .purify.certificate import Certificate as Certificate
 from .purify.monitor import Monitor as Monitor
 from .purify.purifier import Purifier as Purifier
 from .purify.purifier import load as load
+from .purify.results import FrameResult as FrameResult
 from .purify.results import Purified as Purified
 from .purify.results import Result as Result
 from .purify.results import Results as Results

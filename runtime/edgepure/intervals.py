@@ -54,13 +54,19 @@ def anytime_log_evidence(successes: int, trials: int, share: float, prior: tuple
     return mixture - successes * math.log(share) - failures * math.log1p(-share)
 
 
+def enough_evidence(alpha: float) -> float:
+    """The logarithm of ``1 / alpha``, which evidence reaches wrongly with probability ``alpha`` at most. No evidence is
+    enough for a share of ``alpha`` that is too small for a float."""
+    return -math.log(alpha) if alpha > 0.0 else math.inf
+
+
 def anytime_lower_bound(successes: int, trials: int, alpha: float, prior: tuple[float, float] = (0.5, 0.5)) -> float:
     """A lower bound of a binomial share that holds after every number of trials at once, with probability
     ``1 - alpha``: counting may stop when one likes. ``prior``: as in `anytime_log_evidence`."""
-    if successes == 0:
+    if successes == 0 or alpha <= 0.0:
         return 0.0
     most = min(successes / trials, 1.0 - 2**-53)
-    return most * _solve(lambda x: -math.log(alpha) - anytime_log_evidence(successes, trials, x * most, prior))
+    return most * _solve(lambda x: enough_evidence(alpha) - anytime_log_evidence(successes, trials, x * most, prior))
 
 
 def _log_beta(a: float, b: float) -> float:

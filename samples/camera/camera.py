@@ -78,7 +78,8 @@ def main(
     pace = (capture.get(cv2.CAP_PROP_FPS) or 25.0) if is_file else None
     answers = 0
     with edgepure.load(bundle or edgepure.demo_bundle(), provider) as purifier:
-        watched = purifier.bundle.manifest.calibration is not None
+        manifest = purifier.bundle.manifest
+        watched = manifest.calibration is not None and not manifest.framed
         monitor = purifier.monitor(flag_rate, probe=True) if watched else None
         track = edgepure.Track(every=hold)  # the noise is fresh for every frame, whatever is held
         channels = purifier.image_shape[0]

@@ -107,17 +107,25 @@ def public(bundle: Path, purifier: edgepure.Purifier) -> dict[str, Good]:
             edgepure.bench, purifier=purifier, preset="uniform", batches=(1,), repeats=1, on_progress=None
         ),
         "classify": Good(
-            purifier.classify, images=IMAGE, votes=1, on_error="raise", monitor=None, on_progress=None, **whole
+            purifier.classify, images=IMAGE, votes=1, on_error="raise", monitor=None, on_progress=None, mask=None,
+            **whole,
         ),
-        "purify": Good(purifier.purify, images=IMAGE, on_error="raise", on_progress=None, **whole),
+        "purify": Good(purifier.purify, images=IMAGE, on_error="raise", on_progress=None, mask=None, **whole),
         "predict": Good(
             purifier.predict, images=IMAGE, votes=1, on_error="raise", on_progress=None, mask=None, purify=True,
             **whole,
         ),
-        "stream": Good(lambda **a: list(purifier.stream(**a)), frames=[IMAGE[0]], votes=1, monitor=None, **whole),
+        "purify_frame": Good(
+            purifier.purify_frame, frame=IMAGE[0], preset="uniform", mask=None, noise=1, number=0, size=None, pad="no",
+            whole=False, order="rgb", track=None, on_progress=None,
+        ),
+        "Track": Good(edgepure.Track, every=3, change=0.1),
+        "stream": Good(
+            lambda **a: list(purifier.stream(**a)), frames=[IMAGE[0]], votes=1, monitor=None, track=None, **whole
+        ),
         "run": Good(
             purifier.run, images=IMAGE, preset="uniform", votes=1, noise=1, names=None, ids=None, on_progress=None,
-            on_rows=None, monitor=None,
+            on_rows=None, monitor=None, masks=None, track=None,
         ),
         "certify": Good(
             purifier.certify, images=IMAGE, preset={"method": {"method": "smooth", "sigma": 0.25}}, n=4, n0=2,

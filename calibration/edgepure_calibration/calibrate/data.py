@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from edgepure import Purifier
 from edgepure.bundle.calibration import DataRecord
+from edgepure.bundle.manifest import Manifest
 from edgepure.errors import ConfigError, ImageError
 from edgepure.images.dataset import LabelledImages, load_labelled
+from edgepure.images.load import Resize
+from edgepure.images.tiles import Tiling
 
 from ..data_checks import check_attacks, check_images, check_labels
 
@@ -58,10 +61,39 @@ def load_data(
     return CalibrationData(used, used_attacks, clean_record, attacked_record)
 
 
+def read_images(data: str | Path, manifest: Manifest, resize: Resize = False) -> LabelledImages:
+    """Images of the network's size; of a bundle whose task takes frames, also frames of its size, in tiles.
+
+    Raises:
+        ImageError, ConfigError: as `load_labelled`.
+    """
+    if not manifest.framed:
+        return load_labelled(data, manifest.image, manifest.classes, resize=resize)
+    try:
+        return load_labelled(data, manifest.image, ())
+    except ImageError:
+        return _tiles(load_labelled(data, manifest.task_image, (), resize=resize), manifest)
+
+
+def _tiles(frames: LabelledImages, manifest: Manifest) -> LabelledImages:
+    """The tiles that the default preset cuts of frames, but for those of one constant colour."""
+    overlap = manifest.preset(manifest.default_preset).tiles.overlap
+    tiling = Tiling(manifest.task_image.shape[1:], manifest.image.shape[1:], overlap)
+    found = [
+        (tiling.cut(frame, i), f"{name}, tile {i}")
+        for frame, name in zip(frames.images, frames.names, strict=True)
+        for i in range(len(tiling))
+        if np.ptp(tiling.cut(frame, i)) > 0.0
+    ]
+    if not found:
+        raise ImageError("all frames are of one constant colour; give pictures", code="E-data-constant")
+    return LabelledImages(np.stack([tile for tile, _ in found]), None, tuple(name for _, name in found))
+
+
 def _load(purifier: Purifier, data: str | Path | LabelledImages) -> LabelledImages:
     manifest = purifier.bundle.manifest
     if not isinstance(data, LabelledImages):
-        return load_labelled(data, manifest.image, manifest.classes)
+        return read_images(data, manifest)
     if data.images.shape[1:] != manifest.image.shape:
         raise ImageError(
             f"the images are {list(data.images.shape[1:])} (C, H, W), this bundle takes {list(manifest.image.shape)}; "

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 from edgepure import Preset, Purifier
 from edgepure.images.dataset import LabelledImages
-from edgepure.purify.certify import Certifier, CertifySettings, carried
-from edgepure.rows.noise import SeededNoise
+from edgepure.purify.certificate import CertifySettings, carried
+from edgepure.purify.certify import Certifier
+from edgepure.rows.noise import NoiseSource
 from edgepure.types import Progress
 
+from ..digest import image_key
+from ..work import Work
 from .results import Curve
 
 
@@ -22,7 +25,9 @@ def carry(
     settings: CertifySettings,
     *,
     pairs: int,
-    seed: int,
+    source: NoiseSource,
+    graphs: str,
+    work: Work,
     on_progress: Progress | None = None,
 ) -> Curve:
     """The certificates of ``curve``, counted with ``first``, as they hold for ``second``.
@@ -32,20 +37,27 @@ def carry(
 
     Args:
         data: the images of the curve, in its order.
-        seed: of the noise of the pairs.
+        source: of the noise of the pairs.
+        graphs: key of those of ``second``.
+        work: keeps how many answers of an image differ.
     """
-    votes = range(settings.chosen_by + settings.n, settings.chosen_by + settings.n + pairs)
-    source = SeededNoise(seed)
+    start = settings.chosen_by + settings.n
+    votes = range(start, start + pairs)
     ones, others = (Certifier(purifier.graphs, preset, settings) for purifier in (first, second))
     entries = []
     for number, entry in enumerate(curve.entries):
         image, ids = data.images[number : number + 1], [entry.index]
-        with first.turns.alone():
-            mine = ones.answers(image, source, votes, ids)
-        with second.turns.alone():
-            theirs = others.answers(image, source, votes, ids)
-        differing = int((mine != theirs).sum())
+        what = {"image": image_key(image[0]), "number": entry.index, "pairs": [votes.start, votes.stop]}
+        differing = work.recall(what)
+        if not isinstance(differing, int):
+            with first.turns.alone():
+                mine = ones.answers(image, source, votes, ids)
+            with second.turns.alone():
+                theirs = others.answers(image, source, votes, ids)
+            differing = int((mine != theirs).sum())
+            work.remember(what, differing)
         entries.append(replace(entry, certificate=carried(entry.certificate, differing, pairs, settings.alpha)))
         if on_progress is not None:
             on_progress((number + 1) / len(curve.entries), f"{curve.name}, carried to {second.precision}")
-    return replace(curve, name=f"{curve.name}-{second.precision}", entries=tuple(entries))
+    name = f"{curve.name}-{second.precision}"
+    return replace(curve, name=name, entries=tuple(entries), carried_to=second.precision, graphs=graphs)

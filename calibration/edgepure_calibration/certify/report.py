@@ -8,7 +8,7 @@ from edgepure.report.page import Cell, Figure, Figures, Notes, Section, Table, V
 from edgepure.report.plots import Plot, Scale
 from edgepure.report.text import Markup
 
-from .results import RADII, Certified
+from .results import Certified
 
 #: Kinds of lines in the style sheet, in order.
 LINES = ("s2", "s0", "s1", "s3")
@@ -21,7 +21,7 @@ def write_report(path: Path, found: Certified) -> Path:
     table = Section(
         "Certified accuracy",
         ["The share of images that are answered right and proven to stay so within r; abstentions count as wrong."],
-        [_table(found), Figures([Figure(_curves(found), "Certified accuracy by radius: a curve for each preset.")])],
+        [_table(found), *_figures(found)],
     )
     settings = found.settings
     counted = {"n": f"{settings.n}", "n0": f"{settings.chosen_by}", "alpha": f"{settings.alpha:g}"}
@@ -31,15 +31,22 @@ def write_report(path: Path, found: Certified) -> Path:
 
 
 def _first(found: Certified) -> str:
-    radius, curve = max(found.best(RADII[1:]), key=lambda pair: pair[1].certified(pair[0]))
+    radius, curve = max(found.best()[-4:], key=lambda pair: pair[1].certified(pair[0]))
     return f"{100 * curve.share(radius):.1f} % of the images are certified right within L2 {radius:g} ({curve.name})."
 
 
+def _figures(found: Certified) -> list[Figures]:
+    """Curves, where all answers were counted: else only one radius is settled."""
+    if found.settings.radius is not None:
+        return []
+    return [Figures([Figure(_curves(found), "Certified accuracy by radius: a curve for each preset.")])]
+
+
 def _table(found: Certified) -> Table:
-    columns = ["preset", "sigma", "UNet calls", *(f"r = {r:g}" for r in RADII), "abstained", "answers an image"]
+    columns = ["preset", "sigma", "UNet calls", *(f"r = {r:g}" for r in found.radii), "abstained", "answers an image"]
     rows: list[list[str | Cell]] = []
     for curve in found.curves:
-        shares = [Cell(f"{100 * curve.share(r):.1f} %", bar=curve.share(r)) for r in RADII]
+        shares = [Cell(f"{100 * curve.share(r):.1f} %", bar=curve.share(r)) for r in found.radii]
         tail = [str(curve.abstained), f"{curve.samples:.0f}"]
         rows.append([curve.name, f"{curve.sigma:.4g}", str(curve.unet_calls), *shares, *tail])
     return Table.of(columns, rows, right=columns[1:])

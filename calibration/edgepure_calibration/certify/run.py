@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from os import PathLike
@@ -17,10 +17,11 @@ from edgepure.engines.kinds import engine_words
 from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages, load_labelled
 from edgepure.purify.cascade import certifier_of
-from edgepure.purify.certify import Certificate, CertifySettings
+from edgepure.purify.certificate import Certificate, CertifySettings
 from edgepure.rows.noise import noise_source
 from edgepure.types import Progress
 
+from ..data_checks import check_pairs
 from ..digest import image_key
 from ..progress import Meter
 from ..provider import ProviderSettings
@@ -86,7 +87,10 @@ def certify_data(
             "variant itself (--precision)",
             code="E-certificate-cascade",
         )
-    with on.open(bundle) as purifier:
+    check_pairs(request.pairs)
+    with ExitStack() as held:
+        purifier = held.enter_context(on.open(bundle))
+        purifier.bundle.manifest.require_classifier("a certificate")
         images = load_labelled(data, purifier.bundle.manifest.image, purifier.classes, need_labels=True, resize=resize)
         chosen = images.pick(request.indices(len(images)))
         if request.eight_bits:
@@ -95,28 +99,34 @@ def certify_data(
         manifest = purifier.bundle.manifest
         rule = {**asdict(request.settings), "n0": request.settings.chosen_by, "revision": REVISION}
         depends = {"what": "certificates", **on.key(manifest), **rule, "seed": request.seed}
+        variant = None
+        if request.carry_to is not None:
+            there = replace(on, precision=request.carry_to)
+            variant = held.enter_context(there.open(purifier.bundle))
+        _check(request, chosen, purifier, *([] if variant is None else [variant]))
         with open_work(work, depends) as kept:
             calls = [purifier.planner.answer_calls(preset) for preset in request.presets.values()]
             meter = Meter(sum(calls) * len(chosen) * (request.settings.n + request.settings.chosen_by), on_progress)
             curves = tuple(
                 _curve(purifier, name, preset, chosen, request, kept, meter) for name, preset in request.presets.items()
             )
-            if request.carry_to is not None:
-                with replace(on, precision=request.carry_to).open(purifier.bundle) as variant:
-                    curves += tuple(
-                        carry(
-                            curve,
-                            request.presets[curve.name],
-                            chosen,
-                            purifier,
-                            variant,
-                            request.settings,
-                            pairs=request.pairs,
-                            seed=request.seed or secrets.randbits(63),
-                            on_progress=on_progress,
-                        )
-                        for curve in curves
+            if variant is not None:
+                curves += tuple(
+                    carry(
+                        curve,
+                        request.presets[curve.name],
+                        chosen,
+                        purifier,
+                        variant,
+                        request.settings,
+                        pairs=request.pairs,
+                        source=noise_source(request.seed),
+                        graphs=there.key(manifest)["bundle"],
+                        work=kept.depending({"carry_to": there.key(manifest), **curve.settings}),
+                        on_progress=on_progress,
                     )
+                    for curve in curves
+                )
         key = on.key(manifest)["bundle"]
         facts = {
             "bundle": manifest.name,
@@ -127,6 +137,14 @@ def certify_data(
             "date": date.today().isoformat(),
         }
         return Certified(request.settings, curves, purifier.image_shape, key, facts)
+
+
+def _check(request: CertifyRequest, data: LabelledImages, *purifiers: Purifier) -> None:
+    """What cannot be certified is said now, and not after hours of counting."""
+    source, ids = noise_source(request.seed), request.indices(len(data) * request.every)
+    for preset in request.presets.values():
+        for purifier in purifiers:
+            certifier_of(purifier.graphs, preset, request.settings).check(data.images, source, data.names, ids)
 
 
 def _curve(
@@ -168,7 +186,7 @@ def _curve(
     assert data.labels is not None
     entries = [Entry(ids[i], int(data.labels[i]), found[i], image_key(data.images[i])) for i in range(len(data))]
     about = _about(preset)
-    return Curve(name, certifier.sigma, calls, tuple(entries), about)
+    return Curve(name, certifier.sigma, calls, tuple(entries), about, until=request.settings.radius)
 
 
 def _about(preset: Preset) -> dict[str, Any]:
@@ -182,12 +200,11 @@ def _what(image: Any, number: int) -> dict[str, Any]:
     return {"image": image_key(image), "number": number}
 
 
-def presets_of(purifier_presets: Mapping[str, Preset], sigmas: Sequence[float], steps: int) -> dict[str, Preset]:
+def presets_of(sigmas: Sequence[float], steps: int) -> dict[str, Preset]:
     """Denoised smoothing with each of these noises, by the names of the certified presets."""
-    found = {}
-    for sigma in sigmas:
-        name = f"smooth-{float(sigma)}" + (f"-{steps}" if steps > 1 else "")
-        found[name] = purifier_presets.get(name) or Preset.parse(
+    return {
+        f"smooth-{float(sigma)}" + (f"-{steps}" if steps > 1 else ""): Preset.parse(
             {"method": {"method": "smooth", "sigma": sigma, "steps": steps}}
         )
-    return found
+        for sigma in sigmas
+    }

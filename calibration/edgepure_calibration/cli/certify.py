@@ -105,7 +105,7 @@ def certify(
     from edgepure.cli.outputs import check_outputs
     from edgepure.cli.presets import choose_preset
     from edgepure.cli.progress import Progress
-    from edgepure.purify.certify import CertifySettings
+    from edgepure.purify.certificate import CertifySettings
 
     from ..certify.files import write_card, write_results
     from ..certify.report import write_report
@@ -117,7 +117,7 @@ def certify(
     prepare_work(work, data)
     manifest = Bundle.open(bundle, verify=False).manifest
     sigmas = sigma or ([] if preset else [0.25])
-    presets = presets_of(manifest.presets, sigmas, steps)
+    presets = presets_of(sigmas, steps)
     presets |= dict(choose_preset(manifest.presets, manifest.default_preset, name) for name in preset or ())
     request = CertifyRequest(
         presets,
@@ -150,14 +150,18 @@ def certify(
 def _print(found: Certified, out: Path) -> None:
     from edgepure.cli.output import note, say, table
 
-    from ..certify.results import RADII
-
     for text in found.warnings():
         note(text)
     rows = [
-        [c.name, f"{c.sigma:.4g}", *(f"{100 * c.share(r):.1f} %" for r in RADII), str(c.abstained), f"{c.samples:.0f}"]
+        [
+            c.name,
+            f"{c.sigma:.4g}",
+            *(f"{100 * c.share(r):.1f} %" for r in found.radii),
+            str(c.abstained),
+            f"{c.samples:.0f}",
+        ]
         for c in found.curves
     ]
-    columns = ["preset", "sigma", *(f"r = {r:g}" for r in RADII), "abstained", "answers an image"]
+    columns = ["preset", "sigma", *(f"r = {r:g}" for r in found.radii), "abstained", "answers an image"]
     table(columns, rows, right=columns[1:])
     say(f"\nfolder: {out}")

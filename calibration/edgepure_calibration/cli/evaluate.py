@@ -178,7 +178,8 @@ def evaluate(
 
     prepare_file(outcomes, "--outcomes", (data,))
     settings = _settings(attacks, judge)
-    with at_work("evaluate", bundle, work, run, output.report, data) as begun:
+    needs_labels = "an evaluation in labels"
+    with at_work("evaluate", bundle, work, run, output.report, data, labels_for=needs_labels) as begun:
         found = verb.evaluate(
             bundle,
             begun.images(data),

@@ -38,7 +38,8 @@ def evaluate_task(
         given(
             "python:FILE.py:NAME",
             "What the attack maximises, a function (outputs, truth) -> loss of PyTorch; its code is run. "
-            "Detectors need it. Default: cross-entropy of the pixels; 1 - cosine to the clean vector.",
+            "Default: cross-entropy of the pixels; 1 - cosine to the clean vector; of a detector the scores of true "
+            "boxes and of everything else (what it was trained with is stronger).",
         ),
     ] = None,
     eps: Annotated[

@@ -101,18 +101,24 @@ class AtWork:
         """The images that an option names; None for none."""
         if source is None:
             return None
-        from edgepure.images.dataset import load_labelled
+        from ..calibrate.data import read_images
 
-        manifest = self.opened.manifest
-        return load_labelled(source, manifest.image, manifest.classes, resize=self.resize)
+        return read_images(source, self.opened.manifest, self.resize)
 
 
 @contextmanager
 def at_work(
-    verb: str, bundle: Path, work: Path | None, run: RunOptions, report: Path | None, *inputs: object
+    verb: str,
+    bundle: Path,
+    work: Path | None,
+    run: RunOptions,
+    report: Path | None,
+    *inputs: object,
+    labels_for: str | None = None,
 ) -> Iterator[AtWork]:
     """Look whether everything can be written, never over one of the inputs, and open the bundle: what is wrong is said
-    now and not after a long run. ``work``: the folder of partial results; None: a hidden one named after ``verb``."""
+    now and not after a long run. ``work``: the folder of partial results; None: a hidden one named after ``verb``.
+    ``labels_for``: what needs a classifier."""
     from edgepure.bundle.bundle import Bundle
     from edgepure.cli.outputs import prepare_file
     from edgepure.cli.progress import Progress as Bar
@@ -122,6 +128,8 @@ def at_work(
     folder = work or hidden_folder(bundle, verb)
     with kept_if_interrupted(folder), Bar("opening the bundle") as bar:
         opened = Bundle.open(bundle)
+        if labels_for is not None:
+            opened.manifest.require_classifier(labels_for)
         bar.update(0.0, "reading the images")
         yield AtWork(opened, folder, bar.update, run.resize)
 

@@ -18,6 +18,9 @@ from edgepure.report.numerals import number
 
 from .shared import DataMeta, OutputOptions, RunOptions, at_work, names
 
+#: What needs a classifier.
+LABELS = "tuning, which counts labels that are right,"
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -161,7 +164,7 @@ def tune(
         eps=radius(eps),
         seed=search.seed,
     )
-    with at_work("tune", bundle, search.work, run, output.report, data, attacked, test) as begun:
+    with at_work("tune", bundle, search.work, run, output.report, data, attacked, test, labels_for=LABELS) as begun:
         clean, hit, fresh = (begun.images(source) for source in (data, attacked, test))
         twin = _twin(begun.opened, whitebox, needed=attacked is None)
         through = twin is not None and whitebox is not False
@@ -225,7 +228,7 @@ def _tune_certified(
         seed=search.seed,
     )
     precision = names(search.precision) or ("fp32",)
-    with at_work("tune", bundle, search.work, run, output.report, data, test) as begun:
+    with at_work("tune", bundle, search.work, run, output.report, data, test, labels_for=LABELS) as begun:
         images, fresh = (begun.images(source) for source in (data, test))
         found = verb.tune_certified(
             begun.opened.path,

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.errors import ConfigError
-from edgepure.images.tiles import Tiling
 from edgepure.methods.presets import Preset
 from edgepure.purify.purifier import Purifier
 from edgepure.report.environment import environment
@@ -180,7 +179,7 @@ def evaluate_task(
         rows = [Row(None, 0, clean, plain, plain, judge.seen)]
         for name, preset in named.items():
             attacked[name] = _attacked(twin, purifier, truth, chosen, way, preset, meter)
-            calls = purifier.planner.unet_calls(preset) * _tiles(purifier, preset)
+            calls = purifier.graphs.unet_calls(preset)
             before, transferred, through = (
                 judge.score(x, preset) for x in (truth.images, attacked["plain"], attacked[name])
             )
@@ -213,12 +212,6 @@ def evaluate_task(
         truth=truth,
         images=attacked,
     )
-
-
-def _tiles(purifier: Purifier, preset: Preset) -> int:
-    """Of an image that is answered; 1 where it has the network's size."""
-    manifest = purifier.bundle.manifest
-    return len(Tiling(manifest.task_image.shape[1:], manifest.image.shape[1:], preset.tiles.overlap))
 
 
 class _Meter:

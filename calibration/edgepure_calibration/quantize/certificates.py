@@ -7,6 +7,7 @@ bound (arXiv 2305.19521). So an int8 variant needs no certification of its own; 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -17,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from edgepure.errors import ConfigError
+from edgepure.methods.planner import Planner
 from edgepure.methods.presets import Preset
-from edgepure.purify.certify import Certificate, Certifier, CertifySettings, carried
+from edgepure.purify.certificate import NORMAL, Certificate, CertifySettings, carried
+from edgepure.purify.certify import Certifier
 from edgepure.purify.purifier import Purifier
 from edgepure.rows.noise import SeededNoise
 from edgepure.types import Float32
@@ -27,6 +30,8 @@ from ..digest import image_key
 
 #: Told the share that is done.
 OnShare = Callable[[float], None]
+#: What reading a file of somebody else may raise.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError)
 
 
 @dataclass(frozen=True)
@@ -48,35 +53,54 @@ class Counted:
     certificates: tuple[Certificate, ...]
 
 
-def read_certificates(path: str | PathLike[str], images: Float32, bundle: str) -> list[Counted]:
+def read_certificates(
+    path: str | PathLike[str], images: Float32, planner: Planner, bundle: str, engine: str
+) -> list[Counted]:
     """What `edgepure certify` wrote as ``certificates.json``, as far as it is about some of these images.
 
     Args:
         images: ``[B, C, H, W]`` in [0, 1]. Those that were rounded to 8 bits for the certificates are found, too.
+        planner: of the bundle.
         bundle: the key of the fp32 graphs (`edgepure_calibration.work.bundle_key`).
+        engine: what the answers of both are counted with, in words (`edgepure.engines.kinds.engine_words`).
 
     Raises:
         ConfigError: it is no such file (``E-carry-file``), is about other graphs (``E-carry-bundle``) or about none of
-            the images (``E-carry-images``), or its certificates are not exact (``E-carry-exact``).
+            the images (``E-carry-images``), was counted on another engine (``E-carry-engine``), or its certificates
+            are not exact (``E-carry-exact``) or of a cascade (``E-certificate-cascade``).
     """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
-        settings = CertifySettings(int(data["n"]), int(data["n0"]), float(data["alpha"]), data["radius"])
-        key, tables = data["bundle_sha256"], data["presets"]
-        presets = {table["preset"]: Preset.parse(table["settings"]) for table in tables}
-        known = {
-            table["preset"]: {entry["sha256"]: _certificate(entry) for entry in table["images"]} for table in tables
-        }
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-        raise ConfigError(
-            f"{path} holds no certificates that could be carried ({str(error).splitlines()[0]}); give the "
-            "certificates.json of `edgepure certify`",
-            code="E-carry-file",
-        ) from None
+        key, known_engine = data["bundle_sha256"], data["facts"]["engine"]
+    except _UNREADABLE as error:
+        raise _no_file(path, error) from None
     if key != bundle:
         raise ConfigError(
             f"the certificates in {path} are about other graphs than this bundle's in fp32; certify it again",
             code="E-carry-bundle",
+        )
+    if known_engine != engine:
+        raise ConfigError(
+            f"the certificates in {path} were counted on {known_engine}, and this is {engine}: two engines round "
+            "differently, so theirs are two functions; certify it again on this one",
+            code="E-carry-engine",
+        )
+    try:
+        settings = CertifySettings(int(data["n"]), int(data["n0"]), float(data["alpha"]), data["radius"])
+        tables = [table for table in data["presets"] if table.get("carried_to") is None]
+        presets = {table["preset"]: Preset.parse(table["settings"]) for table in tables}
+        known = {
+            table["preset"]: _certificates(table, settings, planner.certified_sigma(presets[table["preset"]]))
+            for table in tables
+            if presets[table["preset"]].cascade is None
+        }
+    except _UNREADABLE as error:
+        raise _no_file(path, error) from None
+    if len(known) < len(presets):
+        raise ConfigError(
+            f"{path} has certificates of a cascade, which are about several smoothed functions and cannot be carried; "
+            "certify the other presets alone, or the variant itself",
+            code="E-certificate-cascade",
         )
     both = [*images, *(np.rint(images.astype(np.float64) * 255.0) / 255.0).astype(np.float32)]
     found = []
@@ -174,8 +198,29 @@ def _row(before: Certificate, after: Certificate, differing: int) -> dict[str, A
     }
 
 
-def _certificate(entry: Mapping[str, Any]) -> Certificate:
+def _no_file(path: str | PathLike[str], error: Exception) -> ConfigError:
+    why = (str(error) or type(error).__name__).splitlines()[0]
+    return ConfigError(
+        f"{path} holds no certificates that could be carried ({why}); give the certificates.json of `edgepure certify`",
+        code="E-carry-file",
+    )
+
+
+def _certificates(table: Mapping[str, Any], settings: CertifySettings, sigma: float) -> dict[str, Certificate]:
+    return {entry["sha256"]: _certificate(entry, settings, sigma) for entry in table["images"]}
+
+
+def _certificate(entry: Mapping[str, Any], settings: CertifySettings, sigma: float) -> Certificate:
+    """A certificate that says what its counts prove, so that a number in the file cannot say more."""
     found = Certificate(**{name: entry[name] for name in Certificate.__dataclass_fields__})
-    if not 0.0 <= found.probability < 1.0 or not found.sigma > 0.0:
-        raise ValueError(f"the certificate of image {found.name} is damaged")
+    if found.label is None:
+        return found
+    if not 0 < found.count <= found.samples <= settings.n + settings.chosen_by:
+        raise ValueError(f"the counts of image {found.name} do not fit the settings")
+    if not math.isclose(found.sigma, sigma, rel_tol=1e-9):
+        raise ValueError(f"the sigma {found.sigma:g} of image {found.name} is not that of its preset")
+    proven = settings.tally(sigma).proven(found.count, found.samples)
+    most = min(proven + 1e-9, 1.0 - 1e-15)
+    if not (0.5 < found.probability <= most and found.radius <= sigma * NORMAL.inv_cdf(most) + 1e-6):
+        raise ValueError(f"the certificate of image {found.name} says more than its counts prove")
     return found

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgepure.bundle.entries import Target, VariantName
-from edgepure.errors import ConfigError
 
+from ..data_checks import check_pairs
 from .verdict import Limits, PresetGate
 
 
@@ -40,8 +40,7 @@ class QuantizeSettings:
     pairs: int = 1000
 
     def __post_init__(self) -> None:
-        if not 10 <= self.pairs <= 1_000_000:
-            raise ConfigError(f"pairs {self.pairs} must lie in 10 .. 1000000", code="E-carry-pairs")
+        check_pairs(self.pairs)
 
 
 @dataclass(frozen=True)

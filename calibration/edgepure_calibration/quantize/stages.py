@@ -91,7 +91,10 @@ class Stages:
                     code="E-carry-target",
                 )
             given = np.concatenate([part.images for part in parts.values()])
-            self.counted = read_certificates(settings.certificates, given, bundle_key(bundle.manifest))
+            key = provider.key(bundle.manifest)
+            self.counted = read_certificates(
+                settings.certificates, given, fp32.planner, bundle_key(bundle.manifest), key["provider"]
+            )
         self.carried: dict[str, Any] | None = None
         calibration, self.parts = _split(parts, settings.seed)
         self.calibration = of_slots(fp32, calibration)

@@ -21,7 +21,7 @@ from edgepure.bundle.edit import edit_bundle
 from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure.machine.packages import needs
-from edgepure.purify.certify import CertifySettings
+from edgepure.purify.certificate import CertifySettings
 from edgepure.report.environment import environment
 from edgepure.types import Progress
 
@@ -161,7 +161,7 @@ def tune_certified(
         on_progress: called with (share of the work that is done, what is being done).
 
     Raises:
-        ConfigError: no noise can prove the radius, or data that cannot serve.
+        ConfigError: no noise can prove the radius, no candidate certifies an image, or data that cannot serve.
         BundleError, ProviderError, EdgepureError: as `tune`.
     """
     report: Progress = on_progress or (lambda share, words: None)
@@ -173,7 +173,8 @@ def tune_certified(
         purifier = held.enter_context(runs_on.open(opened))
         masks = opened.manifest.attention is not None
         counted = settings.counted(settings.n), settings.counted(settings.final_n)
-        space = CertifiedSpace(purifier.planner, masks, settings.radius, settings.calls, counted[0])
+        fewer = min(counted, key=lambda how: how.n)
+        space = CertifiedSpace(purifier.planner, masks, settings.radius, settings.calls, fewer)
         seeds = settings.seed * 1000 + 300, settings.seed * 1000 + 400
         search, final = (
             CertifiedMeasuring(purifier, part, how, seed)
@@ -229,6 +230,12 @@ def tune_certified(
 
 def _choose(points: Sequence[Point], tolerance: float) -> dict[str, Point]:
     best = max(points, key=lambda p: (p.robust, -p.cost, p.clean.fraction))
+    if best.robust == 0.0:
+        raise ConfigError(
+            "no candidate certifies a single image at this radius, so there is no preset to choose; ask for a smaller "
+            "radius, allow more UNet calls (--budget-calls) or trials, or count more (--n)",
+            code="E-tune-certified-none",
+        )
     good = [p for p in points if p.robust >= best.robust - tolerance]
     return {"certified": best, "certified-fast": min(good, key=lambda p: (p.cost, -p.robust))}
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 from edgepure import Preset, Purifier
 from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
-from edgepure.intervals import lower_bound
 from edgepure.methods import Planner
 from edgepure.methods.choices import Suggest
-from edgepure.purify.certify import Certificate, Certifier, CertifySettings
+from edgepure.purify.certificate import Certificate, CertifySettings
+from edgepure.purify.certify import Certifier
 from edgepure.purify.scores import Score
 from edgepure.rows.noise import SeededNoise
 
@@ -44,15 +44,20 @@ class CertifiedSpace:
     def __init__(self, planner: Planner, masks: bool, radius: float, calls: int, counted: CertifySettings) -> None:
         noise = planner.schedule.alphas_cumprod
         least, most = (0.5 * float((1.0 - a) / a) ** 0.5 for a in (noise[0], noise[-1]))
-        unanimous = NormalDist().inv_cdf(lower_bound(counted.n, counted.n, counted.alpha))
-        self.low = max(1.02 * least, radius / unanimous)
-        self.high = min(max(MOST_NOISE * radius, 2.0 * self.low), 0.98 * most, 10.0)
-        if self.low >= self.high:
+        least, strongest = 1.02 * least, min(0.98 * most, 10.0)
+        if counted.reach(strongest) < radius:
             raise ConfigError(
-                f"no noise of this schedule proves the radius {radius:g} with {counted.n} answers: the strongest, "
-                f"sigma {most:.3g}, reaches {unanimous * most:.3g}; ask for a smaller radius, or count more (--n)",
+                f"no noise proves the radius {radius:g} with {counted.n} answers at alpha {counted.alpha:g}: the "
+                f"strongest, sigma {strongest:.3g}, reaches {counted.reach(strongest):.3g}; ask for a smaller radius, "
+                "or count more (--n)",
                 code="E-tune-certified-radius",
             )
+        low, high = math.log(least), math.log(strongest)
+        for _ in range(30):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if counted.reach(math.exp(middle)) >= radius else (middle, high)
+        self.low = min(1.005 * math.exp(high), strongest)  # so that rounding makes no noise that proves nothing
+        self.high = min(max(MOST_NOISE * radius, 2.0 * self.low), strongest)
         self.calls, self._most = calls, 0.98 * most
         self.methods = ("smooth", "split") if masks and calls > 1 else ("smooth",)
 

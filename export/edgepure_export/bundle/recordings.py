@@ -10,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgepure.bundle.bundle import Bundle
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import Preset
-from edgepure.parity.executors import masks_of_caller, rows_to_keep
+from edgepure.parity.executors import EngineExecutor, masks_of_caller, rows_to_keep
 from edgepure.rows.noise import SeededNoise
 
 from ..twin.reference import TorchReference
+from .graph_files import Part
+from .torch_engine import torch_purifier
 
 #: Seed of the noise of every recorded purification.
 SELFTEST_SEED = 20240301
@@ -87,3 +90,20 @@ def record_pipelines(
             arrays[prefix + "rows"] = np.array(keep.rows, dtype=np.int64)
             arrays[prefix + "states"] = keep.states()
     return arrays
+
+
+def record_frame(bundle: Bundle, parts: Mapping[str, Part], room: int) -> dict[str, NDArray[Any]]:
+    """One frame, purified by tiles with the default preset, and what the task makes of it, as arrays of
+    ``selftest.npz``: for a task that takes frames. It is the first that the task graph was recorded with. Nothing
+    where the preset itself was not recorded, and where it takes more than ``room`` bytes.
+    """
+    name, selftest = bundle.manifest.default_preset, bundle.selftest()
+    graph = selftest.graphs["task"]
+    frame = graph.inputs["image"][:1]
+    size = frame.nbytes + sum(output[:1].nbytes for output in graph.outputs.values())
+    if name not in selftest.pipelines or size > room:
+        return {}
+    with torch_purifier(bundle, parts) as purifier:
+        found = EngineExecutor(purifier).frames(frame, bundle.manifest.presets[name], SELFTEST_SEED)
+    prefix = f"pipeline/{name}/"
+    return {prefix + "frames": found.purified, **{f"{prefix}task/{key}": v for key, v in found.task.items()}}

@@ -21,6 +21,8 @@ from edgepure.images.spec import ImageSpec
 
 from .checks import check_alone, first_line
 
+#: Share of the boxes that may end before they begin; of centres and sizes taken for corners it is most of them.
+_INVERTED = 0.25
 #: Boxes of an image of more pixels than this on a side, none of which reaches so far, are no boxes in pixels.
 _PIXELS = 4.0
 
@@ -77,8 +79,7 @@ class TaskModule(nn.Module):
                 code="E-task-kind",
             )
         roles = {*TASK_OUTPUTS[task.kind], *(("labels",) if task.kind == "detection" else ())}
-        strange = sorted(set(task.outputs) - roles)
-        if strange:
+        if strange := sorted(set(task.outputs) - roles):
             raise ExportError(
                 f"the task {task.kind!r} has no output {strange[0]!r}; it has {', '.join(sorted(roles))}",
                 code="E-task-output",
@@ -119,14 +120,37 @@ class TaskModule(nn.Module):
         place = self.places.get(role)
         value = _pick(found, role if place is None else place, position)
         if not isinstance(value, Tensor) or (axes is not None and value.ndim != axes):
-            got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            got = "nothing" if value is None else _words(value)
             raise ExportError(
-                f"the task's network gives {got} for {role!r}, expected "
+                f"the task's network gives {got} for {role!r} (it gives {_words(found)}), expected "
                 f"{'a tensor' if axes is None else f'a tensor of {axes} axes'}, batch first ({_ASKED[self.kind]}); say "
                 "where it is found (outputs, --task-output ROLE=NAME), or wrap the network",
                 code="E-task-output",
             )
-        return value
+        if role == "labels":
+            return value
+        if not value.is_floating_point():
+            raise ExportError(
+                f"the task's network gives integers for {role!r}, and votes need to know how sure it is: give what it "
+                "chooses by (logits in place of a label map)",
+                code="E-task-output",
+            )
+        return value.to(torch.float32)
+
+    def check_labels(self, images: Tensor) -> None:
+        """Raise ExportError if a detector labels images [B, C, H, W] in [0, 1] beyond the classes that were named."""
+        with torch.no_grad():
+            found = self.network(images)
+            if self.count is None or self._tensor(found, "scores", 1, None).ndim != 2:
+                return
+            labels = self._tensor(found, "labels", 2, 2)
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.count:
+            raise ExportError(
+                f"the detector's labels go from {low} to {high}, and {self.count} classes are named, 0 to "
+                f"{self.count - 1}; name all of them, the background too where it has a number (--classes)",
+                code="E-classes",
+            )
 
 
 _ASKED = {
@@ -134,6 +158,15 @@ _ASKED = {
     "segmentation": "logits [B, K, h, w]",
     "embedding": "vector [B, D]",
 }
+
+
+def _words(found: Any) -> str:
+    """What a network gives, in words."""
+    if isinstance(found, Mapping):
+        return ", ".join(f"{name!r}: {_words(value)}" for name, value in found.items()) or "an empty dictionary"
+    if isinstance(found, (tuple, list)):
+        return f"a {type(found).__name__} of {'; '.join(_words(value) for value in found) or 'nothing'}"
+    return f"{list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
 
 
 def _pick(found: Any, place: str | int, position: int) -> Any:
@@ -167,6 +200,7 @@ def task_entry(module: TaskModule, task: Task, images: Tensor, frame: tuple[int,
         )
     if task.kind == "detection":
         _check_detector(outputs, images)
+        module.check_labels(images)
     for name, value in outputs.items():
         check_alone(
             f"task ({name})",
@@ -203,6 +237,12 @@ def _run(module: TaskModule, images: Tensor) -> dict[str, Tensor]:
 def _classes(task: Task, outputs: Mapping[str, Tensor]) -> tuple[str, ...]:
     if task.kind == "embedding":
         return tuple(task.classes or ())
+    if task.kind == "segmentation" and outputs["logits"].shape[1] == 1:
+        raise ExportError(
+            "the segmenter gives one number for each pixel, expected one for each class; of a network that says object "
+            "or not by a logit z, give torch.cat([torch.zeros_like(z), z], 1)",
+            code="E-task-output",
+        )
     count = int(outputs["logits"].shape[1] if task.kind == "segmentation" else outputs["scores"].shape[2])
     if task.classes is None:
         return tuple(str(n) for n in range(count))
@@ -215,8 +255,7 @@ def _classes(task: Task, outputs: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 def _entry(task: Task, classes: tuple[str, ...], frame: tuple[int, int] | None) -> TaskEntry:
     known = {"score", "overlap", "most"} if task.kind == "detection" else set()
-    strange = sorted(set(task.settings) - known)
-    if strange:
+    if strange := sorted(set(task.settings) - known):
         raise ExportError(
             f"the task {task.kind!r} has no setting {strange[0]!r}; it has {', '.join(sorted(known)) or 'none'}",
             code="E-task-settings",
@@ -250,5 +289,12 @@ def _check_detector(outputs: Mapping[str, Tensor], images: Tensor) -> None:
         raise ExportError(
             f"no box of the detector reaches beyond {float(boxes.abs().max()):.3g}: they are relative to the image, or "
             "to its cells; expected left, top, right, bottom in pixels",
+            code="E-task-output",
+        )
+    inverted = float((boxes[..., 2:] < boxes[..., :2]).any(-1).to(torch.float32).mean())
+    if inverted > _INVERTED:
+        raise ExportError(
+            f"{100.0 * inverted:.0f} % of the detector's boxes end before they begin: they are centres or corners with "
+            "sizes; expected left, top, right, bottom in pixels (docs/tasks.md shows the conversion)",
             code="E-task-output",
         )

@@ -10,24 +10,22 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import onnx
 import torch
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from edgepure.bundle.bundle import Bundle, hash_files, write_manifest
 from edgepure.bundle.entries import AttentionEntry, Provenance
-from edgepure.bundle.manifest import Manifest, PresetName
+from edgepure.bundle.manifest import Manifest
 from edgepure.bundle.names import SELFTEST_FILE
+from edgepure.bundle.selftest import MAX_SELFTEST_BYTES
 from edgepure.errors import ConfigError, ExportError
 from edgepure.files.atomic import write_npz
 from edgepure.files.folders import atomic_directory
 from edgepure.images.spec import ImageSpec
-from edgepure.methods import HeterogeneousSpec, UniformSpec
-from edgepure.methods.planner import Planner
-from edgepure.methods.presets import MaskSpec, Preset
-from edgepure.rows.schedule import NoiseSchedule, ScheduleSpec, schedule_from
+from edgepure.methods.presets import Preset
+from edgepure.rows.schedule import ScheduleSpec, schedule_from
 from edgepure.types import Progress
 from edgepure.validation import fault_code, first_fault
 
@@ -39,7 +37,8 @@ from . import after_export as parity
 from .cases import Cases
 from .checks import check_backbone, check_classifier, check_module, check_placement, check_unet, size_multiple
 from .graph_files import bundle_parts, compare_parts, export_parts, graph_entry
-from .recordings import record_pipelines
+from .presets import check_presets, parsed_presets
+from .recordings import record_frame, record_pipelines
 from .settings import ExportSettings
 from .tasks import Task, TaskModule, task_entry
 
@@ -97,7 +96,7 @@ def export_bundle(
     if isinstance(schedule, Mapping):
         schedule = _checked(ScheduleSpec, schedule, "schedule")
     noise = schedule_from(schedule)
-    parsed = _presets(presets, noise, has_blocks=blocks is not None)
+    parsed = parsed_presets(presets, noise, has_blocks=blocks is not None)
     if default_preset is not None and default_preset not in parsed:
         raise ExportError(
             f"default_preset {default_preset!r} is not among the presets ({', '.join(parsed)}); choose one of these",
@@ -128,7 +127,7 @@ def export_bundle(
                 f"learned_variance needs a network with {2 * image.channels} output channels, not {image.channels}",
                 code="E-learned-variance-channels",
             )
-        _check_presets(parsed, noise, image, learned)
+        check_presets(parsed, noise, image, learned)
         multiple = size_multiple(unet, image) if chosen.any_size else None
         other = None if multiple is None else (height + multiple, width + 2 * multiple)
         cases = Cases(image, noise, parsed, sample_images, other, answered)
@@ -159,27 +158,41 @@ def export_bundle(
                     lambda key, done: report(0.9 + 0.09 * done / len(parsed), f"recording {key}"),
                 )
             )
-        report(0.99, "writing")
-        write_npz(folder / SELFTEST_FILE, vectors)
-        manifest = Manifest.from_data(
-            {
-                "name": chosen.name or target.resolve().name,
-                "image": image,
-                "classes": tuple(classes) if classes is not None else tuple(str(i) for i in range(count)),
-                "task": entry,
-                "schedule": noise.spec,
-                "graphs": {key: graph_entry(graph) for key, graph in graphs.items()},
-                "attention": attention,
-                "learned_variance": learned,
-                "any_size": None if multiple is None else {"multiple": multiple, "checked": ((height, width), other)},
-                "presets": parsed,
-                "default_preset": default_preset or next(iter(parsed)),
-                "calibration": chosen.calibration,
-                "provenance": _provenance(networks, chosen, results),
-                "files": hash_files(folder),
-            }
-        )
-        write_manifest(folder, manifest)
+            room = MAX_SELFTEST_BYTES - sum(array.nbytes for array in vectors.values())
+            if room < 0:
+                raise ExportError(
+                    f"what a bundle records of its graphs takes {(MAX_SELFTEST_BYTES - room) >> 20} MiB, at most "
+                    f"{MAX_SELFTEST_BYTES >> 20} are read; give a task smaller frames (--task-frame) or fewer classes",
+                    code="E-export-selftest",
+                )
+            report(0.99, "writing")
+            write_npz(folder / SELFTEST_FILE, vectors)
+            manifest = Manifest.from_data(
+                {
+                    "name": chosen.name or target.resolve().name,
+                    "image": image,
+                    "classes": tuple(classes) if classes is not None else tuple(str(i) for i in range(count)),
+                    "task": entry,
+                    "schedule": noise.spec,
+                    "graphs": {key: graph_entry(graph) for key, graph in graphs.items()},
+                    "attention": attention,
+                    "learned_variance": learned,
+                    "any_size": None
+                    if multiple is None
+                    else {"multiple": multiple, "checked": ((height, width), other)},
+                    "presets": parsed,
+                    "default_preset": default_preset or next(iter(parsed)),
+                    "calibration": chosen.calibration,
+                    "provenance": _provenance(networks, chosen, results),
+                    "files": hash_files(folder),
+                }
+            )
+            write_manifest(folder, manifest)
+            if answered != image:
+                report(0.99, "recording a frame")
+                vectors.update(record_frame(Bundle.open(folder), {p.name: p for p in parts}, room))
+                write_npz(folder / SELFTEST_FILE, vectors)
+                write_manifest(folder, manifest.model_copy(update={"files": hash_files(folder)}))
         Bundle.open(folder).selftest()  # whatever a reader would refuse is refused now
     report(1.0, "done")
     return target
@@ -261,52 +274,6 @@ def _tapped(
         yield module
     finally:
         module.close()
-
-
-def _presets(
-    presets: Mapping[str, Preset | Mapping[str, Any]] | None, schedule: NoiseSchedule, has_blocks: bool
-) -> dict[str, Preset]:
-    if presets is None:
-        scale = len(schedule) / 1000.0
-        t_star, t_l = max(2, round(100 * scale)), max(4, round(200 * scale))
-        ddim = UniformSpec(t_star=t_star, steps=min(10, t_star), sampler="ddim")
-        chosen = {"uniform": Preset(method=ddim, description="the whole image, DDIM")}
-        if has_blocks:
-            two_levels = HeterogeneousSpec(t_l=t_l, t_s=t_l // 2)
-            chosen["heterogeneous"] = Preset(
-                method=two_levels, mask=MaskSpec(area=0.15), description="strong noise where the classifier looks"
-            )
-        return chosen
-    if not presets:
-        raise ExportError("`presets` is empty; give at least one, or None for the defaults", code="E-presets-empty")
-    for name in presets:
-        try:
-            TypeAdapter(PresetName).validate_python(name)
-        except ValidationError:
-            raise ConfigError(
-                f"preset name {name!r}: use letters, digits, '.', '_' and '-', at most 100", code="E-preset-name"
-            ) from None
-    return {key: preset if isinstance(preset, Preset) else _parse(key, preset) for key, preset in presets.items()}
-
-
-def _parse(name: str, data: Mapping[str, Any]) -> Preset:
-    try:
-        return Preset.parse(dict(data))
-    except ConfigError as error:
-        raise ConfigError(f"preset {name!r}: {str(error).removeprefix('preset: ')}", code=error.code) from None
-
-
-def _check_presets(presets: Mapping[str, Preset], schedule: NoiseSchedule, image: ImageSpec, learned: bool) -> None:
-    """Compile every plan now: a timestep out of range must not be found on the device."""
-    planner = Planner(schedule, int(np.prod(image.shape)))
-    for key, preset in presets.items():
-        if planner.plan(preset).learned_variance and not learned:
-            raise ExportError(
-                f"preset {key!r} uses the network's learned variance, but this export has none; "
-                "choose variance 'fixed_small'",
-                code="E-learned-variance-preset",
-            )
-        planner.probe(preset)
 
 
 def _provenance(

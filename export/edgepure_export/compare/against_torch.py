@@ -77,7 +77,7 @@ def verify_against_torch(
             )
     try:
         with torch_executor(
-            manifest,
+            opened,
             networks["diffusion"],
             networks.get("classifier"),
             networks.get("backbone"),

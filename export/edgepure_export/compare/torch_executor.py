@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgepure.bundle.manifest import Manifest
+from edgepure.bundle.bundle import Bundle
 from edgepure.methods.presets import Preset
-from edgepure.parity.executors import PresetRun, Trajectory, masks_of_caller
+from edgepure.parity.executors import EngineExecutor, FrameRun, PresetRun, Trajectory, masks_of_caller
 from edgepure.rows.noise import SeededNoise
 from edgepure.rows.plan import Plan
 
@@ -21,6 +21,7 @@ from ..bundle.cases import Cases
 from ..bundle.graph_files import Part, bundle_parts
 from ..bundle.recordings import StateKeeper
 from ..bundle.tasks import Task, TaskModule
+from ..bundle.torch_engine import torch_purifier
 from ..graphs.attention import MaskModule
 from ..graphs.taps import named_taps
 from ..graphs.to_onnx import evaluating
@@ -39,8 +40,8 @@ class TorchExecutor:
     name = "PyTorch"
     precision = "fp32"
 
-    def __init__(self, reference: TorchReference, parts: Mapping[str, Part], cases: Cases) -> None:
-        self.reference, self.parts, self._cases = reference, parts, cases
+    def __init__(self, bundle: Bundle, reference: TorchReference, parts: Mapping[str, Part], cases: Cases) -> None:
+        self.reference, self.parts, self._bundle, self._cases = reference, parts, bundle, cases
 
     def cases(self, graph: str) -> Iterable[Mapping[str, Float32]]:
         """Random and real inputs, of the step graphs rows of all presets."""
@@ -69,6 +70,10 @@ class TorchExecutor:
             {name: np.concatenate([f.task[name].numpy() for f in found]) for name in found[0].task},
         )
 
+    def frames(self, frames: Float32, preset: Preset, seed: int) -> FrameRun:
+        with torch_purifier(self._bundle, self.parts, CHUNK) as purifier:
+            return EngineExecutor(purifier).frames(frames, preset, seed)
+
     def trajectory(
         self, images: Float32, plans: Sequence[Plan], masks: Float32 | None, seed: int, rows: Sequence[int]
     ) -> Trajectory:
@@ -82,7 +87,7 @@ class TorchExecutor:
 
 @contextmanager
 def torch_executor(
-    manifest: Manifest,
+    bundle: Bundle,
     unet: nn.Module,
     classifier: nn.Module | None = None,
     backbone: nn.Module | None = None,
@@ -93,6 +98,7 @@ def torch_executor(
     Raises:
         ExportError: classifier or backbone do not have these blocks.
     """
+    manifest = bundle.manifest
     size = (manifest.image.height, manifest.image.width)
     answered = manifest.task_image
     module = None if task is None else TaskModule(task, (answered.height, answered.width))
@@ -117,7 +123,7 @@ def torch_executor(
                 if part.name in manifest.graphs
             }
             cases = Cases(manifest.image, schedule, manifest.presets, other_size=other, frames=answered)
-            yield TorchExecutor(reference, parts, cases)
+            yield TorchExecutor(bundle, reference, parts, cases)
         finally:
             if mask is not None:
                 mask.close()

@@ -93,6 +93,7 @@ def _source(source: SourceText, image_size: tuple[int, int] | None, *, whole: bo
             f"{source.text}: the graph takes {own[0]} x {own[1]}, not {size}; leave the size out",
             code="E-source-onnx-size",
         )
+    _fix(graph, shape[0], own or ((size, size) if size else image_size), last)
     if mean is not None or std is not None:
         mean, std = mean or (0.0,) * len(std or ()), std or (1.0,) * len(mean or ())
         if len(mean) != len(std):
@@ -104,6 +105,17 @@ def _source(source: SourceText, image_size: tuple[int, int] | None, *, whole: bo
         transform = Transform(own or image_size, mean=mean, std=std, bgr=transform.bgr)
     preprocessed = Preprocessed(network, transform, image_size)
     return ClassifierSource(preprocessed, origin_of(source, file), network=network, preprocessing=describe(transform))
+
+
+def _fix(graph: OnnxModule, channels: int | None, size: tuple[int, int] | None, last: bool) -> None:
+    """Let the graph be exported again, where the size of its images is known."""
+    if size is not None:
+        for count in [3, 1] if channels is None else [channels]:
+            try:
+                graph.fixed(*((*size, count) if last else (count, *size)))
+                return
+            except Exception:  # what is wrong with the network is said when it is run
+                continue
 
 
 def _read(file: Path, source: SourceText) -> onnx.ModelProto:

@@ -134,7 +134,7 @@ def edit_bundle(path: str | PathLike[str]) -> Iterator[BundleEdit]:
 def _preset_of(key: str) -> str | None:
     """The preset of an array of the self-test, which is called ``pipeline/<preset>/<array>``; None for others."""
     kind, _, rest = key.partition("/")
-    return rest.rpartition("/")[0] if kind == "pipeline" else None
+    return rest.partition("/")[0] if kind == "pipeline" else None
 
 
 def _link(bundle: Bundle, root: Path, names: Sequence[str]) -> None:

@@ -177,9 +177,10 @@ class Manifest(Entry):
     def require_classifier(self, what: str) -> None:
         """Raise ConfigError (``E-no-classifier``) if the bundle has no classifier, which ``what`` needs."""
         if "classifier" not in self.graphs:
+            instead = "`purify` works" if self.task is None else "`predict` and `evaluate-task` work"
             raise ConfigError(
-                f"{what} needs a classifier, and the bundle {self.name!r} has none; `purify` works without one: use "
-                "that, or export the bundle with a classifier (--classifier)",
+                f"{what} needs a classifier, and the bundle {self.name!r} has none; {instead} without one: use that, "
+                "or export the bundle with a classifier (--classifier)",
                 code="E-no-classifier",
             )
 
@@ -211,9 +212,8 @@ class Manifest(Entry):
         if self.framed:
             height, width = self.task_image.shape[1:]
             raise ConfigError(
-                f"{what} takes images that share the slots, and the task of the bundle {self.name!r} takes frames of "
-                f"{width} x {height} pixels (width x height), which are purified by tiles one after another: use "
-                "`predict`",
+                f"{what} is about images of the network's size, and the task of the bundle {self.name!r} takes frames "
+                f"of {width} x {height} pixels (width x height), which are purified by tiles; leave it out",
                 code="E-task-frame",
             )
 

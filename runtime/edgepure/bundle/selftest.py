@@ -45,7 +45,9 @@ class PipelineVectors:
         purified: ``[B, C, H, W]`` float32 in [0, 1].
         logits: ``[B, N]`` float32, of the purified image; N is 0 without a classifier.
         mask: ``[B, 1, H, W]`` float32 of 0 and 1; None for presets without a mask.
-        task: outputs of the task graph on the purified images, by name; none without one that takes images.
+        frames: ``[F, C, H, W]`` float32 in [0, 1], of a task that takes frames: what is made of the first F of the
+            frames that its graph was recorded with; None where they were not recorded.
+        task: outputs of the task graph on the purified images, or frames, by name; none without.
         score_norms: ``[B]`` float32; None for presets without SSNI, and where they were not recorded.
         rows, states: indices of rows, rising from 0, and ``[B, rows, C, H, W]`` float32, the state in model range after
             each of them; None where they were not recorded.
@@ -57,6 +59,7 @@ class PipelineVectors:
     logits: Float32
     mask: Float32 | None
     task: Mapping[str, Float32] = field(default_factory=dict)
+    frames: Float32 | None = None
     score_norms: Float32 | None = None
     rows: tuple[int, ...] | None = None
     states: Float32 | None = None
@@ -133,8 +136,11 @@ def _expected(manifest: Manifest) -> dict[str, _Wanted]:
         "rows": _Wanted(("rows",), integer=True),
         "states": _Wanted(("batch", "rows", c, h, w)),
     }
-    outputs = manifest.graphs["task"].outputs if manifest.task is not None and not manifest.framed else ()
-    wanted.update({f"task/{t.name}": _Wanted(t.shape) for t in outputs})
+    outputs = manifest.graphs["task"].outputs if manifest.task is not None else ()
+    count = "frames" if manifest.framed else "batch"
+    wanted.update({f"task/{t.name}": _Wanted((count, *t.fixed)) for t in outputs})
+    if manifest.framed:
+        wanted["frames"] = _Wanted((count, *manifest.task_image.shape))
     keys.update({f"pipeline/{preset}/{key}": want for preset in manifest.presets for key, want in wanted.items()})
     return keys
 
@@ -179,12 +185,17 @@ def _assemble(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> SelfTest:
         rest["logits"] = (
             _take(arrays, prefix + "logits") if manifest.classes else np.zeros((len(rest["image"]), 0), np.float32)
         )
-        task = {}
-        if manifest.task is not None and not manifest.framed:
+        task, frames = {}, arrays.pop(prefix + "frames", None)
+        if manifest.task is not None and manifest.framed == (frames is not None):
             names = [t.name for t in manifest.graphs["task"].outputs]
             task = {name: _take(arrays, f"{prefix}task/{name}") for name in names}
-        _same_batch(prefix, [*rest.values(), *task.values(), *([] if mask is None else [mask])])
-        for key in ("image", "purified"):
+        _same_batch(
+            prefix, [*rest.values(), *([] if mask is None else [mask]), *([] if frames is not None else task.values())]
+        )
+        if frames is not None:
+            _same_batch(prefix, [frames, *task.values(), graphs["task"].inputs["image"][: len(frames)]])
+            rest["frames"] = frames
+        for key in rest.keys() - {"logits"}:
             if rest[key].min() < 0.0 or rest[key].max() > 1.0:
                 raise _fault(f"{prefix + key!r} has values outside [0, 1]", code="E-selftest-range")
         if mask is not None and not np.isin(mask, (0.0, 1.0)).all():

@@ -21,7 +21,9 @@ def bench(
     frame: Annotated[
         str | None,
         given(
-            "WxH", "Show what a frame of this size would take by tiles: its UNet calls times the measured step call."
+            "WxH",
+            "Show what a frame of this size would take by tiles: its UNet calls times the measured step call. "
+            "Default: the frames of the bundle's task.",
         ),
     ] = None,
     engine: EngineOptions,
@@ -44,7 +46,7 @@ def bench(
     from ..measure import bench as run
     from ..purify.purifier import Purifier
     from ..report.numerals import number
-    from .frame_cost import frame_cost
+    from .frame_cost import frame_cost, frame_of
     from .output import emit_json, say, size, table
     from .presets import choose_preset
     from .progress import Progress
@@ -54,6 +56,7 @@ def bench(
         opened = Bundle.open(bundle)
     name, preset = choose_preset(opened.manifest.presets, opened.manifest.default_preset, chosen.preset, chosen.change)
     image, planner = opened.manifest.image.shape, opened.manifest.planner()
+    frame = frame or frame_of(opened.manifest)
     of_frame = None if frame is None else frame_cost(frame, image, planner, preset)
     with Progress("measuring") as bar, Purifier(opened, **asdict(engine), slots=max(sizes)) as purifier:
         found = run(purifier, preset, batches=sizes, repeats=repeats, on_progress=bar.update)

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..bundle.manifest import Manifest
 from ..errors import ConfigError
 from ..images.tiles import Tiling
 from ..methods.planner import Planner
@@ -54,6 +55,11 @@ def parse_frame(text: str, option: str) -> tuple[int, int]:
     if found is None:
         raise ConfigError(f"{option} {text!r}: expected WIDTHxHEIGHT, for example 1920x1080", code="E-frame-option")
     return int(found[2]), int(found[1])
+
+
+def frame_of(manifest: Manifest) -> str | None:
+    """The frames that a bundle's task takes, as ``WIDTHxHEIGHT``; None: it takes none."""
+    return f"{manifest.task_image.width}x{manifest.task_image.height}" if manifest.framed else None
 
 
 def frame_cost(text: str, image: tuple[int, int, int], planner: Planner, preset: Preset) -> FrameCost:

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..errors import ConfigError, ImageError
 from ..images.frames import Size
-from ..purify.frames import FrameResult, Pad
-from ..purify.results import Failure
+from ..purify.frames import Pad
+from ..purify.results import Failure, FrameResult
 from .output import counted
 from .progress import Progress
 from .session import Session
@@ -32,6 +32,7 @@ def run_frames(
     if not sources:
         raise ImageError("there is no image; give at least one file, folder or array", code="E-image-count")
     failures: list[Failure] = []
+    masks = None if session.masks is None else session.masks.of_frames(sources)
     with Progress(f"purifying {counted(len(sources), 'frame')}") as bar:
         for position, source in enumerate(sources):
 
@@ -42,6 +43,7 @@ def run_frames(
                 result = session.purifier.purify_frame(
                     source.item,
                     session.preset,
+                    mask=None if masks is None else masks(position),
                     noise=session.noise,
                     number=position,
                     size=size,
@@ -51,7 +53,7 @@ def run_frames(
                     on_progress=update,
                 )
             except ImageError as error:
-                failures.append(Failure(source.name, str(error)))
+                failures.append(Failure(source.name, str(error).removeprefix(f"{source.name}: ")))
             else:
                 on_result(position, result)
     return failures
@@ -70,16 +72,16 @@ def parse_size(text: str | None) -> Size:
     return int(found[1]) if found[2] is None else (int(found[2]), int(found[1]))
 
 
-def check_frame_options(tile: bool, for_images: object, size: str | None, pad: str, whole: bool) -> None:
+def check_frame_options(tile: bool, resize: object, size: str | None, pad: str, whole: bool) -> None:
     """Raise ConfigError for options that belong to the other way of treating images."""
     if not tile and (size is not None or pad != "no" or whole):
         raise ConfigError(
             "--size, --pad and --whole are for frames: give --tile, or use --resize", code="E-frame-option"
         )
-    if tile and for_images:
+    if tile and resize:
         raise ConfigError(
-            "--resize and --mask are for images of the network's size, and --tile keeps that of a frame; leave one of "
-            "them out (--tile --size resizes a frame before; `purify_frame` takes masks)",
+            "--resize is for images of the network's size, and --tile keeps that of a frame; leave one of them out "
+            "(--tile --size resizes a frame before)",
             code="E-frame-option",
         )
     if pad not in ("no", "reflect", "black"):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ConfigError, ImageError
 from ..files.npz import ArrayError, map_npy
+from ..images.frames import load_frame
 from ..images.load import load_images
 from ..images.spec import ImageSpec
 from ..purify.masks import caller_masks
@@ -33,6 +34,17 @@ class GivenMasks:
             raise ConfigError(f"--mask {path}: there is no such file or folder; check the path", code="E-mask-missing")
         self._path, self._size = path, size
 
+    def of_frames(self, sources: Sequence[Source]) -> Callable[[int], Float32]:
+        """What gives the mask ``[H, W]`` of the source at a position, as large as the file is.
+
+        Raises:
+            ConfigError: as `of`.
+        """
+        if not self._path.is_dir():
+            return lambda position: self._frame(self._path)
+        files = self._files(sources)
+        return lambda position: self._frame(files[position])
+
     def of(self, sources: Sequence[Source]) -> Callable[[Sequence[int]], Float32]:
         """What gives the masks ``[B, 1, H, W]`` of the sources at some positions.
 
@@ -42,6 +54,10 @@ class GivenMasks:
         if not self._path.is_dir():
             masks = self._file(self._path, len(sources))
             return lambda positions: masks[list(positions)]
+        files = self._files(sources)
+        return lambda positions: np.concatenate([self._file(files[position], 1) for position in positions])
+
+    def _files(self, sources: Sequence[Source]) -> list[Path]:
         files = [self._path / name for name in output_names(sources)]
         missing = [source.name for source, file in zip(sources, files, strict=True) if not file.is_file()]
         if missing:
@@ -50,7 +66,16 @@ class GivenMasks:
                 f"{f' and {len(missing) - 1} others' if len(missing) > 1 else ''}; expected NAME.png for each image",
                 code="E-mask-missing",
             )
-        return lambda positions: np.concatenate([self._file(files[position], 1) for position in positions])
+        return files
+
+    def _frame(self, file: Path) -> Float32:
+        """The mask of a file."""
+        try:
+            return np.asarray(map_npy(file) if file.suffix.lower() == ".npy" else load_frame(file, 1)[1][0])
+        except ArrayError as error:
+            raise _unreadable(file, error) from None
+        except ImageError as error:
+            raise _named(file, error) from None
 
     def _file(self, file: Path, images: int) -> Float32:
         """The mask or masks of a file, for so many images."""
@@ -61,8 +86,14 @@ class GivenMasks:
             found = load_images([file], ImageSpec(channels=1, height=height, width=width)).images
             return caller_masks(np.broadcast_to(found, (images, *found.shape[1:])), images, self._size)
         except ArrayError as error:
-            raise ImageError(
-                f"--mask {file} cannot be read as an array of numbers ({error})", code="E-image-array"
-            ) from None
+            raise _unreadable(file, error) from None
         except ImageError as error:
-            raise ImageError(f"--mask {file}: {error}", code=error.code) from None
+            raise _named(file, error) from None
+
+
+def _unreadable(file: Path, error: ArrayError) -> ImageError:
+    return ImageError(f"--mask {file} cannot be read as an array of numbers ({error})", code="E-image-array")
+
+
+def _named(file: Path, error: ImageError) -> ImageError:
+    return ImageError(f"--mask {file}: {str(error).removeprefix(f'{file}: ')}", code=error.code)

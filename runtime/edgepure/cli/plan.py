@@ -42,7 +42,13 @@ def plan(
         given("KIND|FILE", "Without a bundle: linear, scaled_linear, cosine, vp_sde, or a JSON file. Default: linear."),
     ] = None,
     image: Annotated[str | None, given("CxHxW", "Without a bundle: the image size. Default: 3x32x32.")] = None,
-    frame: Annotated[str | None, given("WxH", "Count the tiles and UNet calls of a frame of this size, too.")] = None,
+    frame: Annotated[
+        str | None,
+        given(
+            "WxH",
+            "Count the tiles and UNet calls of a frame of this size, too. Default: the frames of the bundle's task.",
+        ),
+    ] = None,
     call_ms: Annotated[
         float | None,
         given(
@@ -70,8 +76,9 @@ def plan(
       edgepure plan --method heterogeneous --set t_l=200 --set t_s=100 --set ddim_steps=500 --wide
       edgepure plan --method uniform --set steps=5 --image 3x256x256 --frame 1920x1080 --call-ms 25
     """
+    from ..bundle.bundle import Bundle
     from ..errors import ConfigError
-    from .frame_cost import frame_cost
+    from .frame_cost import frame_cost, frame_of
     from .output import emit_json, say
 
     name, chosen, planner, shape = _subject(bundle, preset, method, change, schedule, image)
@@ -80,6 +87,8 @@ def plan(
     rows = planner.plan(chosen, score_norm)
     cost = _cost(planner, chosen, rows)
     sigma, why = _certificate(planner, chosen)
+    if frame is None and bundle is not None:
+        frame = frame_of(Bundle.open(bundle, verify=False).manifest)
     of_frame = None if frame is None else frame_cost(frame, shape, planner, chosen)
     if of_frame is None and call_ms is not None:
         raise ConfigError("--call-ms is for --frame, and none is given", code="E-frame-option")

@@ -96,6 +96,10 @@ def apply_changes(data: Mapping[str, Any], changes: Sequence[str]) -> dict[str, 
         place[path[-1]] = _value(text)
         if path[0] == "mask" and path[-1] in ("area", "threshold"):  # one replaces the other
             place["threshold" if path[-1] == "area" else "area"] = None
+        if path[:2] == ["votes", "sequential"]:  # they say how many votes there are, and how they decide
+            result["votes"] = {"sequential": result["votes"]["sequential"]}
+        if path == ["votes", "count"]:  # and the other way round
+            place["sequential"] = None
         if path == ["mask", "source"] and place["source"] == "caller":  # which computes nothing
             place["threshold"] = place["area"] = None
     return result

@@ -24,8 +24,8 @@ from .options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..purify.frames import FrameResult, Pad
-    from ..purify.results import Purified
+    from ..purify.frames import Pad
+    from ..purify.results import FrameResult, Purified
     from .sources import Source
 
 
@@ -90,7 +90,7 @@ def purify(
     from .session import Session
     from .sources import check_ray, find_sources
 
-    check_frame_options(tile, read.resize or mask is not None, size, pad, whole)
+    check_frame_options(tile, read.resize, size, pad, whole)
     check_ray(ray, {"--tile": tile, "--mask": mask is not None})
     target_size = parse_size(size)
     sources = find_sources(images, Bundle.open(bundle, verify=False).manifest.image, read.resize or tile)

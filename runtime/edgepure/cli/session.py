@@ -54,8 +54,8 @@ class Session:
         ray: RayOptions | None = None,
     ) -> None:
         """``mask``: the caller's, a file or folder. ``masked``: the masks are written. ``needs``: what the bundle must
-        have a classifier for; None: nothing. ``size``: height and width of the masks; None: those of the bundle.
-        ``ray``: the workers of a cluster compute, and no engine is opened here."""
+        have a classifier for; None: nothing. ``size``: height and width of the masks of images; None: those of the
+        bundle. ``ray``: the workers of a cluster compute, and no engine is opened here."""
         preset, changes = chosen.preset, chosen.change
         # Everything that can be wrong without an engine is checked before one is opened.
         self._read, self.noise = read, None if read.seed is None else noise_source(read.seed)
@@ -75,7 +75,7 @@ class Session:
         if masked and self.preset.mask is None:
             raise ConfigError(f"--mask-out: preset {self.name} has no mask", code="E-mask-missing")
         check_mask_use(self.preset, mask is not None)
-        self._masks = None if mask is None else GivenMasks(mask, size or (height, width))
+        self.masks = None if mask is None else GivenMasks(mask, size or (height, width))
         self.manifest, self._bundle, self._engine, self._ray = manifest, opened, engine, ray
         self._opened: Purifier | None = None
         if ray is None or ray.ray is None:
@@ -123,7 +123,7 @@ class Session:
                 on_result=on_result,
                 on_share=bar.update,
                 monitor=monitor,
-                masks=None if self._masks is None else self._masks.of(sources),
+                masks=None if self.masks is None else self.masks.of(sources),
             )
 
     def finish(

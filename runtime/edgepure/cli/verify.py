@@ -275,7 +275,10 @@ def _images(
     sets = []
     for name, path in (("clean", data), ("attacked", attacked)):
         if path is not None:
-            found = load_labelled(path, manifest.image, manifest.classes, resize=resize, order=order)
+            if manifest.task is None:
+                found = load_labelled(path, manifest.image, manifest.classes, resize=resize, order=order)
+            else:  # what is true of them is not asked here
+                found = load_labelled(path, manifest.task_image, (), resize=resize, order=order)
             found = found.take(min(limit, len(found)))
             sets.append(ImageSet(name, found.images, found.labels))
     return sets

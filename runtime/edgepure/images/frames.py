@@ -68,8 +68,9 @@ def fitted(
     missing = [max(side - have, 0) for side, have in zip(least, (height, width), strict=True)]
     if any(missing) and pad == "no":
         raise ImageError(
-            f"the frame is {width} x {height} pixels (width x height), and the network takes {least[1]} x {least[0]}; "
-            "pad it (pad='reflect', --pad reflect), resize it (size=..., --size), or use `classify`, which resizes",
+            f"the frame is {width} x {height} pixels (width x height), expected at least {least[1]} x {least[0]}, as "
+            "the network needs; pad it (pad='reflect', --pad reflect), resize it (size=..., --size), or use "
+            "`classify`, which resizes",
             code="E-frame-size",
         )
     before = [n // 2 for n in missing]

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.manifest import Manifest
+from ..images.spec import ImageSpec
 from ..methods.presets import Preset
 from ..purify.heads import Images
 from ..purify.inflight import run_images
@@ -63,6 +65,19 @@ class Trajectory:
     purified: Float32
 
 
+@dataclass(frozen=True)
+class FrameRun:
+    """What an executor made of frames with one preset, for a task that takes frames: one purification of each.
+
+    Attributes:
+        purified: ``[F, C, H, W]`` float32 in [0, 1].
+        task: outputs of the task graph on them, by name.
+    """
+
+    purified: Float32
+    task: Mapping[str, Float32]
+
+
 class Executor(Protocol):
     """Executes graphs and presets. Noise is seeded: image i of a batch is image i of the stream.
 
@@ -84,6 +99,9 @@ class Executor(Protocol):
         """Mask, plan, purification and logits of images ``[B, C, H, W]`` in [0, 1]. A mask of the caller is
         `middle_mask`."""
 
+    def frames(self, frames: Float32, preset: Preset, seed: int) -> FrameRun:
+        """Purify frames ``[F, C, H, W]`` in [0, 1] by tiles, and give them to the task."""
+
     def trajectory(
         self, images: Float32, plans: Sequence[Plan], masks: Float32 | None, seed: int, rows: Sequence[int]
     ) -> Trajectory:
@@ -101,6 +119,13 @@ def masks_of_caller(preset: Preset, images: Float32) -> Float32 | None:
     if preset.mask is None or preset.mask.source != "caller":
         return None
     return middle_mask(len(images), images.shape[2:])
+
+
+class _Frames(Images):
+    """The purified frames themselves."""
+
+    def image(self, manifest: Manifest) -> ImageSpec:
+        return manifest.task_image
 
 
 class EngineExecutor:
@@ -129,6 +154,13 @@ class EngineExecutor:
         planner = self.purifier.planner
         plans = tuple(planner.plan(preset, result.score_norm) for result in results)
         return PresetRun(purified, self.logits(purified), mask, plans, self.task(purified))
+
+    def frames(self, frames: Float32, preset: Preset, seed: int) -> FrameRun:
+        once = self.purifier.preset(preset, 1)
+        masks = masks_of_caller(once, frames)
+        results = self.purifier.run_head(_Frames(), frames, once, noise=seed, masks=masks)
+        purified = np.stack([result.image for result in results])
+        return FrameRun(purified, self.purifier.graphs.task(purified))
 
     def task(self, images: Float32) -> dict[str, Float32]:
         """Outputs of the task graph, by name; none without a task."""

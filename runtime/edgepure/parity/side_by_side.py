@@ -14,15 +14,16 @@ from ..engines.kinds import kind_of
 from ..errors import NotFiniteError, ProviderError
 from ..purify.purifier import Purifier
 from ..types import Float32, Progress
-from .checks import OutputCheck, failed_check
+from .checks import OutputCheck, array_check, failed_check
 from .decisions import compare_decisions
+from .differences import difference
 from .drift import compare_rows
-from .executors import EngineExecutor, Executor, PresetRun, Trajectory, rows_to_keep
+from .executors import EngineExecutor, Executor, FrameRun, PresetRun, Trajectory, rows_to_keep
 from .graphs import Case, graph_checks
 from .images import MOST_PRESETS, Differing, image_checks, most_differing
 from .levels import Comparison, Level, Status
 from .tasks import compare_task
-from .tolerances import loosest
+from .tolerances import image_tolerance, loosest
 
 #: Noise seed of images that were given; the redraw has the next one.
 SEED = 20240301
@@ -39,7 +40,7 @@ class ImageSet:
 
     Attributes:
         name: ``clean``, ``attacked`` or another.
-        images: ``[N, C, H, W]`` float32 in [0, 1].
+        images: ``[N, C, H, W]`` float32 in [0, 1]; of a task that takes frames, frames.
         labels: true classes ``[N]``; None if unknown.
     """
 
@@ -130,6 +131,8 @@ class FourLevels:
         data, seed = SELF_TEST, vectors.seed
         if self.reference is not None:
             self._beside(preset, ImageSet(data, vectors.image), seed)
+            if vectors.frames is not None:
+                self._frames_beside(preset, ImageSet(data, self._seen(len(vectors.frames))), seed)
             return
         deployed = self._run(preset, vectors.image, seed)
         if deployed is None:
@@ -148,10 +151,17 @@ class FourLevels:
             redraw = None if again is None else (deployed, again)
         self._images(preset, data, vectors.image, seed, expected, deployed)
         self._decisions(preset, data, expected, deployed, redraw, None)
+        if vectors.frames is not None:
+            frames = self._seen(len(vectors.frames))
+            answered = self.executor.frames(frames, self.manifest.presets[preset], seed)
+            self._frames(preset, data, FrameRun(vectors.frames, vectors.task), answered, None)
 
     def _beside(self, preset: str, images: ImageSet, seed: int) -> None:
         """Reference and deployment on the same images with the same noise."""
         assert self.reference is not None
+        if images.images.shape[1:] != self.manifest.image.shape:
+            self._frames_beside(preset, images, seed)
+            return
         deployed = self._run(preset, images.images, seed)
         if deployed is None:
             return
@@ -185,6 +195,34 @@ class FourLevels:
             self.parts["decisions"].append(
                 compare_task(self.manifest.task, preset, data, expected.task, deployed.task, self.precision, again)
             )
+
+    def _frames_beside(self, preset: str, frames: ImageSet, seed: int) -> None:
+        """`_beside` of frames, for a task that takes them."""
+        assert self.reference is not None
+        chosen = self.manifest.presets[preset]
+        runs = [self.reference.frames(frames.images, chosen, seed + n) for n in range(2)]
+        deployed = self.executor.frames(frames.images, chosen, seed)
+        self._frames(preset, frames.name, runs[0], deployed, (runs[0], runs[1]))
+
+    def _frames(
+        self, preset: str, data: str, expected: FrameRun, deployed: FrameRun, redraw: tuple[FrameRun, FrameRun] | None
+    ) -> None:
+        """Frames of two runs. What a mask or a noise level decides may be another frame by right: then only what the
+        task makes of it is compared."""
+        chosen, task = self.manifest.presets[preset], self.manifest.require_task()
+        if chosen.mask is None and chosen.ssni is None:
+            bound = image_tolerance(self.precision, len(self.purifier.planner.plan(chosen).rows))
+            found = difference(deployed.purified, expected.purified)
+            subject = f"pipeline {_labelled(preset, data)}"
+            self.parts["images"].append(array_check(subject, "purified frames", found, bound))
+        again = None if redraw is None else (redraw[0].task, redraw[1].task)
+        self.parts["decisions"].append(
+            compare_task(task, preset, data, expected.task, deployed.task, self.precision, again)
+        )
+
+    def _seen(self, count: int) -> Float32:
+        """The first of the frames that the task graph was recorded with."""
+        return self.recorded.graphs["task"].inputs["image"][:count]
 
     def _any_images(self) -> ImageSet:
         """Two images that are recorded in any case: the inputs of the step graph."""
@@ -236,23 +274,19 @@ class FourLevels:
         for title in _TITLES[1:]:
             if self.parts[title]:
                 continue
-            if (
-                title == "decisions"
-                and not self.manifest.classes
-                and (self.manifest.task is None or self.manifest.framed)
-            ):
+            if title == "decisions" and not self.manifest.classes and self.manifest.task is None:
                 self.absent[title] = "not run"
-                self.missing[title].append(
-                    "the task takes frames, and images of one tile are compared here; its graph is among the graphs"
-                    if self.manifest.framed
-                    else "the bundle has no classifier and no task, so nothing is decided"
-                )
+                self.missing[title].append("the bundle has no classifier and no task, so nothing is decided")
             elif wrong:
                 self.absent[title] = "not run"
                 self.missing[title] = self.missing["images"][:1] or ["the purification itself fails"]
             elif title == "rows":
                 self.missing[title].append(
                     "the bundle has no recorded states; export it again, or compare with PyTorch or another provider"
+                )
+            elif title == "decisions" and self.manifest.framed:
+                self.missing[title].append(
+                    "no frame was recorded; export the bundle again, or compare frames with PyTorch or another provider"
                 )
             else:
                 self.missing[title].append("the bundle has no recorded purification")

@@ -1,4 +1,3 @@
-from .frames import FrameResult as FrameResult
 from .inflight import InFlight as InFlight
 from .inflight import Job as Job
 from .monitor import Monitor as Monitor
@@ -7,6 +6,7 @@ from .monitor import reference_of as reference_of
 from .purifier import Purifier as Purifier
 from .purifier import load as load
 from .results import Failure as Failure
+from .results import FrameResult as FrameResult
 from .results import Purified as Purified
 from .results import Result as Result
 from .results import Results as Results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError, ImageError, PrecisionWarning
 from ..images.load import LoadedImages, Order, Resize, check_options, load_images
 from ..images.spec import ImageSpec
+from ..methods.presets import Preset
 from ..types import Float32
 from ..validation import expect
 from .masks import caller_masks
@@ -76,6 +78,17 @@ def check_ids(ids: Sequence[int] | None, count: int) -> None:
         expect(ids=(number, Integral))
     if ids is not None and len(ids) != count:
         raise ConfigError(f"{len(ids)} ids for {count} images; give one for each", code="E-config-count")
+
+
+def warn_of_precision(preset: Preset, precision: str) -> None:
+    """Warn if a preset was tuned in another precision than it runs in."""
+    if preset.precision not in (None, precision):
+        warnings.warn(
+            f"the preset was tuned in {preset.precision} and runs in {precision}, where what it was measured to do "
+            f"need not hold; use precision {preset.precision}, or tune it in {precision}",
+            PrecisionWarning,
+            stacklevel=5,
+        )
 
 
 def check_images(images: Float32, shape: tuple[int, int, int]) -> None:

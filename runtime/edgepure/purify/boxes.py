@@ -57,12 +57,13 @@ def suppress(boxes: Float32, scores: Float32, *, score: float, overlap: float, m
     order = np.argsort(-values, kind="stable")
     rows, labels, values = rows[order], labels[order], values[order]
     kept: list[int] = []
-    for i in range(len(rows)):
-        if len(kept) == most:
-            break
-        same = [k for k in kept if labels[k] == labels[i]]
-        if not same or iou(boxes[rows[i]][None], boxes[rows[same]]).max() <= overlap:
-            kept.append(i)
+    left = np.ones(len(rows), bool)  # an image can be made so that every candidate counts
+    while len(kept) < most and left.any():
+        i = int(left.argmax())
+        kept.append(i)
+        left[i] = False
+        same = np.flatnonzero(left & (labels == labels[i]))
+        left[same[iou(boxes[rows[i]][None], boxes[rows[same]])[0] > overlap]] = False
     index = np.array(kept, np.intp)
     return Boxes(boxes[rows[index]], values[index], labels[index].astype(np.int64))
 

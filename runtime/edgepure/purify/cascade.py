@@ -16,6 +16,7 @@ the point of compositional architectures (Horvath et al. 2022, arXiv 2204.00487)
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,12 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..intervals import anytime_log_evidence, lower_bound
+from ..intervals import anytime_log_evidence, enough_evidence, lower_bound
 from ..methods.presets import Preset, SequentialSpec
 from ..rows.noise import NoiseSource
 from ..types import Float32
 from .ballot import FIRST_SHARE, SHRINK, Ballot
-from .certify import MOST, Certificate, Certifier, CertifySettings
+from .certificate import MOST, Certificate, CertifySettings
+from .certify import Certifier
 from .graphs import OpenGraphs
 from .tally import EXPECTED_FAILURES, FAILURES
 
@@ -82,6 +84,19 @@ class CascadeCertifier:
                 code="E-certificate-count",
             )
 
+    @property
+    def reach(self) -> float:
+        """As `Certifier.reach`."""
+        n, last = self._settings.n, len(self._stages) - 1
+        lower = [lower_bound(n, n, self._each(stage)) for stage in range(last + 1)]
+        levels = [Level(stage.sigma, low, 1.0 - low) for stage, low in zip(self._stages, lower, strict=True)]
+        return radius_of(levels, self._share, whole=True)
+
+    def check(self, images: Float32, source: NoiseSource, names: Sequence[str], ids: Sequence[int]) -> None:
+        """As `Certifier.check`."""
+        for stage in self._stages:
+            stage.check(images, source, names, ids)
+
     def run(
         self,
         images: Float32,
@@ -92,6 +107,7 @@ class CascadeCertifier:
         ids: Sequence[int] | None = None,
     ) -> None:
         """As `Certifier.run`; image by image, from noise to noise."""
+        self.check(images, source, names, range(len(images)) if ids is None else ids)
         for index, image in enumerate(images):
             number = index if ids is None else ids[index]
             on_certificate(index, self._certify(image[None], source, names[index], number))
@@ -139,14 +155,18 @@ class CascadeCertifier:
         all classes at once. At the last noise they do not matter: its answers are counted for one class, which was
         chosen without them.
         """
-        n, classes, part = self._settings.n, len(self._classes), self._settings.alpha / len(self._stages)
+        n, each = self._settings.n, self._each(stage)
         sigma, count = self._stages[stage].sigma, int(counts[stage][label])
-        if stage == len(self._stages) - 1:
-            return Level(sigma, lower_bound(count, n, part), 1.0)
-        each = part / (2 * classes)
         lower = lower_bound(count, n, each)
+        if stage == len(self._stages) - 1:
+            return Level(sigma, lower, 1.0)
         others = [1.0 - lower_bound(n - int(k), n, each) for c, k in enumerate(counts[stage]) if c != label]
         return Level(sigma, lower, min(max(others, default=0.0), 1.0 - lower))
+
+    def _each(self, stage: int) -> float:
+        """The part of alpha that each bound at a noise has: two for every class, but one at the last noise."""
+        part = self._settings.alpha / len(self._stages)
+        return part if stage == len(self._stages) - 1 else part / (2 * len(self._classes))
 
     def _enough(self, counts: Sequence[NDArray[np.int64]], label: int, settled: bool) -> bool:
         """Whether no weaker noise could add to the radius, or it is what was asked for."""
@@ -156,16 +176,22 @@ class CascadeCertifier:
             return False
         levels = [self._level(stage, counts, label) for stage in range(len(counts))]
         now = radius_of(levels, self._share, whole=False)
-        part = self._settings.alpha / len(self._stages)
-        unanimous = _inverse(lower_bound(self._settings.n, self._settings.n, part))
+        last = len(self._stages) - 1
+        unanimous = _inverse(lower_bound(self._settings.n, self._settings.n, self._each(last)))
         most = max(stage.sigma for stage in self._stages[len(counts) :]) * unanimous
         best = min(most, *(level.holds(self._share) for level in levels))
         return now >= best or (self._settings.radius is not None and now >= self._settings.radius)
 
 
 def certifier_of(graphs: OpenGraphs, preset: Preset, settings: CertifySettings) -> Certifier | CascadeCertifier:
-    """What certifies the answers of a preset. Raises ConfigError as they do."""
-    return (Certifier if preset.cascade is None else CascadeCertifier)(graphs, preset, settings)
+    """What certifies the answers of a preset.
+
+    Raises:
+        ConfigError: as they do, or so many answers cannot prove what is asked for.
+    """
+    found = (Certifier if preset.cascade is None else CascadeCertifier)(graphs, preset, settings)
+    settings.check_reach(found.reach, found.sigma)
+    return found
 
 
 class CascadeBallot:
@@ -227,17 +253,16 @@ class CascadeBallot:
         left = self._most - votes
         leader = max(self._all.values(), default=1)
         known = list(self._since.values())
-        for more in range(1, left):
+
+        def ends(more: int) -> bool:
             # before the first vote there is no candidate: that vote only names one
             runs = [(s + more, w + more) for s, w in known] or [(more - 1, more - 1)]
-            new = (more - 1, more - 1)
-            if any(self._settles(number, s, w) for number, (s, w) in enumerate(runs)):
-                return more
-            if known and self._settles(len(known), *new):
-                return more
-            if self._hands_on(votes + more, leader):
-                return more
-        return left
+            if known:  # and a class that comes to lead
+                runs.append((more - 1, more - 1))
+            settled = any(self._settles(number, s, w) for number, (s, w) in enumerate(runs))
+            return settled or self._hands_on(votes + more, leader)
+
+        return min(left, 1 + bisect_left(range(1, left), True, key=ends))
 
     def _settles(self, number: int, samples: int, wins: int) -> bool:
         """Whether the share of a candidate is above what is asked for."""
@@ -246,12 +271,12 @@ class CascadeBallot:
         fail = EXPECTED_FAILURES * (1.0 - self._share)
         prior = (FAILURES * (1.0 - fail) / fail, FAILURES)
         risk = 0.5 * self._part.alpha * FIRST_SHARE * SHRINK**number
-        return anytime_log_evidence(wins, samples, self._share, prior) >= -math.log(risk)
+        return anytime_log_evidence(wins, samples, self._share, prior) >= enough_evidence(risk)
 
     def _hands_on(self, votes: int, leader: int) -> bool:
         """Whether no class has the share: not even the one with most votes, and others have less."""
         below = leader < self._share * votes
-        return below and anytime_log_evidence(leader, votes, self._share) >= -math.log(0.5 * self._part.alpha)
+        return below and anytime_log_evidence(leader, votes, self._share) >= enough_evidence(0.5 * self._part.alpha)
 
 
 def _inverse(share: float) -> float:

@@ -1,121 +1,22 @@
-"""Certificates of a purifier: how often the answers to noised copies agree, and the L2 radius that this proves.
-
-The rule is that of Cohen et al. 2019 (arXiv 1902.02918): ``n0`` answers choose a class, ``n`` fresh ones count it,
-``p`` is the one-sided exact lower bound of its share at ``1 - alpha``, and the smoothed answer is this class for every
-image within ``sigma * PhiInv(p)``; below p = 1/2 it abstains. With ``radius`` the counting of an image stops as soon as
-that radius is settled, by bounds that hold at all times at once (`edgepure.intervals`).
-"""
+"""Certificates of a purifier: how often the answers to noised copies agree, and the L2 radius that this proves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
-from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..intervals import lower_bound
 from ..methods.presets import Preset
 from ..rows.grid_noise import levels_of, noised_input
 from ..rows.noise import NoiseSource, RowNoise, StreamNoise
 from ..types import Float32
-from ..validation import expect
+from .certificate import MOST, NORMAL, Certificate, CertifySettings
 from .graphs import OpenGraphs
 from .inflight import InFlight, Job
 from .masks import after_mask
-from .tally import FixedTally, RadiusTally, Tally, share_of
-
-_NORMAL = NormalDist()
-#: Answers of one kind to one image: votes have 24 bits in the noise stream.
-MOST = 1 << 23
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What is proven of one image, with an error of at most ``alpha``.
-
-    Attributes:
-        name: file name or position of the image.
-        label: the class that the smoothed classifier gives it; None: it abstains.
-        class_name: its name.
-        radius: L2, on images in [0, 1]: the label is the same for every image that is nearer. 0 if it abstains.
-        sigma: the certified noise of the plan, on images in [0, 1].
-        probability: lower bound of the share of answers that are this class.
-        count: how many of ``samples`` answers were this class.
-        samples: answers that were counted; those that chose the class are not among them. With ``radius``: since the
-            class became a candidate.
-        answers: how many it took in all.
-        exact: True if the noise was drawn on the grid of 8-bit levels, so that the proof covers the arithmetic too.
-        seconds: from the image's first answer to its last.
-    """
-
-    name: str
-    label: int | None
-    class_name: str | None
-    radius: float
-    sigma: float
-    probability: float
-    count: int
-    samples: int
-    answers: int
-    exact: bool
-    seconds: float = field(compare=False)
-
-    @property
-    def abstained(self) -> bool:
-        return self.label is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {**self.__dict__, "seconds": round(self.seconds, 6)}
-
-
-@dataclass(frozen=True)
-class CertifySettings:
-    """How much is counted, and how sure the certificate is.
-
-    Attributes:
-        n: answers that are counted for each image, at most with ``radius``.
-        n0: answers that choose the class first; None: 100, and 1 with ``radius``, where another class may take its
-            place later.
-        alpha: the probability that the certificate of an image is wrong, at most.
-        radius: the counting of an image ends when this radius is settled either way; None: all ``n`` are counted.
-    """
-
-    n: int = 10_000
-    n0: int | None = None
-    alpha: float = 0.001
-    radius: float | None = None
-
-    def __post_init__(self) -> None:
-        expect(
-            n=(self.n, Integral),
-            n0=(self.n0, Integral, None),
-            alpha=(self.alpha, Real),
-            radius=(self.radius, Real, None),
-        )
-        for name, count in (("n", self.n), ("n0", self.chosen_by)):
-            if not 1 <= count <= MOST:
-                raise ConfigError(f"{name} {count} must lie in 1 .. {MOST}", code="E-certificate-count")
-        if not 0.0 < self.alpha < 0.5:
-            raise ConfigError(f"alpha {self.alpha} must lie in (0, 0.5)", code="E-certificate-alpha")
-        if self.radius is not None and not 0.0 <= self.radius < 100.0:
-            raise ConfigError(f"radius {self.radius} must be at least 0", code="E-certificate-radius")
-
-    @property
-    def chosen_by(self) -> int:
-        """How many answers choose the class."""
-        return self.n0 if self.n0 is not None else 100 if self.radius is None else 1
-
-    def tally(self, sigma: float) -> Tally:
-        """Counts the answers to an image with certified noise ``sigma``."""
-        if self.radius is None:
-            return FixedTally(self.chosen_by, self.n, self.alpha)
-        return RadiusTally(self.chosen_by, self.n, self.alpha, share_of(self.radius, sigma))
+from .tally import Tally
 
 
 class Certifier:
@@ -134,6 +35,24 @@ class Certifier:
         self.sigma = graphs.planner.certified_sigma(preset)
         self._plan = graphs.planner.plan(preset)
 
+    @property
+    def reach(self) -> float:
+        """The radius of an image to which all answers agree; 0 if even that one abstains."""
+        return self._settings.reach(self.sigma)
+
+    def check(self, images: Float32, source: NoiseSource, names: Sequence[str], ids: Sequence[int]) -> None:
+        """Raise ConfigError for the first image that has no certificate in this precision."""
+        if self._graphs.precision == "fp32":
+            return
+        for image, name, number in zip(images, names, ids, strict=True):
+            if not self.exact(image, source, number):
+                raise ConfigError(
+                    f"no certificate in {self._graphs.precision} for image {name}: its noise would be added in less "
+                    "than 32 bits; give 8-bit images and a preset that sees its input once (method smooth), or use "
+                    "fp32",
+                    code="E-certificate-precision",
+                )
+
     def run(
         self,
         images: Float32,
@@ -149,21 +68,26 @@ class Certifier:
             source: of the noise; image i is image ``ids[i]`` of it, None: i.
             on_certificate: called with (position, certificate) as they are done.
         """
-        settings = self._settings
-        tallies: dict[int, Tally] = {}
-        exact: dict[int, bool] = {}
+        settings, ids = self._settings, range(len(images)) if ids is None else ids
+        self.check(images, source, names, ids)
+        tallies: dict[int, Tally] = {}  # of the images under way
+        asked: dict[int, int] = {}
+        levels: dict[int, NDArray[np.int64] | None] = {}
 
-        def jobs() -> Iterator[Job]:
-            for index, image in enumerate(images):
-                number = index if ids is None else ids[index]
-                levels = self._levels(image, source, number)
-                exact[index] = levels is not None
-                self._check_precision(exact[index], names[index])
-                tallies[index] = tally = settings.tally(self.sigma)
-                for vote in range(settings.chosen_by + settings.n):
-                    if tally.done:
-                        break
-                    yield self._job(image, levels, source, number, index, vote)
+        def jobs() -> Iterator[Job | None]:
+            waiting = iter(range(len(images)))
+            while True:
+                index = next((i for i, tally in tallies.items() if tally.wants(asked[i])), None)
+                if index is not None:
+                    vote, asked[index] = asked[index], asked[index] + 1
+                    yield self._job(images[index], levels[index], source, ids[index], index, vote)
+                elif (index := next(waiting, None)) is not None:
+                    asked[index], levels[index] = 0, self._levels(images[index], source, ids[index])
+                    tallies[index] = settings.tally(self.sigma)
+                elif tallies:
+                    yield None
+                else:
+                    return
 
         def take(index: int, vote: int, label: int) -> None:
             tally = tallies.get(index)
@@ -172,18 +96,18 @@ class Certifier:
             tally.add(vote, label)
             if tally.done:
                 del tallies[index]
-                on_certificate(index, self._certificate(names[index], tally, exact[index]))
+                exact = levels.pop(index) is not None
+                on_certificate(index, self._certificate(names[index], tally, exact))
 
         self._answer(jobs(), take)
 
-    def answers(
-        self, images: Float32, source: NoiseSource, votes: range, ids: Sequence[int] | None = None
-    ) -> NDArray[np.int64]:
+    def answers(self, images: Float32, source: NoiseSource, votes: range, ids: Sequence[int]) -> NDArray[np.int64]:
         """Labels ``[images, votes]`` of single purifications. Equal noise makes those of two precisions comparable.
 
         Raises:
             ConfigError: there are no so many votes, or the precision allows no certificate of an image.
         """
+        self.check(images, source, [str(number) for number in ids], ids)
         if votes.stop > 2 * MOST:
             raise ConfigError(
                 f"{votes.stop} answers to an image: at most {2 * MOST} have noise of their own; count fewer",
@@ -191,11 +115,10 @@ class Certifier:
             )
         found = np.full((len(images), len(votes)), -1, np.int64)
 
-        def jobs() -> Iterator[Job]:
+        def jobs() -> Iterator[Job | None]:
             for index, image in enumerate(images):
-                number = index if ids is None else ids[index]
+                number = ids[index]
                 levels = self._levels(image, source, number)
-                self._check_precision(levels is not None, str(number))
                 for vote in votes:
                     yield self._job(image, levels, source, number, index, vote)
 
@@ -205,8 +128,9 @@ class Certifier:
         self._answer(jobs(), take)
         return found
 
-    def _answer(self, jobs: Iterator[Job], take: Callable[[int, int, int], None]) -> None:
-        """Purify and classify jobs tagged (index, vote), and give (index, vote, label) of each."""
+    def _answer(self, jobs: Iterator[Job | None], take: Callable[[int, int, int], None]) -> None:
+        """Purify and classify jobs tagged (index, vote), and give (index, vote, label) of each. None among them: what
+        comes next depends on answers that are under way."""
         graphs = self._graphs
         finished: list[tuple[int, int, Float32]] = []  # purified images that wait for the classifier
 
@@ -225,7 +149,13 @@ class Certifier:
                     take(index, vote, int(label))
                 finished.clear()
 
-        InFlight(graphs.stepper(graphs.step_graph(self._preset))).run(jobs, done)
+        def fed() -> Iterator[Job | None]:
+            for job in jobs:
+                if job is None:
+                    classify()
+                yield job
+
+        InFlight(graphs.stepper(graphs.step_graph(self._preset))).run(fed(), done)
         classify()
 
     def exact(self, image: Float32, source: NoiseSource, number: int) -> bool:
@@ -252,14 +182,6 @@ class Certifier:
     def _noise(self, source: NoiseSource, number: int, vote: int) -> RowNoise:
         return source.for_image(self._plan, number, vote, None, self._graphs.image_shape)
 
-    def _check_precision(self, exact: bool, name: str) -> None:
-        if self._graphs.precision != "fp32" and not exact:
-            raise ConfigError(
-                f"no certificate in {self._graphs.precision} for image {name}: its noise would be added in less than "
-                "32 bits; give 8-bit images and a preset that sees its input once (method smooth), or use fp32",
-                code="E-certificate-precision",
-            )
-
     def _certificate(self, name: str, tally: Tally, exact: bool) -> Certificate:
         found = tally.result()
         sure = found.probability > 0.5
@@ -267,7 +189,7 @@ class Certifier:
             name=name,
             label=found.label if sure else None,
             class_name=self._graphs.classes[found.label] if sure else None,
-            radius=self.sigma * _NORMAL.inv_cdf(found.probability) if sure else 0.0,
+            radius=self.sigma * NORMAL.inv_cdf(found.probability) if sure else 0.0,
             sigma=self.sigma,
             probability=found.probability,
             count=found.count,
@@ -276,19 +198,3 @@ class Certifier:
             exact=exact,
             seconds=tally.ended - tally.started,
         )
-
-
-def carried(certificate: Certificate, differing: int, pairs: int, beta: float) -> Certificate:
-    """The certificate of other graphs, an INT8 variant for example, from that of these and from few answers of both.
-
-    With the same noise the share of answers that differ is at most ``u``, except with probability ``beta``; so the
-    class has at least the share ``p - u`` there (arXiv 2305.19521). It is wrong with probability ``alpha + beta`` at
-    most.
-
-    Args:
-        differing: how many of ``pairs`` fresh answers with equal noise differed.
-    """
-    p = certificate.probability - (1.0 - lower_bound(pairs - differing, pairs, beta))
-    if certificate.label is None or p <= 0.5:
-        return replace(certificate, label=None, class_name=None, radius=0.0, probability=max(p, 0.0))
-    return replace(certificate, radius=certificate.sigma * _NORMAL.inv_cdf(p), probability=p)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Literal
 
@@ -20,61 +20,17 @@ from ..rows.cut_noise import cut_noise
 from ..rows.noise import NoiseSource, RowNoise
 from ..rows.plan import Plan
 from ..types import Float32, Progress
+from ..validation import expect
+from .arguments import warn_of_precision
 from .graphs import OpenGraphs
-from .inflight import Counters, InFlight, Job
+from .inflight import Counters, Job
 from .masks import caller_masks, check_mask_use
-from .tiled import run_tiled
+from .results import FrameResult
+from .tiled import Stage, Stages, T, run_stages, tiled_rows
 from .track import Measured, Track
 
 #: What is done with a side that is shorter than the network's.
 Pad = Literal["no", "reflect", "black"]
-
-
-@dataclass(frozen=True, eq=False)
-class FrameResult:
-    """One purified frame.
-
-    Attributes:
-        name: file name or position of the frame.
-        image: ``[C, H, W]`` float32 in [0, 1].
-        mask: ``[H, W]`` bool, True where the strong noise went; None for methods without a mask.
-        levels: noise levels that were used, in timesteps, of the tile with the strongest noise.
-        score_norms: of each tile, or one of the frame; None without SSNI.
-        held: mask and score norms are those of an earlier frame of the track.
-        tiles: tiles below and beside each other.
-        unet_calls: rows that were executed, of all tiles and probes: tiles that share a call count one each.
-        seconds: from the first call to the last.
-    """
-
-    name: str
-    image: Float32 = field(repr=False)
-    levels: Mapping[str, float]
-    tiles: tuple[int, int]
-    unet_calls: int
-    seconds: float
-    mask: NDArray[np.bool_] | None = field(default=None, repr=False)
-    score_norms: tuple[float, ...] | None = field(default=None, repr=False)
-    held: bool = False
-
-    @property
-    def mask_area(self) -> float | None:
-        """Share of the pixels inside the mask."""
-        return None if self.mask is None else float(self.mask.mean())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without the images."""
-        return {
-            "name": self.name,
-            "height": self.image.shape[1],
-            "width": self.image.shape[2],
-            "tiles": list(self.tiles),
-            "levels": dict(self.levels),
-            "score_norms": None if self.score_norms is None else [round(n, 6) for n in self.score_norms],
-            "mask_area": self.mask_area,
-            "held": self.held,
-            "unet_calls": self.unet_calls,
-            "seconds": round(self.seconds, 6),
-        }
 
 
 @dataclass(frozen=True)
@@ -102,6 +58,7 @@ class FrameRequest:
 
     Attributes:
         tiling: of the frame.
+        counters: what was done so far.
 
     Raises:
         ImageError: the frame is smaller than the network, and is not to be padded.
@@ -122,14 +79,16 @@ class FrameRequest:
         on_progress: Progress | None = None,
         track: Track | None = None,
     ) -> None:
+        expect(track=(track, Track, None))
         if preset.method.mask_of_view and mask is None:
             raise ConfigError(
                 f"method {preset.method.method!r} computes its mask in the middle of the rows, which frames by tiles "
                 "do not; choose another method, or give the mask (mask=, --mask)",
                 code="E-frame-mask",
             )
+        warn_of_precision(preset, graphs.precision)
         self._graphs, self._preset, self._noise, self._image = graphs, preset, noise, image
-        self._progress, self._track = on_progress, track
+        self._progress, self._track, self._total = on_progress, track, 0
         tile, sides = graphs.image_shape[1:], frame.shape[1:]
         entry = graphs.bundle.manifest.any_size
         multiple = entry.multiple if whole and entry is not None else 1
@@ -150,25 +109,24 @@ class FrameRequest:
 
     def measured(self) -> Measured:
         """Mask and score norms of the frame: measured once, or those of an earlier frame of the track."""
-        if self._found is None:
-            way = self._preset, self.tiling.grid
-            known = None if self._track is None else self._track.holds(self._frame, way)
-            self._found, self._held = known or Measured(self._mask(), self._score_norms()), known is not None
-            if self._track is not None and known is None:
-                self._track.keep(self._frame, way, self._found)
-        return self._found
+        return self.wait(self._measuring())
 
-    def result(self, name: str, vote: int = 0) -> FrameResult:
-        """Run it with the noise of a vote, and wait for it. What was measured holds for all votes."""
+    def result(self, name: str) -> FrameResult:
+        """Run it, and wait for it."""
+        return self.wait(self.stages(name))
+
+    def stages(self, name: str, vote: int = 0) -> Stages[FrameResult]:
+        """The work with the noise of a vote. What was measured holds for all votes."""
         self._graphs.check_files()
         start, inner, before = perf_counter(), self._inner, self.counters.rows
-        found = self.measured()
+        found = yield from self._measuring()
         mask, norms = found.mask if self._given is None else self._given, found.score_norms
         parts = self.parts(norms)
         tiles = len(self.tiling)
-        total = self.counters.rows + sum(len(p.plan.rows) * (tiles if p.tiles is None else len(p.tiles)) for p in parts)
-        ref = 2.0 * self._frame - 1.0
-        purified = self._blended(parts, ref, mask, vote, self._follow(total))
+        self._total = self.counters.rows + sum(
+            len(p.plan.rows) * (tiles if p.tiles is None else len(p.tiles)) for p in parts
+        )
+        purified = yield from self._blended(parts, 2.0 * self._frame - 1.0, mask, vote)
         strongest = max(parts, key=lambda part: max(part.plan.levels.values(), default=0.0))
         return FrameResult(
             name=name,
@@ -182,26 +140,38 @@ class FrameRequest:
             held=self._held,
         )
 
-    def _follow(self, total: int) -> Callable[[int], None]:
-        def rows_done(rows: int) -> None:
-            if self._progress is not None:
-                done = self.counters.rows
-                self._progress(min(done / max(total, 1), 1.0), f"{done} of {total} rows of {len(self.tiling)} tiles")
+    def wait(self, stages: Stages[T]) -> T:
+        """Do work on the frame, and wait for it."""
+        found, counters = run_stages(stages, self._stepper, self._follow)
+        self.counters.ticks += counters.ticks
+        return found
 
-        return rows_done
+    def _follow(self, rows: int) -> None:
+        self.counters.rows += rows
+        if self._progress is not None and self._total:
+            done = self.counters.rows
+            self._progress(min(done / self._total, 1.0), f"{done} of {self._total} rows of {len(self.tiling)} tiles")
 
-    def _blended(
-        self, parts: Sequence[Part], ref: Float32, mask: Float32 | None, vote: int, on_rows: Callable[[int], None]
-    ) -> Float32:
+    def _measuring(self) -> Stages[Measured]:
+        if self._found is None:
+            way = self._preset, self.tiling.grid
+            known = None if self._track is None else self._track.holds(self._frame, way)
+            self._held = known is not None
+            if known is None:
+                mask = yield from self._mask()
+                known = Measured(mask, (yield from self._score_norms()))
+                if self._track is not None:
+                    self._track.keep(self._frame, way, known)
+            self._found = known
+        return self._found
+
+    def _blended(self, parts: Sequence[Part], ref: Float32, mask: Float32 | None, vote: int) -> Stages[Float32]:
         """All parts, one after another: a frame with one noise level is one part, blended in every row; where levels
         differ, finished parts are blended by the same windows."""
         result = np.zeros_like(ref) if len(parts) > 1 else ref
         for part in parts:
             noise = self._noise.for_image(part.plan, self._image, vote, mask, self._shape)
-            x, counters = run_tiled(
-                self._stepper, part.plan, noise, ref, mask, self.tiling, part.tiles, self._counted(on_rows)
-            )
-            self.counters.ticks += counters.ticks
+            x = yield from tiled_rows(part.plan, noise, ref, mask, self.tiling, part.tiles)
             if len(parts) == 1:
                 return x
             assert part.tiles is not None
@@ -209,22 +179,15 @@ class FrameRequest:
                 self.tiling.cut(result, tile)[...] += self.tiling.window(tile) * self.tiling.cut(x, tile)
         return result
 
-    def _counted(self, on_rows: Callable[[int], None]) -> Callable[[int], None]:
-        def rows_done(rows: int) -> None:
-            self.counters.rows += rows
-            on_rows(rows)
-
-        return rows_done
-
     # ---- masks --------------------------------------------------------------------------------------------------
 
-    def _mask(self) -> Float32 | None:
+    def _mask(self) -> Stages[Float32 | None]:
         """The preset's, ``[1, H, W]`` of 0 and 1; None where the caller's is taken, too."""
         spec = self._preset.mask
         if self._given is not None or spec is None:
             return None
         if spec.source == "residual":
-            return residual_mask(self._residuals(spec), spec.threshold, spec.area)
+            return residual_mask((yield from self._residuals(spec)), spec.threshold, spec.area)
         if self._preset.tiles.mask == "frame":
             c, h, w = self._graphs.image_shape
             small = resized(self._frame, ImageSpec(channels=c, height=h, width=w))
@@ -240,7 +203,7 @@ class FrameRequest:
                 np.maximum(under, one, out=under)
         return mask
 
-    def _residuals(self, spec: MaskSpec) -> Float32:
+    def _residuals(self, spec: MaskSpec) -> Stages[Float32]:
         """How far the frame is from what comes back of its tiles: their maps, blended by the windows."""
         plan, found = self._graphs.planner.rows(spec.residual), np.zeros((1, *self._shape[1:]), np.float32)
         noise = self._noise.for_image(plan, self._image, MASK_VOTE, None, self._shape, probe=True)
@@ -253,25 +216,22 @@ class FrameRequest:
 
         maps: dict[int, Float32] = {}
         added: list[int] = []
-        self._measure(plan, noise, done)
+        yield self._measure(plan, noise, done)
         return found
 
-    def _measure(self, plan: Plan, noise: RowNoise, done: Callable[[Job, Float32], None]) -> None:
-        """Run the rows of a measurement on every tile, each for itself."""
+    def _measure(self, plan: Plan, noise: RowNoise, take: Callable[[Job, Float32], None]) -> Stage:
+        """The rows of a measurement on every tile, each for itself."""
 
         def jobs() -> Iterator[Job]:
             for tile in range(len(self.tiling)):
                 under = cut_noise(noise, self._shape, self.tiling.place(tile), self.tiling.tile)
                 yield Job(plan, under, 2.0 * self.tiling.cut(self._frame, tile) - 1.0, tag=tile)
 
-        inflight = InFlight(self._stepper)
-        inflight.run(jobs(), done)
-        self.counters.rows += inflight.counters.rows
-        self.counters.ticks += inflight.counters.ticks
+        return Stage(jobs(), len(self.tiling), take)
 
     # ---- noise levels -------------------------------------------------------------------------------------------
 
-    def _score_norms(self) -> tuple[float, ...] | None:
+    def _score_norms(self) -> Stages[tuple[float, ...] | None]:
         """Of each tile, as calibration measures them of an image; or of the frame, per pixel the same measure."""
         probe = self._graphs.planner.probe(self._preset)
         if probe is None:
@@ -284,7 +244,7 @@ class FrameRequest:
             norms[job.tag] = np.sqrt(square.sum())
             shares[job.tag] = (square * self.tiling.window(job.tag)).sum()
 
-        self._measure(probe, noise, done)
+        yield self._measure(probe, noise, done)
         if self._preset.tiles.score_norm == "tile" and self.tiling is self._seen:
             return tuple(norms.tolist())
         pixels = self._shape[1] * self._shape[2] / (self._seen.tile[0] * self._seen.tile[1])

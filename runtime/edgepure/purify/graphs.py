@@ -13,6 +13,7 @@ from ..engines.host import HostEngine, HostStepper
 from ..engines.kinds import kind_of
 from ..engines.open import open_engine
 from ..errors import BundleError, ConfigError, ProviderError
+from ..images.tiles import Tiling
 from ..machine.shortage import shortage
 from ..methods.presets import MaskSpec, Preset
 from ..types import Float32
@@ -127,6 +128,12 @@ class OpenGraphs:
                 code="E-config-graph",
             )
         return graph
+
+    def unet_calls(self, preset: Preset) -> int:
+        """Of one answer: without a call for the mask, and of a frame for all of its tiles."""
+        manifest = self.bundle.manifest
+        tiles = len(Tiling(manifest.task_image.shape[1:], self.image_shape[1:], preset.tiles.overlap))
+        return self.planner.unet_calls(preset) * tiles
 
     def logits(self, images: Float32) -> Float32:
         """The plain classifier: ``[B, C, H, W]`` float32 in [0, 1] -> ``[B, N]`` float32.

@@ -61,7 +61,8 @@ class Job:
         return self.ref if self.plan.start == "ref" else np.zeros_like(self.ref)
 
 
-#: Called with a finished job and its result ``[C, H, W]`` in model range; may return jobs to be done next.
+#: Called with a finished job and its result ``[C, H, W]`` in model range; may return jobs to be done next, which are
+#: taken one by one when a slot is free.
 Done = Callable[[Job, Float32], "Iterable[Job] | None"]
 #: Called with a job whose result is not finite, and the error that says so.
 Failed = Callable[[Job, NotFiniteError], None]
@@ -113,22 +114,23 @@ class InFlight:
         """
         stepper = self._stepper
         waiting: Iterator[Job | None] = iter(jobs)
-        urgent: deque[Job] = deque()  # follow-ups of finished jobs: they finish an image that is half done
+        urgent: deque[Iterator[Job]] = deque()  # what follows from finished jobs: it finishes what is half done
         active = self.active
         exhausted = False
         while True:
-            while len(active) < stepper.capacity and (urgent or not exhausted):
-                try:
-                    job = urgent.popleft() if urgent else next(waiting)
-                except StopIteration:
-                    exhausted = True
-                    break
+            while len(active) < stepper.capacity:
+                job = _first(urgent)
+                if job is None and not exhausted:
+                    try:
+                        job = next(waiting)
+                    except StopIteration:
+                        exhausted = True
                 if job is None:
                     break
                 self._check(job)
                 job._entered = perf_counter()
                 if not job.todo:
-                    urgent.extend(done(job, job.start().copy()) or ())
+                    urgent.append(iter(done(job, job.start().copy()) or ()))
                     continue
                 job._row = job.todo.start
                 stepper.admit(len(active), job.start(), job.ref, job.mask)
@@ -158,7 +160,7 @@ class InFlight:
                     active[slot] = active[last]
                 active.pop()
                 if result is not None:
-                    urgent.extend(done(job, result) or ())
+                    urgent.append(iter(done(job, result) or ()))
             if on_tick is not None:
                 on_tick(rows)
 
@@ -243,6 +245,16 @@ def run_images(
     inflight = InFlight(stepper)
     inflight.run(jobs(), finished)
     return inflight.counters
+
+
+def _first(waiting: deque[Iterator[Job]]) -> Job | None:
+    """The next of the jobs that follow from others; None: there is none."""
+    while waiting:
+        job = next(waiting[0], None)
+        if job is not None:
+            return job
+        waiting.popleft()
+    return None
 
 
 def _load_row(stepper: Stepper, slot: int, job: Job) -> None:

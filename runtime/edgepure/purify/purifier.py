@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Integral
 from os import PathLike
 from typing import Any
 
@@ -19,11 +20,11 @@ from ..validation import expect
 from .arguments import Reading, failures_of
 from .batches import Batches
 from .cascade import certifier_of
-from .certify import Certificate, CertifySettings
-from .frames import FrameRequest, FrameResult, Pad
+from .certificate import Certificate, CertifySettings
+from .frames import FrameRequest, Pad
 from .heads import Head, Images, Labels, as_they_are
 from .monitor import Monitor
-from .results import Failure, Purified, Result, Results
+from .results import Failure, FrameResult, Purified, Result, Results
 from .track import Track
 
 
@@ -167,6 +168,7 @@ class Purifier(Batches):
             ProviderError: the provider computes at fixed sizes, and ``whole`` was asked for.
             NotFiniteError: the model gave NaN or infinite values.
         """
+        expect(number=(number, Integral), whole=(whole, bool), on_progress=(on_progress, Callable, None))
         chosen = self.preset(preset)
         name, pixels = load_frame(frame, self.image_shape[0], size=size, order=order)
         with self._turn(chosen):
@@ -220,6 +222,8 @@ class Purifier(Batches):
         reading, chosen = Reading(resize, order, on_error), self.preset(preset, votes)
         if purify:
             return self._load_and_run(head, images, chosen, noise, mask, reading, on_progress)
+        if mask is not None:
+            raise ConfigError("a mask was given, and nothing is purified; leave one of them out", code="E-mask-unused")
         loaded = reading.load(images, head.image(self.bundle.manifest))
         plain = as_they_are(head, loaded.images, loaded.names, chosen)
         return Results(plain, failures_of(loaded))
@@ -254,6 +258,7 @@ class Purifier(Batches):
         """
         if not isinstance(frames, Iterable):
             raise ConfigError(f"frames is {frames!r:.80}, expected a source of images", code="E-config-option")
+        expect(track=(track, Track, None))
         chosen, source = self.preset(preset, votes), None if noise is None else noise_source(noise)
         reading = Reading(resize, order, "collect")
         reading.check()

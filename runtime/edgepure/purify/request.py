@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +11,14 @@ from typing import Any, Generic, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, PrecisionWarning
+from ..errors import ConfigError
 from ..methods.presets import Preset, SequentialSpec
 from ..methods.restore import MASK_VOTE, residual_map, residual_mask
 from ..rows.noise import NoiseSource
 from ..rows.plan import Plan
 from ..types import Float32, Progress
 from ..validation import expect
-from .arguments import check_images
+from .arguments import check_images, warn_of_precision
 from .ballot import Ballot
 from .cascade import CascadeBallot
 from .graphs import OpenGraphs
@@ -36,9 +35,10 @@ PROBE, RESTORATION = -1, -2
 
 
 class Tag(NamedTuple):
-    """Whose job it is: vote ``vote`` of an image of a request; `PROBE`, or `RESTORATION` of its mask."""
+    """Whose job it is: vote ``vote`` of an image of a request; `PROBE`, or `RESTORATION` of its mask. Of a frame
+    (`ServedFrame`) it is a tile."""
 
-    request: Request[Any]
+    request: Any
     image: int
     vote: int
 
@@ -98,19 +98,13 @@ class Request(Generic[P]):
         masks: Float32 | None = None,
         track: Track | None = None,
     ) -> None:
+        expect(monitor=(monitor, Monitor, None), track=(track, Track, None))
         check_mask_use(preset, masks is not None)
         head.check(preset)
         if track is not None and len(images) != 1:
             raise ConfigError(f"a track holds one image at a time, got {len(images)}", code="E-track-option")
         check_images(images, graphs.image_shape)
-        if preset.precision not in (None, graphs.precision):
-            warnings.warn(
-                f"the preset was tuned in {preset.precision} and runs in {graphs.precision}, where what it was "
-                f"measured to do need not hold; use precision {preset.precision}, or tune it in {graphs.precision}",
-                PrecisionWarning,
-                stacklevel=4,
-            )
-        expect(monitor=(monitor, Monitor, None))
+        warn_of_precision(preset, graphs.precision)
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(images):
                 raise ConfigError(

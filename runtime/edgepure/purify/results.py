@@ -1,4 +1,4 @@
-"""What a purification says about one image."""
+"""What a purification says about one image, or one frame."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import NotFiniteError
+from ..types import Float32
 from ..validation import expect
 
 
@@ -98,6 +99,53 @@ class Result(Purified):
             "vote_labels": list(self.vote_labels),
             "plain_label": self.plain_label,
             "abstained": self.abstained,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """One purified frame.
+
+    Attributes:
+        name: file name or position of the frame.
+        image: ``[C, H, W]`` float32 in [0, 1].
+        mask: ``[H, W]`` bool, True where the strong noise went; None for methods without a mask.
+        levels: noise levels that were used, in timesteps, of the tile with the strongest noise.
+        score_norms: of each tile, or one of the frame; None without SSNI.
+        held: mask and score norms are those of an earlier frame of the track.
+        tiles: tiles below and beside each other.
+        unet_calls: rows that were executed, of all tiles and probes: tiles that share a call count one each.
+        seconds: from the first call to the last.
+    """
+
+    name: str
+    image: Float32 = field(repr=False)
+    levels: Mapping[str, float]
+    tiles: tuple[int, int]
+    unet_calls: int
+    seconds: float
+    mask: NDArray[np.bool_] | None = field(default=None, repr=False)
+    score_norms: tuple[float, ...] | None = field(default=None, repr=False)
+    held: bool = False
+
+    @property
+    def mask_area(self) -> float | None:
+        """Share of the pixels inside the mask."""
+        return None if self.mask is None else float(self.mask.mean())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without the images."""
+        return {
+            "name": self.name,
+            "height": self.image.shape[1],
+            "width": self.image.shape[2],
+            "tiles": list(self.tiles),
+            "levels": dict(self.levels),
+            "score_norms": None if self.score_norms is None else [round(n, 6) for n in self.score_norms],
+            "mask_area": self.mask_area,
+            "held": self.held,
+            "unet_calls": self.unet_calls,
+            "seconds": round(self.seconds, 6),
         }
 
 

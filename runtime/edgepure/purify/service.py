@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from numbers import Real
@@ -24,15 +23,13 @@ from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
 from ..types import Float32
 from ..validation import expect
+from .answered_frames import ServedFrame
 from .inflight import Counters, InFlight, Job
 from .monitor import Monitor
 from .pace import Pace
 from .purifier import Purifier
 from .request import Request
-from .submissions import Submission
-
-#: Of five images that enter the slots while both classes wait, at least one is ordinary: urgent ones cannot starve it.
-_URGENT_IN_A_ROW = 4
+from .submissions import Line, Submission
 
 
 class Service:
@@ -73,7 +70,8 @@ class Service:
 
         Raises:
             ConfigError: the preset is unknown, or fits the bundle, its task or the monitor not, or takes the caller's
-                mask; the bundle has neither classifier nor task, or one that takes frames; or ``waiting`` is below 1.
+                mask; the bundle has neither classifier nor task, or one that takes frames and there is a monitor; or
+                ``waiting`` is below 1.
             EdgepureError: the purifier is that of a process from which this one was forked.
         """
         expect(purifier=(purifier, Purifier))
@@ -82,19 +80,20 @@ class Service:
                 f"waiting is {waiting!r:.40}, expected at least 1: it is the number of images that may wait",
                 code="E-config-waiting",
             )
-        purifier.bundle.manifest.require_slots("a service")
+        manifest = purifier.bundle.manifest
+        self._image, self._framed = manifest.task_image, manifest.framed
+        if monitor is not None:
+            manifest.require_slots("a monitor")
         self._purifier, self._monitor, self._limit = purifier, monitor, waiting
         self._preset, self._head = purifier.preset(preset, votes), purifier.task_head()
         self._graph = purifier.graphs.step_graph(self._preset)
-        self._request([])  # what is wrong is an error now
-        with purifier.turns.alone():
-            purifier.stepper(self._graph)  # and so is an engine that does not start
+        with purifier.turns.alone():  # what is wrong, and an engine that does not start, is an error now
+            purifier.stepper(self._graph)
+            self._request([Submission(np.zeros(self._image.shape, np.float32), "", noise_source(0))])
         self.counters = Counters()
-        self._waiting: deque[Submission] = deque()
-        self._urgent: deque[Submission] = deque()
-        self._in_a_row = 0
-        self._pace = Pace(purifier.planner.unet_calls(self._preset))
-        self._running: list[Request[Any]] = []  # those with images that have no result yet
+        self._line = Line()
+        self._pace = Pace(purifier.graphs.unet_calls(self._preset))
+        self._running: list[Request[Any] | ServedFrame[Any]] = []  # those with images that have no result yet
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="edgepure-service", daemon=True)
@@ -134,13 +133,13 @@ class Service:
         """
         expect(deadline=(deadline, Real, None), urgent=(urgent, bool))
         self._check_room(deadline, urgent)  # before anything is decoded: to refuse costs nothing
-        loaded = load_images(image, self._purifier.bundle.manifest.image, resize=resize)
+        loaded = load_images(image, self._image, resize=resize)
         if len(loaded) != 1:
             raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one", code="E-service-image")
         submission = Submission(loaded.images[0], loaded.names[0], noise_source(noise), deadline=deadline)
         with self._changed:
             self._check_room(deadline, urgent)
-            (self._urgent if urgent else self._waiting).append(submission)
+            self._line.add(submission, urgent=urgent)
             self._changed.notify_all()
         return submission.future
 
@@ -153,7 +152,7 @@ class Service:
         """
         self._purifier.turns.check_process()  # before the lock, which another thread may have held at the fork
         with self._changed:
-            return sum(not submission.future.cancelled() for submission in (*self._urgent, *self._waiting))
+            return len(self._line)
 
     @property
     def busy(self) -> bool:
@@ -170,7 +169,7 @@ class Service:
             return
         with self._changed:
             self._closed = True
-            dropped = [] if drain else [*self._urgent, *self._waiting]
+            dropped = [] if drain else [*self._line]
             self._changed.notify_all()
         for submission in dropped:
             submission.future.cancel()
@@ -199,7 +198,7 @@ class Service:
             if deadline is None:
                 return
             if urgent:
-                ahead = len(self._urgent) + len(self._urgent) // _URGENT_IN_A_ROW
+                ahead = self._line.before_urgent()
             left, needed = deadline - time.monotonic(), self._pace.seconds(ahead + len(self._running))
             if left <= needed:
                 raise OverdueError(
@@ -229,20 +228,12 @@ class Service:
         """The submission whose turn it is. None: there is none; with ``wait``: there will be none."""
         with self._changed:
             while True:
-                while (submission := self._pop()) is not None:
+                while (submission := self._line.pop()) is not None:
                     if submission.start():
                         return submission
                 if not wait or self._closed:
                     return None
                 self._changed.wait()
-
-    def _pop(self) -> Submission | None:
-        """The next in line: an urgent one, but not more than a few in a row while others wait."""
-        if self._urgent and (self._in_a_row < _URGENT_IN_A_ROW or not self._waiting):
-            self._in_a_row += 1
-            return self._urgent.popleft()
-        self._in_a_row = 0
-        return self._waiting.popleft() if self._waiting else None
 
     def _jobs(self, first: Submission, active: list[Job]) -> Iterator[Job | None]:
         """Jobs of all submissions in their order, until none is left or somebody else wants the purifier."""
@@ -263,9 +254,9 @@ class Service:
         """Whether the next in line enters the slots, where so many rows are active, or waits until they are done.
         ``beside``: images that are about to enter."""
         inside, slots = beside + sum(request.running for request in self._running), self._purifier.slots
-        waiting = len(self._urgent) + len(self._waiting)
-        if not inside or not waiting or rows >= slots:
-            return True
+        waiting = self._line.length()
+        if self._framed or not inside or not waiting or rows >= slots:
+            return True  # a frame has calls with empty slots at the end of every row
         votes = min(self._preset.votes.count, slots)
         more = min(votes, slots - rows)
         # if it does not fit whole, its last votes end no earlier, and only those behind it gain
@@ -275,7 +266,7 @@ class Service:
         """Of a submission and of those behind it, as many as go into the slots together: they share the calls of the
         mask and of the classifier, too."""
         together, votes = [first], self._preset.votes.count
-        while (len(together) + 1) * votes <= self._purifier.slots:
+        while not self._framed and (len(together) + 1) * votes <= self._purifier.slots:
             if not self._joins(len(active) + len(together) * votes, len(together)):
                 break
             more = self._next(wait=False)
@@ -289,16 +280,14 @@ class Service:
                 submission.finish(error)
             raise
         self._running.append(request)
-        try:
-            yield from request.jobs()
-        except Exception as error:  # of the mask's graph
-            request.fail(error)
+        yield from self._guarded(request, request.jobs())
 
-    def _request(self, together: list[Submission]) -> Request[Any]:
-        images = np.array([s.image for s in together], np.float32).reshape(-1, *self._purifier.image_shape)
+    def _request(self, together: list[Submission]) -> Request[Any] | ServedFrame[Any]:
+        if self._framed:
+            return ServedFrame(self._purifier.graphs, self._preset, self._head, together[0])
         return Request(
             self._purifier.graphs,
-            images,
+            np.stack([s.image for s in together]),
             self._preset,
             self._head,
             [s.source for s in together],
@@ -309,16 +298,22 @@ class Service:
         )
 
     def _done(self, job: Job, x: Float32) -> Iterable[Job]:
-        request: Request[Any] = job.tag.request
+        request = job.tag.request
         try:
-            return list(request.done(job, x) or ())
-        except Exception as error:  # of the classifier's graph
+            return self._guarded(request, request.done(job, x) or ())
+        except Exception as error:  # of the graph that reads
             request.fail(error)
-            return []
+            return ()
+
+    def _guarded(self, request: Request[Any] | ServedFrame[Any], jobs: Iterable[Job]) -> Iterator[Job]:
+        try:
+            yield from jobs
+        except Exception as error:  # of a graph that is asked between two jobs
+            request.fail(error)
 
     def _dropped(self, job: Job) -> bool:
-        request: Request[Any] = job.tag.request
-        return request.dropped(job.tag.image)
+        dropped: bool = job.tag.request.dropped(job.tag.image)
+        return dropped
 
     def _ticked(self, rows: int) -> None:
         self._pace.ticked(rows)

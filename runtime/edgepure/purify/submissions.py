@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from ..errors import OverdueError
 from ..rows.noise import NoiseSource
 from ..types import Float32
 from .results import Purified
+
+#: Of five images that enter the slots while both classes wait, at least one is ordinary: urgent ones cannot starve it.
+_URGENT_IN_A_ROW = 4
 
 
 class Status(Enum):
@@ -94,3 +98,39 @@ class Submission:
         )
         with suppress(InvalidStateError):  # cancelled at this moment
             give(found)
+
+
+class Line:
+    """Submissions that wait for a slot: first come, first served, urgent ones first."""
+
+    def __init__(self) -> None:
+        self._ordinary: deque[Submission] = deque()
+        self._urgent: deque[Submission] = deque()
+        self._in_a_row = 0
+
+    def __iter__(self) -> Iterator[Submission]:
+        yield from (*self._urgent, *self._ordinary)
+
+    def __len__(self) -> int:
+        """Those that somebody still waits for."""
+        return sum(not submission.future.cancelled() for submission in self)
+
+    def length(self) -> int:
+        """Of the line, with those that nobody waits for any more."""
+        return len(self._urgent) + len(self._ordinary)
+
+    def before_urgent(self) -> int:
+        """How many go before the next urgent one."""
+        return len(self._urgent) + len(self._urgent) // _URGENT_IN_A_ROW
+
+    def add(self, submission: Submission, *, urgent: bool) -> None:
+        """The last of its class."""
+        (self._urgent if urgent else self._ordinary).append(submission)
+
+    def pop(self) -> Submission | None:
+        """The next: an urgent one, but not more than a few in a row while others wait. None: there is none."""
+        if self._urgent and (self._in_a_row < _URGENT_IN_A_ROW or not self._ordinary):
+            self._in_a_row += 1
+            return self._urgent.popleft()
+        self._in_a_row = 0
+        return self._ordinary.popleft() if self._ordinary else None

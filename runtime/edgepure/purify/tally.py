@@ -8,19 +8,21 @@ of the mixture, which is chosen before anything is seen: shares above that of th
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from statistics import NormalDist
 from time import perf_counter
 
-from ..intervals import anytime_log_evidence, anytime_lower_bound, lower_bound
+from ..intervals import anytime_log_evidence, anytime_lower_bound, enough_evidence, lower_bound
 
 #: The mixture of `RadiusTally` is a Beta distribution. A class that fails to be given with probability m at the radius
 #: is expected to fail with probability 0.2 m, as most images fail much less often or much more often than m.
 EXPECTED_FAILURES, FAILURES = 0.2, 0.5
 #: Share of ``alpha`` for the first class that may be certified; each further one gets a tenth of the one before.
 FIRST_SHARE, SHRINK = 0.9, 0.1
+
+#: Answers under way of an image whose counting may end; of one with many answers a quarter as many.
+UNDER_WAY = 16
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class Tally:
         answers: how many were taken, those included that chose the class.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self._early: dict[int, int] = {}
+        self._most = most
         self.answers = 0
         self.done = False
         self.started, self.ended = perf_counter(), 0.0
@@ -57,6 +60,10 @@ class Tally:
                 self.done, self.ended = True, perf_counter()
                 self._early.clear()
 
+    def wants(self, asked: int) -> bool:
+        """Whether an image that so many answers were asked for needs more now, not knowing those under way."""
+        return asked < self._most
+
     def _count(self, label: int) -> bool:
         """Count an answer; True if it is the last."""
         raise NotImplementedError
@@ -65,12 +72,16 @@ class Tally:
         """What was counted of the class that the image has."""
         raise NotImplementedError
 
+    def proven(self, count: int, samples: int) -> float:
+        """The lower bound of the share of a class that has ``count`` of ``samples`` answers, at most."""
+        raise NotImplementedError
+
 
 class FixedTally(Tally):
     """``n0`` answers choose the class, ``n`` fresh ones count it."""
 
     def __init__(self, n0: int, n: int, alpha: float) -> None:
-        super().__init__()
+        super().__init__(n0 + n)
         self._n0, self._n, self._alpha = n0, n, alpha
         self._first: Counter[int] = Counter()
         self._counts: Counter[int] = Counter()
@@ -80,12 +91,15 @@ class FixedTally(Tally):
             self._first[label] += 1
             return False
         self._counts[label] += 1
-        return self.answers == self._n0 + self._n
+        return self.answers == self._most
 
     def result(self) -> Count:
         label = min(self._first, key=lambda c: (-self._first[c], c))
         count = self._counts[label]
-        return Count(label, count, self._n, lower_bound(count, self._n, self._alpha))
+        return Count(label, count, self._n, self.proven(count, self._n))
+
+    def proven(self, count: int, samples: int) -> float:
+        return lower_bound(count, samples, self._alpha)
 
 
 class RadiusTally(Tally):
@@ -99,8 +113,8 @@ class RadiusTally(Tally):
     """
 
     def __init__(self, n0: int, n: int, alpha: float, share: float) -> None:
-        super().__init__()
-        self._n0, self._most, self._alpha, self._share = n0, n0 + n, alpha, share
+        super().__init__(n0 + n)
+        self._n0, self._alpha, self._share = n0, alpha, share
         self._all: Counter[int] = Counter()
         self._since: dict[int, tuple[int, int]] = {}  # of each candidate: answers and wins since it became one
         fail = max(EXPECTED_FAILURES * (1.0 - share), 1e-9)
@@ -121,8 +135,13 @@ class RadiusTally(Tally):
             settled = settled or self._hopeless(leader)
         return settled or self.answers == self._most
 
+    def wants(self, asked: int) -> bool:
+        """Few answers are under way, as any of them may be the last: the others would be for nothing."""
+        return super().wants(asked) and asked - self.answers < max(UNDER_WAY, self.answers // 4)
+
     def _certified(self, number: int, samples: int, wins: int) -> bool:
-        return wins > self._share * samples and self._evidence(samples, wins) >= self._threshold(number)
+        evidence = anytime_log_evidence(wins, samples, self._share, self._prior)
+        return wins > self._share * samples and evidence >= enough_evidence(self._risk(number))
 
     def _hopeless(self, leader: int) -> bool:
         """Whether the share is below what is asked for, or no answers that are left could show that it is above. This
@@ -131,17 +150,11 @@ class RadiusTally(Tally):
         if not samples:
             return False
         below = wins < self._share * samples and (
-            anytime_log_evidence(wins, samples, self._share) >= -math.log(self._alpha)
+            anytime_log_evidence(wins, samples, self._share) >= enough_evidence(self._alpha)
         )
         left = self._most - self.answers
         number = list(self._since).index(leader)
         return below or not self._certified(number, samples + left, wins + left)
-
-    def _evidence(self, samples: int, wins: int) -> float:
-        return anytime_log_evidence(wins, samples, self._share, self._prior)
-
-    def _threshold(self, number: int) -> float:
-        return -math.log(self._risk(number))
 
     def _risk(self, number: int) -> float:
         return self._alpha * FIRST_SHARE * SHRINK**number
@@ -152,6 +165,9 @@ class RadiusTally(Tally):
             for number, (label, (samples, wins)) in enumerate(self._since.items())
         ]
         return max(found, key=lambda counted: counted.probability)
+
+    def proven(self, count: int, samples: int) -> float:
+        return anytime_lower_bound(count, samples, self._risk(0), self._prior)
 
 
 def share_of(radius: float, sigma: float) -> float:

@@ -12,7 +12,9 @@ whatever the order in which they were computed: a result does not depend on how 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,39 +29,65 @@ from .inflight import Counters, InFlight, Job
 #: Weight that a tile of a part keeps where its window is 0, so that every pixel that it sees has a state.
 TRACE = np.float32(1e-6)
 
+T = TypeVar("T")
 
-def run_tiled(
-    stepper: Stepper,
+
+@dataclass(frozen=True)
+class Stage:
+    """Jobs of a frame that need nothing of each other; what follows needs all of them.
+
+    Attributes:
+        jobs: made when there is a slot for them.
+        count: their number.
+        take: called with each of them, when it is done, and its result.
+    """
+
+    jobs: Iterator[Job]
+    count: int
+    take: Callable[[Job, Float32], None]
+
+
+#: Work on a frame: its stages, one after another, and what comes of them.
+Stages = Generator[Stage, None, T]
+
+
+def run_stages(
+    stages: Stages[T], stepper: Stepper, on_rows: Callable[[int], object] | None = None
+) -> tuple[T, Counters]:
+    """Do the work, and wait for it: what comes of it, and what was done. ``on_rows``: called after every call with the
+    number of rows that it executed."""
+    inflight = InFlight(stepper)
+    while True:
+        try:
+            stage = next(stages)
+        except StopIteration as end:
+            return end.value, inflight.counters
+        inflight.run(stage.jobs, stage.take, on_rows)
+
+
+def tiled_rows(
     plan: Plan,
     noise: RowNoise,
     ref: Float32,
     mask: Float32 | None,
     tiling: Tiling,
     tiles: Sequence[int] | None = None,
-    on_rows: Callable[[int], object] | None = None,
-) -> tuple[Float32, Counters]:
-    """Execute a plan on a frame.
+) -> Stages[Float32]:
+    """A plan on a frame: a stage a row. The result ``[C, H, W]`` is in model range.
 
     Args:
-        stepper: the slots, of the tiles' size.
         plan: the rows.
         noise: of the frame.
         ref: ``[C, H, W]`` float32 in [-1, 1].
         mask: ``[1, H, W]`` float32, 1 inside; None: ones.
         tiling: of the frame.
         tiles: which of them in ascending order; None: all. Pixels that none of them covers are 0 in the result.
-        on_rows: called after every call with the number of rows that it executed.
-
-    Returns:
-        The result ``[C, H, W]`` in model range, and what was done.
-
-    Raises:
-        NotFiniteError: the model gave NaN or infinite values.
     """
     state = _Frame(plan, noise, ref, mask, tiling, tiles)
-    inflight = InFlight(stepper)
-    inflight.run(state.jobs(), state.done, on_rows)
-    return state.x, inflight.counters
+    for row in range(len(plan.rows)):
+        yield Stage(state.jobs(row), len(state.tiles), state.take)
+        state.blend()
+    return state.x
 
 
 class _Frame:
@@ -75,7 +103,7 @@ class _Frame:
         tiles: Sequence[int] | None,
     ) -> None:
         self._plan, self._noise, self._ref, self._mask, self._tiling = plan, noise, ref, mask, tiling
-        self._tiles = range(len(tiling)) if tiles is None else tiles
+        self.tiles = range(len(tiling)) if tiles is None else tiles
         self.x: Float32 = ref.copy() if plan.start == "ref" else np.zeros_like(ref)
         self._sum = np.zeros_like(ref)
         self._waiting: dict[int, Float32] = {}  # done before a tile that comes first in the sum
@@ -86,27 +114,28 @@ class _Frame:
             for tile in tiles:
                 tiling.cut(self._covered, tile)[...] += self._weight(tile)
 
-    def jobs(self) -> Iterator[Job | None]:
+    def jobs(self, row: int) -> Iterator[Job]:
+        """A row of the plan on every tile."""
         frame, size = self._ref.shape, self._tiling.tile
-        for row in range(len(self._plan.rows)):
-            self._added = 0
-            for tile in self._tiles:
-                noise = cut_noise(self._noise, (frame[0], frame[1], frame[2]), self._tiling.place(tile), size)
-                ref, x = self._tiling.cut(self._ref, tile), self._tiling.cut(self.x, tile)
-                mask = None if self._mask is None else self._tiling.cut(self._mask, tile)
-                yield Job(self._plan, noise, ref, mask, tag=tile, x=x, rows=range(row, row + 1))
-            while self._added < len(self._tiles):
-                yield None  # the next row needs the neighbours
-            if self._covered is not None:
-                np.divide(self._sum, self._covered, out=self._sum, where=self._covered > 0.0)
-            self.x, self._sum = self._sum, self.x
-            self._sum[...] = 0.0
+        for tile in self.tiles:
+            noise = cut_noise(self._noise, (frame[0], frame[1], frame[2]), self._tiling.place(tile), size)
+            ref, x = self._tiling.cut(self._ref, tile), self._tiling.cut(self.x, tile)
+            mask = None if self._mask is None else self._tiling.cut(self._mask, tile)
+            yield Job(self._plan, noise, ref, mask, tag=tile, x=x, rows=range(row, row + 1))
 
-    def done(self, job: Job, x: Float32) -> None:
+    def take(self, job: Job, x: Float32) -> None:
         self._waiting[job.tag] = x
-        while self._added < len(self._tiles) and (tile := self._tiles[self._added]) in self._waiting:
+        while self._added < len(self.tiles) and (tile := self.tiles[self._added]) in self._waiting:
             self._tiling.cut(self._sum, tile)[...] += self._weight(tile) * self._waiting.pop(tile)
             self._added += 1
+
+    def blend(self) -> None:
+        """The row is done: its sum is the state of the next one."""
+        if self._covered is not None:
+            np.divide(self._sum, self._covered, out=self._sum, where=self._covered > 0.0)
+        self.x, self._sum = self._sum, self.x
+        self._sum[...] = 0.0
+        self._added = 0
 
     def _weight(self, tile: int) -> Float32:
         window = self._tiling.window(tile)

@@ -32,7 +32,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ImageError
 from ..validation import expect
 from .views import information
 
@@ -227,18 +227,24 @@ class Plan:
         sees of it: a certificate's sigma, for images in [0, 1].
 
         Args:
-            mask: ``[1, H, W]``, 1 inside; then the sigma of each pixel. It must not depend on the input: one that is
-                computed from the input itself sees it without noise. None: the smallest sigma, inside or outside;
-                with `mask_from` that holds for the mask that is computed there, too.
+            mask: ``[1, H, W]`` of 0 and 1, 1 inside; then the sigma of each pixel. It must not depend on the input: one
+                that is computed from the input itself sees it without noise. None: the smallest sigma, inside or
+                outside; with `mask_from` that holds for the mask that is computed there, too.
 
         Raises:
             ConfigError: the input is used without noise; code ``E-certificate-plan``, and the reason.
+            ImageError: the mask has other values; code ``E-mask-values``.
         """
         inside, outside = (self._view(1.0), self._view(0.0)) if self.needs_mask else (self._view(1.0),) * 2
         if mask is None:
             return min(inside, outside)
         expect(mask=(mask, np.ndarray))
-        return np.where(np.asarray(mask, np.float64) > 0.5, inside, outside)
+        if not np.isin(mask, (0, 1)).all():  # between them a pixel may be seen with less noise than on either side
+            raise ImageError(
+                "a mask with values other than 0 and 1 has no sigma for each pixel; cut it at a threshold (mask > 0.5)",
+                code="E-mask-values",
+            )
+        return np.where(mask == 1, inside, outside)
 
     def _view(self, mask: float) -> float:
         table = [dict(zip(self.columns, row, strict=True)) for row in self.coeffs.astype(np.float64).tolist()]

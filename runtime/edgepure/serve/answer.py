@@ -120,7 +120,7 @@ def images_of(request: InferRequest, model: Model) -> tuple[list[Any], int]:
     tensor = request.inputs["image"]
     if isinstance(tensor, list):
         return list(tensor), sum(map(len, tensor))
-    c, h, w = model.purifier.image_shape
+    c, h, w = model.image_shape
     one = tensor[None] if tensor.ndim == 3 else tensor
     if tensor.dtype == np.float32 and one.shape[1:] == (c, h, w):
         return list(one), tensor.nbytes

@@ -37,7 +37,7 @@ class Health:
         idle = model.service.waiting == 0 and not model.service.busy
         moving = idle or now - seen.moved < self._settings.stale
         # the watch itself was held up, by a stopped process say: what it knows is old
-        watched = now - seen.probed < 2.0 * self._settings.probe_every + self._settings.stale
+        watched = now - seen.probed < 2.0 * self._settings.probe_every + self._settings.stale * model.tiles
         return model.proved and moving and watched and not self.draining
 
     def all_ready(self) -> bool:
@@ -65,12 +65,13 @@ class Health:
 
     async def _probe(self, model: Model) -> None:
         before, ticks = model.proved, model.service.counters.ticks
+        patience = self._settings.stale * model.tiles
         try:
             future = asyncio.wrap_future(model.probe())
-            model.check(await asyncio.wait_for(future, self._settings.stale))
+            model.check(await asyncio.wait_for(future, patience))
         except (TimeoutError, asyncio.TimeoutError):
             if model.service.counters.ticks == ticks:  # else others are before it: slow, but not stuck
-                stuck = f"the self-test was not answered within {self._settings.stale:g} seconds"
+                stuck = f"the self-test was not answered within {patience:g} seconds"
                 model.proved, model.proof = False, stuck
         except EdgepureError as error:
             if not isinstance(error, BusyError):  # a full queue moves: `ready` looks at its ticks

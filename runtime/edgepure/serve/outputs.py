@@ -38,9 +38,8 @@ class Output:
 
 def outputs_of(manifest: Manifest, show: frozenset[str], *, abstains: bool) -> list[Output]:
     """What there is of a bundle. ``abstains``: votes may end without an answer."""
-    manifest.require_slots("a service")
     kind = "classification" if manifest.classes else manifest.require_task().kind
-    image, task = manifest.image, manifest.task
+    image, task = manifest.task_image, manifest.task
     rows = _answers(kind, len(manifest.classes if task is None else task.classes), image.height, image.width)
     if abstains:
         rows.append(Output("abstained", "BOOL", (), lambda r: np.array([one.abstained for one in r])))

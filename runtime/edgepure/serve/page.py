@@ -68,7 +68,7 @@ models();
 
 def pictures(model: Model, data: bytes, result: Purified) -> dict[str, Any]:
     """What the page shows of one image: the answer in words, and pictures as data URIs."""
-    image = load_images(data, model.purifier.bundle.manifest.image, resize=True).images[0]
+    image = load_images(data, model.purifier.bundle.manifest.task_image, resize=True).images[0]
     found = {"as it came": Picture(image, "as it came").uri}
     if result.mask is not None:
         found["mask: strong noise there"] = Picture(image, "mask", mask=result.mask).uri

@@ -80,8 +80,7 @@ def _config(
     bundle: Bundle, settings: ModelSettings, preset: str, shown: list[str], streams: bool, max_images: int
 ) -> str:
     """The model's configuration in Triton's text form. Text is quoted as JSON quotes it, which protobuf reads."""
-    image = bundle.manifest.image
-    shape = [image.channels, image.height, image.width]
+    shape = list(bundle.manifest.task_image.shape)
     votes = bundle.manifest.presets[preset].votes
     abstains = votes.sequential is not None and settings.votes is None
     outputs = [

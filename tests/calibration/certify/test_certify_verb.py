@@ -16,12 +16,15 @@ from tiny_bundle import make_tiny_bundle
 
 from edgepure import Preset
 from edgepure.bundle.bundle import Bundle
+from edgepure.bundle.edit import edit_bundle
 from edgepure.intervals import lower_bound
-from edgepure.purify.certify import Certificate, CertifySettings, carried
+from edgepure.purify.certificate import Certificate, CertifySettings, carried
+from edgepure.purify.certify import Certifier
 from edgepure_calibration.attacks.attack import AttackTarget
-from edgepure_calibration.certify.files import markdown
+from edgepure_calibration.certify.files import CARD, CARD_JSON, markdown, write_card
+from edgepure_calibration.certify.report import write_report
 from edgepure_calibration.certify.results import Certified, Curve, Entry
-from edgepure_calibration.certify.run import CertifyRequest, certify_data
+from edgepure_calibration.certify.run import CertifyRequest, certify_data, presets_of
 
 SMOOTH = {"smooth-0.5": Preset.parse({"method": {"method": "smooth", "sigma": 0.5}})}
 
@@ -125,7 +128,7 @@ def test_the_table_counts_abstentions_and_wrong_answers_as_wrong() -> None:
     assert curve.tsv().splitlines()[3].split("\t")[:5] == ["2", "1", "-1", "0.00000", "0"]
     whole = Certified(CertifySettings(), (curve,), (3, 32, 32), "0", {"bundle": "b"})
     assert "1.74" in whole.warnings()[0]
-    assert markdown(whole).splitlines()[2].startswith("- A certificate says")
+    assert markdown(whole.tables(), 3072).splitlines()[2].startswith("- A certificate says")
     assert json.loads(json.dumps(whole.to_dict()))["presets"][0]["table"][0]["certified"] == 2
 
 
@@ -139,6 +142,79 @@ def test_carried_to_the_same_graphs_only_the_bound_is_lost(folder: Path) -> None
         assert after.certificate.probability == pytest.approx(before.certificate.probability - lost)
         assert 0.0 < after.certificate.radius < before.certificate.radius
         assert after.certificate.label == before.certificate.label
+
+
+def test_carried_ones_say_twice_alpha_and_are_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = CertifySettings(n=30, n0=5, alpha=0.01)
+    request = CertifyRequest(SMOOTH, settings, limit=2, seed=0, carry_to="fp32", pairs=20)
+    whole = certify_data(folder / "tiny", folder / "data.npz", request, work=tmp_path / "work")
+    assert [table["wrong_at_most"] for table in whole.to_dict()["presets"]] == [0.01, 0.02]
+    assert "at most 0.01 (0.02 where it was carried)" in whole.warnings()[1]
+    monkeypatch.setattr(Certifier, "answers", pytest.fail)
+    assert certify_data(folder / "tiny", folder / "data.npz", request, work=tmp_path / "work").curves == whole.curves
+
+
+def test_what_cannot_be_certified_is_said_before_anything_is_counted(folder: Path, tmp_path: Path) -> None:
+    """Also where it is the last of several presets, or where it would be carried to."""
+    late = {**SMOOTH, "late": Preset.parse({"method": {"method": "heterogeneous"}, "mask": {"area": 0.5}})}
+    far = {"far": SMOOTH["smooth-0.5"], "near": Preset.parse({"method": {"method": "smooth", "sigma": 0.1}})}
+    some = CertifySettings(n=60, n0=5)
+    for request, code in (
+        (CertifyRequest(late, some), "E-certificate-mask"),
+        (CertifyRequest(far, replace(some, radius=0.5)), "E-certificate-radius"),
+        (CertifyRequest(SMOOTH, replace(some, n=4)), "E-certificate-count"),
+        (CertifyRequest(SMOOTH, some, carry_to="int8"), "E-bundle-variant"),
+        (CertifyRequest(SMOOTH, some, carry_to="fp32", pairs=3), "E-carry-pairs"),
+    ):
+        with raises_code(code):
+            certify_data(folder / "tiny", folder / "data.npz", request, work=tmp_path / "work", on_progress=pytest.fail)
+    assert not list(tmp_path.glob("work/*.json"))
+
+
+def test_cards_of_several_runs_are_merged(folder: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(folder / "tiny", tmp_path / "tiny")
+
+    def certified(sigma: float, n: int) -> Certified:
+        request = CertifyRequest(presets_of([sigma], 1), CertifySettings(n=n, n0=5, alpha=0.01), limit=2, seed=3)
+        return certify_data(bundle, folder / "data.npz", request)
+
+    def card() -> list[tuple[str, int]]:
+        data = json.loads((bundle / CARD_JSON).read_text())
+        assert all(table["preset"] in (bundle / CARD).read_text() for table in data["presets"])
+        return [(table["preset"], table["n"]) for table in data["presets"]]
+
+    write_card(bundle, certified(0.25, 20), "fp32")
+    write_card(bundle, certified(0.5, 30), "fp32")
+    assert card() == [("smooth-0.5", 30), ("smooth-0.25", 20)]
+    found = certified(0.25, 40)
+    write_card(bundle, found, "fp32")
+    assert card() == [("smooth-0.25", 40), ("smooth-0.5", 30)]
+    write_card(bundle, certified(0.25, 30), "fp32")
+    assert card() == [("smooth-0.25", 40), ("smooth-0.5", 30)]  # a weaker run replaces nothing
+    assert "n 40" in (bundle / CARD).read_text() and "n 30" in (bundle / CARD).read_text()
+    request = CertifyRequest(presets_of([0.5], 1), CertifySettings(n=60, alpha=0.01, radius=0.3), limit=2, seed=3)
+    until = certify_data(bundle, folder / "data.npz", request)
+    assert [entry["radius"] for entry in until.to_dict()["presets"][0]["table"]] == [0.3]  # of no other it says enough
+    assert "<svg" not in write_report(tmp_path / "page.html", until).read_text()
+    write_card(bundle, until, "fp32")
+    assert card() == [("smooth-0.5", 60), ("smooth-0.25", 40), ("smooth-0.5", 30)]
+    assert "| r = 0 | r = 0.25 | r = 0.3 | r = 0.5 |" in (bundle / CARD).read_text()
+    with edit_bundle(bundle) as edit:
+        edit.write(CARD_JSON, b"{}")
+    write_card(bundle, certified(0.5, 30), "fp32")
+    write_card(bundle, found, "fp32")
+    kept = json.loads((bundle / CARD_JSON).read_text())
+    other = {**kept["presets"][1], "bundle_sha256": "0"}  # of graphs that the bundle had before
+    odd = {**kept["presets"][1], "preset": "a | b\n# c"}
+    for data in ({**kept, "presets": [other]}, {**kept, "presets": [odd]}, {"presets": [{}]}, {"presets": 3}, []):
+        with edit_bundle(bundle) as edit:
+            edit.write(CARD_JSON, json.dumps(data).encode())
+        write_card(bundle, found, "fp32")
+        assert card() == [("smooth-0.25", 40)]
+    with raises_code("E-card-bundle"):
+        write_card(bundle, replace(found, bundle_sha256="0"), "fp32")
 
 
 def test_carried_with_many_differences_abstains() -> None:

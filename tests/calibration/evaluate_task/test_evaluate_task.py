@@ -20,6 +20,7 @@ import edgepure
 from edgepure.files.npz import Npz
 from edgepure.purify.boxes import Boxes
 from edgepure_calibration.evaluate_task import TaskAttack, evaluate_task, load_loss, write_card
+from edgepure_calibration.evaluate_task.losses import detection_loss
 from edgepure_calibration.truth import Truth, load_truth, mean_average_precision, mean_iou, recall_at_1
 
 ATTACK = TaskAttack(eps=0.2, steps=3)
@@ -105,15 +106,32 @@ def test_an_attack_on_a_segmenter(bundles: dict[str, Path]) -> None:
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_an_attack_on_a_detector_needs_a_loss(bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_the_loss_of_a_detectors_scores_by_hand() -> None:
+    candidates = torch.tensor([[[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [50, 50, 60, 60]]]).float()
+    scores = torch.tensor([[[0.8, 0.1], [0.5, 0.1], [0.1, 0.9], [0.1, 0.3]]], requires_grad=True)
+    outputs, true = {"boxes": candidates, "scores": scores}, {
+        "boxes": torch.tensor([[[0, 0, 10, 10], [20, 20, 30, 30], [0, 0, 0, 0]]]).float(),
+        "labels": torch.tensor([[0, 1, -1]]),
+    }  # fmt: skip
+    missed, alarms = (np.log(1 - 0.2 * 0.5) + np.log(0.9)) / -2, (np.log(0.7) + np.log(0.9)) / -2
+    found = detection_loss(outputs, true)
+    assert found.tolist() == [pytest.approx(missed + alarms)]
+    (gradient,) = torch.autograd.grad(found.sum(), scores)
+    assert gradient[0, 0, 0] < 0 < gradient[0, 3, 1], "what is right loses, what is wrong gains"
+    nothing = {"boxes": true["boxes"][:, 2:], "labels": true["labels"][:, 2:]}
+    assert detection_loss(outputs, nothing).tolist() == [pytest.approx(-np.log(0.1), rel=1e-5)]
+
+
+def test_an_attack_on_a_detector_with_and_without_its_loss(bundles: dict[str, Path], tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", images=tiny_models.images(4).numpy())
     (tmp_path / "losses.py").write_text(LOSS)
     common = ("evaluate-task", bundles["detection"], "--data", tmp_path / "data.npz", "--eps", "0.2", "--steps", 2,
               "--threads", 1)  # fmt: skip
-    assert refused(*common) == "E-task-loss"
     assert refused(*common, "--loss", f"python:{tmp_path}/losses.py:number") == "E-task-loss"
     assert refused(*common, "--loss", f"python:{tmp_path}/losses.py:constant") == "E-task-loss"
     assert refused(*common, "--loss", "fewer") == "E-task-loss"
+    alone = invoke(*common, "--json")
+    assert alone.exit_code == 0 and json.loads(alone.stdout)["rows"][0]["attacked"]["value"] < 1.0
     done = invoke(
         *common, "--loss", f"python:{tmp_path}/losses.py:fewer", "--save-images", tmp_path / "out.npz", "--json"
     )

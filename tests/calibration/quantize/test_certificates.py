@@ -17,7 +17,7 @@ import edgepure
 from edgepure.bundle.bundle import Bundle
 from edgepure.images.dataset import LabelledImages
 from edgepure.intervals import lower_bound
-from edgepure.purify.certify import Certificate, CertifySettings, carried
+from edgepure.purify.certificate import Certificate, CertifySettings, carried
 from edgepure_calibration.certify import CertifyRequest, certify_data
 from edgepure_calibration.certify.files import write_results
 from edgepure_calibration.provider import ProviderSettings
@@ -29,6 +29,7 @@ from edgepure_calibration.work import bundle_key
 
 ONE = ProviderSettings(threads=1, slots=16)
 SMOOTH = {"smooth-0.25": edgepure.Preset.parse({"method": {"method": "smooth", "sigma": 0.25}})}
+SPLIT = {"method": {"method": "split", "sigma": 0.25}, "mask": {"area": 0.5}}  # it sees its input twice
 QUICK: dict[str, Any] = {"presets": ("uniform",), "redraws": 2, "limits": Limits(flips=0.1, accuracy=0.1), "pairs": 60}
 
 
@@ -68,6 +69,12 @@ def test_int8_keeps_the_certificates_less_what_few_pairs_leave_open(
         image = (np.rint(clean.images[:1].astype(np.float64) * 255.0) / 255.0).astype(np.float32)
         (own,) = variant.certify(image, SMOOTH["smooth-0.25"], n=120, n0=10, alpha=0.01, noise=9)
         assert own.label == found["images"][0]["label"]
+        mixed = np.concatenate(
+            [image, clean.images[1:2]]
+        )  # the second has not 8 bits: said before the first is counted
+        for images, preset in ((mixed, SMOOTH["smooth-0.25"]), (image, SPLIT)):
+            with raises_code("E-certificate-precision"):
+                variant.certify(images, preset, n=120, n0=10, on_certificate=pytest.fail)
     assert found["wrong_at_most"] == 0.02 and found["median_lost"] <= found["most_lost"]
     page = write_report(tmp_path / "page.html", "digits", outcome.evidence).read_text()
     assert "Certificates carried" in page and "radius in int8" in page
@@ -81,20 +88,58 @@ def test_what_cannot_be_carried_says_why(own_digits: Path, clean: LabelledImages
         quantize(own_digits, asks(certificates, "tensorrt"), clean, provider=ONE)
     with raises_code("E-carry-pairs"):
         QuantizeSettings("int8", pairs=3)
-    key, data = bundle_key(Bundle.open(own_digits).manifest), json.loads(certificates.read_text())
+    manifest, data = Bundle.open(own_digits).manifest, json.loads(certificates.read_text())
+    here = (manifest.planner(), bundle_key(manifest), ONE.key(manifest)["provider"])
     with raises_code("E-carry-bundle"):
-        read_certificates(certificates, clean.images, "another")
+        read_certificates(certificates, clean.images, here[0], "another", here[2])
+    with raises_code("E-carry-engine"):
+        read_certificates(certificates, clean.images, *here[:2], "another")
     with raises_code("E-carry-images"):
-        read_certificates(certificates, clean.images[3:], key)
+        read_certificates(certificates, clean.images[3:], *here)
     other = certificates.with_name("other.json")
+    for name, value in (
+        ("probability", 0.999),
+        ("probability", math.nan),
+        ("radius", 2.0),
+        ("radius", math.nan),
+        ("count", 121),
+        ("samples", 10_000),
+        ("sigma", 1.0),
+        ("name", None),
+    ):
+        edited = json.loads(certificates.read_text())
+        edited["presets"][0]["images"][1][name] = value
+        if name == "name":
+            edited["presets"][0] = "smooth"
+        other.write_text(json.dumps(edited))
+        with raises_code("E-carry-file"):
+            read_certificates(other, clean.images, *here)
+    edited = json.loads(certificates.read_text())
+    edited["alpha"] = 0.4  # then the bounds that are there would be too careful, but not the other way round
+    edited["presets"] *= 2
+    edited["presets"][1] = {**edited["presets"][1], "preset": "carried", "carried_to": "fp16"}
+    other.write_text(json.dumps(edited))
+    assert [found.name for found in read_certificates(other, clean.images, *here)] == ["smooth-0.25"]
+    edited["alpha"] = 1e-6
+    other.write_text(json.dumps(edited))
+    with raises_code("E-carry-file"):
+        read_certificates(other, clean.images, *here)
+    edited = json.loads(certificates.read_text())
+    edited["presets"][0]["settings"] |= {
+        "cascade": {"then": [{"method": "smooth", "sigma": 0.1}]},
+        "votes": {"sequential": {"max": 20}},
+    }
+    other.write_text(json.dumps(edited))
+    with raises_code("E-certificate-cascade"):
+        read_certificates(other, clean.images, *here)
     data["presets"][0]["images"][1]["exact"] = False
     for text, code in ((json.dumps(data), "E-carry-exact"), ("{}", "E-carry-file"), ("[", "E-carry-file")):
         other.write_text(text)
         with raises_code(code):
-            read_certificates(other, clean.images, key)
+            read_certificates(other, clean.images, *here)
     data["presets"][0]["images"][1]["label"] = None  # an abstention is not carried, so it does not matter either
     other.write_text(json.dumps(data))
-    (found,) = read_certificates(other, clean.images, key)
+    (found,) = read_certificates(other, clean.images, *here)
     assert len(found.images) == 2 and found.name == "smooth-0.25"
     np.savez(own_digits.with_name("all.npz"), images=clean.images, labels=clean.labels)
     asked = ("--precision", "int8", "--for", "tensorrt", "--data", own_digits.with_name("all.npz"))

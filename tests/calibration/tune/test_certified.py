@@ -103,8 +103,16 @@ def test_refusals(bundle: Path, data: LabelledImages) -> None:
     ):
         with raises_code(code):
             replace(SETTINGS, **wrong)  # type: ignore[arg-type]
-    with raises_code("E-tune-certified-radius"):
-        tune_certified(bundle, data, replace(SETTINGS, radius=99.0, n=10), provider=ONE)
+    before = Bundle.open(bundle).manifest
+    for change in ({"radius": 99.0, "n": 10}, {"n": 5}, {"final_n": 5}):  # five answers prove nothing
+        with raises_code("E-tune-certified-radius"):
+            tune_certified(bundle, data, replace(SETTINGS, **change), provider=ONE)  # type: ignore[arg-type]
+    assert data.labels is not None
+    wrong_labels = replace(data, labels=(data.labels + 1) % 10)
+    few = replace(SETTINGS, trials=1, finalists=1, final_images=8, n=60, final_n=60, radius=0.1)
+    with raises_code("E-tune-certified-none"):
+        tune_certified(bundle, wrong_labels, few, provider=ONE)
+    assert Bundle.open(bundle).manifest == before
     with raises_code("E-data-labels"):
         tune_certified(bundle, replace(data, labels=None), SETTINGS, provider=ONE)
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import tiny_models
 import torch
 from codes import raises_code
 from in_process import invoke, refused
 from PIL import Image
+from shape_graph import shape_graph
 from tiny_tasks import PRESETS, TASKS, Detector, Segmenter, make
 from torch import Tensor, nn
 
@@ -136,6 +139,15 @@ def test_what_a_task_cannot_do_is_said(bundles: dict[str, Path]) -> None:
             purifier.graphs.task(digits)
 
 
+def test_half_precision_is_given_as_single(tmp_path: Path) -> None:
+    bundle = make(tmp_path / "b", Task("embedding", Wrong(lambda x: x.mean((2, 3)).half())))
+    images = tiny_models.images(2).numpy()
+    with edgepure.load(bundle, threads=1) as purifier:
+        (one, _) = purifier.predict(images, purify=False)
+    mean = images[0].mean((1, 2))
+    np.testing.assert_allclose(one.vector, mean / np.linalg.norm(mean), atol=2e-3)
+
+
 def test_a_detector_with_labels_and_a_mapping(tmp_path: Path) -> None:
     places = {"scores": 0, "boxes": 1, "labels": 2}
     bundle = make(tmp_path / "b", Task("detection", Detector(labelled=True), ("cat", "dog"), places))
@@ -157,6 +169,12 @@ class Wrong(nn.Module):
         return self.output(image)
 
 
+def _centres(found: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Boxes as centres and sizes."""
+    boxes, scores = found
+    return torch.cat([(boxes[..., 2:] + boxes[..., :2]) / 2, boxes[..., 2:] - boxes[..., :2]], -1), scores
+
+
 @pytest.mark.parametrize(
     ("task", "code"),
     [
@@ -166,9 +184,13 @@ class Wrong(nn.Module):
         (Task("segmentation", Segmenter(), ("one", "two"), {"logits": "out"}), "E-classes"),
         (Task("segmentation", Segmenter(), outputs={"logits": "out"}, settings={"score": 0.5}), "E-task-settings"),
         (Task("detection", Detector(relative=True)), "E-task-output"),
+        (Task("detection", Wrong(lambda x: _centres(Detector()(x)))), "E-task-output"),
         (Task("detection", Detector(), settings={"overlap": 2.0}), "E-task-settings"),
         (Task("detection", Detector(labelled=True), outputs={"scores": 0, "boxes": 1, "labels": 2}), "E-classes"),
         (Task("detection", Wrong(lambda x: (x.flatten(2)[..., :4], x))), "E-task-output"),
+        (Task("detection", Detector(labelled=True), ("cat",), {"scores": 0, "boxes": 1, "labels": 2}), "E-classes"),
+        (Task("segmentation", Wrong(lambda x: x[:, :1])), "E-task-output"),
+        (Task("segmentation", Wrong(lambda x: (9 * x).to(torch.int32))), "E-task-output"),
         (Task("embedding", Wrong(lambda x: x.mean((2, 3)) / 0.0 * 0.0)), "E-network-finite"),
         (Task("embedding", Wrong(lambda x: x.mean((2, 3)) - x.mean())), "E-network-batch"),
         (Task("embedding", Wrong(lambda x: x[:, 9])), "E-network-fails"),
@@ -205,6 +227,24 @@ def test_an_onnx_file_becomes_a_task(tmp_path: Path) -> None:
     assert refused(*common, *task, "--task-output", "logits", "--out", tmp_path / "c") == "E-option"
     assert refused(*common, "--task", "tracking", tmp_path / "net.onnx", "--out", tmp_path / "c") == "E-task-kind"
     assert refused(*common, "--task-output", "logits=out", "--out", tmp_path / "c") == "E-option"
+
+
+def test_a_detector_of_another_exporter_and_what_is_said_of_one_that_does_not_fit(tmp_path: Path) -> None:
+    onnx.save(shape_graph(), tmp_path / "net.onnx")
+    (tmp_path / "networks.py").write_text("import tiny_models\nunet = tiny_models.TinyUNet\n")
+    common = ("export", "--diffusion", f"python:{tmp_path}/networks.py:unet", "--image", "3x8x8", "--threads", 1)
+    task = (*common, "--task", "detection", tmp_path / "net.onnx")
+    done = invoke(*task, "--classes", "cat,dog", "--out", tmp_path / "b")
+    assert done.exit_code == 0, done.output
+    images = tiny_models.images(3).numpy()
+    with edgepure.load(tmp_path / "b", threads=1) as purifier:
+        found = purifier.graphs.task(images)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    for name, expected in zip(("boxes", "scores"), session.run(["boxes", "scores"], {"image": images}), strict=True):
+        np.testing.assert_allclose(found[name], expected, atol=1e-5)
+    refusal = invoke(*task, "--task-output", "boxes=small", "--out", tmp_path / "c", "--json")
+    said = json.loads(refusal.stdout)["error"]
+    assert said["code"] == "E-task-output" and "'scores': [2, 64, 2]" in said["message"]
 
 
 def test_predict_writes_what_the_task_gives(bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -51,6 +51,17 @@ def test_padding_and_resizing_are_asked_for(tiny_bundle: Path, scenes: Path, tmp
     assert Image.open(tmp_path / "big.png").size == (45, 20)
 
 
+def test_masks_of_frames_are_as_large_as_the_frames(tiny_bundle: Path, scenes: Path, tmp_path: Path) -> None:
+    frames, masks, again = (scenes / "a.png", scenes / "b.png"), tmp_path / "masks", tmp_path / "again"
+    common = ("--preset", "heterogeneous", "--tile", "--seed", 4)
+    assert run("purify", tiny_bundle, *frames, "-o", tmp_path / "out", *common, "--mask-out", masks).code == 0
+    assert run("purify", tiny_bundle, *frames, "-o", again, *common, "--mask", masks).code == 0
+    for frame in frames:
+        assert (again / frame.name).read_bytes() == (tmp_path / "out" / frame.name).read_bytes()
+    done = run("purify", tiny_bundle, *frames, "-o", again, *common, "--mask", masks / "a.png", "--json")
+    assert done.code == 4 and [failure["name"] for failure in done.json["failures"]] == [str(frames[1])]
+
+
 @pytest.mark.parametrize(
     "options",
     [["--size", "20"], ["--pad", "black"], ["--tile", "--resize"], ["--tile", "--pad", "white"],

@@ -19,7 +19,7 @@ from edgepure.cli.batches import run_chunks
 from edgepure.cli.options import with_resize
 from edgepure.cli.sources import find_sources, output_names
 from edgepure.errors import BundleError
-from edgepure.methods.presets import Preset
+from edgepure.methods.presets import Preset, VoteSpec
 from edgepure.rows.noise import SeededNoise
 
 # ---- presets ---------------------------------------------------------------------------------------------------------
@@ -41,6 +41,21 @@ def test_a_part_that_was_null_can_be_given() -> None:
     data = Preset.parse(PRESETS["uniform"]).model_dump(mode="json")
     found = Preset.parse(presets.apply_changes(data, ["ssni.mu=3", "ssni.tau=1.5", "ssni.probe.probes=4"]))
     assert found.ssni is not None and found.ssni.mu == 3.0 and found.ssni.probe.probes == 4
+
+
+def test_sequential_votes_and_a_number_of_votes_replace_each_other() -> None:
+    def votes(*changes: str) -> VoteSpec:
+        data = {**Preset.parse(PRESETS["uniform"]).model_dump(mode="json"), "votes": {"count": 5, "rule": "mean"}}
+        return Preset.parse(presets.apply_changes(data, changes)).votes
+
+    found = votes("votes.sequential.max=30", "votes.sequential.alpha=0.01")
+    assert (found.count, found.rule) == (30, "majority")
+    assert found.sequential is not None and (found.sequential.alpha, found.sequential.max) == (0.01, 30)
+    found = votes("votes.sequential.max=30", "votes.count=4")
+    assert found.count == 4 and found.sequential is None
+    assert votes("votes.sequential.max=30", "votes.sequential.max=40").count == 40
+    with raises_code("E-votes-sequential"):
+        votes("votes.sequential.max=30", "votes.rule=mean")
 
 
 @pytest.mark.parametrize("change", ["=5", "t_star", "mask=0.5", "t_star.deep=1"])

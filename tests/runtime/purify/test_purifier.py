@@ -203,6 +203,8 @@ def test_a_preset_says_that_it_was_tuned_in_another_precision(purifier: edgepure
         purifier.run(x, tuned)
     with pytest.warns(PrecisionWarning, match="tuned in int8"), edgepure.Service(purifier, tuned):
         pass
+    with pytest.warns(PrecisionWarning, match="tuned in int8"):
+        purifier.purify_frame(x[0], tuned)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for precision in ("fp32", None):

@@ -38,6 +38,30 @@ def test_suppression_is_for_each_class_alone() -> None:
     assert len(suppress(candidates, scores * 0.1, **RULES)) == 0
 
 
+def one_by_one(boxes: np.ndarray, scores: np.ndarray, score: float, overlap: float, most: int) -> list[tuple[int, int]]:
+    """Candidate and class of what stays, as the definition says it: each against all that stayed before it."""
+    order = sorted(zip(*np.nonzero(scores >= score), strict=True), key=lambda place: -scores[place])
+    kept: list[tuple[int, int]] = []
+    for row, label in order:
+        same = [r for r, other in kept if other == label]
+        if len(kept) < most and not (iou(boxes[row][None], boxes[same]) > overlap).any():
+            kept.append((int(row), int(label)))
+    return kept
+
+
+@pytest.mark.parametrize("overlap", [0.2, 0.6])
+@pytest.mark.parametrize("most", [3, 1000])
+def test_suppression_of_many_is_what_its_definition_says(most: int, overlap: float) -> None:
+    rng = np.random.default_rng(most)
+    corner, size = 30.0 * rng.random((80, 2)), 12.0 * rng.random((80, 2)) * (rng.random((80, 1)) > 0.1)
+    candidates = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+    scores = rng.random((80, 3)).astype(np.float32).round(1)  # many are equal
+    kept = one_by_one(candidates, scores, 0.3, overlap, most)
+    found = suppress(candidates, scores, score=0.3, overlap=overlap, most=most)
+    np.testing.assert_array_equal(found.boxes, candidates[[row for row, _ in kept]])
+    np.testing.assert_array_equal(found.labels, [label for _, label in kept])
+
+
 def test_votes_fuse_boxes_and_share_the_score() -> None:
     first = boxes((0, 0, 10, 10, 0.9, 0), (20, 20, 30, 30, 0.8, 1))
     second = boxes((2, 0, 12, 10, 0.3, 0))

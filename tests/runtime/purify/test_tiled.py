@@ -16,7 +16,7 @@ from tiny_bundle import blur
 from edgepure.images.tiles import Tiling
 from edgepure.methods import GdmpSpec, GnspSpec, HeterogeneousSpec, MethodSpec, RepaintSpec, UniformSpec
 from edgepure.purify.inflight import InFlight, Job
-from edgepure.purify.tiled import run_tiled
+from edgepure.purify.tiled import run_stages, tiled_rows
 from edgepure.rows.noise import SeededNoise
 from edgepure.rows.plan import Plan
 from edgepure.rows.schedule import NoiseSchedule
@@ -75,7 +75,8 @@ def whole(epsilon: Any, plan: Plan) -> Float32:
 def tiled(epsilon: Any, plan: Plan, *, overlap: float = 0.6, slots: int = 3, tiles: Any = None) -> Float32:
     noise = SeededNoise(3).for_image(plan, 0, 0, None, FRAME)
     stepper = NumpyStepper(epsilon, (2, *TILE), slots)
-    return run_tiled(stepper, plan, noise, frame(), a_mask(), Tiling(FRAME[1:], TILE, overlap), tiles)[0]
+    rows = tiled_rows(plan, noise, frame(), a_mask(), Tiling(FRAME[1:], TILE, overlap), tiles)
+    return run_stages(rows, stepper)[0]
 
 
 @pytest.mark.parametrize("spec", METHODS, ids=lambda s: f"{s.method}-{getattr(s, 'variant', '')}")
@@ -107,14 +108,9 @@ def _in_another_order(plan: Plan) -> Float32:
 
     class Shuffled(InFlight):
         def run(self, jobs: Any, done: Callable[..., Any], *args: Any, **rest: Any) -> None:
-            row: list[Job] = []
-            for job in jobs:
-                if job is not None:
-                    row.append(job)
-                    continue
-                for i in rng.permutation(len(row)):
-                    super().run([row[i]], done)
-                row.clear()
+            row: list[Job] = list(jobs)
+            for i in rng.permutation(len(row)):
+                super().run([row[i]], done)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgepure.purify.tiled.InFlight", Shuffled)
@@ -144,7 +140,7 @@ def test_memory_does_not_grow_with_the_number_of_tiles() -> None:
         noise = SeededNoise(3).for_image(plan, 0, 0, None, shape)
         stepper = NumpyStepper(pointwise, (3, *tile), 4)
         tracemalloc.start()
-        run_tiled(stepper, plan, noise, ref, None, tiling)
+        run_stages(tiled_rows(plan, noise, ref, None, tiling), stepper)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found

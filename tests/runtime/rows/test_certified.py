@@ -163,6 +163,14 @@ def test_what_sees_the_input_without_noise_has_none(spec: MethodSpec) -> None:
         compiled(spec).certified_sigma()
 
 
+def test_a_mask_between_inside_and_outside_has_no_sigma() -> None:
+    plan = compiled(HeterogeneousSpec(variant="official", t_l=200, t_s=100, ddim_steps=500))
+    for value in (0.6, 2.0, math.nan):
+        with raises_code("E-mask-values"):
+            plan.certified_sigma(np.array([[[1.0, value]]]))
+    assert plan.certified_sigma(np.array([[[True, False]]])).shape == (1, 1, 2)
+
+
 def test_presets_that_compute_something_from_the_clean_input_have_none() -> None:
     planner = Planner(SCHEDULE, 768)
     uniform = {"method": "uniform", "t_star": 100, "steps": 5}

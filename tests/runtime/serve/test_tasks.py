@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from codes import raises_code
 from fake_triton import Request, opened, plug_in
 from headless_bundle import make_headless_bundle
 from serve_process import Server
-from task_bundle import make_task_bundle
+from task_bundle import frames, make_task_bundle
 from tiny_bundle import images
 
 import edgepure
@@ -27,6 +28,7 @@ from edgepure.serve.models import Model
 from edgepure.serve.outputs import output_names
 
 IMAGES = images(3, seed=2)
+FRAME = (22, 36)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +38,13 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def server(start: Callable[..., Server], bundles: dict[str, Path]) -> Server:
-    named = [f"{kind}={path}" for kind, path in bundles.items()]
+def framed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_task_bundle(tmp_path_factory.mktemp("framed") / "framed", "segmentation", FRAME)
+
+
+@pytest.fixture(scope="module")
+def server(start: Callable[..., Server], bundles: dict[str, Path], framed: Path) -> Server:
+    named = [f"{kind}={path}" for kind, path in {**bundles, "framed": framed}.items()]
     return start(*named, "--preset", "uniform", "--page", "--show", "probabilities", "--grpc-port", "0")
 
 
@@ -104,6 +111,22 @@ def test_real_clients_get_boxes_maps_and_vectors(server: Server, kind: str) -> N
         assert shapes == {"count": [-1], "boxes": [-1, -1, 4], "labels": [-1, -1], "scores": [-1, -1]}
 
 
+def test_frames_are_served(server: Server, framed: Path) -> None:
+    data = frames(3, FRAME)
+    with httpclient.InferenceServerClient(server.url.removeprefix("http://")) as client:
+        tensor = httpclient.InferInput("image", list(data.shape), "FP32")
+        tensor.set_data_from_numpy(data)
+        found = client.infer("framed", [tensor]).as_numpy("label_map")
+        (shape,) = (one["shape"] for one in client.get_model_metadata("framed")["inputs"])
+    assert shape == [-1, 1, *FRAME] and found.shape == (3, *FRAME)
+    with edgepure.load(framed, threads=1) as purifier:
+        plain = np.stack([answer.label_map for answer in purifier.predict(data, purify=False)])
+    assert (found == plain).mean() > 0.8, "a purified frame is much like the frame"
+    entry = {"name": "image", "datatype": "FP32", "shape": [1, 1, 16, 16], "data": IMAGES[:1].ravel().tolist()}
+    status, _, body = server.ask("/v2/models/framed/infer", {"inputs": [entry]})
+    assert status == 400 and body["code"] == "E-request-image" and "22, 36" in body["error"]
+
+
 def test_plain_json_and_what_there_is_not(server: Server) -> None:
     entry = {"name": "image", "datatype": "FP32", "shape": [1, 1, 16, 16], "data": IMAGES[:1].ravel().tolist()}
     status, _, body = server.ask(
@@ -133,12 +156,14 @@ def test_the_page_shows_what_was_found(server: Server) -> None:
 
     file = BytesIO()
     Image.fromarray(np.rint(255 * IMAGES[0, 0]).astype(np.uint8)).save(file, "PNG")
-    for kind, words in (("detection", "dark"), ("segmentation", "dark"), ("embedding", "16 numbers")):
+    found = {"detection": "dark", "segmentation": "dark", "embedding": "16 numbers", "framed": "dark"}
+    for kind, words in found.items():
         status, _, body = server.ask(f"/v2/models/{kind}/pictures", file.getvalue())
         assert status == 200 and words in body["answer"], body
         assert {"as it came", "purified"} <= set(body["pictures"])
         for uri in body["pictures"].values():
-            assert Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))).size == (16, 16)
+            size = FRAME[::-1] if kind == "framed" else (16, 16)
+            assert Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))).size == size
     assert len(server.ask("/v2/models/detection/pictures", file.getvalue())[2]["pictures"]) == 3
 
 
@@ -149,6 +174,18 @@ def test_what_is_made_is_what_is_announced(model: Model) -> None:
         assert tensor.shape[0] == 3 and len(tensor.shape) == 1 + len(output.shape)
         assert all(want in (-1, have) for want, have in zip(output.shape, tensor.shape[1:], strict=True))
         assert tensor.dtype == {"FP32": np.float32, "INT64": np.int64, "UINT8": np.uint8}[output.datatype]
+
+
+def test_a_self_test_of_a_frame_has_the_time_of_its_tiles(
+    framed: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert model.tiles == 1
+    served = Model(ModelSettings("m", framed, preset="uniform", votes=3, threads=1))
+    served.close()
+    assert served.tiles == 6
+    monkeypatch.setattr(model, "probe", Future)
+    with raises_code("E-serve-selftest-late"):
+        model._prove(0.001)
 
 
 def test_nothing_found_is_an_answer_too(bundles: dict[str, Path]) -> None:
@@ -170,12 +207,12 @@ def test_nothing_found_is_an_answer_too(bundles: dict[str, Path]) -> None:
     assert tensors["boxes"].shape == (1, 1, 4) and "scores" not in tensors
 
 
-@pytest.mark.parametrize("kind", TASK_KINDS)
+@pytest.mark.parametrize("kind", [*TASK_KINDS, "framed"])
 def test_triton_answers_with_the_task(
-    monkeypatch: pytest.MonkeyPatch, bundles: dict[str, Path], kind: str, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, bundles: dict[str, Path], framed: Path, kind: str, tmp_path: Path
 ) -> None:
     plug_in(monkeypatch)
-    settings = ModelSettings(kind, bundles[kind], preset="uniform", threads=1)
+    settings = ModelSettings(kind, {**bundles, "framed": framed}[kind], preset="uniform", threads=1)
     place = write_triton_repository(settings, tmp_path, show=["probabilities"])
     text = (place / "config.pbtxt").read_text()
     for line in {
@@ -185,11 +222,12 @@ def test_triton_answers_with_the_task(
             'name: "count" data_type: TYPE_INT64 dims: [1]',
         ],
         "embedding": ['name: "vector" data_type: TYPE_FP32 dims: [-1]'],
+        "framed": ['name: "image" data_type: TYPE_FP32 dims: [1, 22, 36]', "TYPE_UINT8 dims: [22, 36]"],
     }[kind]:
         assert line in text
     served = opened(place)
     try:
-        (response,) = served.execute([Request(image=IMAGES)]) or []
+        (response,) = served.execute([Request(image=frames(3, FRAME) if kind == "framed" else IMAGES)]) or []
     finally:
         served.finalize()
     assert response.error is None and all(len(value) == 3 for value in response.outputs.values())

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .table import Node, ints, operator
+from .table import Node, ints, numbers, operator
 
 Float64 = NDArray[np.float64]
 
@@ -37,12 +37,14 @@ def resize(
     if node.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise node.refuse("a resize that keeps the aspect ratio")
     axes = [a % x.ndim for a in node.get("axes", range(x.ndim))]
-    if sizes is not None and sizes.numel():
+    if sizes is not None and numbers(sizes):
         targets = ints(sizes)
-        factors = [target / x.shape[axis] for axis, target in zip(axes, targets, strict=True)]
-    elif scales is not None and scales.numel():
-        factors = [float(s) for s in scales.reshape(-1).tolist()]
-        targets = [int(np.floor(x.shape[axis] * s)) for axis, s in zip(axes, factors, strict=True)]
+        there = [x.shape[axis] for axis in axes]
+        factors = [1.0 if target == side else target / side for side, target in zip(there, targets, strict=True)]
+    elif scales is not None and numbers(scales):
+        factors = [float(s) for s in numbers(scales)]
+        sides = [(x.shape[axis], s) for axis, s in zip(axes, factors, strict=True)]
+        targets = [side if s == 1.0 else int(np.floor(side * s)) for side, s in sides]
     else:
         raise node.refuse("a resize without scales and sizes")
     for axis, target, factor in zip(axes, targets, factors, strict=True):

@@ -101,6 +101,15 @@ def together(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tensors if device is None else tuple(t.to(device) for t in tensors)
 
 
-def ints(tensor: Tensor) -> list[int]:
-    """A vector of axes, sizes or positions as Python numbers."""
-    return [int(v) for v in tensor.reshape(-1).tolist()]
+class Setting(list[Any]):
+    """A vector of Python numbers in place of a tensor: what is known before anything is computed."""
+
+
+def numbers(values: Tensor | Setting) -> list[Any]:
+    """A vector as Python numbers."""
+    return values if isinstance(values, Setting) else values.reshape(-1).tolist()
+
+
+def ints(values: Tensor | Setting) -> list[int]:
+    """A vector of axes, sizes or positions as Python numbers; sizes that are traced stay what they are."""
+    return [int(v) if isinstance(v, float) else v for v in numbers(values)]
