@@ -23,7 +23,7 @@ from edgepure.images import load_labelled
 SMOOTH = {"method": "smooth", "sigma": 0.25}
 
 
-def votes(purifier: edgepure.Purifier, images: Any, name: str) -> None:
+def votes(purifier: edgepure.Purifier, images: Any, name: str, preset: dict[str, Any]) -> None:
     """Fixed and sequential votes on the same images with the same noise."""
     timed: dict[str, tuple[Any, float]] = {}
     for kind, rule in (
@@ -31,7 +31,7 @@ def votes(purifier: edgepure.Purifier, images: Any, name: str) -> None:
         ("sequential, alpha 0.05, at most 20", {"sequential": {"alpha": 0.05, "max": 20}}),
     ):
         start = perf_counter()
-        results = purifier.run(images, {"method": SMOOTH, "votes": rule}, noise=1)
+        results = purifier.run(images, {**preset, "votes": rule}, noise=1)
         timed[kind] = results, perf_counter() - start
     (fixed, slow), (some, fast) = timed.values()
     calls = [sum(r.unet_calls for r in results) for results in (fixed, some)]
@@ -72,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=demo_bundle())
     parser.add_argument("--data", type=Path, nargs="*", default=[])
+    parser.add_argument("--preset", help="whose votes are counted; default: denoised smoothing, as for certificates")
     parser.add_argument("--provider", default="cpu")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=1)
@@ -82,11 +83,16 @@ def main() -> None:
     with edgepure.load(chosen.bundle, slots=64, **options) as purifier:
         data = read(chosen.data, purifier, chosen.images)
         first = next(iter(data.values()))
-        purifier.run(first[:8], {"method": SMOOTH})  # engines open
+        preset: dict[str, Any] = {"method": SMOOTH}
+        if chosen.preset:
+            preset = purifier.presets[chosen.preset].model_dump(exclude_unset=True)
+        purifier.run(first[:8], preset)  # engines open
         print("| votes on | calls, fixed | sequential | fewer | faster | same decisions | abstained |")
         print("|---|---|---|---|---|---|---|")
         for name, images in data.items():
-            votes(purifier, images, name)
+            votes(purifier, images, name, preset)
+        if not chosen.n:
+            return
         print("\n| r | images | n | answers, fixed n | until settled | fewer | faster | certified | same decisions |")
         print("|---|---|---|---|---|---|---|---|---|")
         for radius in (0.25, 0.5):

@@ -65,7 +65,8 @@ def markdown(tables: Sequence[Mapping[str, Any]], elements: int) -> str:
 
 def write_card(bundle: str | PathLike[str], found: Certified, precision: str) -> None:
     """Put the card into the bundle, as Markdown and as JSON. What earlier runs certified of other presets, or in other
-    precisions, stays on it, as far as it is about the graphs that the bundle has.
+    precisions, stays on it, as far as it is about the graphs that the bundle has; a weaker run of the same preset
+    replaces nothing.
 
     Raises:
         BundleError: the bundle is not the one that was certified; it stays as it is.
@@ -77,8 +78,12 @@ def write_card(bundle: str | PathLike[str], found: Certified, precision: str) ->
                 code="E-card-bundle",
             )
         data, elements = found.to_dict(), math.prod(found.image_shape)
-        own = {_about(table) for table in data["presets"]}
-        data["presets"] += [table for table in _earlier(Path(bundle), edit.manifest) if _about(table) not in own]
+        whole = {_about(table): table for table in data["presets"]}
+        for table in _earlier(Path(bundle), edit.manifest):
+            new = whole.setdefault(_about(table), table)
+            if _stronger(table, new):
+                whole[_about(table)] = table
+        data["presets"] = list(whole.values())
         data["not_covered"] = list(not_covered(data["presets"], elements))
         edit.write(CARD, markdown(data["presets"], elements).encode())
         edit.write(CARD_JSON, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
@@ -90,6 +95,7 @@ def _earlier(bundle: Path, manifest: Manifest) -> list[dict[str, Any]]:
         data = json.loads((bundle / CARD_JSON).read_text(encoding="utf-8"))
         found = [table for table in data["presets"] if table["bundle_sha256"] == _key(manifest, table)]
         markdown(found, 1)
+        _ = [_stronger(table, table) for table in found]
         if not all(re.fullmatch(r"[\w.+ -]{1,100}", part) for table in found for part in _about(table)):
             return []
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -100,6 +106,13 @@ def _earlier(bundle: Path, manifest: Manifest) -> list[dict[str, Any]]:
 def _about(table: Mapping[str, Any]) -> tuple[str, str, str]:
     """What a new table replaces an earlier one of: the preset in a precision, counted whole or until a radius."""
     return table["preset"], table["facts"]["precision"], str(table["radius"])
+
+
+def _stronger(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether one table of a preset has more images, more answers or less risk than another, and less of nothing."""
+    first, second = ((len(t["images"]), int(t["n"]), -float(t["wrong_at_most"])) for t in (one, other))
+    same = one["settings"] == other["settings"]
+    return same and first != second and all(a >= b for a, b in zip(first, second, strict=True))
 
 
 def _key(manifest: Manifest, table: Mapping[str, Any]) -> str | None:

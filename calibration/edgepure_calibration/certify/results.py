@@ -174,13 +174,13 @@ def not_covered(tables: Sequence[Mapping[str, Any]], elements: int) -> tuple[str
     """What the certificates of these tables (`Certified.tables`) do not cover, for images of so many values."""
     alpha = max((table["alpha"] for table in tables if table["carried_to"] is None), default=0.0)
     carried = max((table["wrong_at_most"] for table in tables if table["carried_to"] is not None), default=0.0)
-    wrong = [*([f"{alpha:g}"] if alpha else []), *([f"{carried:g} where it was carried"] if carried else [])]
+    wrong = f"{alpha:g}" + (f" ({carried:g} where it was carried)" if carried else "") if alpha else f"{carried:g}"
     found = [
         "A certificate says: every image whose L2 distance on [0, 1] is below the radius gets the same smoothed "
         f"answer. It says nothing beyond: a change of 8/255 in every one of the {elements} values has the L2 length "
         f"{8 / 255 * math.sqrt(elements):.2f}, of 4/255 {4 / 255 * math.sqrt(elements):.2f}, "
         "and such an Linf ball is covered only where the radius reaches that length.",
-        f"Each certificate is wrong with probability {', '.join(wrong)} at most. It is about the answer that most "
+        f"Each certificate is wrong with a probability of at most {wrong}. It is about the answer that most "
         "purifications give, not about a single one: `classify` with few votes may answer otherwise.",
         "It does not cover rotations, blur, patches, other images of the same thing, or changes before the image "
         "is read; and it is about these graphs on this engine in this precision.",

@@ -62,15 +62,19 @@ class Ballot:
 
     @property
     def open(self) -> bool:
-        """True if more votes may be cast: the answer is not settled, and there are not too many."""
-        return self.settled is None and self.votes < self._spec.max
+        """True if more votes can settle the answer. Where even unanimous ones no longer could, it abstains at once:
+        that declares nothing, so it cannot err."""
+        return self.settled is None and (self.votes == 0 or self._needed() <= self._spec.max - self.votes)
 
     def fewest(self) -> int:
         """How many further votes are needed at least, at most as many as may be cast: that many can be started at once
         and none of them is for nothing."""
-        left = self._spec.max - self.votes
+        return min(self._spec.max - self.votes, self._needed())
+
+    def _needed(self) -> int:
+        """How many further votes could settle the answer at the soonest; more than `max` where none can."""
         if not self._since:
-            return min(left, 1 + self._more(self._bar(0), 0, 0))
+            return 1 + self._more(self._bar(0), 0, 0)
         most = []
         for candidate, counts in self._since.items():
             wins, losses = counts[candidate], self._losses(candidate)
@@ -78,10 +82,10 @@ class Ballot:
         # a class that is no candidate yet has to lead first
         ahead = max(self._all.values()) - max((n for c, n in self._all.items() if c not in self._since), default=0)
         most.append(ahead + 1 + self._more(self._bar(len(self._since)), 0, 0))
-        return min(left, *most)
+        return min(most)
 
     def _more(self, threshold: float, wins: int, losses: int) -> int:
-        further = range(1, self._spec.max)
+        further = range(1, self._spec.max + 1)
         return 1 + bisect_left(further, threshold, key=lambda more: capital(wins + more, losses))
 
     def _threshold(self, candidate: int) -> float:

@@ -151,7 +151,7 @@ def test_carried_ones_say_twice_alpha_and_are_kept(
     request = CertifyRequest(SMOOTH, settings, limit=2, seed=0, carry_to="fp32", pairs=20)
     whole = certify_data(folder / "tiny", folder / "data.npz", request, work=tmp_path / "work")
     assert [table["wrong_at_most"] for table in whole.to_dict()["presets"]] == [0.01, 0.02]
-    assert "0.01, 0.02 where it was carried" in whole.warnings()[1]
+    assert "at most 0.01 (0.02 where it was carried)" in whole.warnings()[1]
     monkeypatch.setattr(Certifier, "answers", pytest.fail)
     assert certify_data(folder / "tiny", folder / "data.npz", request, work=tmp_path / "work").curves == whole.curves
 
@@ -191,6 +191,8 @@ def test_cards_of_several_runs_are_merged(folder: Path, tmp_path: Path) -> None:
     found = certified(0.25, 40)
     write_card(bundle, found, "fp32")
     assert card() == [("smooth-0.25", 40), ("smooth-0.5", 30)]
+    write_card(bundle, certified(0.25, 30), "fp32")
+    assert card() == [("smooth-0.25", 40), ("smooth-0.5", 30)]  # a weaker run replaces nothing
     assert "n 40" in (bundle / CARD).read_text() and "n 30" in (bundle / CARD).read_text()
     request = CertifyRequest(presets_of([0.5], 1), CertifySettings(n=60, alpha=0.01, radius=0.3), limit=2, seed=3)
     until = certify_data(bundle, folder / "data.npz", request)

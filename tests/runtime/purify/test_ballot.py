@@ -42,6 +42,25 @@ def test_it_abstains_at_the_most() -> None:
     assert Ballot(SequentialSpec(max=2)).fewest() == 2
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.3])
+def test_it_abstains_as_soon_as_no_votes_that_are_left_could_settle(alpha: float) -> None:
+    """And not before: where it goes on, unanimous votes for some class do settle."""
+    rng, spec, early = np.random.default_rng(3), SequentialSpec(alpha=alpha, max=14), 0
+    for _ in range(300):
+        labels = [int(x) for x in rng.choice(3, p=[0.5, 0.3, 0.2], size=14)]
+        for cast_so_far in range(1, 14):
+            ballot = cast(Ballot(spec), labels[:cast_so_far])
+            if ballot.settled is not None:
+                break
+            left = 14 - cast_so_far
+            could = any(
+                cast(Ballot(spec), labels[:cast_so_far] + [label] * left).settled is not None for label in range(4)
+            )
+            assert ballot.open == could
+            early += not could and cast_so_far < 13
+    assert early > 100
+
+
 def test_bets_are_fair_at_even_odds() -> None:
     assert sum(share for _, share in BETS) == pytest.approx(1.0)
     for wins in range(5):

@@ -158,7 +158,7 @@ def test_sequential_votes(purifier: Purifier) -> None:
     for a, b in zip(alone, together, strict=True):
         assert (a.label, a.vote_labels, a.abstained) == (b.label, b.vote_labels, b.abstained)
         assert b.unet_calls == len(b.vote_labels)
-        assert not b.abstained or len(b.vote_labels) == 20
+        assert not b.abstained or 6 < len(b.vote_labels) <= 20  # as long as they could settle it
     assert len(together[-1].vote_labels) == 6 and not together[-1].abstained
     assert together[-1].to_dict()["abstained"] is False
     service = edgepure.Service(purifier, preset)
