@@ -154,7 +154,8 @@ class TaskJudge(Judge[Data]):
 
     def _each(self, pairs: _Pairs) -> NDArray[np.float64]:
         """``[images, noises]``."""
-        return np.array([[self._apart(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]).T
+        apart = [[self._apart(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]
+        return np.array(apart, np.float64).T
 
     def _apart(self, first: Any, second: Any) -> float:
         """1 - agreement; vectors that point away from each other have lost everything."""
