@@ -14,6 +14,10 @@ import numpy as np
 Ask = Callable[[int], Awaitable[int]]
 
 
+class NotStartedError(Exception):
+    """A server does not answer."""
+
+
 async def with_client(url: str, bodies: list[bytes], work: Callable[[Ask], Awaitable[Any]]) -> Any:
     """Run ``work`` with a client that keeps its connections, once the server has answered a first request."""
     headers = {"Content-Type": "application/json"}
@@ -37,7 +41,7 @@ async def _ready(ask: Ask) -> None:
         except aiohttp.ClientError:
             pass  # not listening yet
         await asyncio.sleep(0.2)
-    raise SystemExit("the server did not answer within two minutes")
+    raise NotStartedError("the server did not answer within two minutes")
 
 
 async def closed_loop(ask: Ask, clients: int, seconds: float) -> float:
@@ -48,7 +52,8 @@ async def closed_loop(ask: Ask, clients: int, seconds: float) -> float:
     async def client(index: int) -> None:
         nonlocal count
         while time.perf_counter() < began + seconds:
-            count += await ask(index) == 200
+            right = await ask(index) == 200
+            count += right  # not in one: what is added to is read before the answer is awaited
             index += clients
 
     await asyncio.gather(*(client(index) for index in range(clients)))

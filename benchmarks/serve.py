@@ -37,7 +37,7 @@ from edgepure.demo import demo_images
 from edgepure.files.atomic import write_text
 
 from .__main__ import machine
-from .load import Ask, closed_loop, open_loop, with_client
+from .load import Ask, NotStartedError, closed_loop, open_loop, with_client
 
 SERVERS = ("edgepure", "litserve", "ray")
 LOADS = (0.7, 1.0, 3.0)
@@ -59,7 +59,16 @@ def main() -> None:
     asked = parser.parse_args()
     servers = asked.servers.split(",")
     files = png_files(images_of(asked))
-    capacity = max(run(server, asked, files, lambda ask: closed_loop(ask, 2 * asked.slots, 10)) for server in servers)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    most = {}
+    for server in list(servers):
+        try:
+            most[server] = run(server, asked, files, lambda ask: closed_loop(ask, 2 * asked.slots, 10))
+            print(f"{server}: {most[server]:.1f} answers a second at most", flush=True)
+        except NotStartedError as error:
+            servers.remove(server)
+            print(f"{server} is left out: {error}; see {log_of(server, asked)}", flush=True)
+    capacity = max(most.values())
     print(f"load 1: {capacity:.1f} answers a second", flush=True)
     rounds: list[dict[str, dict[float, dict[str, float]]]] = []
     added = overhead(asked, files) if "edgepure" in servers else {}
@@ -77,7 +86,6 @@ def main() -> None:
             for server in servers
         }
         print(f"round {number + 1}\n{table(found, added)}", flush=True)
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
         result = {"machine": machine(), **{key: getattr(asked, key) for key in kept}, "rounds": len(rounds)}
         result |= {"capacity": capacity, "servers": found, "one_at_a_time": added}
         write_text(asked.out, json.dumps(result, indent=1) + "\n")
@@ -96,6 +104,12 @@ def run(server: str, asked: argparse.Namespace, files: list[bytes], work: Callab
         return asyncio.run(with_client(url, [body(server, file) for file in files], work))
 
 
+def log_of(server: str, asked: argparse.Namespace) -> Path:
+    """What a server says."""
+    path: Path = asked.out.with_suffix(f".{server}.log")
+    return path
+
+
 @contextmanager
 def started(server: str, asked: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """A server of the bundle: where it answers images, and our port of gRPC. It ends with the block."""
@@ -108,13 +122,14 @@ def started(server: str, asked: argparse.Namespace) -> Iterator[tuple[str, int]]
         options |= {"port": port, "grpc-port": grpc_port}
         flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         command, path = [sys.executable, "-m", "edgepure", "serve", f"m={asked.bundle}", *flags], "v2/models/m/infer"
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with log_of(server, asked).open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         yield f"http://127.0.0.1:{port}/{path}", grpc_port
     finally:

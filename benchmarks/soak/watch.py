@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from .server import Served
 
 #: Between two looks. A look that comes much later than this was stopped itself, and so was the server, perhaps.
-EVERY, LATE = 0.25, 3.0
+EVERY, LATE, PATIENCE = 0.25, 3.0, 10.0
 
 
 @dataclass
@@ -82,6 +82,12 @@ class Watch:
             time.sleep(EVERY / 4)
         return True
 
+    def _stopped(self, last: float, now: float) -> None:
+        """From outside, with the server: that needs a self-test or two."""
+        self.gaps.append(now - last)
+        self._spells.append(Spell("gap", last, now + LATE))
+        self._unsure_until = now + 60.0
+
     def close(self) -> None:
         """Ask no more."""
         self._over.set()
@@ -91,12 +97,12 @@ class Watch:
         last = time.monotonic()
         while not self._over.wait(EVERY):
             before, should, changes = time.monotonic(), self._should, self._changes
-            if before - last > LATE:  # stopped from outside, with the server: it needs a self-test or two
-                self.gaps.append(before - last)
-                self._spells.append(Spell("gap", last, before + LATE))
-                self._unsure_until = before + 60.0
-            status, _ = self.served.ask("/v2/health/ready", seconds=10.0)
+            if before - last > LATE:
+                self._stopped(last, before)
+            status, _ = self.served.ask("/v2/health/ready", seconds=PATIENCE)
             now = time.monotonic()
+            if now - before > PATIENCE + LATE:
+                self._stopped(before, now)
             last = now
             self.ready = {200: True, 503: False}.get(status)
             self._looks += 1

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edgepure.errors import ConfigError, ImageError
 from edgepure.images.dataset import LabelledImages
-from edgepure.intervals import clopper_pearson
+
+from .bounds import as_few
 
 
 class Pictures(Protocol):
@@ -70,14 +71,13 @@ def check_labels(data: LabelledImages, what: str) -> NDArray[np.int64]:
 
 def check_attacks(clean: LabelledImages, attacked: LabelledImages, plain: PlainLogits, what: str) -> None:
     """The plain classifier reads attacked images clearly worse than clean ones: its accuracy on them lies below that on
-    the clean ones with 95 % confidence. Both data sets are labelled.
+    the clean ones with 95 % confidence (one-sided, Fisher's exact test). Both data sets are labelled.
 
     Raises:
         ConfigError: it does not, so these images are no attacks on this classifier.
     """
     before, after = (_right(data, plain) for data in (clean, attacked))
-    share = before / len(clean)
-    if clopper_pearson(after, len(attacked))[1] >= share:
+    if as_few(after, len(attacked), before, len(clean)) > 0.05:
         raise ConfigError(
             f"{what}: these images are no attacks on this bundle's classifier, which reads {after} of {len(attacked)} "
             f"right without any defence (clean ones: {before} of {len(clean)}); give images that were attacked on it",

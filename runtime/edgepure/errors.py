@@ -7,6 +7,9 @@ command line returns for it, so that scripts can tell a bad image from a bad bun
 
 from __future__ import annotations
 
+#: Characters of a message at most; a longer one loses its middle.
+LONGEST = 3000
+
 
 class EdgepureError(Exception):
     """Base of everything that edgepure raises on purpose; its text is meant to be shown to a user as it is.
@@ -19,6 +22,8 @@ class EdgepureError(Exception):
     code = "E-edgepure"
 
     def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        if len(message) > LONGEST:  # somebody's value in it; what to do stands at the end
+            message = f"{message[: LONGEST * 2 // 3]} ... {message[-LONGEST // 3 :]}"
         super().__init__(message)
         if code is not None:
             self.code = code
@@ -100,3 +105,9 @@ class ExportError(EdgepureError):
 
     exit_code = 7
     code = "E-export"
+
+
+def words_of(error: BaseException) -> str:
+    """What a foreign error says, for a sentence of ours: its first line, at most 300 characters; else its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip()[:300] if lines else type(error).__name__

@@ -10,7 +10,7 @@ import pytest
 from edgepure.errors import EdgepureError
 from tools.fuzz import run
 from tools.fuzz.kind import sound
-from tools.fuzz.kinds import KINDS
+from tools.fuzz.kinds import KINDS, kind_called
 from tools.fuzz.mutate import changed, damaged
 
 #: Those need a process of their own: an engine may end it.
@@ -19,7 +19,7 @@ ALONE = ("engine",)
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in ALONE])
 def test_inputs_are_taken_or_refused(name: str, tmp_path: Path) -> None:
-    kind = KINDS[name](tmp_path)
+    kind = kind_called(name)(tmp_path)
     files = sorted(tmp_path.iterdir())
     outcomes, unsound = [], []
     for number in range(25):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,7 +17,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = sorted(p for p in (ROOT / "samples").glob("[0-9][0-9]_*") if p.is_dir())
 #: Lessons in which PyTorch works for some seconds.
-SLOW = {"06_export_your_own_model", "12_prove_parity", "13_evaluate", "18_segment", "19_detect"}
+SLOW = {
+    "06_export_your_own_model",
+    "12_prove_parity",
+    "13_evaluate",
+    "18_segment",
+    "19_detect",
+    "21_compare_in_a_notebook",
+}
 #: Percentages may differ by this much: on another processor an image at the border may fall to the other side.
 PERCENT_TOLERANCE = 3.0
 PERCENT = re.compile(r"\d+(?:\.\d+)? %")
@@ -88,6 +96,28 @@ def test_lesson_is_small_and_listed(lesson: Path) -> None:
         assert len(script.read_text(encoding="utf-8").splitlines()) < 60
     index = (ROOT / "samples" / "README.md").read_text(encoding="utf-8")
     assert f"({lesson.name}/README.md)" in index
+
+
+def test_every_command_of_a_lesson_is_run() -> None:
+    """`edgepure` stands at the beginning of a line in bash blocks alone; what needs a GPU is named here."""
+    left = []
+    for lesson in LESSONS:
+        readme = (lesson / "README.md").read_text(encoding="utf-8")
+        run = "".join(command for command, _ in commands(readme))
+        left += [line for line in re.findall(r"^ *(?:\$ )?(edgepure .+)$", readme, re.MULTILINE) if line not in run]
+    assert left == [
+        "edgepure build digits --precision fp16 --batch 1,4,8",
+        "edgepure classify digits photos/ --provider tensorrt --precision fp16",
+    ]
+
+
+def test_the_notebook_holds_what_its_cells_print() -> None:
+    """`test_lesson_prints_what_its_readme_says` runs the cells."""
+    lesson = ROOT / "samples" / "21_compare_in_a_notebook"
+    cells = json.loads((lesson / "compare.ipynb").read_text(encoding="utf-8"))["cells"]
+    kept = "".join(text for cell in cells for output in cell.get("outputs", ()) for text in output["text"])
+    ((_, shown),) = commands((lesson / "README.md").read_text(encoding="utf-8"))
+    assert shown is not None and kept.strip() == shown[2].strip()
 
 
 def test_lessons_are_numbered_without_a_gap() -> None:

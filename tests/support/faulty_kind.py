@@ -14,11 +14,9 @@ from tools.fuzz.kind import Kind
 class Faulty(Kind):
     """Odd numbers are at fault. The number is found by trying what the tool would have made of each."""
 
-    name = "faulty_kind:Faulty"
-
     def attempt(self, random: Random) -> None:
         value = random.random()
-        number = next(n for n in range(100) if Random(f"0/{self.name}/{n}").random() == value)
+        number = next(n for n in range(100) if Random(f"0/faulty_kind:Faulty/{n}").random() == value)
         if number == 1:
             raise KeyError("x")
         if number == 3:

@@ -18,10 +18,10 @@ def main() -> int:
     parser.add_argument("--only", type=int, metavar="N", help="only input N of one kind, to see a fault again")
     asked = parser.parse_args()
     chosen = {name: KINDS[name] for name in (asked.kinds or KINDS) if name in KINDS or parser.error(f"no kind {name}")}
-    shares = sum(kind.share for kind in chosen.values())
+    shares = sum(share for _, share in chosen.values())
     faults = 0
-    for name, kind in chosen.items():
-        first, count = (asked.only, 1) if asked.only is not None else (0, round(asked.inputs * kind.share / shares))
+    for name, (_, share) in chosen.items():
+        first, count = (asked.only, 1) if asked.only is not None else (0, round(asked.inputs * share / shares))
         found = fuzz(name, asked.seed, first, count)
         faults += len(found.faults)
         print(

@@ -25,8 +25,6 @@ from .mutate import as_json, changed, damaged
 class Bundles(Kind):
     """Whole bundles: a file is damaged, and the manifest says that it is right so."""
 
-    name, share = "bundle", 1.0
-
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._bundle = folder / "bundle"
@@ -81,8 +79,6 @@ class Bundles(Kind):
 class Graphs(Kind):
     """ONNX files and what they say of their weights, before any engine sees them."""
 
-    name, share = "graph", 4.0
-
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._graphs = [path.read_bytes() for path in sorted(edgepure.demo_bundle().glob("*.onnx"))]
@@ -102,8 +98,6 @@ class Graphs(Kind):
 
 class Engines(Graphs):
     """Graphs that got through, opened and run on every engine of the processor that is installed."""
-
-    name, share = "engine", 0.2
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -133,8 +127,6 @@ class Engines(Graphs):
 
 class Outcomes(Kind):
     """What `edgepure evaluate` leaves for `edgepure compare`."""
-
-    name, share = "outcomes", 1.0
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

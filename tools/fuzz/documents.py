@@ -22,8 +22,6 @@ def own_manifest() -> Any:
 class Manifests(Kind):
     """``bundle.json``."""
 
-    name, share = "manifest", 2.0
-
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._document, self._text = own_manifest(), as_json(own_manifest())
@@ -38,8 +36,6 @@ class Manifests(Kind):
 class Presets(Kind):
     """Presets of users, compiled to rows."""
 
-    name, share = "preset", 2.0
-
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._presets = list(own_manifest()["presets"].values())
@@ -53,8 +49,6 @@ class Presets(Kind):
 
 class Schedules(Kind):
     """Noise schedules."""
-
-    name, share = "schedule", 1.0
 
     def attempt(self, random: Random) -> None:
         kind = random.choice(("linear", "cosine", "betas", "vp", "edm"))

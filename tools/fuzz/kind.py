@@ -10,15 +10,7 @@ from edgepure.errors import EdgepureError
 
 
 class Kind(ABC):
-    """One kind of inputs. It is made in the process that tries them, which works in a folder of its own.
-
-    Attributes:
-        name: on the command line.
-        share: of all inputs, relative to the others: what is quick gets more.
-    """
-
-    name: str
-    share: float = 1.0
+    """One kind of inputs. It is made in the process that tries them, which works in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         """``folder``: where it keeps its files; after each input the same names have to be there."""

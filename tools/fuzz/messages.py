@@ -55,8 +55,6 @@ class _Server(Kind):
 class RestBodies(_Server):
     """HTTP requests."""
 
-    name, share = "rest", 2.0
-
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._app = Rest(*self.parts).app
@@ -120,8 +118,6 @@ class RestBodies(_Server):
 
 class GrpcMessages(_Server):
     """gRPC messages."""
-
-    name, share = "grpc", 1.0
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

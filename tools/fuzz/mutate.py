@@ -87,7 +87,7 @@ def _change(node: Any, random: Random) -> Any:
 def anything(random: Random, node: Any = None) -> Any:
     """A value of any of JSON's types; near ``node`` where that is a number or a text."""
     what = random.randrange(9)
-    if what < 2 and isinstance(node, int | float) and not isinstance(node, bool):
+    if what < 2 and isinstance(node, int | float) and not isinstance(node, bool) and not abs(node) > 1e300:
         return random.choice((node + 1, node - 1, -node, node * 2, float(node), node / 3))
     if what < 2 and isinstance(node, str):
         return random.choice((node + "x", node[:-1], node.upper(), node + "\0", node * 2, [node]))

@@ -54,8 +54,6 @@ def image_files() -> list[bytes]:
 class Images(Kind):
     """Image files."""
 
-    name, share = "image", 4.0
-
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._files = image_files()
@@ -69,7 +67,6 @@ class Images(Kind):
 class Arrays(Kind):
     """Arrays of any shape, type and values."""
 
-    name, share = "array", 3.0
     _TYPES = tuple("u1 u1 f4 f4 f4 f2 f8 >f4 >f8 i1 u2 i8 ? c8 O S3 U2 M8[s] V4 f16".split())  # noqa: SIM905
 
     def attempt(self, random: Random) -> None:
@@ -95,8 +92,6 @@ class Arrays(Kind):
 
 class DataSets(Kind):
     """``.npz`` files of images and labels."""
-
-    name, share = "dataset", 2.0
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

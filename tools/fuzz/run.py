@@ -15,7 +15,7 @@ from pathlib import Path
 from .child import PLACE
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Seconds of processor time that one input may take, and of time on the clock, before it hangs.
+#: Seconds of processor time that one input may take, and of sleep, before it hangs.
 PROCESSOR_SECONDS, SECONDS = 20.0, 300.0
 #: The same for a process until its first input: it imports.
 START_SECONDS = 300.0
@@ -72,8 +72,9 @@ def _one_process(found: Findings, kind: str, seed: int, first: int, count: int, 
 def _watch(process: subprocess.Popen[bytes], place: Path) -> str:
     """Wait for the process; stop it at an input that takes too long, and say so."""
     ticks = os.sysconf("SC_CLK_TCK")
-    at, since, used, begins = b"", time.monotonic(), 0.0, place.read_bytes()
+    at, used, asleep, begins = b"", 0.0, 0.0, place.read_bytes()
     while True:
+        since = time.monotonic()
         try:
             process.wait(0.2)
             return ""
@@ -86,10 +87,10 @@ def _watch(process: subprocess.Popen[bytes], place: Path) -> str:
         busy = (int(parts[11]) + int(parts[12])) / ticks
         now = place.read_bytes()
         if now != at:
-            at, since, used = now, time.monotonic(), busy
-        elif (
-            busy - used > (START_SECONDS if now == begins else PROCESSOR_SECONDS) or time.monotonic() - since > SECONDS
-        ):
+            at, used, asleep = now, busy, 0.0
+        elif parts[0] != "R":  # a machine that is busy with other things keeps it waiting, but not asleep
+            asleep += time.monotonic() - since
+        if busy - used > (START_SECONDS if now == begins else PROCESSOR_SECONDS) or asleep > SECONDS:
             process.kill()
             process.wait()
             return "it takes too long"

@@ -21,8 +21,6 @@ from .mutate import as_json, changed, damaged
 class Checkpoints(Kind):
     """``.safetensors``, ``.pt`` of today and of before 2020, and indexes of shards."""
 
-    name, share = "checkpoint", 1.0
-
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))

@@ -283,6 +283,8 @@ def _show(found: Any, bundle: Path, *, written: bool, report: Path | None) -> No
         right=columns[1:],
     )
     say("in brackets: 95 % Clopper-Pearson intervals")
+    for name, curve in found.converged.items():
+        say(f"{name}, white-box: {curve}")
     for name, calls in found.skipped.items():
         say(f"{name} was not measured: it takes {calls} UNet calls")
     if report is not None:

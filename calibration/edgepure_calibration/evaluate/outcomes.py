@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, words_of
 from edgepure.files.atomic import write_npz
 from edgepure.files.npz import ArrayError, read_all
 
@@ -126,5 +126,5 @@ def read_outcomes(path: str | PathLike[str]) -> Outcomes:
         )
     except (ArrayError, KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(
-            f"{file} holds no outcomes of `edgepure evaluate` ({error}); evaluate again", code="E-outcomes"
+            f"{file} holds no outcomes of `edgepure evaluate` ({words_of(error)}); evaluate again", code="E-outcomes"
         ) from error

@@ -107,7 +107,7 @@ def _markdown(name: str, data: Mapping[str, Any]) -> str:
     lines = [
         f"# Robustness card: {in_markdown(name)}",
         "",
-        f"Task: {data['task']}. {metric} in percent, 95 % bootstrap intervals over images. Attacked by the exact "
+        f"Task: {data['task']}. {metric} in percent, 95 % intervals over images. Attacked by the exact "
         "gradients of the bundle's own graphs; every number was answered by the deployed graphs. Graphs and weights "
         f"{data['bundle_sha256'][:16]}.",
         "",

@@ -74,7 +74,7 @@ def _table(found: TaskEvaluated) -> Section:
         for row in found.rows
     ]
     words = (
-        "In percent, with 95 % bootstrap intervals over images. Attacked without it: on the task alone. Attacked "
+        "In percent, with 95 % intervals over images. Attacked without it: on the task alone. Attacked "
         "through it: by the gradient of the purification and the task together."
     )
     names = columns(found)

@@ -194,7 +194,7 @@ def evaluate_task(
         f"answers: {runs_on.provider}, {runs_on.precision}, {'secret' if noise_seed is None else 'seeded'} noise "
         f"that the "
         "attacker does not have",
-        f"truth: {own}; {len(truth)} images; intervals: 95 %, bootstrap over images",
+        f"truth: {own}; {len(truth)} images; intervals: 95 %, over images",
     )
     return TaskEvaluated(
         bundle=opened.manifest.name,

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, words_of
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import Preset
 from edgepure.purify.certificate import NORMAL, Certificate, CertifySettings, carried
@@ -199,7 +199,7 @@ def _row(before: Certificate, after: Certificate, differing: int) -> dict[str, A
 
 
 def _no_file(path: str | PathLike[str], error: Exception) -> ConfigError:
-    why = (str(error) or type(error).__name__).splitlines()[0]
+    why = words_of(error)
     return ConfigError(
         f"{path} holds no certificates that could be carried ({why}); give the certificates.json of `edgepure certify`",
         code="E-carry-file",

@@ -16,7 +16,7 @@ from edgepure.engines.base import Engine
 from edgepure.engines.kind import Scheme
 from edgepure.engines.kinds import DEFAULT_PROVIDER, kind_of
 from edgepure.engines.open import open_graph
-from edgepure.errors import ExportError
+from edgepure.errors import ExportError, words_of
 from edgepure.purify.graphs import open_from_bundle
 from edgepure.purify.purifier import Purifier
 from edgepure_export.graphs.half_rules import HALF_TYPES
@@ -148,7 +148,7 @@ def _check(path: Path) -> None:
         onnx.checker.check_model(str(path))
     except Exception as error:  # the checker raises classes of its own
         raise ExportError(
-            f"{path.name} did not become a valid ONNX graph: {str(error).splitlines()[0]}", code="E-variant-graph"
+            f"{path.name} did not become a valid ONNX graph: {words_of(error)}", code="E-variant-graph"
         ) from error
 
 

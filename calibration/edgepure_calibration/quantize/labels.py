@@ -3,7 +3,6 @@ it loses."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure.images.dataset import LabelledImages
-from edgepure.intervals import clopper_pearson
 from edgepure.methods.presets import Preset
 from edgepure.purify.purifier import Purifier
 from edgepure.types import Float32, Progress
 
+from ..bounds import mean_high
 from .judge import Answers, Judge
 from .verdict import Check, Flips, Limits, check
 
@@ -52,13 +51,14 @@ class LabelJudge(Judge[LabelledImages]):
 def flips_of(mine: Labels, theirs: Labels, truth: NDArray[Any] | None) -> Flips:
     """What a variant changes, from its labels and those of fp32 with the same noises, each ``[images, noises]``, and
     the true ones ``[images]`` or None."""
-    flips = mine != theirs
+    flips, redraws = mine != theirs, theirs != np.roll(theirs, 1, axis=1)
     counted = Flips(
         images=len(mine),
         decisions=mine.size,
         flipped=int(flips.sum()),
-        high=share_bounds(flips)[1],
-        redrawn=int((theirs != np.roll(theirs, 1, axis=1)).sum()),
+        high=mean_high(flips),
+        redrawn=int(redraws.sum()),
+        beyond_high=mean_high(flips.mean(axis=1) - redraws.mean(axis=1)),
     )
     if truth is None:
         return counted
@@ -67,7 +67,7 @@ def flips_of(mine: Labels, theirs: Labels, truth: NDArray[Any] | None) -> Flips:
         counted,
         accuracy=float(right.mean()),
         accuracy_fp32=float(right_fp32.mean()),
-        loss_high=share_bounds(right_fp32 & ~right)[1] - share_bounds(right & ~right_fp32)[0],
+        loss_high=mean_high(right_fp32.mean(axis=1) - right.mean(axis=1)),
     )
 
 
@@ -75,13 +75,12 @@ def decision_checks(flips: Mapping[str, Flips], limits: Limits) -> list[Check]:
     """The gate in decisions: how many flip, and how many of the right ones are lost, by data set."""
     checks = []
     for part, f in flips.items():
-        redrawn = f.redrawn / f.decisions
         words = (
-            f"it flips {f.flipped} of {f.decisions} decisions on {part} images (at most {100 * f.high:.2f} % with 95 % "
-            f"confidence, by {f.images} images), new noise flips {100 * redrawn:.2f} %; "
-            f"{100 * (redrawn + limits.flips):.2f} % are allowed"
+            f"it flips {f.flipped} of {f.decisions} decisions on {part} images, new noise {f.redrawn} "
+            f"({beyond(f.beyond_high)} than that with 95 % confidence, by {f.images} images); "
+            f"{100 * limits.flips:g} points more are allowed"
         )
-        checks.append(check(f"flips, {part}", f.high, redrawn + limits.flips, words))
+        checks.append(check(f"flips, {part}", f.beyond_high, limits.flips, words))
     for part, f in flips.items():
         if f.accuracy is None or f.accuracy_fp32 is None or f.loss_high is None:
             continue
@@ -94,13 +93,6 @@ def decision_checks(flips: Mapping[str, Flips], limits: Limits) -> list[Check]:
     return checks
 
 
-def share_bounds(events: NDArray[Any]) -> tuple[float, float]:
-    """Bounds (one-sided, 95 % each) of the share of ``events`` ``[images, noises]``, in [0, 1] each, by image.
-
-    The noises of one image tell of that image, and not of others: what is independent is the share of each image. Their
-    sum is taken for a count of images, rounded away from the middle, and bounded by Clopper and Pearson: a share
-    between 0 and 1 scatters no more than an event of that probability.
-    """
-    total, count = float(events.mean(axis=1).sum()), len(events)
-    low = clopper_pearson(math.floor(total + 1e-9), count, confidence=0.9)[0]
-    return low, clopper_pearson(math.ceil(total - 1e-9), count, confidence=0.9)[1]
+def beyond(high: float) -> str:
+    """An upper bound of a difference of two shares, in words."""
+    return f"at most {100 * high:.2f} points more" if high >= 0.0 else f"at least {-100 * high:.2f} points less"

@@ -3,7 +3,6 @@ and how much is lost of what is counted against the truth."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure.bundle.task import TaskEntry
-from edgepure.intervals import clopper_pearson
 from edgepure.methods.presets import Preset, VoteSpec
 from edgepure.parity.tasks import TERMS, agreement_of
 from edgepure.purify.boxes import Boxes
@@ -21,10 +19,15 @@ from edgepure.purify.results import Purified
 from edgepure.purify.tasks import Detection, Embedding, Segmentation, Task
 from edgepure.types import Float32, Progress
 
+from ..bounds import Metric, mean_high, metric_high
 from ..truth.data import Truth
-from ..truth.metrics import NAMES, Gallery, Metric, iou_of, lost, metric_of, upper
+from ..truth.metrics import NAMES, Gallery, iou_of, lost, metric_of
 from .judge import Answers, Data, Judge
+from .labels import beyond
 from .verdict import Agreed, Check, Limits, check
+
+#: Answers to the same images, for each noise two of them.
+_Pairs = Sequence[tuple[list[Any], list[Any]]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -107,8 +110,8 @@ class TaskJudge(Judge[Data]):
     def _agreed(self, part: str, mine: Answers, theirs: Answers) -> Agreed:
         data, noises = self.data[part], len(next(iter(mine.values()))[0])
         variant, fp32 = ([self._noise(arrays, j, len(data)) for j in range(noises)] for arrays in (mine, theirs))
-        redraws = [(fp32[j], fp32[j - 1]) for j in range(noises)]
-        loss, high = self._loss(list(zip(variant, fp32, strict=True)))
+        pairs = list(zip(variant, fp32, strict=True)), [(fp32[j], fp32[j - 1]) for j in range(noises)]
+        loss, redrawn, high, beyond_high = self._losses(*pairs)
         counted: dict[str, Any] = {}
         if isinstance(data, Truth):
             before, after = ([self._metric(part, data, one) for one in answers] for answers in (fp32, variant))
@@ -120,7 +123,8 @@ class TaskJudge(Judge[Data]):
             term=TERMS[self._task.kind],
             agreement=1.0 - loss,
             high=high,
-            redrawn=self._loss(redraws)[0],
+            redrawn=redrawn,
+            beyond_high=beyond_high,
             **counted,
         )
 
@@ -128,19 +132,30 @@ class TaskJudge(Judge[Data]):
         """The answers to all images with one noise."""
         return [self._answer(arrays, i, noise) for i in range(images)]
 
-    def _loss(self, pairs: Sequence[tuple[list[Any], list[Any]]]) -> tuple[float, float]:
-        """Mean of 1 - agreement in [0, 1] of answers to the same images, for each noise a pair; and its upper bound.
+    def _losses(self, variant: _Pairs, redraws: _Pairs) -> tuple[float, float, float, float]:
+        """Means of 1 - agreement in [0, 1] of answers to the same images, for each noise a pair: of the variant and of
+        new noise; the upper bounds of the first, and of the first minus the second.
 
         Of label maps it is that of all images together, as mIoU is counted: of one image, a single pixel of a rare
         class would weigh as much as all others.
         """
         if self._task.kind == "segmentation":
-            found = [iou_of(np.stack(a), np.stack(b), len(self._task.classes)) for a, b in pairs]
-            count = len(pairs[0][0])
-            loss: Metric = lambda index: 1.0 - float(np.mean([metric(index) for metric in found]))  # noqa: E731
-            return loss(np.arange(count)), upper(loss, count)
-        losses = np.array([[self._apart(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]).T
-        return float(losses.mean()), high_of(losses)
+            mine, theirs = self._union(variant), self._union(redraws)
+            count = len(variant[0][0])
+            means = [metric(np.ones(count)) for metric in (mine, theirs)]
+            highs = [metric_high(m, count) for m in (mine, lambda weights: mine(weights) - theirs(weights))]
+            return means[0], means[1], highs[0], highs[1]
+        one, other = self._each(variant), self._each(redraws)
+        return float(one.mean()), float(other.mean()), mean_high(one), mean_high(one.mean(axis=1) - other.mean(axis=1))
+
+    def _union(self, pairs: _Pairs) -> Metric:
+        found = [iou_of(np.stack(a), np.stack(b), len(self._task.classes)) for a, b in pairs]
+        return lambda weights: 1.0 - float(np.mean([metric(weights) for metric in found]))
+
+    def _each(self, pairs: _Pairs) -> NDArray[np.float64]:
+        """``[images, noises]``."""
+        apart = [[self._apart(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]
+        return np.array(apart, np.float64).T
 
     def _apart(self, first: Any, second: Any) -> float:
         """1 - agreement; vectors that point away from each other have lost everything."""
@@ -158,28 +173,16 @@ class TaskJudge(Judge[Data]):
         return Gallery(self._vectors, searched.labels, same=self.data[part] is searched)
 
 
-def high_of(losses: NDArray[np.float64]) -> float:
-    """Upper bound (one-sided, 95 %) of the mean of losses ``[images, noises]`` in [0, 1], by image.
-
-    As `edgepure_calibration.quantize.labels.share_bounds`, but the sum is not rounded to whole images: between two of
-    them the bound of Clopper and Pearson is interpolated. Most losses are tiny, and none is 0.
-    """
-    total, count = float(losses.mean(axis=1).sum()), len(losses)
-    below = min(math.floor(total), count - 1)
-    ends = [clopper_pearson(n, count, confidence=0.9)[1] for n in (below, below + 1)]
-    return ends[0] + (total - below) * (ends[1] - ends[0])
-
-
 def agreement_checks(found: Mapping[str, Agreed], limits: Limits) -> list[Check]:
     """The gate in a task's terms: how far answers change, and how much of the metric is lost, by data set."""
     checks = []
     for part, a in found.items():
         words = (
-            f"its answers on {part} images agree with those of fp32 to {100 * a.agreement:.2f} % ({a.term}; at most "
-            f"{100 * a.high:.2f} % is lost with 95 % confidence, by {a.images} images), new noise loses "
-            f"{100 * a.redrawn:.2f} %; {100 * (a.redrawn + limits.flips):.2f} % are allowed"
+            f"its answers on {part} images agree with those of fp32 to {100 * a.agreement:.2f} % ({a.term}), those "
+            f"with new noise to {100 - 100 * a.redrawn:.2f} % ({beyond(a.beyond_high)} is lost than by that with 95 % "
+            f"confidence, by {a.images} images); {100 * limits.flips:g} points more are allowed"
         )
-        checks.append(check(f"1 - {a.term}, {part}", a.high, a.redrawn + limits.flips, words))
+        checks.append(check(f"1 - {a.term}, {part}", a.beyond_high, limits.flips, words))
     for part, a in found.items():
         if a.value is None or a.value_fp32 is None or a.loss_high is None:
             continue

@@ -13,7 +13,7 @@ class Limits:
     """What a variant may cost.
 
     Attributes:
-        flips: the upper bound (95 %, one-sided) of the share of decisions that it flips may lie this far above the
+        flips: the upper bound (95 %, one-sided) of how much larger the share of decisions that it flips is than the
             share that new noise flips. Of a task: of the mean of 1 - agreement, likewise.
         accuracy: the upper bound (95 %, one-sided) of the accuracy that it loses, on clean and on attacked images. Of a
             task: of the mIoU, mAP or recall.
@@ -51,11 +51,13 @@ class Flips:
     """Decisions of one data set.
 
     Attributes:
-        images: they are what is independent, see `edgepure_calibration.quantize.labels.share_bounds`.
+        images: they are what is independent, see `edgepure_calibration.bounds`.
         decisions: purifications that were classified: images x noises.
         flipped: decisions that the variant changes, with the same noise.
         high: upper end of the 95 % bound (one-sided) of their share, by image.
         redrawn: decisions that differ between two noises in fp32.
+        beyond_high: upper end of the 95 % bound (one-sided) of the share that the variant flips minus the share that
+            new noise flips, by image.
         accuracy, accuracy_fp32: share of decisions that are right; None without labels.
         loss_high: upper end of the 95 % bound (one-sided) of the accuracy that is lost, by image; None without labels.
     """
@@ -65,6 +67,7 @@ class Flips:
     flipped: int
     high: float
     redrawn: int
+    beyond_high: float
     accuracy: float | None = None
     accuracy_fp32: float | None = None
     loss_high: float | None = None
@@ -81,9 +84,10 @@ class Agreed:
         agreement: mean of the variant's answers and those of fp32 with the same noise.
         high: upper end of the 95 % bound (one-sided) of 1 - agreement, by image.
         redrawn: mean of 1 - agreement of two noises in fp32.
+        beyond_high: as of `Flips`.
         metric: what is counted against the truth: ``mIoU``, ``mAP at 0.5`` or ``recall at 1``; None without it.
         value, value_fp32: of it, the mean over the noises; None likewise.
-        loss_high: upper end of the 95 % bound (one-sided, bootstrap over images) of what is lost; None likewise.
+        loss_high: upper end of the 95 % bound (one-sided, by image) of what is lost; None likewise.
     """
 
     images: int
@@ -92,6 +96,7 @@ class Agreed:
     agreement: float
     high: float
     redrawn: float
+    beyond_high: float
     metric: str | None = None
     value: float | None = None
     value_fp32: float | None = None

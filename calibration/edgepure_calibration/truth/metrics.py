@@ -1,12 +1,11 @@
-"""mIoU, mAP and recall at 1, each with a bootstrap interval over images.
+"""mIoU, mAP and recall at 1, each with an interval over images (`edgepure_calibration.bounds`).
 
-The interval is that of the percentiles 2.5 and 97.5 of the metric on images drawn again with replacement. It speaks
-of other images of the same kind, not of another attack.
+It speaks of other images of the same kind, not of another attack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,13 +19,8 @@ from edgepure.purify.results import Purified
 from edgepure.purify.tasks import Detection, Embedding, Segmentation
 from edgepure.types import Float32
 
+from ..bounds import Floats, Metric, metric_high, metric_interval
 from .data import Truth
-
-#: Draws of the bootstrap, and its seed: equal answers have equal intervals.
-DRAWS, SEED = 500, 20240301
-
-#: A metric of the images at these positions, which may be named several times.
-Metric = Callable[[NDArray[np.intp]], float]
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,7 @@ class Score:
     Attributes:
         name: mIoU, mAP at 0.5, or recall at 1.
         value: of these images.
-        low, high: of the 95 % bootstrap interval.
+        low, high: of the 95 % interval.
         images: their number.
     """
 
@@ -64,7 +58,7 @@ def mean_iou(answers: NDArray[np.int64], truth: NDArray[np.int64], classes: int)
 
 
 def iou_of(answers: NDArray[Any], truth: NDArray[Any], classes: int) -> Metric:
-    """As `mean_iou`, of images that are drawn."""
+    """As `mean_iou`, of weighed images."""
     both, either = np.zeros((len(truth), classes)), np.zeros((len(truth), classes))
     counts = truth >= 0
     for label in range(classes):
@@ -72,10 +66,10 @@ def iou_of(answers: NDArray[Any], truth: NDArray[Any], classes: int) -> Metric:
         both[:, label] = (mine & theirs).sum(axis=(1, 2))
         either[:, label] = (mine | theirs).sum(axis=(1, 2))
 
-    def of(index: NDArray[np.intp]) -> float:
-        union = either[index].sum(axis=0)
+    def of(weights: Floats) -> float:
+        union = weights @ either
         known = union > 0
-        return float((both[index].sum(axis=0)[known] / union[known]).mean()) if known.any() else 1.0
+        return float(((weights @ both)[known] / union[known]).mean()) if known.any() else 1.0
 
     return of
 
@@ -86,25 +80,31 @@ def mean_average_precision(answers: Sequence[Boxes], truth: Sequence[Boxes], lea
     A detection is right if it is the best left for a true box of its class with an IoU above ``least``; the surest
     choose first.
     """
-    return _score(f"mAP at {least:g}", _precision(answers, truth, least), len(truth))
+    return _score(f"mAP at {least:g}", precision_of(answers, truth, least), len(truth))
 
 
-def _precision(answers: Sequence[Boxes], truth: Sequence[Boxes], least: float = 0.5) -> Metric:
-    # per image and detection: class, score, right; per image: true boxes of each class
-    found: list[NDArray[np.float64]] = []
-    for mine, theirs in zip(answers, truth, strict=True):
-        right = {i for i, _, _ in matched(mine, theirs, least)}
-        found.append(np.array([(mine.labels[i], mine.scores[i], i in right) for i in range(len(mine))]).reshape(-1, 3))
+def precision_of(answers: Sequence[Boxes], truth: Sequence[Boxes], least: float = 0.5) -> Metric:
+    """As `mean_average_precision`, of weighed images."""
+    # of each class: the true boxes of each image, and the detections, the surest first: their image, and whether right
     classes = sorted({int(n) for t in truth for n in t.labels})
-    counts = np.array([[(t.labels == label).sum() for label in classes] for t in truth]).reshape(len(truth), -1)
+    right = [{i for i, _, _ in matched(mine, theirs, least)} for mine, theirs in zip(answers, truth, strict=True)]
+    tables = []
+    for label in classes:
+        rows = [
+            (-mine.scores[i], image, i in right[image])
+            for image, mine in enumerate(answers)
+            for i in np.flatnonzero(mine.labels == label)
+        ]
+        table = np.array(sorted(rows, key=lambda row: row[0])).reshape(-1, 3)
+        counts = np.array([(t.labels == label).sum() for t in truth])
+        tables.append((counts, table[:, 1].astype(np.intp), table[:, 2]))
 
-    def of(index: NDArray[np.intp]) -> float:
-        rows = np.concatenate([found[i] for i in index])
-        areas = []
-        for column, label in enumerate(classes):
-            total = counts[index, column].sum()
-            if total:
-                areas.append(_average_precision(rows[rows[:, 0] == label], int(total)))
+    def of(weights: Floats) -> float:
+        areas = [
+            _average_precision(weights[images], hits, total)
+            for counts, images, hits in tables
+            if (total := float(weights @ counts))
+        ]
         return float(np.mean(areas)) if areas else 1.0
 
     return of
@@ -127,7 +127,7 @@ def _recall(
     if leave_out:
         np.fill_diagonal(near, -np.inf)
     hits = theirs[near.argmax(axis=1)] == labels
-    return lambda index: float(hits[index].mean())
+    return lambda weights: float(weights @ hits / weights.sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +167,7 @@ def metric_of(task: TaskEntry, truth: Truth, answers: Sequence[Any], gallery: Ga
     for boxes, labels in zip(truth.boxes, truth.labels, strict=True):
         there = labels >= 0
         true.append(Boxes(boxes[there], np.ones(int(there.sum()), np.float32), labels[there]))
-    return _precision(answers, true)
+    return precision_of(answers, true)
 
 
 def score_of(task: TaskEntry, truth: Truth, answers: Sequence[Any], gallery: Gallery | None = None) -> Score:
@@ -175,34 +175,24 @@ def score_of(task: TaskEntry, truth: Truth, answers: Sequence[Any], gallery: Gal
     return _score(NAMES[task.kind], metric_of(task, truth, answers, gallery), len(truth))
 
 
-def upper(metric: Metric, count: int) -> float:
-    """Upper end of the 95 % bound (one-sided, bootstrap over ``count`` images) of a metric."""
-    random = np.random.default_rng(SEED)
-    return float(np.percentile([metric(random.integers(count, size=count)) for _ in range(DRAWS)], 95.0))
-
-
 def lost(before: Sequence[Metric], after: Sequence[Metric], count: int) -> tuple[float, float, float]:
-    """The mean of metrics before and after a change, and the upper end of the 95 % bound (one-sided, bootstrap over
-    the ``count`` images) of what the change loses."""
+    """The mean of metrics before and after a change, and the upper end of the 95 % bound (one-sided, over the
+    ``count`` images) of what the change loses."""
 
-    def mean(metrics: Sequence[Metric], index: NDArray[np.intp]) -> float:
-        return float(np.mean([metric(index) for metric in metrics]))
+    def mean(metrics: Sequence[Metric], weights: Floats) -> float:
+        return float(np.mean([metric(weights) for metric in metrics]))
 
-    everything = np.arange(count)
-    high = upper(lambda index: mean(before, index) - mean(after, index), count)
-    return mean(before, everything), mean(after, everything), high
+    high = metric_high(lambda weights: mean(before, weights) - mean(after, weights), count)
+    return mean(before, np.ones(count)), mean(after, np.ones(count)), high
 
 
-def _average_precision(rows: NDArray[np.float64], total: int) -> float:
-    order = np.argsort(-rows[:, 1], kind="stable")
-    right = rows[order, 2].cumsum()
-    precision = right / np.arange(1, len(rows) + 1)
+def _average_precision(weights: Floats, hits: Floats, total: float) -> float:
+    """Of detections of a class, the surest first, of images that weigh so much; ``total``: of the true boxes."""
+    right = (weights * hits).cumsum()
+    precision = right / weights.cumsum()
     best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or above
-    return float((best * rows[order, 2]).sum() / total)
+    return float((best * weights * hits).sum() / total)
 
 
-def _score(name: str, of: Callable[[NDArray[np.intp]], float], count: int) -> Score:
-    random = np.random.default_rng(SEED)
-    drawn = [of(random.integers(count, size=count)) for _ in range(DRAWS)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Score(name, of(np.arange(count)), float(low), float(high), count)
+def _score(name: str, of: Metric, count: int) -> Score:
+    return Score(name, of(np.ones(count)), *metric_interval(of, count), count)

@@ -74,7 +74,11 @@ def earlier_points(bundle: Bundle, how: str) -> dict[str, Point]:
 def with_evidence(name: str, point: Point, tuning: Tuning) -> Preset:
     """The preset with a description that says what it was measured to do."""
     eps = tuning.settings.eps
-    attack = f"white-box, Linf eps {eps:.3g}" if point.whitebox is not None else "transferred attack only"
+    attack = "transferred attack only"
+    if point.whitebox is not None:
+        curve = tuning.converged[name]
+        ends = "converged" if curve.settled else "more may find more"
+        attack = f"white-box, Linf eps {eps:.3g}, {curve.steps[-1]} steps, {ends}"
     latency = "" if point.latency_ms is None else f", {number(point.latency_ms)} ms"
     precision = "" if point.candidate.precision == "fp32" else f" in {point.candidate.precision}"
     text = (

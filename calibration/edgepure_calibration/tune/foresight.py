@@ -20,6 +20,7 @@ class Foresight:
         search, final: how trials and finalists are measured.
         trials: in all.
         finalists: about how many candidates are measured again, references included.
+        harder: about how many of them are attacked again with twice the steps.
         budget: what a candidate costs at most; most cost less.
         usual: some candidate of the bundle, whose price a call is taken for that of all.
         report: is told the share.
@@ -31,6 +32,7 @@ class Foresight:
         final: Measuring,
         trials: int,
         finalists: int,
+        harder: int,
         budget: Budget,
         usual: Candidate,
         report: Progress | None,
@@ -38,8 +40,8 @@ class Foresight:
         self._search, self._trials, self._costs = search, trials, list[float]()
         calls = max(1, round(0.6 * budget.rows(1)))
         each = [measuring.cost(usual) / measuring.graphs.calls(usual) * calls for measuring in (search, final)]
-        self._mean, self._finals = each[0], finalists * each[1]
-        self._meter = Meter(trials * self._mean + self._finals, report)
+        self._mean, self._finals, self._harder = each[0], finalists * each[1], harder * 2.0 * each[1]
+        self._meter = Meter(trials * self._mean + self._finals + self._harder, report)
 
     def found(self, points: Sequence[Point]) -> None:
         """Trials that an earlier run has measured."""
@@ -65,4 +67,9 @@ class Foresight:
         """The meter of the finalists, whose whole cost is known now."""
         self._meter.expect(cost - self._finals)
         self._finals = cost
+        return self._meter
+
+    def harder(self, cost: float) -> Meter:
+        """The meter of the longer attacks on the chosen presets."""
+        self._meter.expect(cost - self._harder)
         return self._meter

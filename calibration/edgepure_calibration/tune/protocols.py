@@ -45,6 +45,12 @@ def describe_run(
     found["decision"] = (
         "by the deployed graphs, votes and their rule as each preset says; the attacker does not know the noise"
     )
+    if "white-box of the finalists" in attacks and settings.final_doublings:
+        found["more steps"] = (
+            "the chosen presets are attacked again by the attack of the finalists on the same images, with twice the "
+            f"steps up to {settings.final_doublings} times, until at most one image in a hundred more is lost; their "
+            "robust accuracy is the lowest that was found"
+        )
     found["robust"] = "the lower of the accuracies under the transferred and under the white-box attack"
     found["choice"] = (
         f"fast: the cheapest finalist within {100 * settings.tolerance:g} points of the largest {settings.objective} "

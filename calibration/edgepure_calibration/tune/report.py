@@ -80,7 +80,8 @@ def _table(tuning: Tuning) -> Section:
     rows += [_row(p, name, "plain") for name, p in tuning.references.items()]
     left_out = [f"{name} was not measured: it takes {calls} UNet calls." for name, calls in tuning.skipped.items()]
     table = Table(["Preset", *numbers], rows, numbers)
-    return Section("Finalists, and the presets that were there before", parts=[table, Notes(left_out)])
+    steps = [f"{name}, white-box: {found}." for name, found in tuning.converged.items()]
+    return Section("Finalists, and the presets that were there before", parts=[table, Notes([*steps, *left_out])])
 
 
 def _row(point: Point, name: str, mark: str) -> Row:

@@ -10,6 +10,7 @@ from edgepure.purify.scores import Score
 
 from .budget import Budget
 from .candidate import Candidate
+from .converged import Convergence
 from .points import Point
 from .settings import TuneSettings
 
@@ -26,7 +27,8 @@ class Tuning:
         finalists: measured again on other images with another attack, in order of cost.
         references: presets that the bundle had before, measured like the finalists.
         skipped: presets that the bundle had and that were too expensive to measure, with their UNet calls.
-        chosen: which finalist became which preset.
+        chosen: which finalist became which preset; its white-box accuracy is the lowest of `converged`.
+        converged: of each chosen preset that was attacked through the defence, by how many steps.
         protocols: how each number was measured.
         facts: device, versions, date, hashes.
         unrecorded: new presets without recorded vectors in the self-test.
@@ -40,6 +42,7 @@ class Tuning:
     references: Mapping[str, Point]
     skipped: Mapping[str, int]
     chosen: Mapping[str, Point]
+    converged: Mapping[str, Convergence]
     protocols: Mapping[str, Any]
     facts: Mapping[str, Any]
     unrecorded: tuple[str, ...] = ()
@@ -56,6 +59,7 @@ class Tuning:
             "budget": self.budget.to_dict(),
             "settings": self.settings.to_dict(),
             "chosen": {name: point_data(point, self.budget) for name, point in self.chosen.items()},
+            "converged": {name: found.to_dict() for name, found in self.converged.items()},
             "finalists": [point_data(point, self.budget) for point in self.finalists],
             "references": {name: point_data(point, self.budget) for name, point in self.references.items()},
             "references not measured": dict(self.skipped),

@@ -31,6 +31,8 @@ class TuneSettings:
         eps: Linf radius of every attack, on images in [0, 1].
         search_steps, search_eot: of the PGD-EOT of the search.
         final_steps, final_eot: of the attack on the finalists, which is of another kind.
+        final_doublings: how often at most the chosen presets are attacked again with twice the steps, until no more is
+            found; 0: they are not, and the number says so.
         most_votes: purifications of one decision at most.
         tolerance: how much of the objective the preset ``fast`` may give away, as a share of the images.
         seed: of everything that is drawn: images, trials, noise, attacks.
@@ -55,6 +57,7 @@ class TuneSettings:
     search_eot: int = 2
     final_steps: int = 20
     final_eot: int = 4
+    final_doublings: int = 2
     most_votes: int = 9
     tolerance: float = 0.02
     seed: int = 0
@@ -67,9 +70,12 @@ class TuneSettings:
                 "(tune_certified, --objective certified)",
                 code="E-tune-objective",
             )
+        from_zero = ("calls", "seed", "final_doublings")
         for name, value in asdict(self).items():
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1 and name not in ("calls", "seed"):
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1 and name not in from_zero:
                 raise ConfigError(f"{name} {value} must be at least 1", code="E-tune-count")
+        if self.final_doublings < 0:
+            raise ConfigError(f"final_doublings {self.final_doublings} must be 0 or more", code="E-tune-count")
         if not 0.0 < self.eps < 1.0:
             raise ConfigError(
                 f"eps {self.eps} must lie between 0 and 1: it is the Linf radius on images in [0, 1]",

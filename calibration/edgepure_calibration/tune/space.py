@@ -11,7 +11,8 @@ from typing import Any
 
 from edgepure import Preset
 from edgepure.bundle.manifest import Manifest
-from edgepure.errors import ConfigError
+from edgepure.engines.kinds import check_variant
+from edgepure.errors import ConfigError, ProviderError
 from edgepure.methods.choices import Choices, Room, Suggest
 from edgepure.methods.registry import methods as all_methods
 from edgepure.methods.ssni import SsniSpec
@@ -19,6 +20,7 @@ from edgepure.report.numerals import number
 
 from .budget import Budget
 from .candidate import Candidate
+from .settings import TuneSettings
 
 OFF = "off"
 #: The presets that tuning writes.
@@ -191,3 +193,24 @@ def _check_methods(methods: Sequence[str] | None, *, masks: bool) -> set[str]:
     if not methods:
         raise ConfigError(f"no method to search; choose among {', '.join(known)}", code="E-tune-no-method")
     return set(methods)
+
+
+def searched_precisions(manifest: Manifest, settings: TuneSettings, provider: str) -> tuple[str, ...]:
+    """The precisions that are searched: those that are asked for, or all that this provider can run."""
+    offered = ("fp32", *manifest.variants)
+    for name in settings.precisions or ():
+        if name not in offered:
+            raise ConfigError(
+                f"the bundle has no graphs in {name}; it has {', '.join(offered)}", code="E-bundle-precision"
+            )
+        check_variant(manifest, name, provider)
+    return settings.precisions or tuple(name for name in offered if _made_for(manifest, name, provider))
+
+
+def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
+    """Whether a variant can run on this engine."""
+    try:
+        check_variant(manifest, precision, provider)
+    except ProviderError:
+        return False
+    return True

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepure import Bundle
-from edgepure.bundle.manifest import Manifest
-from edgepure.engines.kinds import check_variant
-from edgepure.errors import ConfigError, ProviderError
+from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
 from edgepure.machine.packages import needs
 from edgepure.report.environment import environment
@@ -24,6 +22,7 @@ from ..provider import ProviderSettings
 from ..work import Work, open_work
 from .budget import Budget, CallBudget, TimeBudget
 from .candidate import Candidate
+from .converged import converge_all
 from .depends import measured_by, search_depends
 from .deployed import DeployedGraphs
 from .evidence import MEASURED_BY, earlier_points, write_presets
@@ -34,7 +33,7 @@ from .protocols import describe_run
 from .result import Tuning
 from .search import search
 from .settings import TuneSettings
-from .space import PRESET_NAMES, SearchSpace
+from .space import PRESET_NAMES, SearchSpace, searched_precisions
 from .splits import Split, make_splits
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def tune(
     report: Progress = on_progress or (lambda share, words: None)
     runs_on, opened = provider or ProviderSettings(), Bundle.open(bundle)
     opened.manifest.require_classifier("tuning, which counts labels that are right,")
-    precisions = _precisions(opened.manifest, settings, runs_on.provider)
+    precisions = searched_precisions(opened.manifest, settings, runs_on.provider)
     folder = opened.path.with_name(f".{opened.path.name}.tune") if work is None else Path(work)
     with ExitStack() as held:
         graphs = held.enter_context(DeployedGraphs(bundle, runs_on.provider, runs_on.threads))
@@ -171,6 +170,7 @@ class _Run:
             self.final,
             settings.trials,
             settings.finalists + len(own),
+            2 if settings.whitebox and settings.final_doublings else 0,
             budget,
             Candidate(self.graphs.purifier().preset()),
             report,
@@ -201,6 +201,10 @@ class _Run:
                 f"{number(min(p.cost for p in found))}: give a little more, or a quieter machine",
                 code="E-tune-finalists",
             )
+        chosen = choose(within, settings.objective, settings.tolerance)
+        with trials.timed():
+            asked = settings.final_doublings
+            converged = converge_all(self.final, chosen, asked, store.depending({"final": how}), foresight)
         return Tuning(
             bundle=manifest.name,
             budget=budget,
@@ -209,7 +213,11 @@ class _Run:
             finalists=found,
             references={name: final[c.key] for name, c in own.items() if name not in skipped},
             skipped=skipped,
-            chosen=choose(within, settings.objective, settings.tolerance),
+            chosen={
+                name: replace(point, whitebox=converged[name].lowest) if name in converged else point
+                for name, point in chosen.items()
+            },
+            converged=converged,
             protocols=self.protocols,
             facts={
                 **environment(self.runs_on.provider),
@@ -274,27 +282,6 @@ class _Run:
             store.remember({"candidate": key}, found[key].to_dict())
             meter.add(cost, words)
         return found
-
-
-def _precisions(manifest: Manifest, settings: TuneSettings, provider: str) -> tuple[str, ...]:
-    """The precisions that are searched: those that are asked for, or all that this provider can run."""
-    offered = ("fp32", *manifest.variants)
-    for name in settings.precisions or ():
-        if name not in offered:
-            raise ConfigError(
-                f"the bundle has no graphs in {name}; it has {', '.join(offered)}", code="E-bundle-precision"
-            )
-        check_variant(manifest, name, provider)
-    return settings.precisions or tuple(name for name in offered if _made_for(manifest, name, provider))
-
-
-def _made_for(manifest: Manifest, precision: str, provider: str) -> bool:
-    """Whether a variant can run on this engine."""
-    try:
-        check_variant(manifest, precision, provider)
-    except ProviderError:
-        return False
-    return True
 
 
 def _open_trials(store: Work, seed: int) -> Trials:

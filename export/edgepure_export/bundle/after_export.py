@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgepure.errors import ExportError
+from edgepure.errors import ExportError, words_of
 from edgepure.parity.differences import mask_flips
 
 Float32 = NDArray[np.float32]
@@ -151,7 +151,7 @@ def open_session(path: Path, threads: int | None = None) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises many unrelated classes
         raise ExportError(
-            f"ONNX Runtime cannot load {path.name}: {str(error).strip().splitlines()[0]}", code="E-export-engine-load"
+            f"ONNX Runtime cannot load {path.name}: {words_of(error)}", code="E-export-engine-load"
         ) from error
 
 
@@ -173,7 +173,7 @@ def _pairs(
         except Exception as error:  # as above
             batch = len(next(iter(feeds.values())))
             raise ExportError(
-                f"ONNX Runtime cannot run the {graph} graph at batch {batch}: {str(error).strip().splitlines()[0]}",
+                f"ONNX Runtime cannot run the {graph} graph at batch {batch}: {words_of(error)}",
                 code="E-export-engine-run",
             ) from error
         yield found, run_module(module, case, outputs)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgepure.errors import ExportError
+from edgepure.errors import ExportError, words_of
 from edgepure.images.spec import ImageSpec
 
 from ..graphs.attention import MaskModule
@@ -103,7 +103,7 @@ def check_unet(unet: nn.Module, image: ImageSpec, timesteps: int, *, trained: bo
         except Exception as error:  # any user code
             raise ExportError(
                 f"the diffusion network fails on x {list(x.shape)} and t [4]: {type(error).__name__}: "
-                f"{first_line(error)}; it must take images of {image.channels} x {image.height} x {image.width} and "
+                f"{words_of(error)}; it must take images of {image.channels} x {image.height} x {image.width} and "
                 "float timesteps",
                 code="E-network-fails",
             ) from error
@@ -149,7 +149,7 @@ def check_classifier(classifier: nn.Module, images: Tensor, classes: int | None)
             raise
         except Exception as error:  # any user code
             raise ExportError(
-                f"the classifier fails on images {list(images.shape)}: {type(error).__name__}: {first_line(error)}; "
+                f"the classifier fails on images {list(images.shape)}: {type(error).__name__}: {words_of(error)}; "
                 "its preprocessing (resizing included) must be part of the module",
                 code="E-classifier-fails",
             ) from error
@@ -204,7 +204,7 @@ def check_backbone(mask: MaskModule, images: Tensor) -> None:
             raise
         except Exception as error:  # any user code
             raise ExportError(
-                f"the backbone fails on images {list(images.shape)}: {type(error).__name__}: {first_line(error)}; "
+                f"the backbone fails on images {list(images.shape)}: {type(error).__name__}: {words_of(error)}; "
                 "its preprocessing (resizing included) must be part of the module",
                 code="E-network-fails",
             ) from error
@@ -230,7 +230,7 @@ def check_alone(what: str, alone: Callable[[], Any], again: Callable[[], Any], t
             single, second = alone(), again()
         except Exception as error:  # any user code
             raise ExportError(
-                f"the {what} fails on a batch of 1: {type(error).__name__}: {first_line(error)}; it must take "
+                f"the {what} fails on a batch of 1: {type(error).__name__}: {words_of(error)}; it must take "
                 "any number of images",
                 code="E-network-batch-one",
             ) from error
@@ -277,8 +277,3 @@ def _check_output(output: Any, x: Tensor) -> bool:
             code="E-network-finite",
         )
     return bool(output.shape[1] == 2 * channels)
-
-
-def first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip()[:200] if lines else ""

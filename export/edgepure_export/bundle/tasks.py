@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgepure.bundle.task import TASK_OUTPUTS, TaskEntry, TaskKind
-from edgepure.errors import ExportError
+from edgepure.errors import ExportError, words_of
 from edgepure.images.spec import ImageSpec
 
-from .checks import check_alone, first_line
+from .checks import check_alone
 
 #: Share of the boxes that may end before they begin; of centres and sizes taken for corners it is most of them.
 _INVERTED = 0.25
@@ -220,7 +220,7 @@ def _run(module: TaskModule, images: Tensor) -> dict[str, Tensor]:
         except Exception as error:  # any user code
             raise ExportError(
                 f"the task's network fails on images {list(images.shape)}: {type(error).__name__}: "
-                f"{first_line(error)}; its preprocessing (resizing included) must be part of the module",
+                f"{words_of(error)}; its preprocessing (resizing included) must be part of the module",
                 code="E-network-fails",
             ) from error
     values = found if isinstance(found, tuple) else (found,)

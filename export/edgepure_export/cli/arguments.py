@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, words_of
 
 if TYPE_CHECKING:
     from edgepure.methods.presets import Preset
@@ -28,7 +28,7 @@ def numbers(texts: list[str] | None) -> dict[str, float]:
     try:
         return {key: float(value) for key, value in pairs(texts, "--task-set").items()}
     except ValueError as error:
-        raise ConfigError(f"--task-set: expected a number ({error})", code="E-option") from None
+        raise ConfigError(f"--task-set: expected a number ({words_of(error)})", code="E-option") from None
 
 
 def published_presets(names: list[str], changes: list[str]) -> dict[str, Preset]:
@@ -85,7 +85,7 @@ def class_names(text: str | None) -> tuple[str, ...] | None:
         lines = Path(text).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"class names {text} cannot be read: {error}; "
+            f"class names {text} cannot be read: {words_of(error)}; "
             "give a text file with one name a line, or the names with commas",
             code="E-classes-file",
         ) from None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure.engines.tensorrt.module import TENSORRT
-from edgepure.errors import ConfigError, ProviderError
+from edgepure.errors import ConfigError, ProviderError, words_of
 
 #: Polygraphy takes TensorRT for RTX in place of TensorRT if this is set when it is imported.
 _RTX = "POLYGRAPHY_USE_TENSORRT_RTX"
@@ -42,7 +42,7 @@ def tensorrt_outputs(
             return {name: np.array(values[name]) for name in tensors}  # a runner uses its arrays again
     except Exception as error:  # Polygraphy and TensorRT raise classes of their own
         what = f"{provider} cannot show the intermediate tensors of {path.name}"
-        raise ProviderError(f"{what}: {_first_line(error)}", code="E-provider-build") from error
+        raise ProviderError(f"{what}: {words_of(error)}", code="E-provider-build") from error
 
 
 def _marked(
@@ -81,8 +81,3 @@ def _import(provider: str) -> Any:
             code="E-provider-package",
         ) from None
     return module
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

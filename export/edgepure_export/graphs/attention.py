@@ -25,6 +25,7 @@ from edgepure.errors import ExportError
 from .mask_cut import MaskGradient, cut_map
 from .tap_families import Taps
 from .taps import named_taps
+from .window import Window, resized, window_of
 
 #: Codes of the rules in the graph input ``rule``.
 RULES = {"minmax": 0.0, "softmax": 1.0}
@@ -36,11 +37,19 @@ class AttentionHead(nn.Module):
     Args:
         size_hw: height and width of the image.
         norm_p: p of the softmax rule, at least 1.
+        window: what the classifier sees of the image; None: all of it.
         temperature: width of the sigmoid of the soft mask, as a fraction of the map's maximum (threshold) or of its
             range (area). Only gradients and ``gradient="soft"`` see it.
     """
 
-    def __init__(self, size_hw: tuple[int, int], norm_p: float = 2.0, temperature: float = 0.05) -> None:
+    def __init__(
+        self,
+        size_hw: tuple[int, int],
+        norm_p: float = 2.0,
+        temperature: float = 0.05,
+        *,
+        window: Window | None = None,
+    ) -> None:
         super().__init__()
         if norm_p < 1:
             raise ExportError(
@@ -51,6 +60,7 @@ class AttentionHead(nn.Module):
         self.size_hw = (int(size_hw[0]), int(size_hw[1]))
         self.norm_p = float(norm_p)
         self.temperature = float(temperature)
+        self.window = window
 
     def forward(
         self,
@@ -113,13 +123,7 @@ class AttentionHead(nn.Module):
         return torch.where(positive, torch.where(positive, total, 1.0) ** (1.0 / self.norm_p), 0.0)
 
     def _resize(self, maps: list[Tensor]) -> Tensor:
-        resized = [
-            m
-            if tuple(m.shape[2:]) == self.size_hw
-            else F.interpolate(m, size=self.size_hw, mode="bilinear", align_corners=False, antialias=False)
-            for m in maps
-        ]
-        return torch.cat(resized, dim=1)
+        return resized(maps, self.size_hw, self.window)
 
 
 #: ImageNet's mean and standard deviation per colour channel, images in [0, 1].
@@ -170,7 +174,7 @@ class MaskModule(nn.Module):
         if input not in ("own", "official"):
             raise ExportError(f"mask input {input!r} is unknown; choose 'own' or 'official'", code="E-mask-input")
         self.classifier = classifier
-        self.head = AttentionHead(size_hw, norm_p, temperature)
+        self.head = AttentionHead(size_hw, norm_p, temperature, window=window_of(classifier, size_hw))
         self.blocks = plain
         self.input = input
         self._transforms = dict(transforms or {})

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from edgepure.errors import ConfigError, ExportError
+from edgepure.errors import ConfigError, ExportError, words_of
 
 from .half_rules import (
     FLOAT,
@@ -54,7 +54,7 @@ def load_graph(path: Path) -> ir.Model:
         unlink_weights(model)
     except Exception as error:  # protobuf raises classes of its own
         raise ExportError(
-            f"{path} is not a readable ONNX graph: {error}; export the bundle again", code="E-graph-invalid"
+            f"{path} is not a readable ONNX graph: {words_of(error)}; export the bundle again", code="E-graph-invalid"
         ) from error
     if any(value.dtype is None for node in model.graph for value in node.outputs):
         model = ShapeInferencePass()(model).model

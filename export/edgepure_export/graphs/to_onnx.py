@@ -19,7 +19,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from edgepure.errors import ExportError
+from edgepure.errors import ExportError, words_of
 
 from . import translations
 from .portable import make_portable
@@ -151,7 +151,7 @@ def check_file(path: Path) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # checker and shape inference raise classes of their own
         raise ExportError(
-            f"{path.name} is not a valid ONNX graph: {_first_line(error)}; simplify the module", code="E-graph-invalid"
+            f"{path.name} is not a valid ONNX graph: {words_of(error)}; simplify the module", code="E-graph-invalid"
         ) from error
 
 
@@ -239,9 +239,4 @@ def _cause(error: BaseException) -> str:
         return "it uses the batch size of the example as a number; write reshape(-1, ...) or flatten(1) in its place"
     if "data-dependent" in text:
         return "its forward pass decides by the values of a tensor (an `if` or a size that depends on data)"
-    return f"{type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip()[:300] if lines else type(error).__name__
+    return f"{type(error).__name__}: {words_of(error)}"

@@ -83,12 +83,12 @@ def shards_of(index: Path) -> list[Path]:
     """
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
-        names = sorted({str(name) for name in content["weight_map"].values()})
+        names = sorted(set(content["weight_map"].values()))
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{index} is no index of shards of weights; download it again", code="E-checkpoint-index"
         ) from error
-    outside = [name for name in names if Path(name).name != name or name in ("", ".", "..")]
+    outside = [name for name in names if not _is_file_name(name)]
     if outside or not names:
         raise CheckpointError(
             f"{index} names {outside[0]!r} as a shard, expected files beside it"
@@ -104,6 +104,13 @@ def shards_of(index: Path) -> list[Path]:
             code="E-checkpoint-shard-missing",
         )
     return [index.parent / name for name in names]
+
+
+def _is_file_name(name: object) -> bool:
+    """Whether a text from an index can be the name of a file beside it."""
+    if not isinstance(name, str) or not name.isprintable() or name in ("", ".", ".."):
+        return False
+    return Path(name).name == name and len(name.encode(errors="surrogatepass")) <= 255
 
 
 def _read_shards(index: Path) -> dict[str, Any]:

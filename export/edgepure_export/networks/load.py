@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
+from edgepure.errors import words_of
 from edgepure.rows.schedule import NoiseSchedule
 
 from . import edm, guided_config, guided_diffusion, ncsnpp, ncsnpp_config, wideresnet
@@ -143,7 +144,8 @@ def read_settings(file: str | os.PathLike[str], settings: Settings) -> dict[str,
         ) from error
     except ValueError as error:
         raise CheckpointError(
-            f"settings {path} are not valid json: {error}; correct the file", code="E-checkpoint-settings-json"
+            f"settings {path} are not valid json: {words_of(error)}; correct the file",
+            code="E-checkpoint-settings-json",
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(

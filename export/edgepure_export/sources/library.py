@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from edgepure.errors import ExportError
+from edgepure.errors import ExportError, words_of
 
 from .preprocessing import RESIZES, Preprocessed, Transform, describe
 from .scheme import ClassifierSource, SourceText, origin_of, weight_files
@@ -121,7 +121,8 @@ def read_config(path: Path, source: SourceText) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ExportError(
-            f"{source.text}: {path} cannot be read as json ({error}); download it again", code="E-source-config-json"
+            f"{source.text}: {path} cannot be read as json ({words_of(error)}); download it again",
+            code="E-source-config-json",
         ) from None
     if not isinstance(content, dict):
         raise ExportError(

@@ -16,7 +16,7 @@ import torch
 from onnx import version_converter
 from torch import Tensor, nn
 
-from edgepure.errors import EdgepureError, ExportError
+from edgepure.errors import EdgepureError, ExportError, words_of
 
 from ..twin.onnx_module import OPSETS, OnnxModule
 from .preprocessing import RESIZES, Preprocessed, Transform, describe
@@ -129,7 +129,7 @@ def _read(file: Path, source: SourceText) -> onnx.ModelProto:
             model = version_converter.convert_version(model, _CONVERTED)
     except Exception as error:  # protobuf's and the converter's own classes
         raise ExportError(
-            f"{source.text}: {file.name} is not a usable ONNX graph ({str(error).strip().splitlines()[0][:200]})",
+            f"{source.text}: {file.name} is not a usable ONNX graph ({words_of(error)})",
             code="E-source-onnx-file",
         ) from error
     return model

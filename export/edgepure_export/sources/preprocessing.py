@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from edgepure.errors import ExportError
 
+from ..graphs.window import Window
+
 Filter = Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"]
 
 #: How an image gets to the classifier's size; see `Transform.fitted`.
@@ -173,6 +175,7 @@ class Preprocessed(nn.Module):
             )
         resized, kept = transform.steps(source)
         self.input_size = kept
+        self.window = Window(*(_window(*sides, transform.floors) for sides in zip(source, resized, kept, strict=True)))
         self.resize: Resize | None = None
         if not resized == kept == source:
             self.resize = Resize(source, resized, transform.filter, transform.antialias, kept, transform.floors)
@@ -233,11 +236,24 @@ def _matrix(source: int, target: int, filter: Filter, antialias: bool) -> Tensor
 
 def _centre(matrix: Tensor, kept: int, floors: bool) -> Tensor:
     """The middle rows; black around them where there are too few."""
-    spare = matrix.shape[0] - kept
-    if spare < 0:
-        return F.pad(matrix, (0, 0, -spare // 2, -spare - -spare // 2))
-    start = spare // 2 if floors else round(spare / 2.0)
+    start = _start(matrix.shape[0], kept, floors)
+    if start < 0 or matrix.shape[0] < kept:
+        return F.pad(matrix, (0, 0, -start, kept - matrix.shape[0] + start))
     return matrix[start : start + kept]
+
+
+def _start(resized: int, kept: int, floors: bool) -> int:
+    """The first row of the middle."""
+    spare = resized - kept
+    if spare < 0:
+        return -(-spare // 2)
+    return spare // 2 if floors else round(spare / 2.0)
+
+
+def _window(source: int, resized: int, kept: int, floors: bool) -> tuple[float, float]:
+    """Edges of the middle in pixels of the image before it was resized."""
+    start = _start(resized, kept, floors)
+    return start * source / resized, (start + kept) * source / resized
 
 
 def _list(values: Sequence[float]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from edgepure.errors import ExportError
+from edgepure.errors import ExportError, words_of
 from edgepure.rows.schedule import NoiseSchedule
 
 from .scheme import (
@@ -79,7 +79,8 @@ def load_module(reference: str) -> nn.Module:
             found = found()
         except Exception as error:  # whatever the user's own code raises
             raise ExportError(
-                f"python:{reference} failed: {type(error).__name__}: {error}; mend the function, or its weights",
+                f"python:{reference} failed: {type(error).__name__}: {words_of(error)}; mend the function, or its "
+                "weights",
                 code="E-source-code-failed",
             ) from error
     if not isinstance(found, nn.Module):
@@ -118,7 +119,7 @@ def _import_name(name: str) -> ModuleType:
             return importlib.import_module(name)
         except Exception as error:  # whatever the user's own code raises
             raise ExportError(
-                f"python:{name} cannot be imported: {type(error).__name__}: {error}", code="E-source-code"
+                f"python:{name} cannot be imported: {type(error).__name__}: {words_of(error)}", code="E-source-code"
             ) from error
 
 
@@ -138,7 +139,7 @@ def _import_file(name: str) -> ModuleType:
             else:
                 sys.modules[path.stem] = before
             raise ExportError(
-                f"python:{name} cannot be imported: {type(error).__name__}: {error}", code="E-source-code"
+                f"python:{name} cannot be imported: {type(error).__name__}: {words_of(error)}", code="E-source-code"
             ) from error
     return module
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from edgepure.errors import ExportError
+from edgepure.errors import ExportError, words_of
 
 from ..networks.checkpoints import read_checkpoint
 from .folder_weights import FolderWeights, find_weights
@@ -40,9 +40,8 @@ def transformers_classifier(source: SourceText, image_size: tuple[int, int] | No
         if type(parsed) not in transformers.AutoModelForImageClassification._model_mapping:
             raise ValueError(f"a {parsed.model_type} model does not classify images")
     except Exception as error:  # KeyError, ValueError, OSError, depending on the release
-        what = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise ExportError(
-            f"{source.text}: transformers cannot use its config.json: {what}", code="E-source-config"
+            f"{source.text}: transformers cannot use its config.json: {words_of(error)}", code="E-source-config"
         ) from error
     transform = read_processor(load_processor(transformers, folder, settings, source), source)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from edgepure.errors import BundleError
+from edgepure.errors import BundleError, words_of
 
 from ..graphs.linked import embedded
 from .onnx_operators import OPERATORS
@@ -89,7 +89,7 @@ def read_weight(tensor: onnx.TensorProto, folder: Path, shared: SharedWeights) -
         value = read_tensor(tensor, folder)
     except Exception as error:  # the reader raises classes of its own for missing and for unsafe files
         raise BundleError(
-            f"the weight {tensor.name!r} in {file.name} cannot be read: {error}", code="E-twin-weight"
+            f"the weight {tensor.name!r} in {file.name} cannot be read: {words_of(error)}", code="E-twin-weight"
         ) from error
     if value.dtype in COMPUTED:
         shared[key] = as_parameter(value)

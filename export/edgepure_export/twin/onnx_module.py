@@ -15,7 +15,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from edgepure.errors import BundleError, ConfigError
+from edgepure.errors import BundleError, ConfigError, words_of
 
 from .onnx_graph import (
     OPSETS as OPSETS,
@@ -99,7 +99,7 @@ class OnnxModule(nn.Module):
             raise BundleError(f"there is no graph at {file}; check the path", code="E-graph-missing") from None
         except Exception as error:  # protobuf's own classes
             raise BundleError(
-                f"{file} is not a valid ONNX graph ({error}); export it again", code="E-twin-graph"
+                f"{file} is not a valid ONNX graph ({words_of(error)}); export it again", code="E-twin-graph"
             ) from error
         return cls(model, file.parent, file.name, shared)
 

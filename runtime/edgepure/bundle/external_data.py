@@ -10,7 +10,7 @@ import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import BundleError
+from ..errors import BundleError, words_of
 from .protobuf import BYTES, Data, fields
 
 #: Field numbers of the messages that lead to tensors (onnx.proto): message -> field -> message of the field.
@@ -63,7 +63,7 @@ def external_tensors(path: Path, name: str | None = None) -> list[ExternalTensor
                 return [_tensor(entries) for entries in _scan(data)]
             except (ValueError, IndexError) as error:
                 raise BundleError(
-                    f"{name} is not a valid ONNX graph ({error}); export the bundle again",
+                    f"{name} is not a valid ONNX graph ({words_of(error)}); export the bundle again",
                     code="E-bundle-graph-invalid",
                 ) from None
 

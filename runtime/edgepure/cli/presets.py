@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import ConfigError
+from ..errors import ConfigError, words_of
 from ..methods.presets import Preset
 from ..methods.registry import methods
 from ..validation import fault_code, first_fault
@@ -119,7 +119,9 @@ def read_json(path: Path, what: str) -> Any:
             code="E-json-file",
         ) from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{what} file {path} is not valid JSON: {error}; correct it", code="E-json-file") from None
+        raise ConfigError(
+            f"{what} file {path} is not valid JSON: {words_of(error)}; correct it", code="E-json-file"
+        ) from None
 
 
 def _value(text: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ..errors import ConfigError
+from ..errors import ConfigError, words_of
 from .guard import fail, guard
 from .listing import WIDEST, first_paragraph, points
 from .options import with_resize
@@ -66,7 +66,8 @@ def load(point: EntryPoint, *, as_json: bool = False) -> Any:
         function: Callable[..., None] = point.load()
     except Exception as error:
         package = point.dist.name if point.dist is not None else point.module
-        words = f"`edgepure {point.name}` of the package {package} cannot be loaded: {type(error).__name__}: {error}"
+        cause = f"{type(error).__name__}: {words_of(error)}"
+        words = f"`edgepure {point.name}` of the package {package} cannot be loaded: {cause}"
         fail(ConfigError(words, code="E-cli-broken-verb"), as_json=as_json)
     app = typer.Typer(
         add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=SETTINGS

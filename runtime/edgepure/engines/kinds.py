@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import ProviderError
+from ..errors import ProviderError, words_of
 from ..machine.install import Installation
 from ..machine.packages import extensions
 from .kind import Kind, Scheme
@@ -147,7 +147,7 @@ def kind_of(provider: str) -> Kind:
         kind = point.load()
     except Exception as error:  # somebody else's module raises anything
         raise ProviderError(
-            f"provider {provider!r}: {point.value} cannot be imported ({type(error).__name__}: {error})",
+            f"provider {provider!r}: {point.value} cannot be imported ({type(error).__name__}: {words_of(error)})",
             code="E-provider-extension",
         ) from None
     if not isinstance(kind, Kind) or kind.provider != provider:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.external_data import external_tensors
-from ..errors import BundleError, ProviderError, import_fault
+from ..errors import BundleError, ProviderError, import_fault, words_of
 from ..machine.nvidia import Driver
 from ..machine.shortage import shortage
 from ..types import Float32
@@ -93,7 +93,7 @@ def check_graph(path: Path) -> None:
         unlisted = "Type Error: Type 'tensor(bfloat16)'" in str(error)
         if type(error).__name__ != "NotImplemented" and not unlisted and _own(error):
             raise BundleError(
-                f"{path.name} is not a valid ONNX graph: {_first_line(error)}; export the bundle again",
+                f"{path.name} is not a valid ONNX graph: {words_of(error)}; export the bundle again",
                 code="E-bundle-graph-invalid",
             ) from None
         if not _own(error):
@@ -153,7 +153,7 @@ class OnnxRuntimeEngine(HostEngine):
                     code="E-provider-inactive",
                 ) from None
             raise BundleError(
-                f"{path.name} cannot be run by onnxruntime {ort.__version__}: {_first_line(error)}",
+                f"{path.name} cannot be run by onnxruntime {ort.__version__}: {words_of(error)}",
                 code="E-engine-refuses",
             ) from None
         del shown  # it has what it needs
@@ -216,7 +216,7 @@ def _checked(call: Callable[[], Any]) -> Callable[[], Any]:
             if not _own(error):
                 raise
             raise shortage(error) or BundleError(
-                f"ONNX Runtime cannot run the graph: {_first_line(error)}; export the bundle again", code="E-graph-run"
+                f"ONNX Runtime cannot run the graph: {words_of(error)}; export the bundle again", code="E-graph-run"
             ) from None
 
     return checked
@@ -251,10 +251,6 @@ def gpu_words(error: Exception) -> str:
         if mark in text:
             return text[text.index(mark) :][:300]
     return text[:300] or type(error).__name__
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 
 def _nothing(ort: Any) -> str:

@@ -11,12 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import ProviderError, import_fault
+from ..errors import ProviderError, import_fault, words_of
 from ..machine.install import Installation
 from ..machine.nvidia import Driver
 from .kind import Kind, Opening, Probe
 from .kinds import check_kernels
-from .onnxruntime import _SILENT, OnnxRuntimeEngine, _first_line, _spec, import_onnxruntime
+from .onnxruntime import _SILENT, OnnxRuntimeEngine, _spec, import_onnxruntime
 from .tiny import EXPECTED, FEED, TINY_GRAPH
 
 OPENVINO = Kind(
@@ -81,7 +81,7 @@ def _session(ort: Any, kind: Kind, model: str | bytes, threads: int | None) -> A
         session = ort.InferenceSession(model, options)
     except Exception as error:  # ONNX Runtime raises many unrelated classes
         raise ProviderError(
-            f"provider {kind.provider!r} cannot run the graph: {_first_line(error)}", code="E-provider-inactive"
+            f"provider {kind.provider!r} cannot run the graph: {words_of(error)}", code="E-provider-inactive"
         ) from None
     active = list(session.get_providers())
     if not active or active[0] != device.ep_name:
@@ -133,7 +133,7 @@ def _register(ort: Any, kind: Kind) -> str:
         ort.register_execution_provider_library(kind.provider, library)
     except Exception as error:
         raise ProviderError(
-            f"provider {kind.provider!r}: {_first_line(error)}. A plugin needs its drivers, and fits the versions "
+            f"provider {kind.provider!r}: {words_of(error)}. A plugin needs its drivers, and fits the versions "
             "of ONNX Runtime that its makers name",
             code="E-provider-inactive",
         ) from None

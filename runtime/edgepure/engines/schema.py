@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from ..bundle.protobuf import Data, fields, varint
-from ..errors import BundleError
+from ..errors import BundleError, words_of
 
 #: AttributeProto.AttributeType: number -> letter in the table.
 _LETTERS = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "F", 7: "I", 8: "S"}
@@ -98,7 +98,7 @@ def check_operators(path: Path) -> None:
                     _check_graph(data, start, end, 0)
         except (ValueError, IndexError) as error:
             raise BundleError(
-                f"{path.name} is not a valid ONNX graph: {error}; export the bundle again",
+                f"{path.name} is not a valid ONNX graph: {words_of(error)}; export the bundle again",
                 code="E-bundle-graph-invalid",
             ) from None
 

@@ -6,7 +6,6 @@ Nothing is unpickled, and what an array says of itself is compared with the file
 from __future__ import annotations
 
 import math
-import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import words_of
 from ..machine.memory import available_memory
 
 
@@ -132,5 +132,4 @@ def _in_words() -> Iterator[None]:
     except MemoryError:
         raise ArrayError("it does not fit into the memory of this machine") from None
     except Exception as error:  # zipfile, zlib, tokenize and numpy.lib.format raise many unrelated classes
-        first = re.split(r"[\r\n]", str(error).strip(), maxsplit=1)[0]
-        raise ArrayError(first or type(error).__name__) from error
+        raise ArrayError(words_of(error)) from error

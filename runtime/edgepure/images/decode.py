@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import ImageError
+from ..errors import ImageError, words_of
 from ..types import Float32
 from .pixels import pixel_values
 from .spec import ImageSpec
@@ -106,7 +106,8 @@ def decode(picture: Image.Image, spec: ImageSpec, resize: bool) -> Float32:
         raise
     except Exception as error:  # decoders raise many unrelated classes on damaged files
         raise ImageError(
-            f"it cannot be decoded ({error}); the file is damaged or cut off; copy it again", code="E-image-decode"
+            f"it cannot be decoded ({words_of(error)}); the file is damaged or cut off; copy it again",
+            code="E-image-decode",
         ) from error
     if not resize and values.shape[:2] != (h, w):
         raise _wrong_size(values.shape[1], values.shape[0], spec)

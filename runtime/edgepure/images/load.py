@@ -23,7 +23,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from PIL import Image
 
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError, ImageError, words_of
 from ..types import Float32
 from .arrays import read_array
 from .decode import decode, read_picture
@@ -169,7 +169,8 @@ def _expand(item: Any, position: str) -> Iterator[tuple[str, Any]]:
             item = np.asarray(item)
         except Exception as error:  # each framework has its own: a tensor on a GPU, one that needs gradients
             item = ImageError(
-                f"a {type(item).__name__} that NumPy cannot read ({error}); give a NumPy array", code="E-image-numpy"
+                f"a {type(item).__name__} that NumPy cannot read ({words_of(error)}); give a NumPy array",
+                code="E-image-numpy",
             )
         if masked:
             item = ImageError("pixels of the array are masked, so they have no value; fill them", code="E-image-masked")
@@ -225,7 +226,9 @@ def _stream(item: Any) -> IO[bytes]:
     try:
         data = item.read()
     except Exception as error:  # closed, opened for writing, a connection that broke
-        raise ImageError(f"it cannot be read ({error}); give an open binary file", code="E-image-read") from error
+        raise ImageError(
+            f"it cannot be read ({words_of(error)}); give an open binary file", code="E-image-read"
+        ) from error
     if not isinstance(data, bytes):
         raise ImageError("it is a text file; open it in binary mode ('rb')", code="E-image-text-mode")
     return io.BytesIO(data)

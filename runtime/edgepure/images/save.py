@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import ImageError
+from ..errors import ImageError, words_of
 from ..files.atomic import atomic_file
 from .arrays import unit_range
 
@@ -44,7 +44,7 @@ def save_image(image: NDArray[Any], path: str | os.PathLike[str]) -> None:
     try:
         chw = unit_range(array)
     except ImageError as error:
-        raise ImageError(f"cannot save the image: {error}", code="E-image-save") from None
+        raise ImageError(f"cannot save the image: {words_of(error)}", code="E-image-save") from None
     if chw.shape[0] not in (1, 3):
         raise ImageError(
             f"cannot save an image of {chw.shape[0]} channels (shape {list(array.shape)}), expected 1 or 3: "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from ..errors import ConfigError, EdgepureError
@@ -36,7 +37,8 @@ def joined(address: str) -> Iterator[Any]:
         if own:
             where = None if address == "local" else address
             ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-        yield ray
+        with redirect_stdout(sys.stderr):  # what Ray says of a worker that it lost belongs there
+            yield ray
     except EdgepureError:
         raise
     except (OSError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as error:

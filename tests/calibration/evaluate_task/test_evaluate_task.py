@@ -59,7 +59,8 @@ def test_mean_iou_counts_all_images_together() -> None:
     assert found.value == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert 0.0 <= found.low <= found.value <= found.high <= 1.0
     perfect = mean_iou(truth, truth, 3)
-    assert (perfect.value, perfect.low, perfect.high) == (1.0, 1.0, 1.0)
+    assert (perfect.value, perfect.high) == (1.0, 1.0)
+    assert perfect.low == pytest.approx(0.025**0.5)  # two images, both right: Clopper and Pearson
 
 
 def test_mean_average_precision_by_hand() -> None:

@@ -16,8 +16,10 @@ from edgepure import Bundle
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.images.dataset import LabelledImages
 from edgepure.parity.verify import verify
+from edgepure.purify.scores import Score
 from edgepure_calibration.provider import ProviderSettings
 from edgepure_calibration.tune import TuneSettings, tune
+from edgepure_calibration.tune.converged import Convergence
 from edgepure_calibration.tune.evidence import EVIDENCE_FILE
 from edgepure_calibration.tune.report import render
 from edgepure_export.twin.twin import load_twin
@@ -72,6 +74,13 @@ def test_search_and_finalists_are_attacked_in_different_ways(digits: LabelledIma
         assert point.whitebox is not None
         assert point.robust <= min(point.whitebox.fraction, 1.0)
     assert "white-box" in Bundle.open(bundle).manifest.presets["robust"].description
+    for name, curve in found.converged.items():  # what is said of a preset is what the longest attack left
+        assert curve.steps == (2, 4, 8)[: len(curve.steps)] and len(curve.steps) > 1
+        assert found.chosen[name].whitebox == curve.lowest
+        assert curve.settled or len(curve.steps) == 3
+        assert evidence["converged"][name]["steps"] == list(curve.steps)
+        assert f"{curve.steps[-1]} steps" in Bundle.open(bundle).manifest.presets[name].description
+    assert set(found.converged) == {"fast", "balanced", "robust"}
 
     # with the twin at hand, the new presets get recorded purifications, and the deployed graphs repeat them
     assert found.unrecorded == ()
@@ -83,9 +92,23 @@ def test_search_and_finalists_are_attacked_in_different_ways(digits: LabelledIma
         assert name in page
     assert "apgd-dlr" in page
     assert "with an attack of another kind" in page
+    assert "after 4 steps" in page
     assert page.count('<svg class="plot"') == 2
     assert not_cut(page)
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_more_steps_until_no_more_is_found() -> None:
+    def curve(*right: int) -> Convergence:
+        scores = tuple(Score(200, n, 0, 0) for n in right)
+        return Convergence(tuple(20 * 2**i for i in range(len(right))), scores)
+
+    assert not curve(160).settled and "more steps may find more" in str(curve(160))
+    assert curve(160, 158).settled and not curve(160, 157).settled
+    assert curve(160, 150, 149).settled and curve(160, 150, 149).lowest.right == 149
+    assert curve(160, 163).lowest.right == 160
+    assert str(curve(160, 150, 149)) == "80.0 % after 20 steps, 75.0 % after 40 steps, 74.5 % after 80 steps: converged"
+    assert Convergence.from_dict(json.loads(json.dumps(curve(160, 158).to_dict()))) == curve(160, 158)
 
 
 def test_without_a_twin_there_is_no_white_box(digits: LabelledImages, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import tiny_models
 import torch
 from changed_bundles import perturb, rehash
 from codes import raises_code
+from in_process import invoke
 from torch import nn
 
 from edgepure.bundle.bundle import Bundle, update_manifest
@@ -48,6 +50,35 @@ def test_a_bundle_agrees_with_its_networks(tiny_bundle: Path) -> None:
         assert 0.0 <= one["accuracy_reference"] == one["accuracy_deployed"] <= 1.0
         assert 0.4 < one["interval"][1] < 0.5  # Clopper-Pearson of 0 in 6
     json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_arrays_in_opencvs_order_of_colours(tiny_bundle: Path, tmp_path: Path) -> None:
+    """``verify --bgr`` finds of images the other way round what it finds of these."""
+    source = tmp_path / "networks.py"
+    source.write_text(
+        "import tiny_models\n"
+        "def classifier(): return tiny_models.TinyClassifier()\n"
+        "def unet(): return tiny_models.TinyUNet(learned=True)\n"
+    )
+    bgr, rgb = tmp_path / "bgr.npz", tmp_path / "rgb.npz"
+    images = tiny_models.images(4, seed=6).numpy()
+    np.savez(rgb, images=images, labels=np.arange(4))
+    np.savez(bgr, images=images[:, ::-1], labels=np.arange(4))
+
+    def decisions(data: Path, *more: str) -> dict[str, Any]:
+        done = invoke(
+            "verify", tiny_bundle, "--against", "torch", "--classifier", f"python:{source}:classifier", "--diffusion",
+            f"python:{source}:unet", "--data", data, "--preset", "heterogeneous", "--json", *more,
+        )  # fmt: skip
+        found = json.loads(done.stdout)
+        parts = [part for level in found["levels"] for part in level["comparisons"]]
+        (one,) = [part for part in parts if part.get("data") == "clean" and "redraw_shift" in part]
+        assert isinstance(one, dict)
+        return one
+
+    right = decisions(rgb)
+    assert decisions(bgr, "--bgr") == right
+    assert decisions(bgr)["redraw_shift"] != right["redraw_shift"]
 
 
 def test_a_preset_without_vectors_is_compared_if_it_is_asked_for(tiny_bundle: Path) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import pytest
 import torch
 from codes import raises_code
 from torch import Tensor, nn
 
+from edgepure.engines.open import open_graph
 from edgepure_export.graphs.attention import MaskModule
 from edgepure_export.graphs.taps import find_taps
+from edgepure_export.graphs.to_onnx import export_graph
+from edgepure_export.graphs.window import Window
 from edgepure_export.sources.preprocessing import Preprocessed, Transform
 
 SMALL = {"embed_dim": 32, "num_classes": 4}
@@ -166,3 +171,52 @@ def test_channels_last_behind_a_resize_of_another_shape(make: Callable[[], nn.Mo
         hook.remove()
     for name, one in zip(names, found, strict=True):
         torch.testing.assert_close(one, seen[name].permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 48), (48, 32)])
+def test_a_network_that_sees_the_middle_alone(size: tuple[int, int], tmp_path: Path) -> None:
+    """Behind a centre crop the maps lie in the middle of the image: as the map of a network that finds bright spots."""
+
+    class Bright(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spots = nn.AvgPool2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.spots(x).mean((2, 3))
+
+    classifier = Preprocessed(Bright(), Transform(size=(28, 28), resized=32), size).eval()
+    top, left = (size[0] - 28) // 2, (size[1] - 28) // 2
+    image, wanted = torch.zeros(4, 3, *size), []
+    for index, (row, column) in enumerate(((1, 1), (1, 4), (4, 1), (3, 3))):
+        place = (slice(top + 4 * row, top + 4 * row + 8), slice(left + 4 * column, left + 4 * column + 8))
+        image[index, :, place[0], place[1]] = 1.0
+        wanted.append((place[0].start + 3.5, place[1].start + 3.5))
+    mask = MaskModule(classifier, ["network.spots@nchw"], size)
+    half, zero = torch.full((4,), 0.7), torch.zeros(4)
+    inputs = {"image": image, "threshold": half, "area": zero, "rule": zero}
+    with torch.no_grad():
+        _, found, attention = mask(*inputs.values())
+    for one, (row, column) in zip(found[:, 0], wanted, strict=True):
+        rows, columns = torch.nonzero(one, as_tuple=True)
+        assert float(rows.float().mean()) == pytest.approx(row, abs=0.01)
+        assert float(columns.float().mean()) == pytest.approx(column, abs=0.01)
+    outside = torch.ones(size, dtype=torch.bool)
+    outside[top : top + 28, left : left + 28] = False
+    assert not attention[:, 0, outside].any()
+
+    path = tmp_path / "mask.onnx"
+    ir.save(export_graph("mask", mask, inputs, ["logits", "mask", "attention"]).model, path)
+    with open_graph(path, threads=1) as engine:
+        there = engine.run({name: value.numpy() for name, value in inputs.items()})
+    assert (there["mask"] == found.numpy()).all()
+
+
+def test_a_network_that_sees_more_than_the_image() -> None:
+    """Black bars beside a small image: what lies in them is cut off again."""
+    classifier = Preprocessed(nn.Identity(), Transform(size=(16, 16), resized=8), (8, 8))
+    assert classifier.window == Window((-4.0, 12.0), (-4.0, 12.0))
+    values = torch.zeros(1, 1, 4, 4)
+    values[0, 0, 1, 2] = 1.0  # rows 0 to 4, columns 4 to 8 of the image
+    placed = classifier.window.place(values, (8, 8))[0, 0]
+    assert placed[:4, 4:].min() > placed[4:, :4].max()

@@ -142,6 +142,10 @@ def test_shards_and_their_index(tmp_path: Path) -> None:
     assert "part-00002-of-00002.safetensors is not beside it" in str(caught.value)
     for bad, code in (
         ({"weight_map": {"a": "../other.safetensors"}}, "E-checkpoint-shards"),
+        ({"weight_map": {"a": "x" * 300}}, "E-checkpoint-shards"),
+        ({"weight_map": {"a": "part\n"}}, "E-checkpoint-shards"),
+        ({"weight_map": {"a": 10**300}}, "E-checkpoint-shards"),
+        ({"weight_map": {"a": ["part"]}}, "E-checkpoint-index"),
         ({"weight_map": {}}, "E-checkpoint-shards"),
         ({"weights": content}, "E-checkpoint-index"),
         ([], "E-checkpoint-index"),

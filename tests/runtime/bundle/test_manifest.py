@@ -152,6 +152,13 @@ def test_newer_version_asks_for_an_upgrade_even_when_the_keys_are_unknown(data: 
     assert "upgrade" in message
 
 
+@pytest.mark.parametrize("value", ["a" * 100_000, {"a": ["b" * 50_000]}])
+def test_an_endless_value_does_not_make_an_endless_sentence(data: Data, value: Any) -> None:
+    for name in ("schema_version", "default_preset"):
+        message = refusal({**data, name: value})
+        assert len(message) < 4000 and message.startswith("bundle.json")
+
+
 @pytest.mark.parametrize("version", [0, -1, "1", 1.0, True, None])
 def test_impossible_version_is_refused(data: Data, version: Any) -> None:
     data["schema_version"] = version

@@ -75,6 +75,17 @@ def test_an_array_that_is_none_is_refused_in_one_line(tmp_path: Path, content: b
         map_npy(tmp_path / "a.npy")
 
 
+def test_a_damaged_name_does_not_fill_the_screen(tmp_path: Path) -> None:
+    """zipfile says the whole of a name that does not fit, whatever the file says of its length."""
+    path = npz(tmp_path / "a.npz", npy("(5000,)", data=bytes(5000)))
+    data = bytearray(path.read_bytes())
+    data[26:28] = (3000).to_bytes(2, "little")  # the length of the name in the header before the data
+    path.write_bytes(data)
+    with pytest.raises(ArrayError) as caught:
+        read_all(path)
+    assert 0 < len(str(caught.value)) <= 300
+
+
 def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("a.npy", np.array([Harmful()], dtype=object), allow_pickle=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ...errors import EdgepureError, ProviderError
+from ...errors import EdgepureError, ProviderError, words_of
 from ...machine import jetson, nvidia
 from ...machine.install import CUDA_BINDINGS
 from ..kinds import DEFAULT_PROVIDER
@@ -35,7 +35,7 @@ def bindings() -> Any:
     except ImportError as error:
         line = CUDA_BINDINGS.on(jetson.find(), driver()) or 'pip install "cuda-bindings"'
         raise ProviderError(
-            f"cuda-bindings cannot be imported ({error}); install it with `{line}`", code="E-package-cuda"
+            f"cuda-bindings cannot be imported ({words_of(error)}); install it with `{line}`", code="E-package-cuda"
         ) from None
 
 

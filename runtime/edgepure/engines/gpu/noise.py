@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import EdgepureError, ProviderError
+from ...errors import EdgepureError, ProviderError, words_of
 from ...machine.nvidia import Gpu
 from ...rows.noise import RowNoise, StreamNoise
 from .cuda import Stream, bindings, start_cuda
@@ -106,8 +106,7 @@ def compile_kernels(architecture: str) -> bytes:
         raise
     except Exception as error:  # cuda-bindings looks for the library at the first call
         raise ProviderError(
-            f"the library NVRTC was not found ({str(error).strip().splitlines()[0]}); install it with "
-            '`pip install "cuda-bindings[all]"`',
+            f'the library NVRTC was not found ({words_of(error)}); install it with `pip install "cuda-bindings[all]"`',
             code="E-package-nvrtc",
         ) from None
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from ...errors import ConfigError, EdgepureError, ProviderError
+from ...errors import ConfigError, EdgepureError, ProviderError, words_of
 from ...machine import jetson, nvidia
 from ..kind import Kind
 from ..kinds import KINDS
@@ -66,7 +66,7 @@ def import_tensorrt(provider: str | None = None) -> TensorRT:
         try:
             module = import_module(kind.module)
         except Exception as error:  # a missing shared library raises more than ImportError
-            reasons.append(f"{kind.title} cannot be imported ({_first_line(error)}){_install(kind)}")
+            reasons.append(f"{kind.title} cannot be imported ({words_of(error)}){_install(kind)}")
         else:
             return TensorRT(kind.provider, str(getattr(module, "__version__", "unknown")), module)
     raise ProviderError("; ".join(reasons), code="E-package-tensorrt")
@@ -158,7 +158,3 @@ def fault(what: str, trt: TensorRT, log: Any, details: list[str] | None = None) 
 def _shortened(message: str) -> str:
     text = " ".join(message.split())
     return text if len(text) <= 400 else f"{text[:400]} ..."
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

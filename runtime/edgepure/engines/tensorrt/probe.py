@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import words_of
 from ...machine.nvidia import Driver
 from ..kind import Kind, Probe
 from ..tiny import EXPECTED, TINY_GRAPH
@@ -66,19 +67,19 @@ def try_here(module: str, run: bool) -> Found:
     try:
         trt = import_module(module)
     except Exception as error:  # a missing shared library
-        return Found(fault=f"cannot be imported ({_first_line(error)})")
+        return Found(fault=f"cannot be imported ({words_of(error)})")
     version = str(getattr(trt, "__version__", "unknown"))
     try:
         log = _log(trt)
         plan = _build(trt, log)
     except Exception as error:
-        return Found(version, fault=f"cannot build an engine ({_first_line(error)})")
+        return Found(version, fault=f"cannot build an engine ({words_of(error)})")
     if not run:
         return Found(version, builds=True)
     try:
         result = _run(trt, log, plan)
     except Exception as error:
-        return Found(version, True, False, f"cannot run an engine ({_first_line(error)})")
+        return Found(version, True, False, f"cannot run an engine ({words_of(error)})")
     if not np.array_equal(result, EXPECTED):
         return Found(version, True, False, f"computed {result.tolist()} for 1 + 1")
     return Found(version, True, True)
@@ -137,10 +138,6 @@ def _run(trt: Any, log: Any, plan: bytes) -> np.ndarray[Any, Any]:
     checked(cudart.cudaStreamSynchronize(stream))
     checked(cudart.cudaMemcpy(values.ctypes.data, memory["y"], values.nbytes, kinds.cudaMemcpyDeviceToHost))
     return values
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 if __name__ == "__main__":
