@@ -155,7 +155,8 @@ class TaskJudge(Judge[Data]):
     def _each(self, pairs: _Pairs) -> NDArray[np.float64]:
         """``[images, noises]``."""
         apart = [[self._apart(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]
-        return np.array(apart, np.float64).T
+        found: NDArray[np.float64] = np.array(apart, np.float64).T
+        return found
 
     def _apart(self, first: Any, second: Any) -> float:
         """1 - agreement; vectors that point away from each other have lost everything."""

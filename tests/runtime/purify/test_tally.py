@@ -131,7 +131,7 @@ def test_many_leaders_have_ever_less_risk_and_no_late_one_breaks_the_count(alpha
     for label in labels:
         assert ballot.fewest() >= 1
         ballot.cast(label)
-    assert ballot.open
+    assert ballot.open == (alpha == 0.05)  # no thousand votes settle anything at 1e-300
     cascade = CascadeBallot(SequentialSpec(alpha=alpha, max=1000), 0.99, 2)
     for label in labels[:40]:
         assert cascade.fewest() >= 1
