@@ -17,7 +17,7 @@ class DdpmUnet(torch.nn.Module):
         super().__init__()
         from diffusers import UNet2DModel
 
-        self.unet: Any = UNet2DModel(  # type: ignore[no-untyped-call]
+        self.unet: Any = UNet2DModel(
             sample_size=32,
             in_channels=3,
             out_channels=3,
