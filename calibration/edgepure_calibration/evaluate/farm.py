@@ -14,9 +14,8 @@ from typing import Any
 
 from edgepure.bundle.bundle import Bundle
 from edgepure.engines.kinds import kind_of
-from edgepure.errors import ConfigError
 from edgepure.images.dataset import LabelledImages
-from edgepure.machine.cluster import joined, needs_of, room
+from edgepure.machine.cluster import check_bundle, joined, needs_of, room
 from edgepure.types import Float32
 
 from ..progress import Meter
@@ -62,12 +61,7 @@ class Hand:
 
     def __init__(self, orders: Orders) -> None:
         opened = Bundle.open(orders.bundle)
-        if bundle_key(opened.manifest, orders.provider.precision) != orders.key:
-            raise ConfigError(
-                f"the bundle {orders.bundle} of this worker is another one than where the command was given; put the "
-                "same files there",
-                code="E-ray-bundle",
-            )
+        check_bundle(orders.bundle, bundle_key(opened.manifest, orders.provider.precision), orders.key)
         attacked, simple = targets_of(
             orders.provider.open(opened),
             orders.presets,
@@ -96,10 +90,8 @@ def farm(cluster: OnRay | None, orders: Orders) -> Iterator[Spread | None]:
     if cluster is None:
         yield None
         return
-    threads, gpu = (
-        orders.provider.threads or 1,
-        orders.device != "cpu" or kind_of(orders.provider.provider).device == "gpu",
-    )
+    threads = orders.provider.threads or 1
+    gpu = orders.device != "cpu" or kind_of(orders.provider.provider).device == "gpu"
     with joined(cluster.address) as ray:
         from ray.util import ActorPool
 

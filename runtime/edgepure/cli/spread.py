@@ -24,7 +24,7 @@ from ..errors import ConfigError, ImageError
 from ..files.atomic import write_text
 from ..files.locks import locked
 from ..images.load import Order, Resize
-from ..machine.cluster import joined, needs_of, room
+from ..machine.cluster import check_bundle, joined, needs_of, room
 from ..machine.packages import needs
 from ..methods.presets import Preset
 from ..purify.heads import Labels
@@ -83,12 +83,7 @@ class Worker:
 
     def __init__(self, task: Task) -> None:
         opened = Bundle.open(task.bundle)
-        if _digest_of(opened) != task.digest:
-            raise ConfigError(
-                f"the bundle {task.bundle} of this worker is another one than where the command was given; put the "
-                "same files there",
-                code="E-ray-bundle",
-            )
+        check_bundle(task.bundle, _digest_of(opened), task.digest)
         threads = task.engine["threads"] or 1
         self._task, self._purifier = task, Purifier(opened, **{**task.engine, "threads": threads})
         self._head: Any = Labels(self._purifier.graphs) if task.head == "labels" else self._purifier.own_head()

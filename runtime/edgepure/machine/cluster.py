@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, EdgepureError
@@ -57,6 +58,20 @@ def room(ray: Any, threads: int, gpu: bool) -> int:
 def needs_of(threads: int, gpu: bool) -> dict[str, int]:
     """What an engine asks of the cluster."""
     return {"num_gpus": 1} if gpu else {"num_cpus": threads}
+
+
+def check_bundle(bundle: Path, found: str, wanted: str) -> None:
+    """Compare what a worker's bundle is with what it is where the command was given.
+
+    Raises:
+        ConfigError: another one.
+    """
+    if found != wanted:
+        raise ConfigError(
+            f"the bundle {bundle} of this worker is another one than where the command was given; put the same files "
+            "there",
+            code="E-ray-bundle",
+        )
 
 
 def _fault(error: BaseException) -> EdgepureError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, insort
 from collections.abc import Callable
 
 #: A call of so many rows that was not seen for so many calls is tried again: machines change.
@@ -25,8 +24,7 @@ class Pace:
         self._row = 0.0  # seconds for one row of one image, in calls that others shared as they did of late
         self._last = 0.0
         self._ticks = 0
-        self._sizes: list[int] = []  # of the calls that are known, in order
-        self._cost: dict[int, float] = {}
+        self._cost: dict[int, float] = {}  # of a call of so many rows
         self._seen: dict[int, list[int]] = {}  # how many calls of a size there were, and when the last one was
 
     def start(self) -> None:
@@ -43,8 +41,6 @@ class Pace:
         seen[:] = seen[0] + 1, self._ticks
         if seen[0] <= _WARM:
             return
-        if rows not in self._cost:
-            insort(self._sizes, rows)
         self._cost[rows] = _mixed(self._cost.get(rows, 0.0), seconds)
 
     def seconds(self, ahead: int) -> float:
@@ -65,15 +61,15 @@ class Pace:
 
     def _seconds(self, rows: int) -> float | None:
         """Of a call; None if no call so large was seen of late."""
-        place = bisect_left(self._sizes, rows)
-        if place == len(self._sizes):
+        above = min((size for size in self._cost if size >= rows), default=None)
+        if above is None or self._ticks - self._seen[above][1] > _STALE:
             return None
-        above = self._sizes[place]
-        if self._ticks - self._seen[above][1] > _STALE:
-            return None
-        if above == rows or place == 0:  # a smaller call than any that was seen costs no more a row, at the most
-            return self._cost[above] * (rows / above if place == 0 and above != rows else 1.0)
-        below = self._sizes[place - 1]
+        if above == rows:
+            return self._cost[above]
+        # a smaller call than any that was seen costs no more a row, at the most
+        below = max((size for size in self._cost if size < rows), default=None)
+        if below is None:
+            return self._cost[above] * rows / above
         share = (rows - below) / (above - below)
         return (1.0 - share) * self._cost[below] + share * self._cost[above]
 

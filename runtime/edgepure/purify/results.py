@@ -14,8 +14,19 @@ from ..types import Float32
 from ..validation import expect
 
 
+class _Masked:
+    """What has a mask, or none."""
+
+    mask: NDArray[np.bool_] | None
+
+    @property
+    def mask_area(self) -> float | None:
+        """Share of the pixels inside the mask."""
+        return None if self.mask is None else float(self.mask.mean())
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Purified:
+class Purified(_Masked):
     """One image, purified. Equal to itself only; it can be pickled and be a key.
 
     Attributes:
@@ -44,11 +55,6 @@ class Purified:
     flagged: bool | None = None
     mask: NDArray[np.bool_] | None = field(default=None, repr=False)
     held: bool = False
-
-    @property
-    def mask_area(self) -> float | None:
-        """Share of the pixels inside the mask."""
-        return None if self.mask is None else float(self.mask.mean())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without the images."""
@@ -103,7 +109,7 @@ class Result(Purified):
 
 
 @dataclass(frozen=True, eq=False)
-class FrameResult:
+class FrameResult(_Masked):
     """One purified frame.
 
     Attributes:
@@ -127,11 +133,6 @@ class FrameResult:
     mask: NDArray[np.bool_] | None = field(default=None, repr=False)
     score_norms: tuple[float, ...] | None = field(default=None, repr=False)
     held: bool = False
-
-    @property
-    def mask_area(self) -> float | None:
-        """Share of the pixels inside the mask."""
-        return None if self.mask is None else float(self.mask.mean())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without the images."""
