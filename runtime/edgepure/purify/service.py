@@ -273,7 +273,7 @@ class Service:
         votes = min(self._preset.votes.count, slots)
         more = min(votes, slots - rows)
         # if it does not fit whole, its last votes end no earlier, and only those behind it gain
-        return self._pace.joins(rows, more, inside, waiting - (more < votes))
+        return self._pace.joins(more, inside, waiting - (more < votes))
 
     def _jobs_of(self, first: Submission, active: list[Job]) -> Iterator[Job]:
         """Of a submission and of those behind it, as many as go into the slots together: they share the calls of the

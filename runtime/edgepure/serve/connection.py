@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 #: Bytes of a request that are no body; more end the connection. The parser itself has no bound.
 MAX_HEAD = 64 << 10
 #: Bytes around a part of a body that comes in chunks.
 _FRAME = 16
+_OFFER = (b"connection", b"upgrade", b"http2-settings")
 
 
 def patient(seconds: float) -> type[HttpToolsProtocol]:
@@ -31,9 +33,31 @@ def patient(seconds: float) -> type[HttpToolsProtocol]:
 
         def data_received(self, data: bytes) -> None:
             self._rest += len(data)
-            super().data_received(data)
+            self._unset_keepalive_if_required()
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as error:
+                self._stay(data[error.args[0] :])
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
             if self._rest > MAX_HEAD:
                 self.transport.close()
+
+        def _stay(self, rest: bytes) -> None:
+            """Nothing here speaks another protocol, and clients of Java offer HTTP/2 with every first request. The
+            parser leaves the body to that: the request is read once more, without the offer."""
+            method = self.parser.get_method()
+            if method == b"CONNECT":
+                self.send_400_response("This is no proxy.")
+                return
+            kept = [pair for pair in self.headers if pair[0] not in _OFFER]
+            lines = [b"%b %b HTTP/1.1" % (method, self.url), *(b"%b: %b" % pair for pair in kept), b"", b""]
+            self.parser, self._rest = httptools.HttpRequestParser(self), 0
+            self.data_received(b"\r\n".join(lines) + rest)
+
+        def on_headers_complete(self) -> None:
+            if not self.parser.should_upgrade():
+                super().on_headers_complete()
 
         def on_message_begin(self) -> None:
             if self._late is None:
@@ -45,6 +69,8 @@ def patient(seconds: float) -> type[HttpToolsProtocol]:
             super().on_body(body)
 
         def on_message_complete(self) -> None:
+            if self.parser.should_upgrade():
+                return
             self._came()
             super().on_message_complete()
 

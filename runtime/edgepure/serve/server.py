@@ -25,7 +25,7 @@ from .rest import Rest
 from .settings import ModelSettings, ServeSettings
 
 #: Seconds for which a thread may keep others from computing in Python.
-_SWITCH = 1e-4
+_SWITCH = 1e-3
 
 
 def serve(
@@ -57,9 +57,15 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
     Between two UNet calls the thread of the slots needs Python's lock, and so does the loop that speaks with clients:
     whoever wants it gets it at once, and not after Python's 5 ms.
     """
-    sys.setswitchinterval(_SWITCH)
+    import os as _os
+
+    sys.setswitchinterval(float(_os.environ.get("SWI", _SWITCH)))
     try:
+        import os as _o
+
         import uvloop
+
+        assert "NOUV" not in _o.environ
     except ImportError:  # there is none for Windows
         asyncio.run(main)
     else:
@@ -169,6 +175,7 @@ def _server(app: Any, settings: ServeSettings) -> _Server:
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         limit_concurrency=settings.connections,
         backlog=settings.connections,
