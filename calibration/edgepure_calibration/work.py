@@ -24,6 +24,7 @@ from edgepure.bundle.manifest import Manifest
 from edgepure.bundle.names import MANIFEST_FILE
 from edgepure.errors import ConfigError, EdgepureError
 from edgepure.files.atomic import write_npz, write_text
+from edgepure.files.folders import real_path
 from edgepure.files.locks import locked
 from edgepure.files.npz import ArrayError, read_all
 
@@ -176,7 +177,7 @@ def work_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
         ConfigError: it lies inside a bundle.
         EdgepureError: another run is at work there.
     """
-    place = folder.resolve()
+    place = real_path(folder)
     if any((outer / MANIFEST_FILE).is_file() for outer in (place, *place.parents)):
         raise ConfigError(
             f"the folder {folder} lies inside a bundle, which may only hold its own files; name another one (--work)",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_bundle import make_tiny_bundle
+from translations_once import translations_are_read_once  # noqa: F401 - for every test here
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+from translations_once import translations_are_read_once  # noqa: F401 - for every test here
 
 #: Two plans with all features, small enough for a test.
 PRESETS = {

@@ -19,6 +19,7 @@ from edgepure.cli.options import (
     given,
 )
 from edgepure.errors import ConfigError
+from edgepure.files.folders import real_path
 
 if TYPE_CHECKING:
     from edgepure.bundle.bundle import Bundle
@@ -145,7 +146,7 @@ def prepare_work(work: Path | None, *inputs: object) -> None:
 
 def hidden_folder(bundle: Path, verb: str) -> Path:
     """Where partial results of a verb lie unless another place is named."""
-    place = bundle.resolve()
+    place = real_path(bundle)
     return place.with_name(f".{place.name}.{verb}")
 
 

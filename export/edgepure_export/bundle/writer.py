@@ -22,7 +22,7 @@ from edgepure.bundle.names import SELFTEST_FILE
 from edgepure.bundle.selftest import MAX_SELFTEST_BYTES
 from edgepure.errors import ConfigError, ExportError
 from edgepure.files.atomic import write_npz
-from edgepure.files.folders import atomic_directory
+from edgepure.files.folders import atomic_directory, real_path
 from edgepure.images.spec import ImageSpec
 from edgepure.methods.presets import Preset
 from edgepure.rows.schedule import ScheduleSpec, schedule_from
@@ -169,7 +169,7 @@ def export_bundle(
             write_npz(folder / SELFTEST_FILE, vectors)
             manifest = Manifest.from_data(
                 {
-                    "name": chosen.name or target.resolve().name,
+                    "name": chosen.name or real_path(target).name,
                     "image": image,
                     "classes": tuple(classes) if classes is not None else tuple(str(i) for i in range(count)),
                     "task": entry,

@@ -15,6 +15,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from edgepure.files.folders import real_path
+
 
 def embedded(tensor: onnx.TensorProto, folder: Path) -> onnx.TensorProto:
     """The tensor with its bytes inside, where they lie in a file below ``folder``; another one as it is.
@@ -25,8 +27,8 @@ def embedded(tensor: onnx.TensorProto, folder: Path) -> onnx.TensorProto:
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return tensor
     place = {entry.key: entry.value for entry in tensor.external_data}
-    file = (folder / place.get("location", "")).resolve()
-    if not file.is_relative_to(folder.resolve()):
+    file = real_path(folder / place.get("location", ""))
+    if not file.is_relative_to(real_path(folder)):
         raise ValueError(f"{place.get('location')!r} leads out of {folder}")
     found = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     length = int(place["length"]) if "length" in place else None

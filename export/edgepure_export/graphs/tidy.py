@@ -18,12 +18,14 @@ SIZE = ("height", "width")
 
 
 def keep_padding(model: ir.Model) -> None:
-    """Part every Pad from a MaxPool behind it by an operator that changes nothing.
+    """Part every Pad from a pool behind it by an operator that changes nothing.
 
-    ONNX Runtime (from 1.17) takes the padding into the MaxPool whatever its value, and a MaxPool pads with -inf.
+    ONNX Runtime (from 1.17) takes the padding into the MaxPool whatever its value, and a MaxPool pads with -inf; from
+    1.20 on into the AveragePool too, which then divides by another number: 1.20 leaves the padding out, 1.21 to 1.25
+    count it wrongly where the sides differ.
     """
     lowest: ir.Value | None = None
-    for pool in [node for node in model.graph if node.op_type == "MaxPool"]:
+    for pool in [node for node in model.graph if node.op_type in ("MaxPool", "AveragePool")]:
         padded = pool.inputs[0]
         producer = padded.producer() if padded is not None else None
         if padded is None or producer is None or producer.op_type != "Pad":

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from edgepure.errors import ExportError, words_of
 
 from . import translations
-from .portable import make_portable
+from .portable.rewrites import make_portable
 from .tidy import SIZE, keep_padding, name_nodes, name_sizes, nodes, strip
 
 #: The portable opset: TensorRT 10.3 to 11 and ONNX Runtime from 1.17 on.

@@ -1,4 +1,4 @@
-"""How two PyTorch operators become ONNX below opset 21, where the exporter's own choice costs time on small images.
+"""How some PyTorch operators become ONNX, where the exporter's own choice costs time on small images or is wrong.
 
 All axes but the batch are static, so none of these needs the Shape, Slice and Concat nodes of the general case.
 """
@@ -6,7 +6,7 @@ All axes but the batch are static, so none of these needs the Shape, Slice and C
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ FIRST_GROUP_NORM_OPSET = 21
 def table(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
     """The ``custom_translation_table`` of `torch.onnx.export`."""
     translations: dict[Callable[..., Any], Callable[..., Any]] = {
-        torch.ops.aten.scaled_dot_product_attention.default: attention
+        torch.ops.aten.scaled_dot_product_attention.default: attention,
+        torch.ops.aten.avg_pool2d.default: average_pool,
     }
     if opset < FIRST_GROUP_NORM_OPSET:
         translations[torch.ops.aten.group_norm.default] = group_norm
@@ -86,6 +87,37 @@ def attention(
     elif attn_mask is not None:
         scores = op.Add(scores, attn_mask)
     return op.MatMul(op.Softmax(scores, axis=-1), value)
+
+
+def average_pool(
+    self: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """The exporter drops ``divisor_override``: here, a factor behind an average that counts the padding."""
+    kernel, pads = _pair(kernel_size), _pair(padding)
+    if divisor_override is not None and ceil_mode:
+        raise NotImplementedError("an average pool with ceil_mode and a divisor of its own")
+    out = op.AveragePool(
+        self,
+        kernel_shape=kernel,
+        strides=_pair(stride) if stride else kernel,
+        pads=pads * 2,
+        ceil_mode=int(ceil_mode),
+        count_include_pad=int(count_include_pad or divisor_override is not None),
+    )
+    if divisor_override is None:
+        return out
+    factor = np.array(kernel[0] * kernel[1] / divisor_override, np.float32)
+    return op.Mul(out, op.Constant(value=ir.tensor(factor)))
+
+
+def _pair(numbers: Sequence[int]) -> list[int]:
+    return [int(n) for n in numbers] * (2 // len(numbers))
 
 
 def _constant(length: int, value: float) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from edgepure.errors import ExportError, words_of
+from edgepure.files.folders import real_path
 from edgepure.rows.schedule import NoiseSchedule
 
 from .scheme import (
@@ -124,7 +125,7 @@ def _import_name(name: str) -> ModuleType:
 
 
 def _import_file(name: str) -> ModuleType:
-    path = Path(name).resolve()
+    path = real_path(name)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise ExportError(f"python:{name}: there is no such file; check the path", code="E-source-file-missing")

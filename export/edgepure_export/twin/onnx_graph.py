@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from edgepure.errors import BundleError, words_of
+from edgepure.files.folders import real_path
 
 from ..graphs.linked import embedded
 from .onnx_operators import OPERATORS
@@ -81,7 +82,7 @@ def read_weight(tensor: onnx.TensorProto, folder: Path, shared: SharedWeights) -
     place = {entry.key: entry.value for entry in tensor.external_data}
     if not place:
         return read_tensor(tensor, folder)
-    file = (folder / place.get("location", "")).resolve()
+    file = real_path(folder / place.get("location", ""))
     key = (file, place.get("offset"), place.get("length"), tensor.data_type, *tensor.dims)
     if key in shared:
         return shared[key]

@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError
-from ..files.folders import heal
+from ..files.folders import heal, real_path
 from .contents import found_files, hash_file, walk
 from .entries import FileEntry
 from .external_data import external_tensors
@@ -39,7 +39,7 @@ def bundle_folder(path: Path) -> Path:
         BundleError: there is nothing, or it is a file.
     """
     if not path.exists():
-        heal(path.resolve())
+        heal(real_path(path))
     if not path.exists():
         raise BundleError(
             f"there is no bundle at {path}: the folder does not exist; check the path", code="E-bundle-missing"
@@ -48,7 +48,7 @@ def bundle_folder(path: Path) -> Path:
         raise BundleError(
             f"{path} is a file, expected a bundle's folder (the one that holds {MANIFEST_FILE})", code="E-bundle-folder"
         )
-    return path.resolve()
+    return real_path(path)
 
 
 def read_manifest(root: Path) -> bytes:
@@ -71,7 +71,7 @@ def read_manifest(root: Path) -> bytes:
 def check_files(root: Path, manifest: Manifest) -> None:
     """The directory holds exactly the listed files, each a regular file inside it with the listed size."""
     engines = root / ENGINES_FOLDER
-    if os.path.lexists(engines) and not (engines.resolve().is_relative_to(root) and engines.is_dir()):
+    if os.path.lexists(engines) and not (real_path(engines).is_relative_to(root) and engines.is_dir()):
         raise BundleError(
             f"{engines} is not a folder inside the bundle; remove it, engines are built again", code="E-bundle-engines"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..bundle.names import MANIFEST_FILE
 from ..errors import ConfigError, EdgepureError
+from ..files.folders import real_path
 
 
 def check_output(path: Path | None, option: str, inputs: Iterable[object] = ()) -> None:
@@ -36,11 +37,11 @@ def check_outputs(paths: Iterable[Path], option: str, inputs: Iterable[object] =
     files = [
         Path(name) for name in {re.sub(r"(\.npz):\w+$", r"\1", str(given)) for given in inputs if given is not None}
     ]
-    places = {file.resolve() for file in files}
+    places = {real_path(file) for file in files}
     contents = {_identity(file) for file in files} - {None}
     free: set[Path] = set()
     for path in paths:
-        place = path.resolve()
+        place = real_path(path)
         if place in places or _identity(path) in contents:  # by whatever links
             raise ConfigError(
                 f"{option} {path} is an input and would be overwritten; choose another place", code="E-output-is-input"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..errors import ConfigError, EdgepureError
+from ..files.folders import real_path
 from .groups import grouped
 from .options import (
     BundleArgument,
@@ -169,7 +170,7 @@ def _targets(sources: Sequence[Source], output: Path, mask_out: Path | None) -> 
         if output.exists() and not output.is_dir():
             raise ConfigError(f"-o {output} is a file; give FILE.png or a folder", code="E-output-png")
         targets = [output / name for name in output_names(sources)]
-    if mask_out is not None and mask_out.resolve() == targets[0].parent.resolve():
+    if mask_out is not None and real_path(mask_out) == real_path(targets[0].parent):
         raise ConfigError(
             f"--mask-out {mask_out}: choose another folder than that of the purified images", code="E-output-same"
         )

@@ -22,6 +22,7 @@ from ..bundle.bundle import Bundle
 from ..engines.kinds import kind_of
 from ..errors import ConfigError, ImageError
 from ..files.atomic import write_text
+from ..files.folders import real_path
 from ..files.locks import locked
 from ..images.load import Order, Resize
 from ..machine.cluster import check_bundle, joined, needs_of, room
@@ -185,7 +186,7 @@ def _on_cluster(
 
 def _sent(source: Source) -> Source:
     """A source as it travels: absolute paths, and errors in words that any process can read."""
-    item = str(source.item.resolve()) if isinstance(source.item, Path) else source.item
+    item = str(real_path(source.item)) if isinstance(source.item, Path) else source.item
     return Source(source.name, source.stem, source.path, item)
 
 

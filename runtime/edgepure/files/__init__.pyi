@@ -4,5 +4,6 @@ from .atomic import write_json as write_json
 from .atomic import write_npz as write_npz
 from .atomic import write_text as write_text
 from .folders import atomic_directory as atomic_directory
+from .folders import real_path as real_path
 from .locks import locked as locked
 from .npz import Npz as Npz

@@ -27,6 +27,14 @@ from .atomic import explained, keep_mode, sync_folder
 _STALE_SECONDS = 7 * 24 * 3600
 
 
+def real_path(path: str | PathLike[str]) -> Path:
+    """Absolute and without symlinks; one that leads round in a circle stays, for whoever opens it to refuse.
+
+    (`Path.resolve` raises a RuntimeError there, before Python 3.13.)
+    """
+    return Path(os.path.realpath(path))
+
+
 @contextmanager
 def atomic_directory(
     target: str | PathLike[str], overwrite: bool = False, *, marker: str = "bundle.json"
@@ -46,7 +54,7 @@ def atomic_directory(
     Raises:
         EdgepureError: the target exists and may not be replaced, no space, or no permission; nothing was written.
     """
-    final = Path(target).resolve()
+    final = real_path(target)
     heal(final)
     _sweep(final)
     _check_replaceable(final, overwrite, marker)

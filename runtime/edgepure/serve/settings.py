@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..files.folders import real_path
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def parse_model(text: str, **settings: object) -> ModelSettings:
     """
     label, sign, path = text.rpartition("=")
     if not sign:
-        label = Path(text).resolve().name
+        label = real_path(text).name
     name, _, version = label.partition(":")
     version = version or "1"
     for what, word in (("name", name), ("version", version)):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgepure.engines.kinds import KINDS
 from edgepure.engines.open import open_graph
-from edgepure_export.graphs.portable import make_portable
+from edgepure_export.graphs.portable.rewrites import make_portable
 from edgepure_export.graphs.to_onnx import export_graph
 
 ON_CPU = [name for name, kind in KINDS.items() if kind.device == "cpu"]

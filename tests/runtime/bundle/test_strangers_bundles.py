@@ -21,6 +21,9 @@ from edgepure.bundle.bundle import Bundle
 from edgepure.bundle.edit import edit_bundle
 from edgepure.bundle.external_data import external_tensors
 from edgepure.bundle.manifest import Manifest
+from edgepure.cli.outputs import check_outputs
+from edgepure.errors import EdgepureError
+from edgepure.files.folders import atomic_directory
 from edgepure.methods.planner import Planner
 from edgepure.methods.presets import Preset
 from edgepure.rows.plan import MAX_ROWS
@@ -147,6 +150,22 @@ def test_a_bundle_that_is_exchanged_while_it_is_opened_opens(bundle: Path, monke
     (bundle / "weights.bin").write_bytes(b"")
     with raises_code("E-bundle-cut-off"):
         Bundle.open(bundle)
+
+
+def test_links_that_lead_round_in_a_circle_are_refused(bundle: Path, tmp_path: Path) -> None:
+    """Found by `make fuzz`: Path.resolve raises a RuntimeError there."""
+    (bundle / "engines").symlink_to("engines")
+    with raises_code("E-bundle-engines"):
+        Bundle.open(bundle)
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    for place in (loop, loop / "inside"):
+        with raises_code("E-bundle-missing"):
+            Bundle.open(place)
+        check_outputs([place], "--out", [place.with_name("other")])
+        with pytest.raises(EdgepureError), atomic_directory(place) as folder:
+            (folder / "file").touch()
+    assert sorted(path.name for path in tmp_path.iterdir() if path != bundle) == ["loop"]
 
 
 def test_a_change_that_was_cut_short_is_ended_by_whoever_opens_the_bundle(bundle: Path) -> None:

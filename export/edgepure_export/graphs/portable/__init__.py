@@ -1,0 +1,1 @@
+"""Operators that engines compute differently, written in others on which all agree."""
