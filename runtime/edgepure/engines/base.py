@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EdgepureError, ImageError
+from ..rows.noise import RowNoise, make_together
 from ..types import Float32
-
-if TYPE_CHECKING:
-    from ..rows.noise import RowNoise
 
 
 @dataclass(frozen=True)
@@ -169,6 +166,10 @@ class Stepper(Closable, ABC):
     @abstractmethod
     def move(self, source: int, target: int) -> None:
         """Copy a slot's state over another's, to keep the active slots contiguous."""
+
+    def expect_noise(self, wanted: Iterable[tuple[RowNoise, int]]) -> None:
+        """These rows are loaded next: a chance to make their noises together."""
+        make_together(wanted)
 
     def load_noise(self, slot: int, noise: RowNoise, row: int) -> None:
         """Make the noise of row ``row`` that of the next step of a slot. Not called for rows that draw none."""

@@ -139,6 +139,7 @@ class InFlight:
                 if exhausted:
                     return
                 continue
+            stepper.expect_noise((job.noise, job._row) for job in active if job.plan.rows[job._row].draws)
             for slot, job in enumerate(active):
                 _load_row(stepper, slot, job)
             rows = len(active)

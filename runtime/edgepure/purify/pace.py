@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-#: A call of so many rows that was not seen for so many calls is tried again: machines change.
-_STALE = 1000
+import numpy as np
+
+#: How much less a call counts than the one after it: the last few hundred say what calls cost.
+_FORGET = 0.99
 #: The first calls of a size allocate what later ones find.
 _WARM = 2
+#: Variance of the sizes of late; below it nothing is known but of one size.
+_SPREAD = 0.05
 
 
 class Pace:
@@ -23,9 +27,8 @@ class Pace:
         self._calls = calls  # UNet calls of one decision
         self._row = 0.0  # seconds for one row of one image, in calls that others shared as they did of late
         self._last = 0.0
-        self._ticks = 0
-        self._cost: dict[int, float] = {}  # of a call of so many rows
-        self._seen: dict[int, list[int]] = {}  # how many calls of a size there were, and when the last one was
+        self._seen: dict[int, int] = {}  # calls of so many rows
+        self._sums = np.zeros(5)  # of late: calls, rows, rows^2, seconds, rows * seconds
 
     def start(self) -> None:
         """The slots are filled after a pause, which is nobody's time."""
@@ -36,42 +39,40 @@ class Pace:
         now = self.clock()
         seconds, self._last = now - self._last, now
         self._row = _mixed(self._row, seconds / rows)
-        self._ticks += 1
-        seen = self._seen.setdefault(rows, [0, 0])
-        seen[:] = seen[0] + 1, self._ticks
-        if seen[0] <= _WARM:
-            return
-        self._cost[rows] = _mixed(self._cost.get(rows, 0.0), seconds)
+        self._seen[rows] = self._seen.get(rows, 0) + 1
+        if self._seen[rows] > _WARM:
+            line = self._line()
+            taken = seconds if line is None else min(seconds, 3.0 * max(line[0] + line[1] * rows, 0.0) or seconds)
+            self._sums *= _FORGET
+            self._sums += 1.0, rows, rows * rows, taken, rows * taken
 
     def seconds(self, ahead: int) -> float:
         """Until an image with so many before it is done; 0 before anything was measured."""
         return self._calls * self._row * (ahead + 1)
 
-    def joins(self, rows: int, more: int, inside: int, waiting: int) -> bool:
-        """Whether an image should enter with ``more`` rows beside ``rows`` of others, or wait until these are done.
+    def joins(self, more: int, inside: int, waiting: int) -> bool:
+        """Whether an image should enter with ``more`` rows beside those of others, or wait until these are done.
 
-        Beside them, a call takes longer for the ``inside`` images that are in it; it takes less than two calls for the
-        ``waiting`` ones that are served earlier by it. Where calls cost as much a row however many share them, sharing
-        only makes all of them wait for all. What is not known is tried.
+        Beside them, a call takes longer for the ``inside`` images that are in it; it takes less than two calls, which
+        the ``waiting`` ones gain, and those that come after them: of these at least as many count as are inside. Where
+        calls cost as much a row however many share them, sharing only makes all of them wait for all. What is not
+        known is tried: at first with all that wait, later with one more.
         """
-        alone, own, shared = self._seconds(rows), self._seconds(more), self._seconds(rows + more)
-        if alone is None or own is None or shared is None:
-            return True
-        return waiting * (alone + own - shared) >= inside * (shared - alone)
+        line = self._line()
+        if line is None:
+            return inside == 1 or not self._sums[0]  # of nothing at all, and of one size
+        fixed, row = line
+        return (waiting + inside) * fixed >= inside * more * row
 
-    def _seconds(self, rows: int) -> float | None:
-        """Of a call; None if no call so large was seen of late."""
-        above = min((size for size in self._cost if size >= rows), default=None)
-        if above is None or self._ticks - self._seen[above][1] > _STALE:
+    def _line(self) -> tuple[float, float] | None:
+        """Seconds of a call, and of every row in it: a straight line through the calls of late (least squares), with
+        all that is done around them. None if they were all of one size."""
+        calls, rows, squares, seconds, products = self._sums.tolist()
+        spread = calls * squares - rows * rows
+        if spread <= _SPREAD * calls * calls:
             return None
-        if above == rows:
-            return self._cost[above]
-        # a smaller call than any that was seen costs no more a row, at the most
-        below = max((size for size in self._cost if size < rows), default=None)
-        if below is None:
-            return self._cost[above] * rows / above
-        share = (rows - below) / (above - below)
-        return (1.0 - share) * self._cost[below] + share * self._cost[above]
+        row = (calls * products - rows * seconds) / spread
+        return (seconds - row * rows) / calls, row
 
 
 def _mixed(known: float, seen: float) -> float:

@@ -18,7 +18,7 @@ from ..rows.noise import NoiseSource
 from ..rows.plan import Plan
 from ..types import Float32, Progress
 from ..validation import expect
-from .arguments import check_images, warn_of_precision
+from .arguments import warn_of_precision
 from .ballot import Ballot
 from .cascade import CascadeBallot
 from .graphs import OpenGraphs
@@ -71,7 +71,7 @@ class Request(Generic[P]):
 
     Args:
         graphs: what computes.
-        images: ``[B, C, H, W]`` float32 in [0, 1].
+        images: ``[B, C, H, W]`` float32 in [0, 1], checked.
         preset: what is done with them.
         head: what is made of them then.
         sources: of each image the source of its noise, of which it is image ``ids``.
@@ -103,7 +103,6 @@ class Request(Generic[P]):
         head.check(preset)
         if track is not None and len(images) != 1:
             raise ConfigError(f"a track holds one image at a time, got {len(images)}", code="E-track-option")
-        check_images(images, graphs.image_shape)
         warn_of_precision(preset, graphs.precision)
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(images):

@@ -132,16 +132,51 @@ class Service:
             EdgepureError: the service has been closed, or this process was forked.
         """
         expect(deadline=(deadline, Real, None), urgent=(urgent, bool))
-        self._check_room(deadline, urgent)  # before anything is decoded: to refuse costs nothing
+        self.check_room(deadline, urgent=urgent)  # before anything is decoded: to refuse costs nothing
         loaded = load_images(image, self._image, resize=resize)
         if len(loaded) != 1:
             raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one", code="E-service-image")
         submission = Submission(loaded.images[0], loaded.names[0], noise_source(noise), deadline=deadline)
         with self._changed:
-            self._check_room(deadline, urgent)
+            self.check_room(deadline, urgent=urgent)
             self._line.add(submission, urgent=urgent)
             self._changed.notify_all()
         return submission.future
+
+    def check_room(self, deadline: float | None = None, *, urgent: bool = False) -> None:
+        """What `submit` asks before it looks at an image: whether one more would be taken now.
+
+        Raises:
+            BusyError, OverdueError, EdgepureError: as `submit`.
+        """
+        self._purifier.turns.check_process()
+        with self._changed:
+            if self._closed:
+                raise EdgepureError("this service has been closed and takes no more images", code="E-service-closed")
+            # those that were cancelled still stand in the line; to count the others takes a moment
+            if self._refusal(self._line.length(), deadline, urgent) and (
+                refusal := self._refusal(len(self._line), deadline, urgent)
+            ):
+                raise refusal
+
+    def _refusal(self, ahead: int, deadline: float | None, urgent: bool) -> EdgepureError | None:
+        """Why one more image is not taken where so many wait."""
+        if ahead >= self._limit:
+            return BusyError(
+                f"{self._limit} images are waiting, and no more may; try again later", code="E-service-full"
+            )
+        if deadline is None:
+            return None
+        if urgent:
+            ahead = self._line.before_urgent()
+        left, needed = deadline - time.monotonic(), self._pace.seconds(ahead + len(self._running))
+        if left > needed:
+            return None
+        return OverdueError(
+            f"the image has {max(left, 0.0):.1f} seconds, and the {ahead} before it and itself take about "
+            f"{needed:.1f}; ask again later, or give it more time",
+            code="E-deadline-short",
+        )
 
     @property
     def waiting(self) -> int:
@@ -184,28 +219,6 @@ class Service:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(drain=kind is None)
-
-    def _check_room(self, deadline: float | None, urgent: bool) -> None:
-        self._purifier.turns.check_process()
-        with self._changed:
-            if self._closed:
-                raise EdgepureError("this service has been closed and takes no more images", code="E-service-closed")
-            ahead = self.waiting
-            if ahead >= self._limit:
-                raise BusyError(
-                    f"{self._limit} images are waiting, and no more may; try again later", code="E-service-full"
-                )
-            if deadline is None:
-                return
-            if urgent:
-                ahead = self._line.before_urgent()
-            left, needed = deadline - time.monotonic(), self._pace.seconds(ahead + len(self._running))
-            if left <= needed:
-                raise OverdueError(
-                    f"the image has {max(left, 0.0):.1f} seconds, and the {ahead} before it and itself take about "
-                    f"{needed:.1f}; ask again later, or give it more time",
-                    code="E-deadline-short",
-                )
 
     # ---- the thread -------------------------------------------------------------------------------------------------
 
@@ -260,7 +273,7 @@ class Service:
         votes = min(self._preset.votes.count, slots)
         more = min(votes, slots - rows)
         # if it does not fit whole, its last votes end no earlier, and only those behind it gain
-        return self._pace.joins(rows, more, inside, waiting - (more < votes))
+        return self._pace.joins(more, inside, waiting - (more < votes))
 
     def _jobs_of(self, first: Submission, active: list[Job]) -> Iterator[Job]:
         """Of a submission and of those behind it, as many as go into the slots together: they share the calls of the

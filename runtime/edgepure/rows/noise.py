@@ -21,6 +21,7 @@ import os
 import secrets
 import threading
 from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol, cast
 
@@ -28,7 +29,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..types import Float32
-from .philox import Stream, UInt64, normals, normals_at
+from .philox import Place, Stream, UInt64, normals_at, normals_of, tag_of
 from .plan import Plan
 
 #: Rows are generated in blocks of about this many bytes: enough rows of a small image to share the cost of NumPy's
@@ -76,8 +77,8 @@ class StreamNoise:
     def __init__(self, seed: int, plan: Plan, image: int, vote: int, shape: tuple[int, ...], probe: bool) -> None:
         self._seed, self._image, self._vote, self._high = _place(seed, image, vote, probe)
         self._shape = shape
-        self._elements = int(np.prod(shape))
-        self._per_block = max(1, BLOCK_BYTES // (self._elements * 4))
+        self.elements = int(np.prod(shape))
+        self._per_block = max(1, BLOCK_BYTES // (self.elements * 4))
         self._rows = {Stream.PROBE if probe else Stream.ROW: plan.noisy_rows, Stream.OUT: plan.out_noisy_rows}
         self._stream = Stream.PROBE if probe else Stream.ROW
         self._blocks: dict[Stream, dict[int, Float32]] = {}
@@ -85,19 +86,25 @@ class StreamNoise:
     def _get(self, stream: Stream, index: int) -> Float32:
         block = self._blocks.get(stream)
         if block is None or index not in block:
-            block = self._blocks[stream] = self._block(stream, index)
-        return block[index]
+            rows = self._block(stream, index)
+            if not rows:
+                return np.zeros(self._shape, dtype=np.float32)
+            self._keep(stream, rows, normals_of(self._places(stream, rows), self.elements))
+        return self._blocks[stream][index]
 
-    def _block(self, stream: Stream, index: int) -> dict[int, Float32]:
-        """The noises of row ``index`` and of the rows after it that need one, as many as fit a block."""
+    def _block(self, stream: Stream, index: int) -> tuple[int, ...]:
+        """Row ``index`` and the rows after it that need a noise, as many as fit a block; none if it needs none."""
         needed = self._rows[stream]
         start = bisect_left(needed, index)
         rows = needed[start : start + self._per_block]
-        if not rows or rows[0] != index:
-            return {index: np.zeros(self._shape, dtype=np.float32)}
-        words = [self._high | row for row in rows]
-        block = normals(self._seed, self._image, stream, self._vote, words, self._elements)
-        return dict(zip(rows, block.reshape(len(rows), *self._shape), strict=True))
+        return rows if rows and rows[0] == index else ()
+
+    def _places(self, stream: Stream, rows: Sequence[int]) -> list[Place]:
+        tag = tag_of(stream, self._vote)
+        return [Place(self._seed, self._high | row, self._image, tag) for row in rows]
+
+    def _keep(self, stream: Stream, rows: Sequence[int], noises: Float32) -> None:
+        self._blocks[stream] = dict(zip(rows, noises.reshape(len(rows), *self._shape), strict=True))
 
     def row(self, index: int) -> Float32:
         return self._get(self._stream, index)
@@ -105,23 +112,62 @@ class StreamNoise:
     def out(self, index: int) -> Float32:
         return self._get(Stream.OUT, index)
 
+    def missing(self, index: int) -> tuple[int, ...]:
+        """The rows of the block that row ``index`` asks for; none if it is there."""
+        block = self._blocks.get(self._stream)
+        return () if block is not None and index in block else self._block(self._stream, index)
+
+    def places(self, rows: Sequence[int]) -> list[Place]:
+        """Where these rows lie in the stream."""
+        return self._places(self._stream, rows)
+
+    def keep(self, rows: Sequence[int], noises: Float32) -> None:
+        """Hold the noises ``[len(rows), elements]`` of a block until the next one is asked for."""
+        self._keep(self._stream, rows, noises)
+
     def counter(self, index: int, *, out: bool = False) -> tuple[int, int, int, int, int]:
         """Where the noise of row ``index`` (with ``out``: its second noise) lies in the stream, as 32-bit words:
         key low, key high, row, image, stream << 24 | vote. The element is the word that is missing."""
         stream = Stream.OUT if out else self._stream
-        tag = (int(stream) << 24) | (self._vote & 0xFFFFFF)
+        tag = tag_of(stream, self._vote)
         return self._seed & 0xFFFFFFFF, self._seed >> 32, self._high | index, self._image & 0xFFFFFFFF, tag
 
     def closing(self) -> Float32:
-        flat = normals(self._seed, self._image, Stream.CLOSING, self._vote, (self._high,), self._elements)
+        flat = normals_of(self._places(Stream.CLOSING, (0,)), self.elements)
         result: Float32 = flat[0].reshape(self._shape)
         return result
 
     def at(self, index: int, blocks: UInt64, stream: Stream | None = None) -> Float32:
         """Noise of row ``index`` at some blocks of four elements, flat; ``stream``: OUT, or CLOSING with row 0."""
         chosen = self._stream if stream is None else stream
-        found: Float32 = normals_at(self._seed, self._image, chosen, self._vote, (self._high | index,), blocks)[0]
+        found: Float32 = normals_at(self._places(chosen, (index,)), blocks)[0]
         return found
+
+
+def make_together(wanted: Iterable[tuple[RowNoise, int]]) -> None:
+    """Make the blocks that these rows are about to ask for in common calls, as far as they fit one block: for small
+    images the number of NumPy's calls is what costs."""
+    todo: list[tuple[StreamNoise, tuple[int, ...]]] = []
+    room = 0
+    for noise, index in wanted:
+        if not isinstance(noise, StreamNoise) or (rows := noise.missing(index)) == ():
+            continue
+        size = 4 * noise.elements * len(rows)
+        if size > room or noise.elements != todo[0][0].elements:
+            _make(todo)
+            todo, room = [], BLOCK_BYTES
+        todo.append((noise, rows))
+        room -= size
+    _make(todo)
+
+
+def _make(todo: list[tuple[StreamNoise, tuple[int, ...]]]) -> None:
+    if len(todo) < 2:
+        return  # it is made when it is asked for
+    found, start = normals_of([p for noise, rows in todo for p in noise.places(rows)], todo[0][0].elements), 0
+    for noise, rows in todo:
+        noise.keep(rows, found[start : start + len(rows)])
+        start += len(rows)
 
 
 def _place(seed: int, image: int, vote: int, probe: bool) -> tuple[int, int, int, int]:

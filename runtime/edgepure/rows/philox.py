@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ from ..types import Float32
 UInt64 = NDArray[np.uint64]
 
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
-_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+#: What the key grows by from round to round.
+_WEYL = np.arange(10, dtype=np.uint64)[:, None] * np.array([0x9E3779B9, 0xBB67AE85], np.uint64)
 _MASK32 = np.uint64(0xFFFFFFFF)
 _SHIFT32 = np.uint64(32)
 
@@ -38,28 +40,42 @@ class Stream(IntEnum):
     GRID = 4
 
 
-def philox4x32(counter: UInt64, key: tuple[int, int]) -> UInt64:
+def philox4x32(counter: UInt64, key: tuple[int, int] | UInt64) -> UInt64:
     """Philox 4x32 with 10 rounds, vectorised: ``[4, ...]`` words of the counters -> ``[4, ...]`` random words.
 
     Words are 32 bits wide and held in uint64. Even and odd words are worked on as one array each, because for small
-    images the number of NumPy calls is what costs.
+    images the number of NumPy calls is what costs. ``key``: of all, or ``[2, N]`` for counters ``[4, N, ...]``.
     """
     even, odd = counter[0::2].copy(), counter[1::2].copy()
     product, high = np.empty_like(even), np.empty_like(even)
     shape = (2,) + (1,) * (counter.ndim - 1)
     multipliers = _MULTIPLIERS.reshape(shape)
-    k0, k1 = key
-    for _ in range(10):
+    keys = np.asarray(key, np.uint64).reshape(2, -1)
+    rounds = (keys + _WEYL[:, :, None] & _MASK32).reshape(10, 2, keys.shape[1], *shape[2:])
+    for keys in rounds if counter.ndim > 1 else rounds[:, :, 0]:
         np.multiply(even, multipliers, out=product)
         np.right_shift(product, _SHIFT32, out=high)
         # c0' = high(c2 * M1) ^ c1 ^ k0 and c2' = high(c0 * M0) ^ c3 ^ k1: the halves cross over
-        np.bitwise_xor(odd, np.array([k0, k1], np.uint64).reshape(shape), out=odd)
+        np.bitwise_xor(odd, keys, out=odd)
         np.bitwise_xor(high[::-1], odd, out=even)
         np.bitwise_and(product[::-1], _MASK32, out=odd)
-        k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
     result = np.empty_like(counter)
     result[0::2], result[1::2] = even, odd
     return result
+
+
+class Place(NamedTuple):
+    """Where the noise of one row of one purification lies in the stream: a key of 64 bits, and words of the counter."""
+
+    key: int
+    row: int
+    image: int
+    tag: int
+
+
+def tag_of(stream: Stream, vote: int) -> int:
+    """The word of stream and vote."""
+    return (int(stream) << 24) | (vote & 0xFFFFFF)
 
 
 def normals(seed: int, image: int, stream: Stream, vote: int, rows: Sequence[int], elements: int) -> Float32:
@@ -67,25 +83,32 @@ def normals(seed: int, image: int, stream: Stream, vote: int, rows: Sequence[int
 
     Computed in float64 and rounded once, so that another implementation agrees to 1e-6.
     """
+    tag = tag_of(stream, vote)
+    return normals_of([Place(seed, row, image, tag) for row in rows], elements)
+
+
+def normals_of(places: Sequence[Place], elements: int) -> Float32:
+    """``[len(places), elements]`` float32 standard normals of rows of any images."""
     blocks = np.arange(-(-elements // 4), dtype=np.uint64)
-    return normals_at(seed, image, stream, vote, rows, blocks)[:, :elements]
+    return normals_at(places, blocks)[:, :elements]
 
 
-def normals_at(seed: int, image: int, stream: Stream, vote: int, rows: Sequence[int], blocks: UInt64) -> Float32:
-    """The same for some blocks of four elements, ``element // 4``: ``[len(rows), 4 * len(blocks)]``."""
-    counter = np.empty((4, len(rows), len(blocks)), np.uint64)
+def normals_at(places: Sequence[Place], blocks: UInt64) -> Float32:
+    """The same for some blocks of four elements, ``element // 4``: ``[len(places), 4 * len(blocks)]``."""
+    count = len(places)
+    words = [(p.key & 0xFFFFFFFF, p.key >> 32 & 0xFFFFFFFF, p.row, p.image & 0xFFFFFFFF, p.tag) for p in places]
+    table = np.array(words, np.uint64).reshape(count, 5).T
+    counter = np.empty((4, count, len(blocks)), np.uint64)
     counter[0] = blocks
-    counter[1] = np.asarray(rows, dtype=np.uint64)[:, None]
-    counter[2] = image & 0xFFFFFFFF
-    counter[3] = (int(stream) << 24) | (vote & 0xFFFFFF)
-    uniform = philox4x32(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)).astype(np.float64)
+    counter[1:] = table[2:, :, None]
+    uniform = philox4x32(counter, table[:2]).astype(np.float64)
     uniform += 0.5
     uniform *= 2.0**-32
     radius = np.sqrt(-2.0 * np.log(uniform[0::2]))
     # The sine comes from the cosine: in float64 that is exact to 1e-8, and NumPy's sine costs as much as all the rest.
     cosine = np.cos((2.0 * np.pi) * uniform[1::2])
     sine = np.copysign(np.sqrt(1.0 - cosine * cosine), 0.5 - uniform[1::2])
-    out = np.empty((len(rows), len(blocks), 4), dtype=np.float32)
-    out[:, :, 0::2] = np.moveaxis(radius * cosine, 0, -1)
-    out[:, :, 1::2] = np.moveaxis(radius * sine, 0, -1)
-    return out.reshape(len(rows), len(blocks) * 4)
+    out = np.empty((count, len(blocks), 4), dtype=np.float32)
+    out[:, :, 0::2] = (radius * cosine).transpose(1, 2, 0)
+    out[:, :, 1::2] = (radius * sine).transpose(1, 2, 0)
+    return out.reshape(count, len(blocks) * 4)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -76,34 +77,70 @@ async def answer(
     """
     end = time.monotonic() + left
     items, size = images_of(request, model)
-    wanted = _wanted(request, model)
+    wanted, first = _wanted(request, model), urgent(request.parameters)
     futures: list[Future[Any]] = []
+    over = False
 
     def submit() -> None:
         for item in items:
-            futures.append(model.service.submit(item, deadline=end, urgent=urgent(request.parameters)))
+            if not over:
+                futures.append(model.service.submit(item, deadline=end, urgent=first))
 
     try:
         if size > _INLINE:
             await asyncio.to_thread(submit)
         else:
             submit()
-        waiting = [asyncio.wrap_future(future) for future in futures]
-        left_now = max(end - time.monotonic(), 0.001)
-        _, missing = await asyncio.wait(waiting, timeout=left_now, return_when=asyncio.FIRST_EXCEPTION)
-        errors = [one.exception() for one in waiting if one.done() and not one.cancelled()]
-        for error in filter(None, errors):
-            raise error
-        if missing:
+        await _settled(futures, end)
+        for future in futures:
+            if future.cancelled():  # the service was closed
+                raise asyncio.CancelledError
+            if future.done() and (error := future.exception()) is not None:
+                raise error
+        if not all(future.done() for future in futures):
             raise OverdueError(
                 f"the answer was not there within {left:g} seconds; ask again later, or give it more time",
                 code="E-deadline-answer",
             )
     finally:
+        over = True
         for future in futures:
             future.cancel()  # does nothing where the result is there
-    results = [one.result() for one in waiting]
+    results = [future.result() for future in futures]
     return {output.name: output.make(results) for output in wanted}, results
+
+
+async def _settled(futures: Sequence[Future[Any]], end: float) -> None:
+    """Return when all of them have their results, when one has an error instead, or when it is too late.
+
+    One future of the loop for all of them: with a task for each, what asyncio does around a small image takes as long
+    as its purification.
+    """
+    loop = asyncio.get_running_loop()
+    settled: asyncio.Future[None] = loop.create_future()
+    missing = len(futures)
+
+    def settle() -> None:
+        if not settled.done():
+            settled.set_result(None)
+
+    def seen(future: Future[Any]) -> None:
+        nonlocal missing
+        missing -= 1
+        if not missing or future.cancelled() or future.exception() is not None:
+            settle()
+
+    def done(future: Future[Any]) -> None:  # in the service's thread
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(seen, future)
+
+    for future in futures:
+        future.add_done_callback(done)
+    late = loop.call_later(max(end - time.monotonic(), 0.001), settle)
+    try:
+        await settled
+    finally:
+        late.cancel()
 
 
 def images_of(request: InferRequest, model: Model) -> tuple[list[Any], int]:

@@ -105,13 +105,13 @@ class GrpcService:
         began, name, version = time.monotonic(), request.model_name, request.model_version
         try:
             with self._models.get(name, version) as model:
+                model.service.check_room()  # before anything is read
                 asked = _read(request, self._settings.max_images)
                 left = seconds_left(asked.parameters, None, self._settings)
                 remaining = context.time_remaining()
                 if remaining is not None:
                     left = min(left, max(remaining, 0.001))
-                headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-                with span("edgepure.infer", headers, model=name):
+                with span("edgepure.infer", lambda: _headers(context), model=name):
                     outputs, results = await answer(model, asked, self._settings, left)
                 self._metrics.answered(model, "grpc", results, time.monotonic() - began)
                 return _write(name, model.settings.version, asked, outputs)
@@ -138,6 +138,10 @@ class GrpcService:
         given = dict(context.invocation_metadata() or ()).get("authorization", "")
         if not permitted(given if isinstance(given, str) else "", self._settings.token):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a valid token is needed [E-token]")
+
+
+def _headers(context: Any) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
 def _read(request: Any, max_images: int) -> InferRequest:

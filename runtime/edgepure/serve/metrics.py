@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
@@ -15,6 +17,20 @@ from .models import Model, Models
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _CALLS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+@dataclass(frozen=True)
+class _Series:
+    """What is counted of a model over one protocol; to find a series by its labels takes longer than to count."""
+
+    answered: Any
+    request_seconds: Any
+    images: Any
+    purification_seconds: Any
+    queue_seconds: Any
+    calls: Any
+    flagged: Any
+    abstained: Any
 
 
 class Metrics:
@@ -48,23 +64,34 @@ class Metrics:
         self.images = made(Counter, "edgepure_images", "Images answered.", by_model)
         self.flagged = made(Counter, "edgepure_flagged", "Images that the monitor flagged.", by_model)
         self.abstained = made(Counter, "edgepure_abstained", "Images without a settled answer.", by_model)
+        self._of = cache(self._made)  # names and versions are the owner's: there are few
         self.registry.register(_State(models))
         ProcessCollector(registry=self.registry)  # memory, descriptors, processor time
 
     def answered(self, model: Model, protocol: str, results: list[Purified], seconds: float) -> None:
         """Count a request that got its answer."""
-        labels = model.settings.name, model.settings.version
-        self.requests.labels(*labels, protocol, "answered").inc()
-        self.request_seconds.labels(*labels, protocol).observe(seconds)
+        of = self._of(model.settings.name, model.settings.version, protocol)
+        of.answered.inc()
+        of.request_seconds.observe(seconds)
         for result in results:
-            self.images.labels(*labels).inc()
-            self.purification_seconds.labels(*labels).observe(result.seconds)
-            self.queue_seconds.labels(*labels).observe(max(seconds - result.seconds, 0.0))
-            self.calls.labels(*labels).observe(result.unet_calls)
+            of.images.inc()
+            of.purification_seconds.observe(result.seconds)
+            of.queue_seconds.observe(max(seconds - result.seconds, 0.0))
+            of.calls.observe(result.unet_calls)
             if result.flagged:
-                self.flagged.labels(*labels).inc()
+                of.flagged.inc()
             if getattr(result, "abstained", False):
-                self.abstained.labels(*labels).inc()
+                of.abstained.inc()
+
+    def _made(self, name: str, version: str, protocol: str) -> _Series:
+        return _Series(
+            answered=self.requests.labels(name, version, protocol, "answered"),
+            request_seconds=self.request_seconds.labels(name, version, protocol),
+            **{
+                kind: getattr(self, kind).labels(name, version)
+                for kind in ("images", "purification_seconds", "queue_seconds", "calls", "flagged", "abstained")
+            },
+        )
 
     def ended(self, model: str, version: str, protocol: str, outcome: str) -> None:
         """Count a request that got none: ``refused``, ``overdue``, ``invalid``, ``cancelled``, ``failed``."""

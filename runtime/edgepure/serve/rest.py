@@ -5,26 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..errors import EdgepureError, OverdueError
-from .answer import answer, seconds_left
 from .health import Health
+from .infer import GoneError, Infer, Receive, Scope, Send, read_body, refusal_of, refused
 from .logs import log
 from .metrics import Metrics
 from .models import Models, UnknownModelError, metadata
 from .openapi import document
-from .outcome import BodySizeError, outcome_of, permitted
+from .outcome import permitted
 from .page import PAGE, pictures
-from .protocol import LENGTH_HEADER, parse_request, write_response
 from .settings import ServeSettings
-from .traces import span
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 EXTENSIONS = ["binary_tensor_data"]
@@ -36,6 +33,7 @@ class Rest:
     def __init__(self, models: Models, health: Health, metrics: Metrics, settings: ServeSettings) -> None:
         self._models, self._health, self._metrics, self._settings = models, health, metrics, settings
         base = "/v2/models/{name}"
+        infer = Infer(models, health, metrics, settings)
         routes = [
             Route("/v2/health/live", self._live),
             Route("/v2/health/ready", self._ready),
@@ -50,14 +48,19 @@ class Rest:
             routes += [
                 Route(path, self._guarded(self._model)),
                 Route(path + "/ready", self._model_ready),
-                Route(path + "/infer", self._guarded(self._infer), methods=["POST"]),
+                Route(path + "/infer", infer, methods=["POST"]),
             ]
         if settings.page:
             routes += [
                 Route("/", self._page),
                 Route(base + "/pictures", self._guarded(self._pictures), methods=["POST"]),
             ]
-        self.app = Starlette(routes=routes)
+        routed = Starlette(routes=routes)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await (infer if infer.takes(scope) else routed)(scope, receive, send)
+
+        self.app = app
 
     # ---- health and metadata ----------------------------------------------------------------------------------------
 
@@ -78,7 +81,7 @@ class Rest:
             with self._models.get(request.path_params["name"], request.path_params.get("version", "")) as model:
                 ready = self._health.ready(model)
         except UnknownModelError as error:
-            return _failure(error)
+            return _response(*refusal_of(error, request.url.path))
         return JSONResponse({"name": model.settings.name, "ready": ready}, 200 if ready else 503)
 
     async def _model(self, request: Request) -> Response:
@@ -103,7 +106,7 @@ class Rest:
             raise
         except EdgepureError as error:  # the old one goes on; the owner is told what is wrong with the new one
             log("not loaded", model=request.path_params["name"], code=error.code, error=str(error))
-            return _refusal(400, str(error), error.code)
+            return _response(*refused(400, str(error), error.code))
         log("loaded", model=request.path_params["name"])
         return JSONResponse({})
 
@@ -118,85 +121,6 @@ class Rest:
     async def _openapi(self, request: Request) -> Response:
         return JSONResponse(document(self._settings))
 
-    # ---- inference --------------------------------------------------------------------------------------------------
-
-    async def _infer(self, request: Request) -> Response:
-        name, version = request.path_params["name"], request.path_params.get("version", "")
-        began = time.monotonic()
-        try:
-            with self._models.get(name, version) as model:
-                asked = parse_request(
-                    await self._body(request),
-                    request.headers.get(LENGTH_HEADER),
-                    max_images=self._settings.max_images,
-                )
-                left = seconds_left(asked.parameters, request.headers.get("x-request-timeout"), self._settings)
-                left -= time.monotonic() - began
-                with span("edgepure.infer", request.headers, model=name):
-                    outputs, results = await _unless_gone(
-                        request, answer(model, asked, self._settings, max(left, 0.001))
-                    )
-                body, length = write_response(name, model.settings.version, asked, outputs)
-                self._metrics.answered(model, "rest", results, time.monotonic() - began)
-        except (asyncio.CancelledError, ClientDisconnect):
-            self._metrics.ended(name, version, "rest", "cancelled")
-            return Response(status_code=499)
-        except Exception as error:
-            outcome = outcome_of(error)[1]
-            self._metrics.ended(name, version, "rest", outcome)
-            if outcome == "failed":
-                self._health.doubt()
-            raise
-        if length is None:
-            return Response(body, media_type="application/json")
-        return Response(body, headers={LENGTH_HEADER: str(length)}, media_type="application/octet-stream")
-
-    async def _body(self, request: Request) -> bytes:
-        """All of it.
-
-        Raises:
-            BodySizeError: it is larger than it may be.
-            OverdueError: the client sends too slowly.
-        """
-        limit = self._settings.max_body
-        said = request.headers.get("content-length", "")
-        if said.isdigit() and int(said) > limit:
-            await self._swallow(request)
-            raise BodySizeError(f"the body has {said[:20]} bytes, at most {limit} may be sent", code="E-body-size")
-
-        async def read() -> bytes:
-            parts, size = [], 0
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise BodySizeError(f"the body has more than {limit} bytes", code="E-body-size")
-                parts.append(part)
-            return b"".join(parts)
-
-        try:
-            return await asyncio.wait_for(read(), self._settings.patience)
-        except (TimeoutError, asyncio.TimeoutError):
-            raise OverdueError(
-                f"the body did not come within {self._settings.patience:g} seconds; "
-                "send it faster, or in smaller batches",
-                code="E-request-slow",
-            ) from None
-
-    async def _swallow(self, request: Request) -> None:
-        """Read what a client sends in spite of its size, for a moment: a closed socket would hide the answer."""
-
-        async def read() -> None:
-            size = 0
-            async for part in request.stream():
-                size += len(part)
-                if size > 4 * self._settings.max_body:
-                    return
-
-        try:
-            await asyncio.wait_for(read(), 2.0)
-        except (TimeoutError, asyncio.TimeoutError, ClientDisconnect):
-            return
-
     # ---- the page ---------------------------------------------------------------------------------------------------
 
     async def _page(self, request: Request) -> Response:
@@ -205,7 +129,7 @@ class Rest:
 
     async def _pictures(self, request: Request) -> Response:
         with self._models.get(request.path_params["name"]) as model:
-            data = await self._body(request)
+            data = await read_body(dict(request.headers.raw), request.receive, self._settings)
             future = await run_in_threadpool(
                 model.service.submit, data, resize=True, deadline=time.monotonic() + self._settings.timeout
             )
@@ -228,54 +152,18 @@ class Rest:
 
         async def guarded(request: Request) -> Response:
             if admin and secret is None:
-                return _refusal(403, "models are loaded and unloaded by the owner alone", "E-admin")
+                return _response(*refused(403, "models are loaded and unloaded by the owner alone", "E-admin"))
             if secret is not None and not permitted(request.headers.get("authorization", ""), secret):
-                return _refusal(401, "a valid token is needed: Authorization: Bearer TOKEN", "E-token")
+                return _response(*refused(401, "a valid token is needed: Authorization: Bearer TOKEN", "E-token"))
             try:
                 return await endpoint(request)
-            except EdgepureError as error:
-                return _failure(error)
-            except ClientDisconnect:
+            except GoneError:
                 return Response(status_code=499)
             except Exception as error:
-                log("failed", path=request.url.path, error=f"{type(error).__name__}: {error}")
-                return _refusal(500, "the purification failed", "E-failed")
+                return _response(*refusal_of(error, request.url.path))
 
         return guarded
 
 
-def _failure(error: EdgepureError) -> Response:
-    status, _ = outcome_of(error)
-    if status == 500:  # what an engine says may tell of the defence; the owner finds it in the log
-        log("failed", code=error.code, error=str(error))
-        return _refusal(500, "the purification failed", error.code)
-    headers = {"Retry-After": "1"} if status == 503 else None
-    return _refusal(status, str(error), error.code, headers)
-
-
-def _refusal(status: int, sentence: str, code: str, headers: dict[str, str] | None = None) -> Response:
-    sent = sentence.encode("utf-8", "backslashreplace").decode()  # a client may have sent halves of characters
-    return JSONResponse({"error": sent, "code": code}, status, headers=headers)
-
-
-async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:
-    """The result of ``work``, which is cancelled when the client goes.
-
-    Raises:
-        ClientDisconnect: it has gone.
-    """
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        watch.cancel()
-        if not task.done():
-            task.cancel()
+def _response(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Response:
+    return Response(body, status, {name.decode(): value.decode() for name, value in headers})

@@ -6,15 +6,16 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import grpc.aio
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import EdgepureError
+from .connection import patient
 from .grpc_service import GrpcService
 from .health import Health
 from .logs import log
@@ -22,6 +23,9 @@ from .metrics import Metrics
 from .models import Models
 from .rest import Rest
 from .settings import ModelSettings, ServeSettings
+
+#: Seconds for which a thread may keep others from computing in Python.
+_SWITCH = 1e-3
 
 
 def serve(
@@ -41,10 +45,31 @@ def serve(
         for bundle in bundles:
             models.add(bundle)
             log("loaded", model=bundle.name, version=bundle.version, provider=bundle.provider)
-        asyncio.run(_serve(models, settings, on_ready))
+        _run(_serve(models, settings, on_ready))
     finally:
         models.close()
     log("ended")
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """Run it in a process that is all its own.
+
+    Between two UNet calls the thread of the slots needs Python's lock, and so does the loop that speaks with clients:
+    whoever wants it gets it at once, and not after Python's 5 ms.
+    """
+    import os as _os
+
+    sys.setswitchinterval(float(_os.environ.get("SWI", _SWITCH)))
+    try:
+        import os as _o
+
+        import uvloop
+
+        assert "NOUV" not in _o.environ
+    except ImportError:  # there is none for Windows
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
 
 
 async def _serve(models: Models, settings: ServeSettings, on_ready: Callable[[str], None] | None) -> None:
@@ -141,35 +166,20 @@ class _Server(uvicorn.Server):
 
 
 def _server(app: Any, settings: ServeSettings) -> _Server:
-    class Patient(H11Protocol):
-        """Closes a connection whose client does not finish the head of its first request."""
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._late = self.loop.call_later(settings.patience, self._give_up)
-
-        def _give_up(self) -> None:
-            if getattr(self, "cycle", None) is None:  # no request has begun
-                self.transport.close()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._late.cancel()
-            super().connection_lost(exc)
-
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=Patient,
+        http=patient(settings.patience),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         limit_concurrency=settings.connections,
         backlog=settings.connections,
         timeout_keep_alive=int(max(settings.patience, 1)),
         timeout_graceful_shutdown=int(max(settings.drain, 1)),
-        h11_max_incomplete_event_size=16 << 10,
     )
     return _Server(config)

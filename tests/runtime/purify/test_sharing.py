@@ -60,14 +60,30 @@ def test_a_size_that_was_not_seen_for_long_is_tried_again() -> None:
     pace, now = Pace(calls=6), 0.0
     pace.clock = lambda: now
     pace.start()
-    for rows in (5, 8, 5, 8, 5, 8, 3, 3, 3):
+    for rows in (5, 8, 3) * 10:
         now += rows
         pace.ticked(rows)
-    assert not pace.joins(5, 3, inside=2, waiting=100), "it costs as much a row"
+    assert not pace.joins(3, inside=1, waiting=100), "it costs as much a row"
     for _ in range(1001):
         now += 5.0
         pace.ticked(5)
-    assert pace.joins(5, 3, inside=2, waiting=100)
+    assert pace.joins(3, inside=1, waiting=100)
+
+
+def test_what_is_done_around_a_call_counts_too() -> None:
+    """Calls are measured while the machine does other things, at random; what that takes is saved by sharing."""
+    random, now = np.random.default_rng(0), 0.0
+    pace = Pace(calls=6)
+    pace.clock = lambda: now
+    pace.start()
+    for rows in random.integers(1, 9, 2000):
+        now += rows + random.exponential(1.0)
+        pace.ticked(int(rows))
+    assert pace.joins(1, inside=2, waiting=2) and pace.joins(1, inside=7, waiting=8)
+    for rows in random.integers(1, 9, 2000):
+        now += rows + random.exponential(0.1)
+        pace.ticked(int(rows))
+    assert not pace.joins(1, inside=7, waiting=8)
 
 
 def test_a_process_that_was_stopped_did_not_become_slow() -> None:

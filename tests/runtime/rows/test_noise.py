@@ -152,6 +152,28 @@ def test_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch, block_bytes
         assert np.array_equal(source.row(i), want[i])
 
 
+@pytest.mark.parametrize("block_bytes", [1, 4 * math.prod(SHAPE) * 3, 4 * math.prod(SHAPE) * 50, 1 << 23])
+def test_noises_that_are_made_together_are_each_their_own(monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
+    plans = [plan_of(t_star=20), plan_of(t_star=7), HeterogeneousSpec().compile(SCHEDULE, math.prod(SHAPE))]
+    cases = [
+        (seed, plan, image, probe) for seed in (5, 2**200 + 1) for plan in plans for image, probe in ((1, 0), (9, 1))
+    ]
+
+    def sources() -> list[Any]:
+        return [SeededNoise(s).for_image(plan, i, 3, None, SHAPE, probe=bool(probe)) for s, plan, i, probe in cases]
+
+    rows = [plan.noisy_rows[len(plan.noisy_rows) // 2] for _, plan, _, _ in cases]
+    want = [source.row(row) for source, row in zip(sources(), rows, strict=True)]
+    monkeypatch.setattr(noise_module, "BLOCK_BYTES", block_bytes)
+    found = sources()
+    replay: Any = object()  # whatever else is a source is left alone
+    noise_module.make_together([(replay, 0), *zip(found, rows, strict=True)])
+    if block_bytes == 1 << 23:
+        monkeypatch.setattr(noise_module, "normals_of", lambda *_: pytest.fail("they were not made together"))
+    for source, row, expected in zip(found, rows, want, strict=True):
+        assert np.array_equal(source.row(row), expected)
+
+
 def test_rows_without_draws_get_zeros_and_the_others_their_own_row_number() -> None:
     plan = HeterogeneousSpec(t_l=40, t_s=20, stage1_steps=2, stage2_steps=4).compile(SCHEDULE, 24)
     quiet = [i for i, row in enumerate(plan.rows) if not row.draws]

@@ -8,7 +8,7 @@ work on a stream, so the host prepares the next row while the GPU executes this 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +128,10 @@ class DeviceStepper(Stepper):
         for buffer in (self._x[self._now], self._ref, self._mask):
             size = buffer.nbytes // self.lanes
             on_device(buffer.pointer + target * size, buffer.pointer + source * size, size, self._stream)
+
+    def expect_noise(self, wanted: Iterable[tuple[RowNoise, int]]) -> None:
+        if self._device_noise is None:
+            super().expect_noise(wanted)
 
     def load_noise(self, slot: int, noise: RowNoise, row: int) -> None:
         self._load("noise", slot, noise, row)

@@ -1,0 +1,155 @@
+"""Connections of REST: whoever is slow, or never ends his headers, is not waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from edgepure.serve.connection import MAX_HEAD
+from edgepure.serve.infer import read_body
+from edgepure.serve.server import _bind, _server
+from edgepure.serve.settings import ServeSettings
+
+SETTINGS = ServeSettings(port=0, patience=0.3, max_body=1 << 20)
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+async def length(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the length of a body; of ``/early`` before it is read."""
+    try:
+        body = b"" if scope["path"] == "/early" else await read_body(dict(scope["headers"]), receive, SETTINGS)
+        status, text = 200, str(len(body))
+    except Exception as error:
+        status, text = 504, getattr(error, "code", "")
+    sent = json.dumps(text).encode()
+    headers = [(b"content-length", str(len(sent)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": sent})
+
+
+@contextlib.asynccontextmanager
+async def served() -> AsyncIterator[tuple[str, int]]:
+    server, listening = _server(length, SETTINGS), _bind(SETTINGS)
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield listening.getsockname()[:2]
+    server.should_exit = True
+    await task
+
+
+def talk(what: Talk) -> None:
+    """Run a client, which must come to its end by itself."""
+
+    async def run() -> None:
+        async with served() as address:
+            reader, writer = await asyncio.open_connection(*address)
+            await asyncio.wait_for(what(reader, writer), 20)
+            writer.close()
+
+    asyncio.run(run())
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, str]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return int(head.split()[1]), json.loads(await reader.readexactly(size))
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD, b"POS", HEAD + b"X: " + b"y" * 100])
+def test_a_head_that_does_not_end_is_not_waited_for(sent: bytes) -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        assert await reader.read() == b""
+
+    talk(client)
+
+
+def test_nor_is_the_head_of_a_second_request() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Content-Length: 3\r\n\r\nabc")
+        assert await answer(reader) == (200, "3")
+        writer.write(b"P")
+        await asyncio.sleep(0.1)
+        writer.write(b"O")
+        assert await reader.read() == b""
+
+    talk(client)
+
+
+def test_a_body_that_does_not_come_is_told_so_and_then_closed() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Content-Length: 30\r\n\r\nabc")
+        assert await answer(reader) == (504, "E-request-slow")
+        assert await reader.read() == b""
+
+    talk(client)
+
+
+def test_whoever_was_answered_before_his_body_has_to_end_it() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        early = HEAD.replace(b" / ", b" /early ") + b"Content-Length: 30\r\n\r\n"
+        writer.write(early)
+        assert await answer(reader) == (200, "0")
+        writer.write(b"x" * 30 + HEAD + b"Content-Length: 3\r\n\r\nabc")
+        assert await answer(reader) == (200, "3"), "the body belonged to nothing, and the connection goes on"
+        writer.write(early + b"x")
+        assert await answer(reader) == (200, "0")
+        assert await reader.read() == b""
+
+    talk(client)
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        HEAD + b"X: " + b"y" * (4 * MAX_HEAD),
+        HEAD + b"X: y\r\n" * MAX_HEAD,
+        b"POST /" + b"y" * (4 * MAX_HEAD),
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: " + b"y" * (4 * MAX_HEAD),
+    ],
+    ids=["value", "names", "address", "trailer"],
+)
+def test_headers_have_an_end(endless: bytes) -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(endless)
+            await writer.drain()
+            assert b" 200 " not in await reader.read()
+
+    talk(client)
+
+
+def test_bodies_in_small_chunks_are_no_headers() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        count = MAX_HEAD // 4
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * count + b"0\r\n\r\n")
+        assert await answer(reader) == (200, str(count))
+        writer.write(HEAD + b"Content-Length: 300000\r\n\r\n" + b"x" * 300_000)
+        assert await answer(reader) == (200, "300000")
+
+    talk(client)
+
+
+def test_a_client_that_offers_another_protocol_is_answered() -> None:
+    """HTTP clients of Java offer HTTP/2 with every first request."""
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+        for _ in range(2):
+            writer.write(HEAD + offer + b"Content-Length: 3\r\n\r\nabc")
+            assert await answer(reader) == (200, "3")
+        writer.write(HEAD + offer + b"Content-Length: 3\r\n\r\n")
+        await asyncio.sleep(0.05)
+        writer.write(b"abc" + HEAD + offer + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n")
+        assert [await answer(reader) for _ in range(2)] == [(200, "3"), (200, "2")]
+        writer.write(b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+
+    talk(client)

@@ -1,0 +1,149 @@
+"""Refusals before a request is read, and clients that go: an ASGI application without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from edgepure.errors import BusyError
+from edgepure.purify.submissions import ResultFuture
+from edgepure.serve.grpc_service import GrpcService
+from edgepure.serve.health import Health
+from edgepure.serve.metrics import Metrics
+from edgepure.serve.models import Models
+from edgepure.serve.rest import Rest
+from edgepure.serve.settings import ModelSettings, ServeSettings
+
+SETTINGS = ServeSettings(timeout=5.0, patience=0.5)
+PATH = "/v2/models/m/infer"
+
+
+class Slots:
+    """A service that is full, or whose images are never done."""
+
+    def __init__(self, *, full: bool) -> None:
+        self._full = full
+        self.futures: list[ResultFuture] = []
+
+    def check_room(self) -> None:
+        if self._full:
+            raise BusyError("16 images are waiting, and no more may; try again later", code="E-service-full")
+
+    def submit(self, image: Any, **more: Any) -> ResultFuture:
+        self.futures.append(ResultFuture())
+        return self.futures[-1]
+
+
+class OneModel(Models):
+    def __init__(self, slots: Slots) -> None:
+        super().__init__(1.0)
+        settings = ModelSettings("m", None)  # type: ignore[arg-type]
+        self.one: Any = SimpleNamespace(service=slots, settings=settings, image_shape=(1, 2, 2), outputs=[])
+
+    @contextmanager
+    def get(self, name: str, version: str = "") -> Iterator[Any]:
+        yield self.one
+
+
+def parts(slots: Slots) -> tuple[Any, ...]:
+    models = OneModel(slots)
+    return models, Health(models, SETTINGS), Metrics(models), SETTINGS
+
+
+def ask(app: Any, receive: Any, headers: Any = (), path: str = PATH, method: str = "POST") -> tuple[int, Any, bytes]:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "http_version": "1.1", "method": method, "scheme": "http", "path": path, "raw_path": b"",
+        "query_string": b"", "root_path": "", "headers": list(headers), "client": ("c", 1), "server": ("s", 1),
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
+
+
+async def never() -> Any:
+    raise AssertionError("a request that is refused is not read")
+
+
+@pytest.mark.parametrize("length", [b"5", b"99999999999"])
+def test_a_full_server_refuses_before_it_reads(length: bytes) -> None:
+    app = Rest(*parts(Slots(full=True))).app
+    status, headers, body = ask(app, never, [(b"content-length", length)])
+    assert status == 503 and headers[b"retry-after"] == b"1"
+    assert json.loads(body)["code"] == "E-service-full" and int(headers[b"content-length"]) == len(body)
+
+
+def test_but_never_without_a_token() -> None:
+    models, health, metrics, _ = parts(Slots(full=True))
+    app = Rest(models, health, metrics, ServeSettings(token="secret")).app
+    assert ask(app, never)[0] == 401
+    assert ask(app, never, [(b"authorization", b"Bearer secret")])[0] == 503
+
+
+def test_over_grpc_no_image_is_looked_at() -> None:
+    class AbortedError(Exception):
+        pass
+
+    async def abort(status: Any, words: str) -> None:
+        raise AbortedError(status, words)
+
+    class Message:
+        model_name, model_version = "m", ""
+
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(f"{name} of a request that is refused was read")
+
+    infer = GrpcService(*parts(Slots(full=True)))._infer
+    with pytest.raises(AbortedError) as caught:
+        asyncio.run(infer(Message(), SimpleNamespace(abort=abort, invocation_metadata=tuple)))
+    assert caught.value.args[0] is grpc.StatusCode.UNAVAILABLE and "E-service-full" in caught.value.args[1]
+
+
+def test_a_client_that_goes_takes_its_images_with_it() -> None:
+    slots = Slots(full=False)
+    tensor = {"name": "image", "datatype": "FP32", "shape": [2, 1, 2, 2], "data": np.zeros(8).tolist()}
+    messages = [
+        {"type": "http.request", "body": json.dumps({"inputs": [tensor]}).encode(), "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.05)
+        return messages.pop(0)
+
+    assert ask(Rest(*parts(slots)).app, receive)[0] == 499
+    assert len(slots.futures) == 2 and all(future.cancelled() for future in slots.futures)
+
+
+def test_a_client_that_goes_while_it_sends() -> None:
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    assert ask(Rest(*parts(Slots(full=False))).app, receive)[0] == 499
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"),
+    [
+        (PATH, "GET", 405),
+        ("/v2/models//infer", "POST", 404),
+        ("/v2/models/m/versions/infer", "POST", 405),
+        ("/v2/models/m/versions//infer", "POST", 404),
+        ("/v2/models/m/versions/1/infer", "POST", 503),
+        ("/v2/models/infer/infer", "POST", 503),
+        ("/v2/models/m/infer/", "POST", 307),
+    ],
+)
+def test_which_addresses_are_infer_requests(path: str, method: str, status: int) -> None:
+    assert ask(Rest(*parts(Slots(full=True))).app, never, path=path, method=method)[0] == status
