@@ -21,7 +21,7 @@ def keep_padding(model: ir.Model) -> None:
     """Part every Pad from a pool behind it by an operator that changes nothing.
 
     ONNX Runtime (from 1.17) takes the padding into the MaxPool whatever its value, and a MaxPool pads with -inf; from
-    1.20 on into the AveragePool too, which then divides by another number: 1.20 leaves the padding out, 1.21 to 1.25
+    1.20 on into the AveragePool too, which then divides by another number: 1.20 leaves the padding out, 1.21 to 1.24
     count it wrongly where the sides differ.
     """
     lowest: ir.Value | None = None

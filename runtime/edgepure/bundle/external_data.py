@@ -7,7 +7,8 @@ the messages on the way to tensors are entered, everything else is skipped by it
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import BundleError, words_of
@@ -68,32 +69,45 @@ def external_tensors(path: Path, name: str | None = None) -> list[ExternalTensor
                 ) from None
 
 
+@dataclass
+class _Open:
+    """A message that is being walked through: only these are in memory, never more than `_MAX_DEPTH`."""
+
+    message: str
+    fields: Iterator[tuple[int, int, int, int]]
+    entries: dict[str, str]
+    seen: set[int] = field(default_factory=set)
+    strings: dict[int, str] = field(default_factory=lambda: {_KEY: "", _VALUE: ""})
+
+
 def _scan(data: Data) -> list[dict[str, str]]:
     """The key-value entries of every tensor that has any."""
     found: list[dict[str, str]] = []
-    stack: list[tuple[str, int, int, int, dict[str, str]]] = [("model", 0, len(data), 0, {})]
+    stack = [_Open("model", fields(data, 0, len(data)), {})]
     while stack:
-        message, position, end, depth, entries = stack.pop()
-        if depth > _MAX_DEPTH:
-            raise ValueError("graphs are nested too deeply")
-        if message == "tensor":
-            entries = {}
-            found.append(entries)
-        inner, once, seen = _INNER[message], _ONCE.get(message, ()), set[int]()
-        strings = {_KEY: "", _VALUE: ""}
-        for field, wire, start, stop in fields(data, position, end):
-            if wire == BYTES and field in inner:
-                if field in once and field in seen:
-                    raise ValueError(f"field {field} of the {message} is there twice, at byte {start} again")
-                seen.add(field)
-                stack.append((inner[field], start, stop, depth + 1, entries))
-            elif wire == BYTES and message == "entry" and field in strings:
-                strings[field] = bytes(data[start:stop]).decode("utf-8")
-        if message == "entry":
-            if strings[_KEY] in entries:  # engines differ in which of the two they take
-                raise ValueError(f"external data has the key {strings[_KEY]!r} twice")
-            entries[strings[_KEY]] = strings[_VALUE]
-    return [entries for entries in found if entries]
+        top = stack[-1]
+        inner, once = _INNER[top.message], _ONCE.get(top.message, ())
+        for number, wire, start, stop in top.fields:
+            if wire == BYTES and number in inner:
+                if number in once and number in top.seen:
+                    raise ValueError(f"field {number} of the {top.message} is there twice, at byte {start} again")
+                if len(stack) > _MAX_DEPTH:
+                    raise ValueError("graphs are nested too deeply")
+                top.seen.add(number)
+                entries = {} if inner[number] == "tensor" else top.entries
+                stack.append(_Open(inner[number], fields(data, start, stop), entries))
+                break
+            if wire == BYTES and top.message == "entry" and number in top.strings:
+                top.strings[number] = bytes(data[start:stop]).decode("utf-8")
+        else:
+            stack.pop()
+            if top.message == "tensor" and top.entries:
+                found.append(top.entries)
+            if top.message == "entry":
+                if top.strings[_KEY] in top.entries:  # engines differ in which of the two they take
+                    raise ValueError(f"external data has the key {top.strings[_KEY]!r} twice")
+                top.entries[top.strings[_KEY]] = top.strings[_VALUE]
+    return found
 
 
 def _tensor(entries: dict[str, str]) -> ExternalTensor:

@@ -83,6 +83,14 @@ def verify(
         bool, typer.Option("--graphs-only", help="Level 1 alone: leave out the purifications.")
     ] = False,
     report: Annotated[Path | None, given("FILE.html", "Write a report with plots and pictures.")] = None,
+    content_hash: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHA256",
+            help="Refuse a bundle with another content hash (`edgepure inspect` prints it) than this one, which you "
+            "got over a channel that you trust: it covers presets, votes and cards too.",
+        ),
+    ] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -103,7 +111,8 @@ def verify(
           --diffusion python:models.py:load_unet --data clean.npz --attacked attacked.npz --report parity.html
       edgepure verify cifar10 --provider cuda --precision fp32,fp16 --data clean.npz
     """
-    from ..errors import VerificationError
+    from ..bundle.bundle import Bundle
+    from ..errors import BundleError, VerificationError
     from .output import emit_json, note
     from .outputs import prepare_file
     from .progress import Progress
@@ -115,6 +124,11 @@ def verify(
         raise ConfigError(
             "--classifier, --diffusion, --backbone and --task name what to compare with; add --against torch",
             code="E-verify-networks",
+        )
+    if content_hash is not None and (other := Bundle.open(bundle).content_hash) != content_hash.lower():
+        raise BundleError(
+            f"{bundle} has the content hash {other}, expected {content_hash}: it is not the bundle that was meant",
+            code="E-bundle-other",
         )
     prepare_file(report, "--report", (data, attacked))
     engines = [(p, q) for p in _listed(providers, "--providers") for q in _listed(precision, "--precision")]

@@ -101,6 +101,14 @@ def test_the_self_test_keeps_what_did_not_change_and_nothing_stale(own: Path) ->
     assert set(found.unrecorded) == {"adaptive", "heterogeneous", "uniform-ssni"}
 
 
+def test_a_limit_is_kept_and_the_record_counts_what_was_measured(own: Path) -> None:
+    clean = clean_data(64)
+    made = quick(own, clean, attacked=attacked_data(clean), settings={"limit": 50, "search": 40}).calibration
+    assert made.attacked is not None
+    assert made.clean.images == made.attacked.images == 50
+    assert all(probe.clean.images <= 50 for probe in made.probes)
+
+
 def test_clean_images_alone_are_enough_and_the_stand_in_is_named(own: Path) -> None:
     found = quick(own, clean_data(), settings={"presets": ("uniform", "adaptive"), "reweighting": "sigmoid"})
     made = found.calibration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import minimal_bundle
@@ -180,3 +181,18 @@ def tensors_of(message: object) -> list[TensorProto]:
             for item in [value] if hasattr(value, "ListFields") else value:
                 result += tensors_of(item)
     return result
+
+
+def test_many_empty_tensors_take_no_memory(tmp_path: Path) -> None:
+    """A file of 56 MB of them cost gigabytes: only what is being walked through is kept."""
+    tensor = b"\x2a\x12\x42\x10" + b"a" * 16  # an initializer that has a name
+    path, graph = tmp_path / "many.onnx", tensor * 100_000
+    size = len(graph)
+    path.write_bytes(
+        b"\x08\x09\x3a" + bytes((size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128, size >> 21)) + graph
+    )
+    assert len(onnx.load_model_from_string(path.read_bytes()).graph.initializer) == 100_000
+    tracemalloc.start()
+    assert external_tensors(path) == []
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()

@@ -199,3 +199,13 @@ def test_the_command_exits_with_6_and_says_what_failed(own_bundle: Path) -> None
     assert "FAILED" in done.stdout and "ok" in done.stdout
     found = run("verify", own_bundle, "--json")
     assert found.code == 6 and found.json["ok"] is False
+
+
+def test_a_bundle_that_somebody_weakened_verifies_but_has_another_content_hash(own_bundle: Path) -> None:
+    meant = Bundle.open(own_bundle).content_hash
+    assert run("verify", own_bundle, "--graphs-only", "--content-hash", meant.upper()).code == 0
+    manifest = json.loads((own_bundle / "bundle.json").read_text())
+    manifest["default_preset"] = "heterogeneous"
+    (own_bundle / "bundle.json").write_text(json.dumps(manifest))
+    assert run("verify", own_bundle, "--graphs-only").code == 0
+    run("verify", own_bundle, "--graphs-only", "--content-hash", meant).fails(3, "is not the bundle that was meant")

@@ -1,10 +1,10 @@
 """Which operators are rewritten.
 
 Found by a sweep of what exported graphs can contain, on ONNX Runtime 1.19 to 1.31 and OpenVINO 2025.4 to 2026.4,
-against PyTorch (`benchmarks.operators`). No engine says a word about these:
+against PyTorch (`benchmarks.operators`, docs/results/operators.md). No engine says a word about these:
 
 - a pool with ``ceil_mode``: another divisor at the border, or one row too many;
-- an AveragePool whose padding counts and differs between the sides: another divisor in ONNX Runtime 1.21 to 1.25;
+- an AveragePool whose padding counts and differs between the sides: another divisor in ONNX Runtime 1.21 to 1.24;
 - a ``Resize`` with ``antialias`` or ``exclude_outside``: left out by OpenVINO, other weights in ONNX Runtime 1.19;
 - ``DFT``: other numbers in OpenVINO, and an inverse that ONNX Runtime 1.19 refuses;
 - ``IsInf``: false for infinities in OpenVINO;
