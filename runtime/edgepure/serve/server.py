@@ -57,15 +57,9 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
     Between two UNet calls the thread of the slots needs Python's lock, and so does the loop that speaks with clients:
     whoever wants it gets it at once, and not after Python's 5 ms.
     """
-    import os as _os
-
-    sys.setswitchinterval(float(_os.environ.get("SWI", _SWITCH)))
+    sys.setswitchinterval(_SWITCH)
     try:
-        import os as _o
-
         import uvloop
-
-        assert "NOUV" not in _o.environ
     except ImportError:  # there is none for Windows
         asyncio.run(main)
     else:
