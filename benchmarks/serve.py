@@ -2,9 +2,11 @@
 
 All serve the same bundle with the same preset, votes and slots, each with its own batching. Clients are one process
 that speaks HTTP over loopback and starts requests at random (Poisson), whether or not earlier ones have been answered.
-Load 1 is the most that any of the servers answered while twice as many requests as slots were always under way. The
-order of the servers turns from round to round; numbers are medians over the rounds. Then, one request at a time: what
-REST and gRPC add to `edgepure.Service` in this process. Times mean something only on a machine that does nothing else.
+Load 1 is the most that any of the servers answered while twice as many requests as slots were always under way. Every
+load lasts as long as load 1, after two seconds of as many requests as are answered; all servers compute with one
+thread. The order of the servers turns from round to round; numbers are medians over the rounds. Then, one request at a
+time: what REST and gRPC add to `edgepure.Service` in this process. Times mean something only on a machine that does
+nothing else.
 
 ``--peers PYTHON`` names the interpreter of an environment with litserve, ray[serve] and edgepure.
 """
@@ -47,11 +49,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default=str(edgepure.demo_bundle()))
     parser.add_argument("--images", type=Path, help="an .npz with `images` for a bundle of one's own; default: random")
-    parser.add_argument("--preset", default="uniform-ssni", help="one whose plans differ in length from image to image")
+    parser.add_argument(
+        "--preset", default="heterogeneous-ssni", help="one whose plans differ in length from image to image"
+    )
     parser.add_argument("--votes", type=int, default=1)
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--waiting", type=int, default=16, help="of edgepure: more are refused; the others refuse none")
-    parser.add_argument("--requests", type=int, default=600, help="of each server, load and round")
+    parser.add_argument("--requests", type=int, default=600, help="of each server and round at load 1")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--servers", default=",".join(SERVERS))
     parser.add_argument("--peers", default=sys.executable, metavar="PYTHON")
@@ -95,7 +99,8 @@ async def at_all_loads(
     ask: Ask, capacity: float, asked: argparse.Namespace, seed: int
 ) -> dict[float, dict[str, float]]:
     """Every load, one after another; what the last one left is answered before the next begins."""
-    return {load: await open_loop(ask, load * capacity, asked.requests, seed) for load in LOADS}
+    await closed_loop(ask, 2 * asked.slots, 2)
+    return {load: await open_loop(ask, load * capacity, round(load * asked.requests), seed) for load in LOADS}
 
 
 def run(server: str, asked: argparse.Namespace, files: list[bytes], work: Callable[[Ask], Any]) -> Any:
@@ -192,12 +197,13 @@ def png_files(images: np.ndarray) -> list[bytes]:
 
 
 def images_of(asked: argparse.Namespace) -> np.ndarray:
-    """Those that clients send: the digits, those of a file, or random ones."""
+    """Those that clients send: the digits, clean and attacked ones in turn, those of a file, or random ones."""
     if asked.images is not None:
         found = np.load(asked.images)["images"]
         return np.moveaxis(found, -1, 1) / np.float32(255.0) if found.dtype == np.uint8 else found
     if asked.bundle == str(edgepure.demo_bundle()):
-        return demo_images().adversarial
+        found = demo_images()
+        return np.stack([found.clean, found.adversarial], axis=1).reshape(-1, *found.clean.shape[1:])
     image = edgepure.Bundle.open(asked.bundle).manifest.image
     shape = (64, image.channels, image.height, image.width)
     return np.random.default_rng(0).random(shape, np.float32)

@@ -35,9 +35,9 @@ class _Server(Kind):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._models = Models(1.0)
-        self._models.add(ModelSettings("digits", edgepure.demo_bundle(), preset="uniform", votes=1, threads=1))
         shown = frozenset({"probabilities", "flags", "purified", "norms"})
+        self._models = Models(1.0, shown)
+        self._models.add(ModelSettings("digits", edgepure.demo_bundle(), preset="uniform", votes=1, threads=1))
         self.settings = ServeSettings(show=shown, page=True, patience=5.0, timeout=5.0, max_body=1 << 20)
         self.parts = (self._models, Health(self._models, self.settings), Metrics(self._models), self.settings)
         self.loop = asyncio.new_event_loop()
