@@ -133,8 +133,8 @@ def tune(
     Examples:
 
     \b
-      edgepure tune digits --data validation.npz --budget-calls 10 --trials 12 --images 24 --report tuning.html
-      edgepure tune digits --data train/ --test test/ --budget-ms 20 --trials 12 --objective balanced --eps 8/255
+      edgepure tune digits --data validation.npz --budget-calls 10 --trials 6 --images 24 --eps .1 --report tuning.html
+      edgepure tune digits --data train/ --test test/ --budget-ms 20 --trials 12 --objective balanced --eps 0.1
       edgepure tune digits --data d.npz --attacked d.npz:attacked --budget-calls 5 --no-whitebox --trials 12
       edgepure tune digits --data validation.npz --objective certified --radius 0.25 --trials 6 --images 16 --n 500
     """
