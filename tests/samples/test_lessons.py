@@ -100,13 +100,14 @@ def test_lesson_is_small_and_listed(lesson: Path) -> None:
 
 def test_every_command_of_a_lesson_is_run() -> None:
     """What stands at the beginning of a line is run, but for these: they do what the lesson does in Python with more
-    images, need a GPU, or name images of the reader's."""
+    images, need a GPU or Ray (`tests/runtime/cli/test_ray.py` runs that one), or name images of the reader's."""
     left = []
     for lesson in LESSONS:
         readme = (lesson / "README.md").read_text(encoding="utf-8")
         run = "".join(command for command, _ in commands(readme))
         left += [line for line in re.findall(r"^ *(?:\$ )?(edgepure .+)$", readme, re.MULTILINE) if line not in run]
     assert [line.split(" --")[0].split("  ")[0] for line in left] == [
+        "edgepure classify digits photos/",
         "edgepure quantize out/quantized",
         "edgepure bench out/quantized",
         "edgepure build digits",

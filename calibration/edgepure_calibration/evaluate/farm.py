@@ -85,7 +85,7 @@ def farm(cluster: OnRay | None, orders: Orders) -> Iterator[Spread | None]:
     """What `Runner` spreads its attacks with; None where there is no cluster.
 
     Raises:
-        EdgepureError: as `joined`; or a worker cannot do what it is told.
+        EdgepureError: as `joined` and `room`; or a worker cannot do what it is told.
     """
     if cluster is None:
         yield None
@@ -95,7 +95,7 @@ def farm(cluster: OnRay | None, orders: Orders) -> Iterator[Spread | None]:
     with joined(cluster.address) as ray:
         from ray.util import ActorPool
 
-        count = cluster.workers or room(ray, threads, gpu)
+        count = room(ray, threads, gpu, cluster.workers)
         made = ray.remote(Hand).options(max_restarts=-1, max_task_retries=-1, **needs_of(threads, gpu))
         known = ray.put(orders)
         pool = ActorPool([made.remote(known) for _ in range(count)])

@@ -161,7 +161,15 @@ class ClusterOptions:
 class RayOptions(ClusterOptions):
     """The same for images, which are done in parts."""
 
-    part: Annotated[int, typer.Option(min=1, help="With --ray: images that a worker is given at a time.")] = 256
+    part: Annotated[
+        int | None,
+        given(
+            None,
+            "With --ray: images that a worker is given at a time. Default: a sixteenth of them, at least --slots and "
+            "at most 256.",
+            min=1,
+        ),
+    ] = None
     work: Annotated[
         Path | None,
         given("DIR", "With --ray: keep finished parts there; the same command goes on where it was ended."),

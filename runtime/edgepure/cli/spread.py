@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -128,10 +129,9 @@ def spread(
     """
     if not sources:
         raise ImageError("there is no image; give at least one file, folder or array", code="E-image-count")
-    parts = {n: range(first, min(first + options.part, len(sources))) for n, first in enumerate(
-        range(0, len(sources), options.part)
-    )}  # fmt: skip
-    with _kept(options.work, task.key(sources, options.part)) as folder:
+    part = options.part or min(256, max(task.engine["slots"], -(-len(sources) // 16)))
+    parts = {n: range(first, min(first + part, len(sources))) for n, first in enumerate(range(0, len(sources), part))}
+    with _kept(options.work, task.key(sources, part)) as folder:
         done = {} if folder is None else _recall(folder, parts)
         images = sum(len(parts[number]) for number in done)
         missing = [
@@ -166,9 +166,10 @@ def _on_cluster(
         with needs("--ray spreads images with Ray Data", "ray"):
             from ray import data
 
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the import has set another one
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
-        workers = min(options.workers or room(ray, threads, gpu), len(missing))
+        workers = min(room(ray, threads, gpu, options.workers), len(missing))
         rows = (
             data.from_items(missing, override_num_blocks=len(missing))
             .map_batches(

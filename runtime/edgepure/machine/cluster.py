@@ -33,11 +33,9 @@ def joined(address: str) -> Iterator[Any]:
             f"{error.name} is not installed; --ray needs it: pip install 'edgepure[ray]'", code="E-extra-missing"
         ) from None
     own = not ray.is_initialized()
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         if own:
-            where = None if address == "local" else address
-            ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         with redirect_stdout(sys.stderr):  # what Ray says of a worker that it lost belongs there
             yield ray
     except EdgepureError:
@@ -49,10 +47,22 @@ def joined(address: str) -> Iterator[Any]:
             ray.shutdown()
 
 
-def room(ray: Any, threads: int, gpu: bool) -> int:
-    """Engines that the cluster has room for, each on a GPU of its own or on so many cores."""
-    found = ray.cluster_resources()
-    return max(1, int(found.get("GPU", 0.0)) if gpu else int(found.get("CPU", 0.0)) // threads)
+def room(ray: Any, threads: int, gpu: bool, asked: int | None) -> int:
+    """How many engines to start, each on a GPU of its own or on so many cores of one node: as many as were asked for,
+    or as there is room for.
+
+    Raises:
+        ConfigError: there is no room for them. Ray would wait for ever for nodes that may never come.
+    """
+    what, each = ("GPU", 1) if gpu else ("CPU", threads)
+    free = sum(int(node["Resources"].get(what, 0.0)) // each for node in ray.nodes() if node["Alive"])
+    if free < (asked or 1):
+        raise ConfigError(
+            f"the Ray cluster has room for {free} engines at a time ({each} {what} of one node each), and "
+            f"{asked or 1} is asked for; give fewer --workers or --threads, or start more nodes first",
+            code="E-ray-room",
+        )
+    return asked or free
 
 
 def needs_of(threads: int, gpu: bool) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ import edgepure
 from edgepure.cli import spread
 from edgepure.demo import demo_images
 from edgepure.errors import EdgepureError
+from edgepure.machine.cluster import room
 
 ARGUMENTS = ("--preset", "uniform", "--votes", "1", "--seed", "5", "--threads", "1", "--json")
 
@@ -137,6 +139,36 @@ def test_a_run_goes_on_where_it_was_ended(inputs: tuple[str, ...], workers: Any,
     assert run(*command[:-1], "5", *keep).json["error"]["code"] == "E-ray-work"
 
 
+def test_parts_of_a_few_images_are_small(inputs: tuple[str, ...], workers: Any) -> None:
+    """Else one worker would get all of them, and nothing would be heard before the end."""
+    done = workers(10**6)
+    run("classify", str(edgepure.demo_bundle()), *inputs, *ARGUMENTS, "--ray", "local", "--slots", "5")
+    assert set(done) == {0, 1, 2, 3}, "a part fills the slots"
+
+
+class Nodes:
+    """A cluster, as far as its room is asked for."""
+
+    def __init__(self, *nodes: dict[str, float]) -> None:
+        self._nodes = [{"Alive": True, "Resources": node} for node in nodes]
+        self._nodes.append({"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}})
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return self._nodes
+
+
+def test_engines_that_do_not_fit_are_refused() -> None:
+    """Ray waits for nodes that may never come."""
+    nodes = Nodes({"CPU": 7.0, "GPU": 1.0}, {"CPU": 3.0})
+    assert room(nodes, 1, False, None) == 10 and room(nodes, 1, False, 4) == 4
+    assert room(nodes, 2, False, None) == 4, "an engine does not lie on two nodes"
+    assert room(nodes, 9, True, None) == 1
+    for threads, gpu, asked in ((8, False, None), (2, False, 5), (1, True, 2)):
+        with pytest.raises(EdgepureError) as caught:
+            room(nodes, threads, gpu, asked)
+        assert caught.value.code == "E-ray-room"
+
+
 def test_a_worker_with_another_bundle_says_so() -> None:
     task = spread.Task(edgepure.demo_bundle(), "another", None, "own", None, False, "rgb", {})  # type: ignore[arg-type]
     with pytest.raises(EdgepureError) as caught:
@@ -186,11 +218,36 @@ def test_a_tar_file_without_images_is_one_failure(tmp_path: Path, name: str) -> 
 
 @pytest.mark.slow
 @pytest.mark.needs("ray")
+def test_the_command_of_the_lesson(tmp_path: Path) -> None:
+    """On a cluster of its own, whatever other one the environment names; and what does not fit is told at once."""
+    lesson = Path(__file__).resolve().parents[3] / "samples" / "07_batches_and_streams" / "README.md"
+    (command,) = re.findall(r"^ *(edgepure .+ --ray local .*)$", lesson.read_text(encoding="utf-8"), re.MULTILINE)
+    _, verb, bundle, folder, *options = command.split()
+    assert bundle == "digits" and folder == "photos/"
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(demo_images().adversarial):
+        (tmp_path / "photos" / f"{number:02d}.png").write_bytes(png(image))
+    start = [sys.executable, "-m", "edgepure", verb, str(edgepure.demo_bundle()), str(tmp_path / "photos"), *options]
+    for more, code in (([], None), (["--threads", "4096"], "E-ray-room")):
+        done = subprocess.run(
+            [*start, "--json", *more], env=environment(RAY_ADDRESS="127.0.0.1:9"), cwd=tmp_path, capture_output=True,
+            text=True, timeout=300,
+        )  # fmt: skip
+        found = json.loads(done.stdout)
+        assert "ray.data" not in done.stderr and "streaming_executor" not in done.stderr, "Ray Data keeps its log"
+        if code is None:
+            assert done.returncode == 0 and len(found["results"]) == 64
+        else:
+            assert found["error"]["code"] == code
+
+
+@pytest.mark.slow
+@pytest.mark.needs("ray")
 def test_two_nodes_and_a_worker_that_is_killed(inputs: tuple[str, ...], tmp_path: Path) -> None:
     """Every image once, and the answers of one machine."""
     import ray
+    from ray._private.state import actors  # the public list_actors asks the dashboard, which needs ray[default]
     from ray.cluster_utils import Cluster
-    from ray.util.state import list_actors
 
     digits = str(edgepure.demo_bundle())
     many = ("--preset", "uniform", "--votes", "60", "--seed", "5", "--threads", "1", "--json")
@@ -206,10 +263,10 @@ def test_two_nodes_and_a_worker_that_is_killed(inputs: tuple[str, ...], tmp_path
         end = time.monotonic() + 240
         while not list((tmp_path / "parts").glob("part-*.json")) and time.monotonic() < end:
             time.sleep(0.1)
-        alive = [actor for actor in list_actors() if actor.state == "ALIVE" and "Worker" in actor.class_name]
-        assert len({actor.node_id for actor in alive}) == 2, "both nodes work"
+        alive = [one for one in actors(actor_state_name="ALIVE").values() if "Worker" in one["ActorClassName"]]
+        assert len({one["Address"]["NodeID"] for one in alive}) == 2, "both nodes work"
         assert len(list((tmp_path / "parts").glob("part-*.json"))) < 8, "it is in the middle"
-        os.kill(alive[0].pid, signal.SIGKILL)
+        os.kill(alive[0]["Pid"], signal.SIGKILL)
         found = json.loads(process.communicate(timeout=300)[0])
     finally:
         ray.shutdown()
