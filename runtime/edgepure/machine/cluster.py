@@ -33,18 +33,18 @@ def joined(address: str) -> Iterator[Any]:
             f"{error.name} is not installed; --ray needs it: pip install 'edgepure[ray]'", code="E-extra-missing"
         ) from None
     own = not ray.is_initialized()
-    try:
-        if own:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-        with redirect_stdout(sys.stderr):  # what Ray says of a worker that it lost belongs there
+    with redirect_stdout(sys.stderr):  # what Ray says of a worker that it lost belongs there; some of it as it ends
+        try:
+            if own:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
             yield ray
-    except EdgepureError:
-        raise
-    except (OSError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as error:
-        raise _fault(error) from None
-    finally:
-        if own and ray.is_initialized():
-            ray.shutdown()
+        except EdgepureError:
+            raise
+        except (OSError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as error:
+            raise _fault(error) from None
+        finally:
+            if own and ray.is_initialized():
+                ray.shutdown()
 
 
 def room(ray: Any, threads: int, gpu: bool, asked: int | None) -> int:
@@ -65,7 +65,7 @@ def room(ray: Any, threads: int, gpu: bool, asked: int | None) -> int:
     return asked or free
 
 
-def needs_of(threads: int, gpu: bool) -> dict[str, int]:
+def needs_of(threads: int, gpu: bool) -> dict[str, Any]:
     """What an engine asks of the cluster."""
     return {"num_gpus": 1} if gpu else {"num_cpus": threads}
 
