@@ -25,14 +25,17 @@ def patient(seconds: float) -> type[HttpToolsProtocol]:
     class Patient(HttpToolsProtocol):
         _late: asyncio.TimerHandle | None = None
         _rest = 0  # bytes of a request beside its body
+        _looks: asyncio.TimerHandle
         _answering: Any = None  # the request whose turn it is; `cycle` is the one that came last
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._wait()
+            self._look(0)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._came()
+            self._looks.cancel()
             super().connection_lost(exc)
             if self._answering is not None and not self._answering.response_complete:
                 self._answering.disconnected = True
@@ -105,6 +108,14 @@ def patient(seconds: float) -> type[HttpToolsProtocol]:
             if self._late is not None:
                 self._late.cancel()
                 self._late = None
+
+        def _look(self, before: int) -> None:
+            """A client that reads nothing of its answer is not waited for, whether the connection is to end or not."""
+            size = self.transport.get_write_buffer_size()
+            if size and size == before:
+                self.transport.abort()
+            else:
+                self._looks = self.loop.call_later(seconds, self._look, size)
 
         def _give_up(self) -> None:
             if self.cycle is None or self.cycle.response_complete:

@@ -18,6 +18,7 @@ from edgepure.serve.settings import ServeSettings
 
 SETTINGS = ServeSettings(port=0, patience=0.3, max_body=1 << 20)
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+LARGE = 32 << 20
 GONE = threading.Event()
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
@@ -34,7 +35,7 @@ async def length(scope: Any, receive: Any, send: Any) -> None:
         status, text = 200, str(len(body))
     except Exception as error:
         status, text = 504, getattr(error, "code", "")
-    sent = json.dumps(text).encode()
+    sent = json.dumps(text if scope["path"] != "/large" else "x" * LARGE).encode()
     headers = [(b"content-length", str(len(sent)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": sent})
@@ -212,3 +213,20 @@ def test_an_offer_is_answered_as_it_was_asked() -> None:
         assert await reader.read() == b""
 
     talk(client)
+
+
+def test_an_answer_that_nobody_reads_ends_the_connection() -> None:
+    large = HEAD.replace(b" / ", b" /large ") + b"Content-Length: 0\r\n\r\n"
+
+    async def idle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(large)
+        await asyncio.sleep(2.0)
+        with contextlib.suppress(ConnectionError):
+            assert len(await reader.read()) < LARGE
+
+    async def reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(large)
+        assert await answer(reader) == (200, "x" * LARGE)
+
+    talk(idle)
+    talk(reads)
