@@ -23,24 +23,24 @@ from edgepure.images import load_labelled
 SMOOTH = {"method": "smooth", "sigma": 0.25}
 
 
-def votes(purifier: edgepure.Purifier, images: Any, name: str, preset: dict[str, Any]) -> None:
+def votes(purifier: edgepure.Purifier, images: Any, name: str, preset: dict[str, Any], give_up: list[float]) -> None:
     """Fixed and sequential votes on the same images with the same noise."""
-    timed: dict[str, tuple[Any, float]] = {}
-    for kind, rule in (
-        ("20 fixed votes", {"count": 20, "rule": "majority"}),
-        ("sequential, alpha 0.05, at most 20", {"sequential": {"alpha": 0.05, "max": 20}}),
-    ):
+    rules: list[dict[str, Any]] = [{"count": 20, "rule": "majority"}]
+    rules += [{"sequential": {"alpha": 0.05, "max": 20, "give_up": chance}} for chance in give_up]
+    timed: list[tuple[Any, float]] = []
+    for rule in rules:
         start = perf_counter()
-        results = purifier.run(images, {**preset, "votes": rule}, noise=1)
-        timed[kind] = results, perf_counter() - start
-    (fixed, slow), (some, fast) = timed.values()
-    calls = [sum(r.unet_calls for r in results) for results in (fixed, some)]
-    same = sum(a.label == b.label for a, b in zip(fixed, some, strict=True) if not b.abstained)
-    abstained = sum(r.abstained for r in some)
-    print(
-        f"| {name} | {calls[0]} | {calls[1]} | {calls[0] / calls[1]:.2f} x | {slow / fast:.2f} x | "
-        f"{same} of {len(images) - abstained} | {abstained} |"
-    )
+        timed.append((purifier.run(images, {**preset, "votes": rule}, noise=1), perf_counter() - start))
+    (fixed, slow), *others = timed
+    for chance, (some, fast) in zip(give_up, others, strict=True):
+        calls = [sum(r.unet_calls for r in results) for results in (fixed, some)]
+        same = sum(a.label == b.label for a, b in zip(fixed, some, strict=True) if not b.abstained)
+        abstained = sum(r.abstained for r in some)
+        print(
+            f"| {name} | {chance:g} | {calls[0]} | {calls[1]} | {calls[0] / calls[1]:.2f} x | {slow / fast:.2f} x | "
+            f"{same} of {len(images) - abstained} | {abstained} |",
+            flush=True,
+        )
 
 
 def certificates(purifier: edgepure.Purifier, images: Any, n: int, radius: float) -> None:
@@ -77,6 +77,9 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument(
+        "--give-up", type=float, nargs="*", default=[0.0, 0.1], help="of sequential votes, one after another"
+    )
     parser.add_argument("--n", type=int, nargs="*", default=[2000, 10_000])
     chosen = parser.parse_args()
     options = {"provider": chosen.provider, "precision": chosen.precision, "threads": chosen.threads}
@@ -87,10 +90,10 @@ def main() -> None:
         if chosen.preset:
             preset = purifier.presets[chosen.preset].model_dump(exclude_unset=True)
         purifier.run(first[:8], preset)  # engines open
-        print("| votes on | calls, fixed | sequential | fewer | faster | same decisions | abstained |")
-        print("|---|---|---|---|---|---|---|")
+        print("| votes on | give_up | calls, fixed | sequential | fewer | faster | same decisions | abstained |")
+        print("|---|---|---|---|---|---|---|---|")
         for name, images in data.items():
-            votes(purifier, images, name, preset)
+            votes(purifier, images, name, preset, chosen.give_up)
         if not chosen.n:
             return
         print("\n| r | images | n | answers, fixed n | until settled | fewer | faster | certified | same decisions |")

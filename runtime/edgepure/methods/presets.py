@@ -56,10 +56,12 @@ class MaskSpec(Entry):
 
 class SequentialSpec(Entry):
     """The votes of an image end when its answer is settled: it is the most probable one, except with probability
-    ``alpha``. At ``max`` votes without that, it abstains."""
+    ``alpha``. At ``max`` votes without that, it abstains; with ``give_up`` as soon as the chance is smaller than that
+    that the votes which are left settle it."""
 
     alpha: float = Field(0.05, gt=0.0, lt=0.5)
     max: int = Field(20, ge=2, le=1000)
+    give_up: float = Field(0.0, ge=0.0, lt=1.0)
 
 
 class VoteSpec(Entry):

@@ -13,6 +13,8 @@ _FORGET = 0.99
 _WARM = 2
 #: Variance of the sizes of late; below it nothing is known but of one size.
 _SPREAD = 0.05
+#: What is left of a pace by which an image was refused that nobody was before.
+_DOUBTED = 0.9
 
 
 class Pace:
@@ -50,17 +52,24 @@ class Pace:
         """Until an image with so many before it is done; 0 before anything was measured."""
         return self._calls * self._row * (ahead + 1)
 
+    def doubted(self) -> None:
+        """By what is known an image was refused at empty slots: so nothing new will be known. After a while of that one
+        is let in, and measured; else a slow moment would refuse everybody for ever."""
+        self._row *= _DOUBTED
+
     def joins(self, more: int, inside: int, waiting: int) -> bool:
         """Whether an image should enter with ``more`` rows beside those of others, or wait until these are done.
 
         Beside them, a call takes longer for the ``inside`` images that are in it; it takes less than two calls, which
         the ``waiting`` ones gain, and those that come after them: of these at least as many count as are inside. Where
         calls cost as much a row however many share them, sharing only makes all of them wait for all. What is not
-        known is tried: at first with all that wait, later with one more.
+        known is tried: at first with all that wait, later two of them, and three where there were two of late.
         """
         line = self._line()
         if line is None:
-            return inside == 1 or not self._sums[0]  # of nothing at all, and of one size
+            calls, rows = self._sums[:2].tolist()  # of nothing at all, or of one size
+            pairs = bool(calls) and abs(rows / calls - 2 * more) < 0.5
+            return inside == 1 or not calls or (inside == 2 and pairs)
         fixed, row = line
         return (waiting + inside) * fixed >= inside * more * row
 

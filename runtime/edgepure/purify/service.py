@@ -157,6 +157,8 @@ class Service:
             if self._refusal(self._line.length(), deadline, urgent) and (
                 refusal := self._refusal(len(self._line), deadline, urgent)
             ):
+                if isinstance(refusal, OverdueError) and not self._running and not len(self._line):
+                    self._pace.doubted()
                 raise refusal
 
     def _refusal(self, ahead: int, deadline: float | None, urgent: bool) -> EdgepureError | None:

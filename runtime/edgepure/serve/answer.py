@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import OverdueError, RequestError
+from ..errors import EdgepureError, OverdueError, RequestError
 from ..purify.results import Purified
 from .models import Model
 from .outputs import Output
@@ -93,8 +93,8 @@ async def answer(
             submit()
         await _settled(futures, end)
         for future in futures:
-            if future.cancelled():  # the service was closed
-                raise asyncio.CancelledError
+            if future.cancelled():
+                raise EdgepureError("this model has been closed; ask again later", code="E-service-closed")
             if future.done() and (error := future.exception()) is not None:
                 raise error
         if not all(future.done() for future in futures):

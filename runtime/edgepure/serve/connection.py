@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import httptools
@@ -12,6 +13,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD = 64 << 10
 #: Bytes around a part of a body that comes in chunks.
 _FRAME = 16
+#: Requests of one connection that may wait for the answers before theirs.
+MAX_AHEAD = 64
 _OFFER = (b"connection", b"upgrade", b"http2-settings")
 
 
@@ -22,42 +25,65 @@ def patient(seconds: float) -> type[HttpToolsProtocol]:
     class Patient(HttpToolsProtocol):
         _late: asyncio.TimerHandle | None = None
         _rest = 0  # bytes of a request beside its body
+        _looks: asyncio.TimerHandle
+        _answering: Any = None  # the request whose turn it is; `cycle` is the one that came last
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._wait()
+            self._look(0)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._came()
+            self._looks.cancel()
             super().connection_lost(exc)
+            if self._answering is not None and not self._answering.response_complete:
+                self._answering.disconnected = True
+                self._answering.message_event.set()
 
         def data_received(self, data: bytes) -> None:
-            self._rest += len(data)
             self._unset_keepalive_if_required()
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as error:
-                self._stay(data[error.args[0] :])
-            except httptools.HttpParserError:
-                self.send_400_response("Invalid HTTP request received.")
+            while data:
+                self._rest += len(data)
+                try:
+                    self.parser.feed_data(data)
+                    data = b""
+                except httptools.HttpParserUpgrade as error:
+                    data = self._stay(data[error.args[0] :])
+                except httptools.HttpParserError:
+                    self.send_400_response("Invalid HTTP request received.")
+                    return
             if self._rest > MAX_HEAD:
                 self.transport.close()
 
-        def _stay(self, rest: bytes) -> None:
+        def _stay(self, rest: bytes) -> bytes:
             """Nothing here speaks another protocol, and clients of Java offer HTTP/2 with every first request. The
             parser leaves the body to that: the request is read once more, without the offer."""
-            method = self.parser.get_method()
+            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
             if method == b"CONNECT":
                 self.send_400_response("This is no proxy.")
-                return
+                return b""
             kept = [pair for pair in self.headers if pair[0] not in _OFFER]
-            lines = [b"%b %b HTTP/1.1" % (method, self.url), *(b"%b: %b" % pair for pair in kept), b"", b""]
+            said = [
+                word.strip().lower() for name, value in self.headers if name in _OFFER for word in value.split(b",")
+            ]
+            if b"close" in said:
+                kept.append((b"connection", b"close"))
+            lines = [b"%b %b HTTP/%b" % (method, self.url, version), *(b"%b: %b" % pair for pair in kept), b"", b""]
             self.parser, self._rest = httptools.HttpRequestParser(self), 0
-            self.data_received(b"\r\n".join(lines) + rest)
+            with suppress(AttributeError):  # of httptools before 0.6.3; as uvicorn's own
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            return b"\r\n".join(lines) + rest
 
         def on_headers_complete(self) -> None:
+            if len(self.pipeline) >= MAX_AHEAD:
+                raise ValueError("too many requests before their answers")  # ends the parser, and the connection
             if not self.parser.should_upgrade():
                 super().on_headers_complete()
+
+        def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+            self._answering = cycle
+            super()._start_asgi_task(cycle, _unasked(app, cycle) if cycle.waiting_for_100_continue else app)
 
         def on_message_begin(self) -> None:
             if self._late is None:
@@ -83,6 +109,14 @@ def patient(seconds: float) -> type[HttpToolsProtocol]:
                 self._late.cancel()
                 self._late = None
 
+        def _look(self, before: int) -> None:
+            """A client that reads nothing of its answer is not waited for, whether the connection is to end or not."""
+            size = self.transport.get_write_buffer_size()
+            if size and size == before:
+                self.transport.abort()
+            else:
+                self._looks = self.loop.call_later(seconds, self._look, size)
+
         def _give_up(self) -> None:
             if self.cycle is None or self.cycle.response_complete:
                 self.transport.close()
@@ -90,3 +124,18 @@ def patient(seconds: float) -> type[HttpToolsProtocol]:
                 self._wait()
 
     return Patient
+
+
+def _unasked(app: Any, cycle: Any) -> Any:
+    """An application for a request that waits for ``100 Continue``: whoever is refused without it keeps his body, and
+    what he sends next would be taken for that. So the connection ends with such an answer."""
+
+    async def asked(scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if cycle.waiting_for_100_continue and cycle.more_body and not cycle.body:
+                cycle.keep_alive = False
+            await send(message)
+
+        await app(scope, receive, sent)
+
+    return asked

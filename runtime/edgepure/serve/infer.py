@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from ..errors import EdgepureError, OverdueError
+from ..errors import EdgepureError, OverdueError, RequestError
 from .answer import answer, seconds_left
 from .health import Health
 from .logs import log
@@ -47,14 +47,17 @@ class Infer:
         return scope["type"] == "http" and scope["method"] == "POST" and place(scope["path"]) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: Headers = dict(scope["headers"])
+        headers: Headers = dict(reversed(scope["headers"]))  # of two the first counts, as in `rest`
         found = place(scope["path"])
-        assert found is not None
+        assert found is not None  # `takes` said so
         try:
             status, more, body = await self._answer(*found, headers, receive)
-        except (asyncio.CancelledError, GoneError):
+        except GoneError:
             self._metrics.ended(*found, "rest", "cancelled")
             status, more, body = 499, [], b""
+        except asyncio.CancelledError:  # the time in which a server that ends may finish has passed
+            self._metrics.ended(*found, "rest", "cancelled")
+            status, more, body = refused(503, "this server ends; ask another one", "E-service-closed")
         except _NotPermittedError:
             status, more, body = refused(401, "a valid token is needed: Authorization: Bearer TOKEN", "E-token")
         except Exception as error:
@@ -110,10 +113,13 @@ async def read_body(headers: Headers, receive: Receive, settings: ServeSettings)
     """All of a body.
 
     Raises:
+        RequestError: it is compressed.
         BodySizeError: it is larger than it may be.
         OverdueError: the client sends too slowly.
         GoneError: it has gone.
     """
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise RequestError("the body is compressed; send it as it is", code="E-request-encoding")
     limit, said = settings.max_body, headers.get(b"content-length", b"")
     if said.isdigit() and int(said) > limit:
         await _swallow(receive, 4 * limit)
@@ -157,17 +163,23 @@ async def _swallow(receive: Receive, most: int) -> None:
 
 async def _unless_gone(receive: Receive, work: Awaitable[Any]) -> Any:
     """The result of ``work``, which is cancelled when the client goes."""
-    mine = asyncio.current_task()
+    mine, left = asyncio.current_task(), False
     assert mine is not None
 
     async def gone() -> None:
+        nonlocal left
         while (await receive())["type"] != "http.disconnect":
             pass
+        left = True
         mine.cancel()
 
     watch = asyncio.ensure_future(gone())
     try:
         return await work
+    except asyncio.CancelledError:
+        if left:
+            raise GoneError from None
+        raise
     finally:
         watch.cancel()
 

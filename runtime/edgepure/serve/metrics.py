@@ -95,9 +95,8 @@ class Metrics:
 
     def ended(self, model: str, version: str, protocol: str, outcome: str) -> None:
         """Count a request that got none: ``refused``, ``overdue``, ``invalid``, ``cancelled``, ``failed``."""
-        named = any(
-            key[0] == model for key in self._models.known()
-        )  # names that anybody makes up would fill the memory
+        known = self._models.known()  # names and versions that anybody makes up would fill the memory
+        named = (model, version) in known or (not version and any(key[0] == model for key in known))
         self.requests.labels(*((model, version) if named else ("unknown", "")), protocol, outcome).inc()
 
     def text(self) -> bytes:

@@ -22,7 +22,7 @@ def outcome_of(error: BaseException) -> tuple[int, str]:
         return 413, "invalid"
     if isinstance(error, (RequestError, ImageError)):
         return 400, "invalid"
-    if isinstance(error, BusyError):
+    if isinstance(error, BusyError) or getattr(error, "code", None) == "E-service-closed":
         return 503, "refused"
     if isinstance(error, OverdueError):
         return 504, "overdue"
@@ -32,4 +32,6 @@ def outcome_of(error: BaseException) -> tuple[int, str]:
 def permitted(header: str, secret: str) -> bool:
     """Whether the header bears the token; how long that takes says nothing about it."""
     kind, _, given = header.partition(" ")
-    return hmac.compare_digest(given.strip().encode(), secret.encode()) and kind.lower() == "bearer"
+    sent = given.strip().encode("latin-1", "backslashreplace")  # headers are bytes: clients send UTF-8, or Latin-1
+    same = [hmac.compare_digest(sent, secret.encode(name, "backslashreplace")) for name in ("utf-8", "latin-1")]
+    return any(same) and kind.lower() == "bearer"

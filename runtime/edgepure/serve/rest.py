@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -48,14 +49,14 @@ class Rest:
             routes += [
                 Route(path, self._guarded(self._model)),
                 Route(path + "/ready", self._model_ready),
-                Route(path + "/infer", infer, methods=["POST"]),
+                Route(path + "/infer", self._nowhere, methods=["POST"]),  # those that it is are `Infer`'s
             ]
         if settings.page:
             routes += [
                 Route("/", self._page),
                 Route(base + "/pictures", self._guarded(self._pictures), methods=["POST"]),
             ]
-        routed = Starlette(routes=routes)
+        routed = Starlette(routes=routes, exception_handlers={HTTPException: _misdirected})
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await (infer if infer.takes(scope) else routed)(scope, receive, send)
@@ -75,6 +76,9 @@ class Rest:
         from .. import __version__
 
         return JSONResponse({"name": "edgepure", "version": __version__, "extensions": EXTENSIONS})
+
+    async def _nowhere(self, request: Request) -> Response:
+        raise HTTPException(404)
 
     async def _model_ready(self, request: Request) -> Response:
         try:
@@ -163,6 +167,16 @@ class Rest:
                 return _response(*refusal_of(error, request.url.path))
 
         return guarded
+
+
+async def _misdirected(request: Request, error: Exception) -> Response:
+    """An address or a method that is not there, in the protocol's form."""
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    words = "this address takes other methods" if status == 405 else "there is nothing at this address"
+    response = _response(*refused(status, f"{words}; /openapi.json names what there is", "E-address"))
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _response(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Response:

@@ -18,7 +18,7 @@ from ..errors import EdgepureError
 from .connection import patient
 from .grpc_service import GrpcService
 from .health import Health
-from .logs import log
+from .logs import log, take_logs_of
 from .metrics import Metrics
 from .models import Models
 from .rest import Rest
@@ -58,6 +58,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
     whoever wants it gets it at once, and not after Python's 5 ms.
     """
     sys.setswitchinterval(_SWITCH)
+    take_logs_of("uvicorn", "asyncio", "grpc")
     try:
         import uvloop
     except ImportError:  # there is none for Windows

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgepure.methods.presets import SequentialSpec
-from edgepure.purify.ballot import BETS, Ballot, capital
+from edgepure.purify.ballot import BETS, Ballot, capital, chance
 
 
 def cast(ballot: Ballot, labels: list[int]) -> Ballot:
@@ -87,3 +87,39 @@ def test_the_wrong_class_is_declared_more_rarely_than_alpha(shares: tuple[float,
                 break
         wrong += ballot.settled not in (None, 0)
     assert wrong / trials < alpha
+
+
+def test_giving_up_declares_nothing_else_and_casts_fewer() -> None:
+    """With the same votes the answer is the same, or there is none."""
+    rng = np.random.default_rng(11)
+    spent, lost = np.zeros(2, int), 0
+    for _ in range(400):
+        labels = rng.choice(3, p=rng.dirichlet([1.5, 0.7, 0.2]), size=20).tolist()
+        found = []
+        for give_up in (0.0, 0.1):
+            ballot = Ballot(SequentialSpec(alpha=0.05, max=20, give_up=give_up))
+            while ballot.open:
+                cast(ballot, labels[ballot.votes : ballot.votes + ballot.fewest()])
+            found.append(ballot)
+        patient, hasty = found
+        assert hasty.settled in (None, patient.settled) and hasty.votes <= patient.votes
+        spent += patient.votes, hasty.votes
+        lost += hasty.settled is None and patient.settled is not None
+    assert spent[0] > 1.3 * spent[1]
+    assert 0 < lost < 40
+
+
+def test_the_unanimous_are_never_given_up() -> None:
+    ballot = Ballot(SequentialSpec(alpha=0.05, give_up=0.3))
+    while ballot.open:
+        cast(ballot, [1] * ballot.fewest())
+    assert (ballot.settled, ballot.votes) == (1, 6)
+
+
+@pytest.mark.parametrize(("wins", "losses", "left"), [(0, 0, 19), (3, 1, 16), (0, 4, 12), (7, 0, 30), (4, 4, 0)])
+def test_chances_are_those_of_a_beta_binomial(wins: int, losses: int, left: int) -> None:
+    rng = np.random.default_rng(5)
+    further = rng.binomial(left, rng.beta(wins + 1.0, losses + 1.0, 200_000))
+    simulated = (capital(wins + further, losses + left - further) >= 22.0).mean()
+    assert chance(wins, losses, left, 22.0) == pytest.approx(simulated, abs=0.005)
+    assert chance(wins, losses, left, 0.0) == pytest.approx(1.0)

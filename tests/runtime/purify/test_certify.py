@@ -167,6 +167,27 @@ def test_sequential_votes(purifier: Purifier) -> None:
         assert [f.result().abstained for f in futures][1:] == [False, False]
 
 
+def test_giving_up_spares_calls_and_changes_no_answer(purifier: Purifier) -> None:
+    data = eight_bits(12)
+    presets = [
+        {**SMOOTH, "votes": {"sequential": {"alpha": 0.001, "max": 20, "give_up": chance}}} for chance in (0.0, 0.9)
+    ]
+    patient, hasty = (purifier.run(data, preset, noise=3) for preset in presets)
+    for one, other in zip(patient, hasty, strict=True):
+        assert other.abstained or other.label == one.label
+        assert other.unet_calls <= one.unet_calls
+    assert sum(r.unet_calls for r in hasty) < sum(r.unet_calls for r in patient)
+    for index, together in enumerate(hasty):
+        (alone,) = purifier.run(data[index : index + 1], presets[1], noise=3, ids=[index])
+        assert (alone.label, alone.vote_labels, alone.abstained) == (
+            together.label,
+            together.vote_labels,
+            together.abstained,
+        )
+    with raises_code("E-preset"):
+        edgepure.Preset.parse({**SMOOTH, "votes": {"sequential": {"give_up": 1.0}}})
+
+
 def test_sequential_votes_say_how_many_there_are(purifier: Purifier) -> None:
     preset = edgepure.Preset.parse({**SMOOTH, "votes": {"sequential": {"max": 9}}})
     assert (preset.votes.count, preset.votes.rule) == (9, "majority")

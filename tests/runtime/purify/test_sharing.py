@@ -6,6 +6,7 @@ waits longer than with one image after another, and that calls are shared where 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -98,3 +99,46 @@ def test_a_process_that_was_stopped_did_not_become_slow() -> None:
         now += 20.0
         pace.ticked(2)
     assert pace.seconds(0) == pytest.approx(60.0, rel=0.05)
+
+
+def saturated(pace: Pace, now: list[float], cost: Cost, rounds: int) -> list[int]:
+    """How many enter together where more always wait, and all of them end together."""
+    sizes = []
+    for _ in range(rounds):
+        inside = 1
+        while inside < SLOTS and pace.joins(1, inside, waiting=2 * SLOTS - inside):
+            inside += 1
+        for _ in range(STEPS):
+            now[0] += cost(inside)
+            pace.ticked(inside)
+        sizes.append(inside)
+    return sizes
+
+
+@pytest.mark.parametrize("known", [1, 2, 3, SLOTS])
+@pytest.mark.parametrize("cost", ["flat", "worse than linear"])
+def test_one_size_for_ever_is_left_again(cost: str, known: int) -> None:
+    """After stalls that said otherwise, or calls that never differed."""
+    now, pace = [0.0], Pace(calls=STEPS)
+    pace.clock = lambda: now[0]
+    pace.start()
+    for _ in range(1500):
+        now[0] += COSTS[cost](known)
+        pace.ticked(known)
+    mean = np.mean(saturated(pace, now, COSTS[cost], 1000)[-300:])
+    assert mean > 0.75 * SLOTS if cost == "flat" else mean < 2.5
+
+
+def test_a_slow_start_does_not_refuse_everybody_for_ever(purifier: edgepure.Purifier) -> None:
+    """The first call may take as long as a compiler does; those who give a deadline are let in again after a while."""
+    image = np.full((1, 16, 16), 0.5, np.float32)
+    with edgepure.Service(purifier, PRESET) as service:
+        service._pace._row = 1e4  # seconds
+        refused = 0
+        while True:
+            try:
+                service.submit(image, deadline=time.monotonic() + 60.0).result(60)
+                break
+            except edgepure.OverdueError as error:
+                refused += error.code == "E-deadline-short"
+        assert 10 < refused < 100

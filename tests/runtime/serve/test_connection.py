@@ -5,29 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from edgepure.serve.connection import MAX_HEAD
+from edgepure.serve.connection import MAX_AHEAD, MAX_HEAD
 from edgepure.serve.infer import read_body
 from edgepure.serve.server import _bind, _server
 from edgepure.serve.settings import ServeSettings
 
 SETTINGS = ServeSettings(port=0, patience=0.3, max_body=1 << 20)
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+LARGE = 32 << 20
+GONE = threading.Event()
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
 async def length(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the length of a body; of ``/early`` before it is read."""
+    """Answers with the length of a body; of ``/early`` before it is read, of ``/late`` when the client has gone."""
+    if scope["path"] == "/late":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        GONE.set()
+        return
     try:
         body = b"" if scope["path"] == "/early" else await read_body(dict(scope["headers"]), receive, SETTINGS)
         status, text = 200, str(len(body))
     except Exception as error:
         status, text = 504, getattr(error, "code", "")
-    sent = json.dumps(text).encode()
+    sent = json.dumps(text if scope["path"] != "/large" else "x" * LARGE).encode()
     headers = [(b"content-length", str(len(sent)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": sent})
@@ -153,3 +161,72 @@ def test_a_client_that_offers_another_protocol_is_answered() -> None:
         assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
 
     talk(client)
+
+
+def test_whoever_waits_for_leave_and_is_refused_keeps_his_body() -> None:
+    """What he sends next is a request, and would be taken for the body."""
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        assert await answer(reader) == (200, "3"), "and the connection goes on"
+        writer.write(HEAD.replace(b" / ", b" /early ") + b"Expect: 100-continue\r\nContent-Length: 30\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ") and b"connection: close" in head
+        assert await reader.read() == b'"0"'
+
+    talk(client)
+
+
+@pytest.mark.parametrize("offer", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"], ids=["plain", "offer"])
+def test_requests_before_their_answers_have_an_end(offer: bytes) -> None:
+    one = HEAD + offer + b"Content-Length: 3\r\n\r\nabc"
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(one * MAX_AHEAD)
+        assert [await answer(reader) for _ in range(MAX_AHEAD)] == [(200, "3")] * MAX_AHEAD
+        with contextlib.suppress(ConnectionError):
+            writer.write(one * 5000)
+            await writer.drain()
+            assert (await reader.read()).count(b"HTTP/1.1 200 ") < 500
+
+    talk(client)
+
+
+def test_a_client_that_goes_is_gone_for_the_request_that_is_answered_too() -> None:
+    GONE.clear()
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD.replace(b" / ", b" /late ") + b"\r\n" + HEAD + b"Content-Length: 3\r\n\r\n")
+        await asyncio.sleep(0.1)
+        writer.close()
+        assert await asyncio.to_thread(GONE.wait, 10)
+
+    talk(client)
+
+
+def test_an_offer_is_answered_as_it_was_asked() -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc")
+        assert await answer(reader) == (200, "3")
+        assert await reader.read() == b""
+
+    talk(client)
+
+
+def test_an_answer_that_nobody_reads_ends_the_connection() -> None:
+    large = HEAD.replace(b" / ", b" /large ") + b"Content-Length: 0\r\n\r\n"
+
+    async def idle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(large)
+        await asyncio.sleep(2.0)
+        with contextlib.suppress(ConnectionError):
+            assert len(await reader.read()) < LARGE
+
+    async def reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(large)
+        assert await answer(reader) == (200, "x" * LARGE)
+
+    talk(idle)
+    talk(reads)

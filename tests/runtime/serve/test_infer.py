@@ -91,6 +91,17 @@ def test_but_never_without_a_token() -> None:
     assert ask(app, never, [(b"authorization", b"Bearer secret")])[0] == 503
 
 
+@pytest.mark.parametrize("path", [("POST", PATH, 503), ("POST", "/v2/repository/index", 200)])
+def test_tokens_are_bytes_and_the_first_one_counts(path: tuple[str, str, int]) -> None:
+    method, where, passed = path
+    models, health, metrics, _ = parts(Slots(full=True))
+    app = Rest(models, health, metrics, ServeSettings(token="s\u00e9cret")).app
+    good, bad = (b"authorization", "Bearer s\u00e9cret".encode()), (b"authorization", b"Bearer \xff")
+    latin = (b"authorization", "bearer s\u00e9cret".encode("latin-1"))
+    for headers, status in (([good], passed), ([latin], passed), ([good, bad], passed), ([bad, good], 401)):
+        assert ask(app, never, headers, where, method)[0] == status
+
+
 def test_over_grpc_no_image_is_looked_at() -> None:
     class AbortedError(Exception):
         pass
@@ -143,7 +154,56 @@ def test_a_client_that_goes_while_it_sends() -> None:
         ("/v2/models/m/versions/1/infer", "POST", 503),
         ("/v2/models/infer/infer", "POST", 503),
         ("/v2/models/m/infer/", "POST", 307),
+        ("/v2/models/m/infer\n", "POST", 404),
+        ("/v2/models/m/versions/1/infer\n", "POST", 404),
     ],
 )
 def test_which_addresses_are_infer_requests(path: str, method: str, status: int) -> None:
-    assert ask(Rest(*parts(Slots(full=True))).app, never, path=path, method=method)[0] == status
+    found, _, body = ask(Rest(*parts(Slots(full=True))).app, never, path=path, method=method)
+    assert found == status
+    if status in (404, 405):
+        assert json.loads(body)["code"] in ("E-address", "E-model-unknown")
+
+
+def test_a_body_that_is_compressed_says_so() -> None:
+    status, _, body = ask(Rest(*parts(Slots(full=False))).app, never, [(b"content-encoding", b"gzip")])
+    assert (status, json.loads(body)["code"]) == (400, "E-request-encoding")
+
+
+async def endless() -> Any:
+    if not SENT:
+        SENT.append(True)
+        tensor = {"name": "image", "datatype": "FP32", "shape": [1, 2, 2], "data": [0.0] * 4}
+        return {"type": "http.request", "body": json.dumps({"inputs": [tensor]}).encode(), "more_body": False}
+    return await asyncio.Event().wait()
+
+
+SENT: list[bool] = []
+
+
+@pytest.mark.parametrize("ends", ["server", "model"])
+def test_a_client_that_stays_is_told_that_the_server_or_the_model_ends(ends: str) -> None:
+    slots = Slots(full=False)
+    app = Rest(*parts(slots)).app
+    SENT.clear()
+
+    async def ended(scope: Any, receive: Any, send: Any) -> None:
+        task = asyncio.ensure_future(app(scope, receive, send))
+        while not slots.futures:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert task.cancel() if ends == "server" else slots.futures[0].cancel()
+        await task
+
+    status, _, body = ask(ended, endless)
+    assert (status, json.loads(body)["code"]) == (503, "E-service-closed")
+
+
+def test_what_anybody_makes_up_is_no_label() -> None:
+    models, health, metrics, settings = parts(Slots(full=True))
+    models._settings["m", "1"] = models.one.settings
+    app = Rest(models, health, metrics, settings).app
+    for path in (PATH, *(f"/v2/models/m/versions/{i}/infer" for i in range(5)), "/v2/models/x/infer"):
+        assert ask(app, never, path=path)[0] == 503
+    series = [line for line in metrics.text().decode().splitlines() if line.startswith("edgepure_requests_total{")]
+    assert len(series) == 3 and sum(float(line.split()[-1]) for line in series) == 7
