@@ -43,6 +43,9 @@ def main(
     data: Annotated[Path, typer.Option(help="CIFAR-10")] = Path("out/cifar10/data/cifar10.npz"),
     out: Annotated[Path, typer.Option()] = WEIGHTS,
     images: Annotated[int, typer.Option(help="Test images of the comparison")] = 10_000,
+    keep_statistics: Annotated[
+        bool, typer.Option(help="leave the batch norms as trained: for a classifier that sees restored images alone")
+    ] = False,
     threads: Annotated[int, typer.Option()] = 1,
 ) -> None:
     torch.set_num_threads(threads)
@@ -56,7 +59,9 @@ def main(
             assert content is not None, f"there is no {classifier}"
             model = CifarClassifier()
             model.load_state_dict(content["ema"])
-            renew_statistics(model, torch.from_numpy(to_unit(stored.train_images[:10_000])))
+            model.eval()
+            if not keep_statistics:
+                renew_statistics(model, torch.from_numpy(to_unit(stored.train_images[:10_000])))
             save_file(half(model.state_dict()), out / "classifier.safetensors")
             shipped = load_classifier(out)
             answers = [

@@ -13,10 +13,11 @@ more minutes) the training goes on with every second image noised and restored b
         --purified samples/cifar10/weights
 
 For certificates, a classifier that has seen images behind strong noise only (`build_bundle --weights` takes the folder
-that `ship` writes):
+that `ship --keep-statistics` writes):
 
-    python -m samples.cifar10.train_classifier --data DATA --run out/cifar10/certified --minutes 12 --bf16 \\
-        --start samples/cifar10/weights --purified samples/cifar10/weights --restored-t 40 400 --every 1
+    python -m samples.cifar10.train_classifier --data DATA --run out/cifar10/certified --minutes 18 --bf16 \\
+        --muon-rate 0.02 --learning-rate 1e-3 --start samples/cifar10/weights --purified samples/cifar10/weights \\
+        --restored-t 40 400 --every 1
 """
 
 from __future__ import annotations
