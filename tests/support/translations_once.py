@@ -4,6 +4,7 @@ export some two hundred graphs: here they are read once."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,8 @@ def translations_are_read_once() -> Iterator[None]:
     """Every export gets a registry of its own, as it may add to it, with the same entries in it."""
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+    with suppress(ImportError):  # operators of others are read if they are there: those that tests import later too
+        import torchvision  # noqa: F401
     read = cache(ONNXRegistry.from_torchlib)
 
     def of_its_own(**opset: Any) -> ONNXRegistry:

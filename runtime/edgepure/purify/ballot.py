@@ -85,9 +85,9 @@ class Ballot:
         """True if more votes can settle the answer, and are likely enough to."""
         if self.settled is not None or self.votes == 0:
             return self.settled is None
-        likely = self._needed() <= self._spec.max - self.votes
-        if not likely or self._spec.give_up == 0.0 or self.votes < _TRIED:
-            return likely
+        possible = self._needed() <= self._spec.max - self.votes
+        if not possible or self._spec.give_up == 0.0 or self.votes < _TRIED:
+            return possible
         return self._likeliest() >= self._spec.give_up
 
     def fewest(self) -> int:
@@ -114,7 +114,7 @@ class Ballot:
     def _likeliest(self) -> float:
         """The chance that the votes which are left settle the answer for one of the classes."""
         left, ahead = self._spec.max - self.votes, self._until_another_leads()
-        found = [math.pow(0.5, ahead) * chance(0, 0, max(left - ahead, 0), self._bar(len(self._since)))]
+        found = [math.ldexp(1.0, -ahead) * chance(0, 0, max(left - ahead, 0), self._bar(len(self._since)))]
         for candidate, counts in self._since.items():
             found.append(chance(counts[candidate], self._losses(candidate), left, self._threshold(candidate)))
         return max(found)

@@ -89,7 +89,7 @@ class StreamNoise:
             rows = self._block(stream, index)
             if not rows:
                 return np.zeros(self._shape, dtype=np.float32)
-            self._keep(stream, rows, normals_of(self._places(stream, rows), self.elements))
+            self.keep(rows, normals_of(self.places(rows, stream), self.elements), stream)
         return self._blocks[stream][index]
 
     def _block(self, stream: Stream, index: int) -> tuple[int, ...]:
@@ -98,13 +98,6 @@ class StreamNoise:
         start = bisect_left(needed, index)
         rows = needed[start : start + self._per_block]
         return rows if rows and rows[0] == index else ()
-
-    def _places(self, stream: Stream, rows: Sequence[int]) -> list[Place]:
-        tag = tag_of(stream, self._vote)
-        return [Place(self._seed, self._high | row, self._image, tag) for row in rows]
-
-    def _keep(self, stream: Stream, rows: Sequence[int], noises: Float32) -> None:
-        self._blocks[stream] = dict(zip(rows, noises.reshape(len(rows), *self._shape), strict=True))
 
     def row(self, index: int) -> Float32:
         return self._get(self._stream, index)
@@ -117,30 +110,30 @@ class StreamNoise:
         block = self._blocks.get(self._stream)
         return () if block is not None and index in block else self._block(self._stream, index)
 
-    def places(self, rows: Sequence[int]) -> list[Place]:
-        """Where these rows lie in the stream."""
-        return self._places(self._stream, rows)
+    def places(self, rows: Sequence[int], stream: Stream | None = None) -> list[Place]:
+        """Where these rows lie in the stream; ``stream``: that of others than of the rows themselves."""
+        tag = tag_of(self._stream if stream is None else stream, self._vote)
+        return [Place(self._seed, self._high | row, self._image, tag) for row in rows]
 
-    def keep(self, rows: Sequence[int], noises: Float32) -> None:
+    def keep(self, rows: Sequence[int], noises: Float32, stream: Stream | None = None) -> None:
         """Hold the noises ``[len(rows), elements]`` of a block until the next one is asked for."""
-        self._keep(self._stream, rows, noises)
+        found = dict(zip(rows, noises.reshape(len(rows), *self._shape), strict=True))
+        self._blocks[self._stream if stream is None else stream] = found
 
     def counter(self, index: int, *, out: bool = False) -> tuple[int, int, int, int, int]:
         """Where the noise of row ``index`` (with ``out``: its second noise) lies in the stream, as 32-bit words:
         key low, key high, row, image, stream << 24 | vote. The element is the word that is missing."""
-        stream = Stream.OUT if out else self._stream
-        tag = tag_of(stream, self._vote)
-        return self._seed & 0xFFFFFFFF, self._seed >> 32, self._high | index, self._image & 0xFFFFFFFF, tag
+        (place,) = self.places((index,), Stream.OUT if out else None)
+        return place.words
 
     def closing(self) -> Float32:
-        flat = normals_of(self._places(Stream.CLOSING, (0,)), self.elements)
+        flat = normals_of(self.places((0,), Stream.CLOSING), self.elements)
         result: Float32 = flat[0].reshape(self._shape)
         return result
 
     def at(self, index: int, blocks: UInt64, stream: Stream | None = None) -> Float32:
         """Noise of row ``index`` at some blocks of four elements, flat; ``stream``: OUT, or CLOSING with row 0."""
-        chosen = self._stream if stream is None else stream
-        found: Float32 = normals_at(self._places(chosen, (index,)), blocks)[0]
+        found: Float32 = normals_at(self.places((index,), stream), blocks)[0]
         return found
 
 

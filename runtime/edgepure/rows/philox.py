@@ -72,6 +72,11 @@ class Place(NamedTuple):
     image: int
     tag: int
 
+    @property
+    def words(self) -> tuple[int, int, int, int, int]:
+        """Of 32 bits: key low, key high, row, image, tag."""
+        return self.key & 0xFFFFFFFF, self.key >> 32 & 0xFFFFFFFF, self.row, self.image & 0xFFFFFFFF, self.tag
+
 
 def tag_of(stream: Stream, vote: int) -> int:
     """The word of stream and vote."""
@@ -96,8 +101,7 @@ def normals_of(places: Sequence[Place], elements: int) -> Float32:
 def normals_at(places: Sequence[Place], blocks: UInt64) -> Float32:
     """The same for some blocks of four elements, ``element // 4``: ``[len(places), 4 * len(blocks)]``."""
     count = len(places)
-    words = [(p.key & 0xFFFFFFFF, p.key >> 32 & 0xFFFFFFFF, p.row, p.image & 0xFFFFFFFF, p.tag) for p in places]
-    table = np.array(words, np.uint64).reshape(count, 5).T
+    table = np.array([place.words for place in places], np.uint64).reshape(count, 5).T
     counter = np.empty((4, count, len(blocks)), np.uint64)
     counter[0] = blocks
     counter[1:] = table[2:, :, None]

@@ -59,7 +59,7 @@ class Infer:
             self._metrics.ended(*found, "rest", "cancelled")
             status, more, body = refused(503, "this server ends; ask another one", "E-service-closed")
         except _NotPermittedError:
-            status, more, body = refused(401, "a valid token is needed: Authorization: Bearer TOKEN", "E-token")
+            status, more, body = unpermitted()
         except Exception as error:
             outcome = outcome_of(error)[1]
             self._metrics.ended(*found, "rest", outcome)
@@ -203,6 +203,11 @@ def refused(status: int, sentence: str, code: str) -> tuple[int, list[tuple[byte
     if status == 503:
         headers.append((b"retry-after", b"1"))
     return status, headers, json.dumps({"error": sent, "code": code}, ensure_ascii=False).encode()
+
+
+def unpermitted() -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """The refusal of whoever has not the token."""
+    return refused(401, "a valid token is needed: Authorization: Bearer TOKEN", "E-token")
 
 
 def _text(headers: Headers, name: bytes) -> str | None:

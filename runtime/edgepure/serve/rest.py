@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from ..errors import EdgepureError, OverdueError
 from .health import Health
-from .infer import GoneError, Infer, Receive, Scope, Send, read_body, refusal_of, refused
+from .infer import GoneError, Infer, Receive, Scope, Send, read_body, refusal_of, refused, unpermitted
 from .logs import log
 from .metrics import Metrics
 from .models import Models, UnknownModelError, metadata
@@ -158,7 +158,7 @@ class Rest:
             if admin and secret is None:
                 return _response(*refused(403, "models are loaded and unloaded by the owner alone", "E-admin"))
             if secret is not None and not permitted(request.headers.get("authorization", ""), secret):
-                return _response(*refused(401, "a valid token is needed: Authorization: Bearer TOKEN", "E-token"))
+                return _response(*unpermitted())
             try:
                 return await endpoint(request)
             except GoneError:

@@ -20,11 +20,17 @@ _LOWEST = float(np.finfo(np.float32).min)
 def padded_pool(graph: ir.Graph, node: ir.Node) -> None:
     """An average whose padding counts, and differs from side to side: a Pad, and the average without padding."""
     pads = list(node.attributes.get_ints("pads", ()))
-    value, rank = node.inputs[0], len(pads) // 2
+    rank = len(pads) // 2
+    _pad_before(graph, node, pads[:rank], pads[rank:], 0.0)
+
+
+def _pad_before(graph: ir.Graph, node: ir.Node, before: Sequence[int], behind: Sequence[int], fill: float) -> None:
+    """Let a Pad do what the pool's own padding would."""
+    value = node.inputs[0]
     assert value is not None
-    widths = new_constant(graph, f"{node.name}/pads", np.array([0, 0, *pads[:rank], 0, 0, *pads[rank:]], np.int64))
-    filler = new_constant(graph, f"{node.name}/filler", np.array(0.0, np.float32))
-    shape = grown(value, {2 + n: pads[n] + pads[rank + n] for n in range(rank)})
+    widths = new_constant(graph, f"{node.name}/pads", np.array([0, 0, *before, 0, 0, *behind], np.int64))
+    filler = new_constant(graph, f"{node.name}/filler", np.array(fill, np.float32))
+    shape = grown(value, {2 + axis: sum(both) for axis, both in enumerate(zip(before, behind, strict=True))})
     node.replace_input_with(0, added(node, "Pad", [value, widths, filler], f"{node.name}/padded", shape))
     for left_out in ("pads", "count_include_pad"):
         node.attributes.pop(left_out, None)
@@ -86,21 +92,9 @@ def explicit_pool(graph: ir.Graph, node: ir.Node) -> None:
     if all(axis.windows == axis.rounded_down for axis in axes):
         return
     average = node.op_type == "AveragePool"
-    value, name = node.inputs[0], str(node.name)
-    assert value is not None and value.shape is not None
-    before, behind = [axis.before for axis in axes], [axis.behind for axis in axes]
-    widths = new_constant(graph, f"{name}/pads", np.array([0, 0, *before, 0, 0, *behind], np.int64))
-    filler = new_constant(graph, f"{name}/filler", np.array(0.0 if average else _LOWEST, np.float32))
-    padded = ir.node("Pad", [value, widths, filler], name=f"{name}/Pad")
-    out = padded.outputs[0]
-    out.name, out.type = f"{name}/padded", value.type
-    out.shape = ir.Shape([*list(value.shape)[:2], *(axis.size + axis.before + axis.behind for axis in axes)])
-    padded.metadata_props.update(node.metadata_props)
-    graph.insert_before(node, padded)
-    node.replace_input_with(0, out)
     included = bool(node.attributes.get_int("count_include_pad", 0))
-    for left_out in ("pads", "count_include_pad"):
-        node.attributes.pop(left_out, None)
+    fill = 0.0 if average else _LOWEST
+    _pad_before(graph, node, [axis.before for axis in axes], [axis.behind for axis in axes], fill)
     if average:
         _scaled(graph, node, prod(kernel) / _product([axis.divisors(included) for axis in axes]))
 

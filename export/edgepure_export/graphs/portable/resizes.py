@@ -8,7 +8,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..rules import new_constant
-from .parts import spatial, take_over
+from .parts import added, spatial, take_over
 
 
 def matrix_resize(graph: ir.Graph, node: ir.Node) -> None:
@@ -19,12 +19,9 @@ def matrix_resize(graph: ir.Graph, node: ir.Node) -> None:
     rows, columns = (int(n) for n in list(old.shape)[2:] if isinstance(n, int))
     down = new_constant(graph, f"{name}/rows", _responses(node, height, rows))
     across = new_constant(graph, f"{name}/columns", np.ascontiguousarray(_responses(node, width, columns).T))
-    first = ir.node("MatMul", [down, value], name=f"{name}/rows")
-    first.outputs[0].name, first.outputs[0].type = f"{name}/resized_rows", old.type
-    first.outputs[0].shape = ir.Shape([*list(old.shape)[:2], rows, width])
-    first.metadata_props.update(node.metadata_props)
-    graph.insert_before(node, first)
-    second = ir.node("MatMul", [first.outputs[0], across], name=name)
+    shape = ir.Shape([*list(old.shape)[:2], rows, width])
+    resized = added(node, "MatMul", [down, value], f"{name}/resized_rows", shape)
+    second = ir.node("MatMul", [resized, across], name=name)
     take_over(graph, node, old, second)
     graph.remove(node, safe=True)
 
