@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from scipy.stats import binomtest
 
 from edgepure.intervals import clopper_pearson
-from edgepure_calibration.evaluate.compare import paired
 
 
 def certificates(path: Path, sigma: float) -> dict[str, Any]:
@@ -39,13 +39,14 @@ def main(
         print(f"{name}: {sum(not table[key]['radius'] for key in common)} of {len(common)} abstained")
     for radius in radii:
         right = [np.array([_holds(table[key], radius) for key in common]) for table in (one, other)]
-        found = paired(first.stem, second.stem, "", "", *right)
+        only = [int((mine & ~theirs).sum()) for mine, theirs in (right, right[::-1])]
+        p = binomtest(only[0], sum(only)).pvalue if sum(only) else 1.0
         words = [
             f"{100 * share.mean():.1f} % ({100 * low:.1f} to {100 * high:.1f})"
             for share in right
             for low, high in [clopper_pearson(int(share.sum()), len(common))]
         ]
-        print(f"r = {radius:g}: {words[0]}, {words[1]}; only {found.only_first}, {found.only_second}; p {found.p:.2g}")
+        print(f"r = {radius:g}: {words[0]}, {words[1]}; only {only[0]}, {only[1]}; p {p:.2g}")
 
 
 def _holds(entry: dict[str, Any], radius: float) -> bool:
