@@ -5,6 +5,10 @@
 Stop it whenever you like and start it again with the same line: it goes on from its checkpoint. `--minutes` counts
 the time of all its starts together, and the learning rate falls to zero when they are over. With a larger number, a run
 that had ended goes on (the rate rises again, as in a warm restart). `samples.cifar10.ship` writes the weights.
+
+Two losses that were tried beside the plain one (docs/results/cifar10.md says what they did): `--snr-gamma 5` weighs
+timesteps as in min-SNR (Hang et al. 2023), `--features 0.1 --classifier WEIGHTS` adds the distance of the classifier's
+features between the clean image and its estimate.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samples.cifar10.data import load_cifar10
-from samples.cifar10.models import CifarUNet
+from samples.cifar10.models import WEIGHTS, CifarClassifier, CifarUNet, load_classifier, load_unet
 from samples.cifar10.training import Clock, Ema, Muon, alpha_bar, load_checkpoint, save_checkpoint, set_rate
 
 #: Purification never visits a timestep above the published t_l + U = 203, one-call certificates one above 400.
@@ -40,6 +44,29 @@ def rate(progress: float) -> float:
     return min(1.0, progress / 0.02 + 0.05) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def weights(bar: Tensor, gamma: float) -> Tensor:
+    """Min-SNR: min(SNR, gamma) / SNR for a network that predicts epsilon (Hang et al. 2023, section 3.4)."""
+    snr = bar / (1 - bar)
+    return snr.clamp(max=gamma) / snr
+
+
+def feature_distance(classifier: CifarClassifier, estimate: Tensor, clean: Tensor) -> Tensor:
+    """Mean over the taps of |f(estimate) - f(clean)|^2 / mean |f(clean)|^2, a scalar; images around [-1, 1]."""
+    found = [taps(classifier, x / 2 + 0.5) for x in (estimate, clean)]
+    ratios = [F.mse_loss(a, b.detach()) / b.detach().square().mean() for a, b in zip(*found, strict=True)]
+    return torch.stack(ratios).mean()
+
+
+def taps(classifier: CifarClassifier, x: Tensor) -> list[Tensor]:
+    """Outputs of the classifier's stages, in float32."""
+    h = F.relu(classifier.stem((x - classifier.mean) / classifier.std))
+    outputs = []
+    for stage in (classifier.stage1, classifier.stage2, classifier.stage3):
+        h = stage(h)
+        outputs.append(h.float())
+    return outputs
+
+
 def main(
     data: Annotated[Path, typer.Option(help="CIFAR-10, in any form that data.py reads")],
     run: Annotated[Path, typer.Option(help="folder of the checkpoint and the log")],
@@ -52,13 +79,17 @@ def main(
     ] = False,
     learning_rate: Annotated[float, typer.Option(help="of AdamW")] = 1.5e-3,
     muon_rate: Annotated[float, typer.Option()] = 0.02,
+    start: Annotated[Path | None, typer.Option(help="weights to begin with; default: random ones")] = None,
+    snr_gamma: Annotated[float | None, typer.Option(help="min-SNR weights with this gamma")] = None,
+    features: Annotated[float, typer.Option(help="weight of the distance of the classifier's features")] = 0.0,
+    classifier: Annotated[Path, typer.Option(help="weights of the classifier of --features")] = WEIGHTS,
     threads: Annotated[int, typer.Option()] = 1,
     device: Annotated[str, typer.Option()] = "cpu",
 ) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     images = torch.from_numpy(load_cifar10(data).train_images)
-    model = CifarUNet().to(device).to(memory_format=torch.channels_last)
+    model = (CifarUNet() if start is None else load_unet(start)).to(device).to(memory_format=torch.channels_last)
     kernels = [p for p in model.parameters() if p.ndim == 4 and p.shape[2] == 3]
     others = [p for p in model.parameters() if not (p.ndim == 4 and p.shape[2] == 3)]
     optimizers: list[torch.optim.Optimizer] = (
@@ -80,6 +111,7 @@ def main(
     clock = Clock(minutes, spent)
     bars = alpha_bar().to(device)
     forward = torch.compile(model) if compiled else model
+    judge = load_classifier(classifier).requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
     def save() -> None:
         content = {"model": model.state_dict(), "ema": ema.state, "step": step, "spent": clock.spent()}
@@ -99,8 +131,13 @@ def main(
         bar = bars[t][:, None, None, None]
         noisy = (bar.sqrt() * clean + (1 - bar).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            predicted = forward(noisy, t.float())
-        loss = F.mse_loss(predicted.float(), noise)
+            predicted = forward(noisy, t.float()).float()
+        errors = (predicted - noise).square().mean((1, 2, 3))
+        loss = (errors if snr_gamma is None else weights(bars[t], snr_gamma) * errors).mean()
+        if features:
+            estimate = (noisy - (1 - bar).sqrt() * predicted) / bar.sqrt()
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                loss = loss + features * feature_distance(judge, estimate, clean)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -109,7 +146,7 @@ def main(
             optimizer.step()
         ema.update(model)
         step += 1
-        losses.append(loss.item())
+        losses.append(float(errors.detach().mean()))
         if step % 50 == 0:
             epochs = step * batch / len(images)
             mean = sum(losses) / len(losses)

@@ -16,15 +16,20 @@ class Clock:
     """Progress from 0 to 1 through a budget of minutes; the minutes already spent come from the checkpoint.
 
     The learning rate follows the time that has passed, not the steps: however slow or busy the machine, the rate has
-    gone to zero when the time is over.
+    gone to zero when the time is over. A process that stands still (SIGSTOP, a machine that sleeps) spends nothing.
     """
+
+    LONGEST_STEP = 60.0
 
     def __init__(self, minutes: float, spent_seconds: float = 0.0) -> None:
         self.budget = 60 * minutes
-        self.start = time.monotonic() - spent_seconds
+        self._spent, self._seen = spent_seconds, time.monotonic()
 
     def spent(self) -> float:
-        return time.monotonic() - self.start
+        now = time.monotonic()
+        self._spent += min(now - self._seen, self.LONGEST_STEP)
+        self._seen = now
+        return self._spent
 
     def progress(self) -> float:
         return min(1.0, self.spent() / self.budget)
