@@ -48,9 +48,9 @@ class Simulation:
         self._inside, self._changed = 0, threading.Condition()
         self._image = np.full(purifier.image_shape, 0.5, np.float32)
         self.service = Service(purifier, preset, votes=votes, waiting=10_000)
-        self._stepper = purifier.stepper(self.service._graph)
+        self._stepper = purifier.stepper(purifier.graphs.step_graph(purifier.preset(preset, votes)))
         self._stepper.step = self._step  # type: ignore[method-assign]
-        self.service._pace.clock = lambda: self.now
+        self.service._lanes[0].pace.clock = lambda: self.now
 
     def _step(self, active: int) -> None:
         self.now += self._cost(active)

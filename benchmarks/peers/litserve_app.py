@@ -9,7 +9,7 @@ import litserve
 
 import edgepure
 
-BUNDLE, PRESET, VOTES, SLOTS, PORT = sys.argv[1:6]
+BUNDLE, PRESET, VOTES, SLOTS, PORT, WORKERS = sys.argv[1:7]
 
 
 class Purified(litserve.LitAPI):
@@ -36,5 +36,5 @@ class Purified(litserve.LitAPI):
 
 if __name__ == "__main__":
     api = Purified(max_batch_size=int(SLOTS), batch_timeout=0.002, api_path="/classify")
-    server = litserve.LitServer(api, accelerator="cpu", timeout=60)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=int(WORKERS), timeout=60)
     server.run(host="127.0.0.1", port=int(PORT), generate_client_file=False, log_level="warning")

@@ -11,7 +11,7 @@ import ray
 from ray import serve
 from starlette.requests import Request
 
-BUNDLE, PRESET, VOTES, SLOTS, PORT = sys.argv[1:6]
+BUNDLE, PRESET, VOTES, SLOTS, PORT, WORKERS = sys.argv[1:7]
 
 
 @serve.deployment(ray_actor_options={"num_cpus": 1}, max_ongoing_requests=1000)
@@ -37,7 +37,10 @@ class Purified:
 if __name__ == "__main__":
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": int(PORT)})
-    serve.run(Purified.bind(BUNDLE, PRESET, int(VOTES), int(SLOTS)), route_prefix="/classify")
+    serve.run(
+        Purified.options(num_replicas=int(WORKERS)).bind(BUNDLE, PRESET, int(VOTES), int(SLOTS)),
+        route_prefix="/classify",
+    )
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     serve.shutdown()
     ray.shutdown()

@@ -25,7 +25,7 @@ from .masks import caller_masks
 from .monitor import Monitor
 from .request import Request
 from .results import Result, Results
-from .tasks import Task
+from .tasks import head_of
 from .track import Track
 
 
@@ -137,7 +137,7 @@ class Batches(OpenBundle):
         Raises:
             ConfigError: it has neither classifier nor task (``E-no-task``).
         """
-        return Labels(self.graphs) if self.classes else Task(self.graphs)
+        return head_of(self.graphs)
 
     def own_head(self) -> Head[Any]:
         """What `purify` makes of images: labels, if there is a classifier."""

@@ -52,6 +52,10 @@ class OpenGraphs:
         self._steppers: dict[str, Stepper] = {}
         self._held: list[tuple[str, int]] = []
 
+    def twin(self) -> OpenGraphs:
+        """The same graphs on engines of their own, for a thread that computes beside this one's."""
+        return OpenGraphs(self.bundle, self.provider, self.precision, self._threads, self.slots, self._opens)
+
     def engine(self, graph: str) -> Engine:
         """The engine of one graph."""
         if graph not in self._engines:

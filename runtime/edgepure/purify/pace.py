@@ -48,7 +48,7 @@ class Pace:
             self._sums *= _FORGET
             self._sums += 1.0, rows, rows * rows, taken, rows * taken
 
-    def seconds(self, ahead: int) -> float:
+    def seconds(self, ahead: float) -> float:
         """Until an image with so many before it is done; 0 before anything was measured."""
         return self._calls * self._row * (ahead + 1)
 

@@ -1,7 +1,7 @@
 """Many callers, one purifier: their images share every UNet call, whenever they come.
 
-A thread of its own runs the slots. An image that comes while others are being purified enters the next free slot, so
-nobody waits for the end of somebody else's batch.
+A thread of its own runs the slots (`lane`). An image that comes while others are being purified enters the next free
+slot, so nobody waits for the end of somebody else's batch.
 """
 
 from __future__ import annotations
@@ -9,27 +9,25 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from numbers import Real
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from ..errors import BusyError, ConfigError, EdgepureError, ImageError, NotFiniteError, OverdueError
 from ..images.load import Resize, load_images
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
-from ..types import Float32
 from ..validation import expect
-from .answered_frames import ServedFrame
-from .inflight import Counters, InFlight, Job
+from .inflight import Counters
+from .lane import Lane
 from .monitor import Monitor
-from .pace import Pace
 from .purifier import Purifier
-from .request import Request
 from .submissions import Line, Submission
+
+#: Lanes of a service at most.
+MAX_LANES = 64
 
 
 class Service:
@@ -43,9 +41,6 @@ class Service:
     >>> with edgepure.load("digits") as purifier, edgepure.Service(purifier) as service:   # doctest: +SKIP
     ...     result = service.submit("seven.png").result(timeout=10)
     ...     result = await asyncio.wrap_future(service.submit("seven.png"))
-
-    Attributes:
-        counters: what the slots have done so far.
     """
 
     def __init__(
@@ -56,6 +51,7 @@ class Service:
         votes: int | None = None,
         waiting: int = 64,
         monitor: Monitor | None = None,
+        lanes: int = 1,
     ) -> None:
         """Start to serve.
 
@@ -67,11 +63,14 @@ class Service:
                 ``waiting * votes / slots`` purifications take, one after another: choose it by the latency that you
                 promise.
             monitor: flags the results, and counts them.
+            lanes: threads with ``slots`` each, which compute side by side. More than one is for engines whose calls use
+                one core (``threads=1``) where there are several: more is answered, and a single image takes as long.
+                Every lane opens the graphs anew, with their memory.
 
         Raises:
             ConfigError: the preset is unknown, or fits the bundle, its task or the monitor not, or takes the caller's
                 mask; the bundle has neither classifier nor task, or one that takes frames and there is a monitor; or
-                ``waiting`` is below 1.
+                ``waiting`` or ``lanes`` is out of range.
             EdgepureError: the purifier is that of a process from which this one was forked.
         """
         expect(purifier=(purifier, Purifier))
@@ -80,24 +79,34 @@ class Service:
                 f"waiting is {waiting!r:.40}, expected at least 1: it is the number of images that may wait",
                 code="E-config-waiting",
             )
+        if isinstance(lanes, bool) or not isinstance(lanes, int) or not 1 <= lanes <= MAX_LANES:
+            raise ConfigError(
+                f"lanes is {lanes!r:.40}, expected 1 to {MAX_LANES}: it is the number of threads that compute",
+                code="E-config-lanes",
+            )
         manifest = purifier.bundle.manifest
-        self._image, self._framed = manifest.task_image, manifest.framed
+        self._image = manifest.task_image
         if monitor is not None:
             manifest.require_slots("a monitor")
-        self._purifier, self._monitor, self._limit = purifier, monitor, waiting
-        self._preset, self._head = purifier.preset(preset, votes), purifier.task_head()
-        self._graph = purifier.graphs.step_graph(self._preset)
-        with purifier.turns.alone():  # what is wrong, and an engine that does not start, is an error now
-            purifier.stepper(self._graph)
-            self._request([Submission(np.zeros(self._image.shape, np.float32), "", noise_source(0))])
-        self.counters = Counters()
-        self._line = Line()
-        self._pace = Pace(purifier.graphs.unet_calls(self._preset))
-        self._running: list[Request[Any] | ServedFrame[Any]] = []  # those with images that have no result yet
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="edgepure-service", daemon=True)
-        self._thread.start()
+        self._purifier, self._limit = purifier, waiting
+        chosen = purifier.preset(preset, votes)
+        self._line, self._changed, self._closed = Line(), threading.Condition(), False
+        twins = [purifier.graphs.twin() for _ in range(lanes - 1)]
+
+        def explained(error: NotFiniteError) -> NotFiniteError:
+            return purifier.explained(error, chosen)
+
+        try:
+            self._lanes = [
+                Lane(graphs, chosen, monitor, self._next, self._line.length, explained, graphs in twins)
+                for graphs in (purifier.graphs, *twins)
+            ]
+        except BaseException:
+            for graphs in twins:
+                graphs.close()
+            raise
+        for lane in self._lanes:
+            lane.thread.start()
         atexit.register(self.close, drain=False)  # no engine may be at work when the interpreter ends
 
     # ---- for callers ------------------------------------------------------------------------------------------------
@@ -140,7 +149,7 @@ class Service:
         with self._changed:
             self.check_room(deadline, urgent=urgent)
             self._line.add(submission, urgent=urgent)
-            self._changed.notify_all()
+            self._changed.notify()
         return submission.future
 
     def check_room(self, deadline: float | None = None, *, urgent: bool = False) -> None:
@@ -157,8 +166,9 @@ class Service:
             if self._refusal(self._line.length(), deadline, urgent) and (
                 refusal := self._refusal(len(self._line), deadline, urgent)
             ):
-                if isinstance(refusal, OverdueError) and not self._running and not len(self._line):
-                    self._pace.doubted()
+                if isinstance(refusal, OverdueError) and not self.busy and not len(self._line):
+                    for lane in self._lanes:
+                        lane.pace.doubted()
                 raise refusal
 
     def _refusal(self, ahead: int, deadline: float | None, urgent: bool) -> EdgepureError | None:
@@ -171,7 +181,8 @@ class Service:
             return None
         if urgent:
             ahead = self._line.before_urgent()
-        left, needed = deadline - time.monotonic(), self._pace.seconds(ahead + len(self._running))
+        before = (ahead + sum(len(lane.running) for lane in self._lanes)) / len(self._lanes)
+        left, needed = deadline - time.monotonic(), max(lane.pace.seconds(before) for lane in self._lanes)
         if left > needed:
             return None
         return OverdueError(
@@ -194,7 +205,13 @@ class Service:
     @property
     def busy(self) -> bool:
         """Whether an image is in the slots."""
-        return bool(self._running)
+        return any(lane.running for lane in self._lanes)
+
+    @property
+    def counters(self) -> Counters:
+        """What the slots have done so far."""
+        found = [lane.counters for lane in self._lanes]
+        return Counters(*(sum(getattr(one, name) for one in found) for name in ("ticks", "rows", "jobs")))
 
     def close(self, *, drain: bool = True) -> None:
         """Accept no more images, finish those that were accepted, and end the thread. May be called again.
@@ -210,8 +227,9 @@ class Service:
             self._changed.notify_all()
         for submission in dropped:
             submission.future.cancel()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        for lane in self._lanes:
+            if threading.current_thread() is not lane.thread:
+                lane.thread.join()
         atexit.unregister(self.close)
 
     def __enter__(self) -> Service:
@@ -222,24 +240,9 @@ class Service:
     ) -> None:
         self.close(drain=kind is None)
 
-    # ---- the thread -------------------------------------------------------------------------------------------------
+    # ---- for its lanes -----------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while (first := self._next(wait=True)) is not None:
-            try:
-                with self._purifier.turns.alone():
-                    inflight = InFlight(self._purifier.stepper(self._graph))
-                    inflight.counters = self.counters
-                    self._pace.start()
-                    jobs = self._jobs(first, inflight.active)
-                    inflight.run(jobs, self._done, self._ticked, self._not_finite, self._dropped)
-            except BaseException as error:  # an engine's fault ends those that are inside; the others have their turn
-                first.finish(error)
-                for request in self._running:
-                    request.fail(error)
-            self._running.clear()
-
-    def _next(self, *, wait: bool) -> Submission | None:
+    def _next(self, wait: bool) -> Submission | None:
         """The submission whose turn it is. None: there is none; with ``wait``: there will be none."""
         with self._changed:
             while True:
@@ -249,95 +252,3 @@ class Service:
                 if not wait or self._closed:
                     return None
                 self._changed.wait()
-
-    def _jobs(self, first: Submission, active: list[Job]) -> Iterator[Job | None]:
-        """Jobs of all submissions in their order, until none is left or somebody else wants the purifier."""
-        submission: Submission | None = first
-        while True:
-            for request in self._running:
-                yield from request.more()
-            if submission is not None:
-                yield from self._jobs_of(submission, active)
-            elif self._give_out():
-                yield None
-            else:
-                return
-            enters = not self._purifier.turns.wanted and self._joins(len(active))
-            submission = self._next(wait=False) if enters else None
-
-    def _joins(self, rows: int, beside: int = 0) -> bool:
-        """Whether the next in line enters the slots, where so many rows are active, or waits until they are done.
-        ``beside``: images that are about to enter."""
-        inside, slots = beside + sum(request.running for request in self._running), self._purifier.slots
-        waiting = self._line.length()
-        if self._framed or not inside or not waiting or rows >= slots:
-            return True  # a frame has calls with empty slots at the end of every row
-        votes = min(self._preset.votes.count, slots)
-        more = min(votes, slots - rows)
-        # if it does not fit whole, its last votes end no earlier, and only those behind it gain
-        return self._pace.joins(more, inside, waiting - (more < votes))
-
-    def _jobs_of(self, first: Submission, active: list[Job]) -> Iterator[Job]:
-        """Of a submission and of those behind it, as many as go into the slots together: they share the calls of the
-        mask and of the classifier, too."""
-        together, votes = [first], self._preset.votes.count
-        while not self._framed and (len(together) + 1) * votes <= self._purifier.slots:
-            if not self._joins(len(active) + len(together) * votes, len(together)):
-                break
-            more = self._next(wait=False)
-            if more is None:
-                break
-            together.append(more)
-        try:
-            request = self._request(together)
-        except BaseException as error:
-            for submission in together:
-                submission.finish(error)
-            raise
-        self._running.append(request)
-        yield from self._guarded(request, request.jobs())
-
-    def _request(self, together: list[Submission]) -> Request[Any] | ServedFrame[Any]:
-        if self._framed:
-            return ServedFrame(self._purifier.graphs, self._preset, self._head, together[0])
-        return Request(
-            self._purifier.graphs,
-            np.stack([s.image for s in together]),
-            self._preset,
-            self._head,
-            [s.source for s in together],
-            names=[s.name for s in together],
-            ids=[0] * len(together),
-            monitor=self._monitor,
-            submissions=together,
-        )
-
-    def _done(self, job: Job, x: Float32) -> Iterable[Job]:
-        request = job.tag.request
-        try:
-            return self._guarded(request, request.done(job, x) or ())
-        except Exception as error:  # of the graph that reads
-            request.fail(error)
-            return ()
-
-    def _guarded(self, request: Request[Any] | ServedFrame[Any], jobs: Iterable[Job]) -> Iterator[Job]:
-        try:
-            yield from jobs
-        except Exception as error:  # of a graph that is asked between two jobs
-            request.fail(error)
-
-    def _dropped(self, job: Job) -> bool:
-        dropped: bool = job.tag.request.dropped(job.tag.image)
-        return dropped
-
-    def _ticked(self, rows: int) -> None:
-        self._pace.ticked(rows)
-        self._give_out()
-
-    def _give_out(self) -> bool:
-        """What the last tick finished is classified, and goes to those who wait for it; whether any is left."""
-        self._running = [request for request in self._running if not request.give_out()]
-        return bool(self._running)
-
-    def _not_finite(self, job: Job, error: NotFiniteError) -> None:
-        job.tag.request.fail(self._purifier.explained(error, self._preset), job.tag.image)

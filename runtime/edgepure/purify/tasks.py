@@ -17,7 +17,7 @@ from ..methods.presets import Preset, VoteSpec
 from ..types import Float32
 from .boxes import Boxes, fuse, suppress
 from .graphs import OpenGraphs
-from .heads import Head
+from .heads import Head, Labels
 from .results import Purified
 
 
@@ -162,3 +162,12 @@ def vector_of(vectors: Sequence[Float32]) -> Float32:
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     length = np.linalg.norm(vector)
     return vector / length if length > 0.0 else vector
+
+
+def head_of(graphs: OpenGraphs) -> Head[Any]:
+    """What a bundle is for: labels, or the answer of its task.
+
+    Raises:
+        ConfigError: it has neither classifier nor task (``E-no-task``).
+    """
+    return Labels(graphs) if graphs.classes else Task(graphs)

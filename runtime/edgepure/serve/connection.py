@@ -1,13 +1,18 @@
-"""A connection of REST: uvicorn's on httptools, which neither slow clients nor endless headers can hold."""
+"""A connection of REST: uvicorn's on httptools, which neither slow clients nor endless headers can hold.
+
+What a server does all day is short: head and body of an answer leave in one piece, whoever cannot be served is told so
+without an application, and an application hears of a client that goes without a task that waits for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 #: Bytes of a request that are no body; more end the connection. The parser itself has no bound.
 MAX_HEAD = 64 << 10
@@ -16,17 +21,27 @@ _FRAME = 16
 #: Requests of one connection that may wait for the answers before theirs.
 MAX_AHEAD = 64
 _OFFER = (b"connection", b"upgrade", b"http2-settings")
+#: The extension of ASGI by which an application is called when its client goes: a function that takes a function.
+GONE = "edgepure.gone"
+
+#: Status, headers and body of an answer.
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
-def patient(seconds: float) -> type[HttpToolsProtocol]:
+def patient(seconds: float, refusal: Callable[[Any], Answer | None] | None = None) -> type[HttpToolsProtocol]:
     """The protocol that waits so long for the whole of a request. Once an application reads a body, how long it waits
-    for that is its own business; after its answer the rest of a request gets as long again."""
+    for that is its own business; after its answer the rest of a request gets as long again.
+
+    Args:
+        refusal: what a request is told at once, by its ASGI scope; None: it goes to the application.
+    """
 
     class Patient(HttpToolsProtocol):
         _late: asyncio.TimerHandle | None = None
         _rest = 0  # bytes of a request beside its body
         _looks: asyncio.TimerHandle
         _answering: Any = None  # the request whose turn it is; `cycle` is the one that came last
+        _told: Callable[[], object] | None = None  # who wants to know that its client has gone
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -40,6 +55,8 @@ def patient(seconds: float) -> type[HttpToolsProtocol]:
             if self._answering is not None and not self._answering.response_complete:
                 self._answering.disconnected = True
                 self._answering.message_event.set()
+            if self._told is not None:
+                self._told()
 
         def data_received(self, data: bytes) -> None:
             self._unset_keepalive_if_required()
@@ -82,8 +99,28 @@ def patient(seconds: float) -> type[HttpToolsProtocol]:
                 super().on_headers_complete()
 
         def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-            self._answering = cycle
+            self._answering, self._told = cycle, None
+            plain = cycle.keep_alive and not cycle.waiting_for_100_continue and not self.flow.write_paused
+            answer = refusal(cycle.scope) if refusal is not None and plain else None
+            if answer is not None:
+                self._refuse(cycle, *answer)
+                return
+            cycle.transport = _Joined(self.transport, cycle)
+            cycle.scope["extensions"] = {GONE: self._tell}
             super()._start_asgi_task(cycle, _unasked(app, cycle) if cycle.waiting_for_100_continue else app)
+
+        def _tell(self, told: Callable[[], object]) -> None:
+            self._told = told
+            self.flow.resume_reading()  # a client whose next request waits has been paused, and would go unseen
+            if self.transport.is_closing():
+                told()
+
+        def _refuse(self, cycle: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+            pairs = [*self.server_state.default_headers, *headers, (b"content-length", b"%d" % len(body))]
+            lines = b"".join(b"%b: %b\r\n" % pair for pair in pairs)
+            self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], lines, body))
+            cycle.response_started = cycle.response_complete = True
+            self.on_response_complete()
 
         def on_message_begin(self) -> None:
             if self._late is None:
@@ -124,6 +161,27 @@ def patient(seconds: float) -> type[HttpToolsProtocol]:
                 self._wait()
 
     return Patient
+
+
+class _Joined:
+    """The transport of one answer: its head leaves with what follows it."""
+
+    def __init__(self, transport: Any, cycle: Any) -> None:
+        self._transport, self._cycle = transport, cycle
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._cycle is not None and self._cycle.response_started:
+            self._head, self._cycle = data, None
+        else:
+            self._transport.write(self._head + data)
+            self._head = b""
+
+    def close(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
 
 
 def _unasked(app: Any, cycle: Any) -> Any:

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from ..errors import EdgepureError, OverdueError, RequestError
+from ..errors import BusyError, EdgepureError, OverdueError, RequestError
 from .answer import answer, seconds_left
+from .connection import GONE, Answer
 from .health import Health
 from .logs import log
 from .metrics import Metrics
@@ -28,6 +29,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
+#: Takes what is called when the client goes.
+OnGone = Callable[[Callable[[], object]], object]
 
 _LENGTH = LENGTH_HEADER.lower().encode()
 
@@ -46,12 +49,27 @@ class Infer:
         """Whether a request is one of these."""
         return scope["type"] == "http" and scope["method"] == "POST" and place(scope["path"]) is not None
 
+    def refusal(self, scope: Scope) -> Answer | None:
+        """What a request is told whose images would not be taken now; None: it may be, or is refused otherwise."""
+        found = place(scope["path"]) if scope["method"] == "POST" else None
+        if found is None or not self._permitted(dict(reversed(scope["headers"]))):
+            return None
+        try:
+            with self._models.get(*found) as model:
+                model.service.check_room()
+        except BusyError as error:
+            self._metrics.ended(*found, "rest", "refused")
+            return refusal_of(error, scope["path"])
+        except EdgepureError:
+            pass
+        return None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = dict(reversed(scope["headers"]))  # of two the first counts, as in `rest`
         found = place(scope["path"])
         assert found is not None  # `takes` said so
         try:
-            status, more, body = await self._answer(*found, headers, receive)
+            status, more, body = await self._answer(*found, headers, receive, scope.get("extensions", {}).get(GONE))
         except GoneError:
             self._metrics.ended(*found, "rest", "cancelled")
             status, more, body = 499, [], b""
@@ -70,10 +88,10 @@ class Infer:
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(
-        self, name: str, version: str, headers: Headers, receive: Receive
-    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        self, name: str, version: str, headers: Headers, receive: Receive, on_gone: OnGone | None
+    ) -> Answer:
         began, settings = time.monotonic(), self._settings
-        if settings.token is not None and not permitted(_text(headers, b"authorization") or "", settings.token):
+        if not self._permitted(headers):
             raise _NotPermittedError
         with self._models.get(name, version) as model:
             model.service.check_room()
@@ -87,12 +105,18 @@ class Infer:
                 lambda: {k.decode("latin-1"): v.decode("latin-1") for k, v in headers.items()},
                 model=name,
             ):
-                outputs, results = await _unless_gone(receive, answer(model, asked, settings, max(left, 0.001)))
+                outputs, results = await _unless_gone(
+                    receive, on_gone, answer(model, asked, settings, max(left, 0.001))
+                )
             body, length = write_response(name, model.settings.version, asked, outputs)
             self._metrics.answered(model, "rest", results, time.monotonic() - began)
         if length is None:
             return 200, [(b"content-type", b"application/json")], body
         return 200, [(b"content-type", b"application/octet-stream"), (_LENGTH, b"%d" % length)], body
+
+    def _permitted(self, headers: Headers) -> bool:
+        secret = self._settings.token
+        return secret is None or permitted(_text(headers, b"authorization") or "", secret)
 
 
 class _NotPermittedError(Exception):
@@ -138,13 +162,26 @@ async def read_body(headers: Headers, receive: Receive, settings: ServeSettings)
             parts.append(part)
         return b"".join(parts)
 
+    mine, late = asyncio.current_task(), False
+    assert mine is not None
+
+    def give_up() -> None:
+        nonlocal late
+        late = True
+        mine.cancel()
+
+    timer = asyncio.get_running_loop().call_later(settings.patience, give_up)
     try:
-        return await asyncio.wait_for(read(), settings.patience)
-    except (TimeoutError, asyncio.TimeoutError):
+        return await read()  # in this task: most bodies are there, and another one would cost more than they do
+    except asyncio.CancelledError:
+        if not late:
+            raise
         raise OverdueError(
             f"the body did not come within {settings.patience:g} seconds; send it faster, or in smaller batches",
             code="E-request-slow",
         ) from None
+    finally:
+        timer.cancel()
 
 
 async def _swallow(receive: Receive, most: int) -> None:
@@ -161,19 +198,26 @@ async def _swallow(receive: Receive, most: int) -> None:
         await asyncio.wait_for(read(), 2.0)
 
 
-async def _unless_gone(receive: Receive, work: Awaitable[Any]) -> Any:
-    """The result of ``work``, which is cancelled when the client goes."""
-    mine, left = asyncio.current_task(), False
+async def _unless_gone(receive: Receive, on_gone: OnGone | None, work: Awaitable[Any]) -> Any:
+    """The result of ``work``, which is cancelled when the client goes. A server that tells of that by no ``on_gone`` is
+    asked for it."""
+    mine, left, over = asyncio.current_task(), False, False
     assert mine is not None
 
-    async def gone() -> None:
+    def gone() -> None:
         nonlocal left
+        if not over:
+            left = True
+            mine.cancel()
+
+    async def watched() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        left = True
-        mine.cancel()
+        gone()
 
-    watch = asyncio.ensure_future(gone())
+    watch = None if on_gone else asyncio.ensure_future(watched())
+    if on_gone:
+        on_gone(gone)
     try:
         return await work
     except asyncio.CancelledError:
@@ -181,10 +225,12 @@ async def _unless_gone(receive: Receive, work: Awaitable[Any]) -> Any:
             raise GoneError from None
         raise
     finally:
-        watch.cancel()
+        over = True
+        if watch is not None:
+            watch.cancel()
 
 
-def refusal_of(error: Exception, path: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def refusal_of(error: Exception, path: str) -> Answer:
     """What a client is told of an error. What an engine says may tell of the defence: the owner finds it in the log."""
     status, _ = outcome_of(error)
     if not isinstance(error, EdgepureError):
@@ -196,7 +242,7 @@ def refusal_of(error: Exception, path: str) -> tuple[int, list[tuple[bytes, byte
     return refused(status, str(error), error.code)
 
 
-def refused(status: int, sentence: str, code: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def refused(status: int, sentence: str, code: str) -> Answer:
     """Status, headers and body of a refusal."""
     sent = sentence.encode("utf-8", "backslashreplace").decode()  # a client may have sent halves of characters
     headers = [(b"content-type", b"application/json")]
@@ -205,7 +251,7 @@ def refused(status: int, sentence: str, code: str) -> tuple[int, list[tuple[byte
     return status, headers, json.dumps({"error": sent, "code": code}, ensure_ascii=False).encode()
 
 
-def unpermitted() -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def unpermitted() -> Answer:
     """The refusal of whoever has not the token."""
     return refused(401, "a valid token is needed: Authorization: Bearer TOKEN", "E-token")
 

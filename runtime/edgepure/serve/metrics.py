@@ -64,6 +64,7 @@ class Metrics:
         self.images = made(Counter, "edgepure_images", "Images answered.", by_model)
         self.flagged = made(Counter, "edgepure_flagged", "Images that the monitor flagged.", by_model)
         self.abstained = made(Counter, "edgepure_abstained", "Images without a settled answer.", by_model)
+        self._ends: dict[tuple[str, str, str, str], Any] = {}
         self._of = cache(self._made)  # names and versions are the owner's: there are few
         self.registry.register(_State(models))
         ProcessCollector(registry=self.registry)  # memory, descriptors, processor time
@@ -95,9 +96,14 @@ class Metrics:
 
     def ended(self, model: str, version: str, protocol: str, outcome: str) -> None:
         """Count a request that got none: ``refused``, ``overdue``, ``invalid``, ``cancelled``, ``failed``."""
-        known = self._models.known()  # names and versions that anybody makes up would fill the memory
-        named = (model, version) in known or (not version and any(key[0] == model for key in known))
-        self.requests.labels(*((model, version) if named else ("unknown", "")), protocol, outcome).inc()
+        counter = self._ends.get((model, version, protocol, outcome))
+        if counter is None:
+            known = self._models.known()  # names and versions that anybody makes up would fill the memory
+            named = (model, version) in known or (not version and any(key[0] == model for key in known))
+            counter = self.requests.labels(*((model, version) if named else ("unknown", "")), protocol, outcome)
+            if named:
+                self._ends[model, version, protocol, outcome] = counter
+        counter.inc()
 
     def text(self) -> bytes:
         """The Prometheus text exposition format."""

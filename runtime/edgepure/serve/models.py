@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -61,7 +62,12 @@ class Model:
         try:
             monitor = None if settings.flag_rate is None else self.purifier.monitor(settings.flag_rate)
             self.service = Service(
-                self.purifier, settings.preset, votes=settings.votes, waiting=settings.waiting, monitor=monitor
+                self.purifier,
+                settings.preset,
+                votes=settings.votes,
+                waiting=settings.waiting,
+                monitor=monitor,
+                lanes=settings.lanes,
             )
         except BaseException:
             self.purifier.close()
@@ -193,6 +199,8 @@ class Models:
                 old, self._open[key], self._settings[key] = self._open.get(key), model, settings
         if old is not None:
             old.retire(self._drain)
+        del old, model
+        _settle()
 
     def load(self, name: str) -> None:
         """Open all versions of a known model anew, from the folders that the owner named.
@@ -257,6 +265,13 @@ class Models:
     def __iter__(self) -> Iterator[Model]:
         with self._lock:
             return iter(list(self._open.values()))
+
+
+def _settle() -> None:
+    """What is loaded now stays: Python need not look through it for garbage again and again, which answers nobody."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def metadata(model: Model, versions: list[str], max_images: int) -> dict[str, Any]:

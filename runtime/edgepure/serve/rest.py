@@ -61,7 +61,7 @@ class Rest:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await (infer if infer.takes(scope) else routed)(scope, receive, send)
 
-        self.app = app
+        self.app, self.refusal = app, infer.refusal
 
     # ---- health and metadata ----------------------------------------------------------------------------------------
 

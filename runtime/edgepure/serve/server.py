@@ -15,7 +15,7 @@ import grpc.aio
 import uvicorn
 
 from ..errors import EdgepureError
-from .connection import patient
+from .connection import Answer, patient
 from .grpc_service import GrpcService
 from .health import Health
 from .logs import log, take_logs_of
@@ -70,7 +70,8 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 async def _serve(models: Models, settings: ServeSettings, on_ready: Callable[[str], None] | None) -> None:
     health = Health(models, settings)
     metrics = Metrics(models)
-    rest = _server(Rest(models, health, metrics, settings).app, settings)
+    front = Rest(models, health, metrics, settings)
+    rest = _server(front.app, settings, front.refusal)
     remote, grpc_port = await _start_grpc(GrpcService(models, health, metrics, settings), settings)
     stop, watch = asyncio.Event(), asyncio.create_task(health.watch())
     _listen(stop)
@@ -160,12 +161,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: Any, settings: ServeSettings) -> _Server:
+def _server(app: Any, settings: ServeSettings, refusal: Callable[[Any], Answer | None] | None = None) -> _Server:
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=patient(settings.patience),
+        http=patient(settings.patience, refusal),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -19,6 +19,7 @@ class ModelSettings:
         path: the bundle's folder. A new bundle is put there by renaming, then the model is loaded again.
         preset, votes: as for `edgepure.Service`; the clients do not choose.
         provider, precision, threads, slots: as for `edgepure.load`.
+        lanes: as for `edgepure.Service`.
         waiting: images that may wait for a slot; more are refused.
         flag_rate: of the monitor; None: there is none.
     """
@@ -32,6 +33,7 @@ class ModelSettings:
     precision: str = "fp32"
     threads: int | None = None
     slots: int = 8
+    lanes: int = 1
     waiting: int = 64
     flag_rate: float | None = None
 

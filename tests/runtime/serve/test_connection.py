@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edgepure.serve.connection import GONE as TELLS
 from edgepure.serve.connection import MAX_AHEAD, MAX_HEAD
 from edgepure.serve.infer import read_body
 from edgepure.serve.server import _bind, _server
@@ -24,7 +25,13 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any
 
 
 async def length(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the length of a body; of ``/early`` before it is read, of ``/late`` when the client has gone."""
+    """Answers with the length of a body; of ``/early`` before it is read, of ``/late``, ``/told`` when he has gone."""
+    if scope["path"] == "/told":
+        gone = asyncio.Event()
+        scope["extensions"][TELLS](gone.set)
+        await gone.wait()
+        GONE.set()
+        return
     if scope["path"] == "/late":
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -41,9 +48,14 @@ async def length(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": sent})
 
 
+def refusal(scope: Any) -> Any:
+    """``/full`` takes nothing."""
+    return (503, [(b"retry-after", b"1")], b'"full"') if scope["path"] == "/full" else None
+
+
 @contextlib.asynccontextmanager
 async def served() -> AsyncIterator[tuple[str, int]]:
-    server, listening = _server(length, SETTINGS), _bind(SETTINGS)
+    server, listening = _server(length, SETTINGS, refusal), _bind(SETTINGS)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         await asyncio.sleep(0.01)
@@ -194,11 +206,12 @@ def test_requests_before_their_answers_have_an_end(offer: bytes) -> None:
     talk(client)
 
 
-def test_a_client_that_goes_is_gone_for_the_request_that_is_answered_too() -> None:
+@pytest.mark.parametrize("path", [b" /late ", b" /told "])
+def test_a_client_that_goes_is_gone_for_the_request_that_is_answered_too(path: bytes) -> None:
     GONE.clear()
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(HEAD.replace(b" / ", b" /late ") + b"\r\n" + HEAD + b"Content-Length: 3\r\n\r\n")
+        writer.write(HEAD.replace(b" / ", path) + b"\r\n" + HEAD + b"Content-Length: 3\r\n\r\n")
         await asyncio.sleep(0.1)
         writer.close()
         assert await asyncio.to_thread(GONE.wait, 10)
@@ -230,3 +243,31 @@ def test_an_answer_that_nobody_reads_ends_the_connection() -> None:
 
     talk(idle)
     talk(reads)
+
+
+def test_whoever_is_refused_at_the_door_keeps_his_connection() -> None:
+    """Whether his body has come, is on its way or comes late, and whoever is asked for before and after him."""
+    full = HEAD.replace(b" / ", b" /full ")
+    asked = HEAD + b"Content-Length: 3\r\n\r\nabc"
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        whole = full + b"Content-Length: 3\r\n\r\nabc"
+        writer.write(whole + whole + asked + whole + asked)
+        assert [await answer(reader) for _ in range(5)] == [(503, "full")] * 2 + [(200, "3"), (503, "full"), (200, "3")]
+        writer.write(full + b"Content-Length: 30\r\n\r\nabc")
+        assert await answer(reader) == (503, "full"), "before his body is there"
+        writer.write(b"x" * 27 + asked)
+        assert await answer(reader) == (200, "3"), "and the body belonged to nothing"
+        writer.write(whole * (2 * MAX_AHEAD))
+        assert [await answer(reader) for _ in range(2 * MAX_AHEAD)] == [(503, "full")] * (2 * MAX_AHEAD)
+
+    talk(client)
+
+
+@pytest.mark.parametrize("asks", [b"Connection: close\r\n", b"Expect: 100-continue\r\n"])
+def test_whoever_is_refused_otherwise_is_told_by_the_application(asks: bytes) -> None:
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD.replace(b" / ", b" /full ") + asks + b"Content-Length: 3\r\n\r\nabc")
+        assert b" 200 OK" in await reader.readuntil(b"\r\n\r\n" if b"close" in asks else b" OK\r\n")
+
+    talk(client)

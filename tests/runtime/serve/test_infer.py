@@ -91,6 +91,26 @@ def test_but_never_without_a_token() -> None:
     assert ask(app, never, [(b"authorization", b"Bearer secret")])[0] == 503
 
 
+def test_at_the_door_it_is_refused_with_the_same_words_and_counted() -> None:
+    models, health, metrics, _ = parts(Slots(full=True))
+    rest = Rest(models, health, metrics, SETTINGS)
+    scope = {"type": "http", "method": "POST", "path": PATH, "headers": []}
+    status, headers, body = rest.refusal(scope)
+    assert status == 503 and (b"retry-after", b"1") in headers and json.loads(body)["code"] == "E-service-full"
+    assert body == ask(rest.app, never)[2]
+    assert b'outcome="refused",protocol="rest",version=""} 2.0' in metrics.text()
+    assert rest.refusal({**scope, "path": "/v2/models/m"}) is None and rest.refusal({**scope, "method": "GET"}) is None
+    assert Rest(*parts(Slots(full=False))).refusal(scope) is None
+
+
+def test_but_there_too_never_without_a_token() -> None:
+    models, health, metrics, _ = parts(Slots(full=True))
+    rest = Rest(models, health, metrics, ServeSettings(token="secret"))
+    scope = {"type": "http", "method": "POST", "path": PATH, "headers": []}
+    assert rest.refusal(scope) is None
+    assert rest.refusal({**scope, "headers": [(b"authorization", b"Bearer secret")]}) is not None
+
+
 @pytest.mark.parametrize("path", [("POST", PATH, 503), ("POST", "/v2/repository/index", 200)])
 def test_tokens_are_bytes_and_the_first_one_counts(path: tuple[str, str, int]) -> None:
     method, where, passed = path
