@@ -90,7 +90,8 @@ class Service:
             manifest.require_slots("a monitor")
         self._purifier, self._limit = purifier, waiting
         chosen = purifier.preset(preset, votes)
-        self._line, self._changed, self._closed = Line(), threading.Condition(), False
+        self._line, self._lock, self._closed = Line(), threading.RLock(), False
+        self._idle: list[threading.Condition] = []  # of the lanes that wait for an image
         twins = [purifier.graphs.twin() for _ in range(lanes - 1)]
 
         def explained(error: NotFiniteError) -> NotFiniteError:
@@ -146,10 +147,11 @@ class Service:
         if len(loaded) != 1:
             raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one", code="E-service-image")
         submission = Submission(loaded.images[0], loaded.names[0], noise_source(noise), deadline=deadline)
-        with self._changed:
+        with self._lock:
             self.check_room(deadline, urgent=urgent)
             self._line.add(submission, urgent=urgent)
-            self._changed.notify()
+            if self._idle:  # the lane that has worked last: its weights are in the cache
+                self._idle.pop().notify()
         return submission.future
 
     def check_room(self, deadline: float | None = None, *, urgent: bool = False) -> None:
@@ -159,7 +161,7 @@ class Service:
             BusyError, OverdueError, EdgepureError: as `submit`.
         """
         self._purifier.turns.check_process()
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise EdgepureError("this service has been closed and takes no more images", code="E-service-closed")
             # those that were cancelled still stand in the line; to count the others takes a moment
@@ -199,7 +201,7 @@ class Service:
             EdgepureError: this process was forked from that of the service.
         """
         self._purifier.turns.check_process()  # before the lock, which another thread may have held at the fork
-        with self._changed:
+        with self._lock:
             return len(self._line)
 
     @property
@@ -221,10 +223,11 @@ class Service:
         """
         if self._purifier.turns.forked:  # the thread is the parent's
             return
-        with self._changed:
+        with self._lock:
             self._closed = True
             dropped = [] if drain else [*self._line]
-            self._changed.notify_all()
+            while self._idle:
+                self._idle.pop().notify()
         for submission in dropped:
             submission.future.cancel()
         for lane in self._lanes:
@@ -244,11 +247,13 @@ class Service:
 
     def _next(self, wait: bool) -> Submission | None:
         """The submission whose turn it is. None: there is none; with ``wait``: there will be none."""
-        with self._changed:
+        with self._lock:
             while True:
                 while (submission := self._line.pop()) is not None:
                     if submission.start():
                         return submission
                 if not wait or self._closed:
                     return None
-                self._changed.wait()
+                mine = threading.Condition(self._lock)
+                self._idle.append(mine)
+                mine.wait()

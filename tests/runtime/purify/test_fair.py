@@ -52,7 +52,7 @@ def test_a_callback_that_exits_ends_nobody_else(purifier: edgepure.Purifier) -> 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_does_not_wait_for_a_lock_of_its_parent(purifier: edgepure.Purifier) -> None:
-    with edgepure.Service(purifier, "uniform") as service, service._changed:
+    with edgepure.Service(purifier, "uniform") as service, service._lock:
         child = os.fork()
         if not child:
             try:

@@ -133,7 +133,7 @@ def test_a_slow_start_does_not_refuse_everybody_for_ever(purifier: edgepure.Puri
     """The first call may take as long as a compiler does; those who give a deadline are let in again after a while."""
     image = np.full((1, 16, 16), 0.5, np.float32)
     with edgepure.Service(purifier, PRESET) as service:
-        service._pace._row = 1e4  # seconds
+        service._lanes[0].pace._row = 1e4  # seconds
         refused = 0
         while True:
             try:
