@@ -42,6 +42,7 @@ class Served:
         self.log = work / "server.log"
         named = [text for name, preset in PRESETS.items() for text in ("--preset", f"{name}={preset}")]
         options = {"votes": votes, "provider": "soak", "probe": probe, "stale": stale, "timeout": 60, "threads": 1}
+        options |= {"lanes": 2}
         shown = ("--show", "probabilities", "--show", "purified")
         flags = [text for key, value in options.items() for text in (f"--{key}", str(value))]
         command = [sys.executable, "-m", "edgepure", "serve", *(f"{name}={work / name}" for name in PRESETS)]

@@ -210,6 +210,11 @@ class Service:
         return any(lane.running for lane in self._lanes)
 
     @property
+    def moves(self) -> list[tuple[int, bool]]:
+        """Of every lane the calls that it has made, and whether images are in its slots."""
+        return [(lane.counters.ticks, bool(lane.running)) for lane in self._lanes]
+
+    @property
     def counters(self) -> Counters:
         """What the slots have done so far."""
         found = [lane.counters for lane in self._lanes]

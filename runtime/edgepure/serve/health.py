@@ -15,10 +15,10 @@ from .settings import ServeSettings
 
 @dataclass
 class _Seen:
-    """Of a model's slots: how many ticks there were when they last moved, and when that was."""
+    """Of a model's lanes: how many ticks each had when its slots last moved, and when that was."""
 
-    ticks: int
-    moved: float
+    ticks: list[int]
+    moved: list[float]
     probed: float
 
 
@@ -34,8 +34,7 @@ class Health:
     def ready(self, model: Model) -> bool:
         """Whether requests should be sent to a model."""
         now, seen = time.monotonic(), self._look(model)
-        idle = model.service.waiting == 0 and not model.service.busy
-        moving = idle or now - seen.moved < self._settings.stale
+        moving = now - min(seen.moved) < self._settings.stale  # one lane that is stuck would keep its images for ever
         # the watch itself was held up, by a stopped process say: what it knows is old
         watched = now - seen.probed < 2.0 * self._settings.probe_every + self._settings.stale * model.tiles
         return model.proved and moving and watched and not self.draining
@@ -83,8 +82,9 @@ class Health:
             log("model ready" if model.proved else "model not ready", model=model.settings.name, reason=model.proof)
 
     def _look(self, model: Model) -> _Seen:
-        now, ticks = time.monotonic(), model.service.counters.ticks
-        seen = self._seen.setdefault(model, _Seen(ticks, now, now))
-        if ticks != seen.ticks or (model.service.waiting == 0 and not model.service.busy):
-            seen.ticks, seen.moved = ticks, now
+        now, moves, idle = time.monotonic(), model.service.moves, model.service.waiting == 0
+        seen = self._seen.setdefault(model, _Seen([0] * len(moves), [now] * len(moves), now))
+        for lane, (ticks, busy) in enumerate(moves):
+            if ticks != seen.ticks[lane] or (idle and not busy):
+                seen.ticks[lane], seen.moved[lane] = ticks, now
         return seen

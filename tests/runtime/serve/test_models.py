@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+from edgepure.serve.health import Health
 from edgepure.serve.models import Models
-from edgepure.serve.settings import ModelSettings
+from edgepure.serve.settings import ModelSettings, ServeSettings
 
 
 def test_what_was_replaced_is_given_back(digits: Path) -> None:
@@ -27,3 +31,24 @@ def test_what_was_replaced_is_given_back(digits: Path) -> None:
     finally:
         models.close()
         gc.unfreeze()
+
+
+class _Served:
+    """What a health looks at of a model."""
+
+    proved, tiles = True, 1
+
+    def __init__(self, service: Any) -> None:
+        self.service = service
+
+
+def test_one_lane_that_is_stuck_is_enough() -> None:
+    service = SimpleNamespace(waiting=0, moves=[(1, True), (1, True)])
+    health = Health(Models(1.0), ServeSettings(stale=0.2))
+    model: Any = _Served(service)
+    assert health.ready(model)
+    time.sleep(0.3)
+    service.moves = [(2, True), (1, True)]
+    assert not health.ready(model)
+    service.moves = [(3, True), (1, False)]
+    assert health.ready(model), "it has given its images out"
