@@ -430,3 +430,14 @@ def test_an_engine_that_fails_in_one_lane_leaves_the_others(
 def test_lanes_are_counted(purifier: edgepure.Purifier, lanes: int) -> None:
     with raises_code("E-config-lanes"):
         Service(purifier, UNIFORM, lanes=lanes)
+
+
+def test_a_lane_that_was_slow_does_not_refuse_for_the_others(purifier: edgepure.Purifier, images: np.ndarray) -> None:
+    with Service(purifier, UNIFORM, lanes=2) as service:
+        service.submit(images[0]).result(30)
+        for lane, row in zip(service._lanes, (10.0, 1e-6), strict=True):
+            lane.pace._row = row
+        assert service.submit(images[0], deadline=time.monotonic() + 25.0).result(30).unet_calls == 3
+        service._lanes[1].pace._row = 10.0
+        with pytest.raises(OverdueError):
+            service.submit(images[0], deadline=time.monotonic() + 5.0)
