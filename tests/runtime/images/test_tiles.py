@@ -58,8 +58,9 @@ def test_a_small_frame_is_padded_in_the_middle(pad: str) -> None:
 
 
 def test_a_small_frame_is_refused_unless_padding_is_asked_for() -> None:
-    with raises_code("E-frame-size"):
+    with raises_code("E-frame-size") as found:
         fitted(np.zeros((1, 3, 5), np.float32), (4, 4), "no")
+    assert "4 x 4" in str(found.value), "what is long enough is not asked to be longer"
     with raises_code("E-config-option"):
         fitted(np.zeros((1, 3, 5), np.float32), (4, 4), "yes")  # type: ignore[arg-type]
 

@@ -108,9 +108,10 @@ def test_the_callers_mask_is_taken_as_it_is(purifier: Purifier) -> None:
     assert found.mask is not None and np.array_equal(found.mask, mask)
     as_numbers = purifier.purify_frame(frame(), {**HETEROGENEOUS, **tiles()}, mask=mask.astype(np.uint8), noise=4)
     assert np.array_equal(as_numbers.image, found.image)
-    for bad, code in ((mask[:-1], "E-mask-shape"), (mask.astype(np.float32) * 0.5, "E-mask-values")):
+    bad: list[Any] = [mask[:-1], [[0, 1], [1]], mask.astype(np.float32) * 0.5]
+    for given, code in zip(bad, ("E-mask-shape", "E-mask-shape", "E-mask-values"), strict=True):
         with raises_code(code):
-            purifier.purify_frame(frame(), HETEROGENEOUS, mask=bad)
+            purifier.purify_frame(frame(), HETEROGENEOUS, mask=given)
     with raises_code("E-mask-unused"):
         purifier.purify_frame(frame(), "uniform", mask=mask)
     asks = {**HETEROGENEOUS, "mask": {"source": "caller"}}
