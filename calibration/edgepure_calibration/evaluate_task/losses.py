@@ -9,6 +9,7 @@ user's (``python:FILE.py:NAME``).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,7 +100,7 @@ def per_batch(loss: Loss, outputs: Mapping[str, Tensor], truth: Mapping[str, Ten
         ConfigError: the user's function gives something else, or fails (``E-task-loss``).
     """
     try:
-        value = loss(outputs, truth)
+        value: Any = loss(outputs, truth)
     except EdgepureError:
         raise
     except Exception as error:  # any user code
@@ -122,7 +123,8 @@ def per_batch(loss: Loss, outputs: Mapping[str, Tensor], truth: Mapping[str, Ten
             f"the loss gives {got}, expected a finite number, or one for each image, with a gradient to the outputs",
             code="E-task-loss",
         )
-    return value.sum()
+    total: Tensor = value.sum()
+    return total
 
 
 def _named(tensors: Mapping[str, Tensor]) -> str:

@@ -152,7 +152,7 @@ def _checked_boxes(labels: NDArray[np.int64], boxes: Any) -> Float32:
             "centres or corners with sizes",
             code="E-task-data",
         )
-    return boxes.astype(np.float32)
+    return np.asarray(boxes, np.float32)
 
 
 def check_something_counts(truth: Truth, kind: TaskKind) -> None:
