@@ -107,6 +107,15 @@ def test_served_frames_share_the_slots_and_are_answered_as_predicted(bundle: Pat
                 assert service.counters.ticks < service.counters.rows / 4 + 4
 
 
+def test_a_service_refuses_what_predict_refuses(purifier: edgepure.Purifier) -> None:
+    sequential = {**UNIFORM, "votes": {"sequential": {"max": 3}}}
+    for preset, code in ((sequential, "E-task-votes"), ({**MASKED, "mask": {"source": "caller"}}, "E-mask-missing")):
+        with raises_code(code):
+            purifier.predict(frames(1, FRAME), preset)
+        with raises_code(code):
+            edgepure.Service(purifier, preset)
+
+
 def test_a_frame_that_fails_fails_alone(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = frames(3, FRAME)
     with edgepure.load(bundle, threads=1) as purifier, edgepure.Service(purifier, UNIFORM) as service:

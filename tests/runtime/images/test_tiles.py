@@ -32,6 +32,7 @@ def test_windows_add_up_to_one_everywhere(down: tuple[int, int], across: tuple[i
         assert starts[0] == 0 and starts[-1] == n - side
         shared = [a + side - b for a, b in itertools.pairwise(starts)]
         assert all(v >= min(math.ceil(overlap * side), side - 1) for v in shared)
+        assert not shared or max(shared) - min(shared) <= 1, "spread evenly"
 
 
 def test_a_frame_of_the_size_of_a_tile_is_one_tile_with_weight_one() -> None:
