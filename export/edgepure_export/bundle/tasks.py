@@ -172,8 +172,11 @@ def _words(found: Any) -> str:
 
 
 def _pick(found: Any, place: str | int | None, role: str, position: int) -> Any:
-    """An output where the user says, else by its role, or by its position where it has no name; None: not there."""
+    """An output where the user says, else by its role, or by its position where it has no name, or where there is no
+    other; None: not there."""
     if isinstance(found, Mapping):
+        if place is None and role not in found and len(found) == 1 and position == 0:
+            return next(iter(found.values()))
         return found.get(role if place is None else place)
     if isinstance(found, (tuple, list)):
         names = getattr(found, "_fields", ())

@@ -168,6 +168,13 @@ def test_the_fields_of_a_named_tuple_are_names(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["boxes"], Detector()(images)[0].detach().numpy(), atol=1e-5)
 
 
+def test_the_only_output_needs_no_name(tmp_path: Path) -> None:
+    bundle = make(tmp_path / "b", Task("segmentation", Wrong(lambda x: {"output0": x})))
+    images = tiny_models.images(2).numpy()
+    with edgepure.load(bundle, threads=1) as purifier:
+        np.testing.assert_array_equal(purifier.graphs.task(images)["logits"], images)
+
+
 class Found(NamedTuple):
     scores: Tensor
     corners: Tensor
