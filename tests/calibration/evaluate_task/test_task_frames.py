@@ -195,6 +195,8 @@ def test_a_framed_task_is_attacked_through_the_tiles(bundle: Path, purifier: edg
     found = evaluate_task(bundle, truth, ["uniform"], attack=TaskAttack(eps=0.2, steps=3), noise_seed=1)
     assert found.rows[0].attacked.value < 0.8 and found.rows[1].attacked.value < found.rows[1].clean.value
     assert found.rows[1].unet_calls == 4 * 2 * 3  # rows, tiles
+    through, alone = found.images["uniform"], found.images["plain"]
+    assert not np.array_equal(through, alone), "the same start, another gradient"
     moved = np.abs(found.images["uniform"] - data)
     assert moved.max() <= 0.2 + 1e-6 and np.median(moved) > 0.05, "every pixel is attacked"
 
