@@ -54,7 +54,7 @@ def metric_interval(metric: Metric, count: int, confidence: float = 0.95) -> tup
     """Two-sided interval of a metric in [0, 1]."""
     each = (1.0 + confidence) / 2.0
     low = -metric_high(lambda weights: -metric(weights), count, 0.0, each)
-    return max(low, 0.0), metric_high(metric, count, 1.0, each)
+    return max(0.0, low), min(1.0, metric_high(metric, count, 1.0, each))
 
 
 def as_few(one: int, of: int, other: int, of_other: int) -> float:

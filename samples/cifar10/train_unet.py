@@ -140,7 +140,7 @@ def main(
                 loss = loss + features * feature_distance(judge, estimate, clean)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         for optimizer in optimizers:
             optimizer.step()

@@ -45,6 +45,9 @@ def test_a_metric_that_is_a_mean_has_the_bound_of_a_mean() -> None:
     assert metric_high(metric, 300) == pytest.approx(mean_high(values), rel=0.02)
     low, high = metric_interval(metric, 300)
     assert low < values.mean() < high
+    for value in (0.0, 1.0):
+        low, high = metric_interval(lambda weights, value=value: value, 3)
+        assert 0.0 <= low <= high <= 1.0 and not np.signbit(low)
     assert metric_interval(lambda weights: 1.0, 60) == pytest.approx(clopper_pearson(60, 60), abs=1e-9)
 
 

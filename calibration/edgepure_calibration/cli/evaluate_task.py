@@ -25,7 +25,7 @@ def evaluate_task(
         given(
             "FILE.npz",
             "`images`, and `labels` as the task has them: [N, H, W] classes of pixels, [N, T] of `boxes` "
-            "[N, T, 4], [N] of vectors; -1 does not count. Without labels the task's own answers are the "
+            "[N, T, 4] (-1 does not count), [N] of vectors. Without labels the task's own answers are the "
             "truth.",
         ),
     ],

@@ -180,7 +180,7 @@ class _Answering:
     def __init__(self, baseline: Baseline, purifier: Purifier) -> None:
         self._baseline, self._purifier = baseline, purifier
         self.logits, self.classes = purifier.logits, purifier.classes
-        self.provider, self.precision = purifier.provider, purifier.precision
+        self.provider, self.precision, self.image_shape = purifier.provider, purifier.precision, purifier.image_shape
 
     @torch.no_grad()
     def run(

@@ -42,7 +42,7 @@ class TaskAttack:
     def __post_init__(self) -> None:
         if not 0.0 < self.eps <= 1.0:
             raise ConfigError(
-                f"eps {self.eps} is a radius on images in [0, 1] and must be above 0", code="E-attack-eps"
+                f"eps {self.eps} is a radius on images in [0, 1], and lies above 0 and not above 1", code="E-attack-eps"
             )
         if self.steps < 1 or self.eot < 1 or self.seed < 0:
             raise ConfigError("steps and eot must be at least 1, and the seed at least 0", code="E-attack-settings")

@@ -9,13 +9,14 @@ user's (``python:FILE.py:NAME``).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from edgepure.bundle.task import TaskKind
-from edgepure.errors import ConfigError
+from edgepure.errors import ConfigError, EdgepureError, words_of
 from edgepure_export.sources.python import load_named
 
 #: ``loss(outputs, truth)``: both are tensors by name, batch first; a number, or one for each image. Outputs are those
@@ -96,18 +97,35 @@ def per_batch(loss: Loss, outputs: Mapping[str, Tensor], truth: Mapping[str, Ten
     """The loss of a batch as one number.
 
     Raises:
-        ConfigError: the user's function gives something else (``E-task-loss``).
+        ConfigError: the user's function gives something else, or fails (``E-task-loss``).
     """
-    value = loss(outputs, truth)
-    if (
-        not isinstance(value, Tensor)
-        or value.ndim > 1
-        or not value.requires_grad
-        or not bool(torch.isfinite(value).all())
-    ):
-        got = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    try:
+        value: Any = loss(outputs, truth)
+    except EdgepureError:
+        raise
+    except Exception as error:  # any user code
+        raise ConfigError(
+            f"the loss fails: {type(error).__name__}: {words_of(error)}; it is given the outputs {_named(outputs)} and "
+            f"the truth {_named(truth)}",
+            code="E-task-loss",
+        ) from error
+    got = None
+    if not isinstance(value, Tensor):
+        got = type(value).__name__
+    elif value.ndim > 1:
+        got = f"a tensor {list(value.shape)}"
+    elif not bool(torch.isfinite(value).all()):
+        got = "NaN or infinity"
+    elif not value.requires_grad:
+        got = "a number without a gradient"
+    if got is not None:
         raise ConfigError(
             f"the loss gives {got}, expected a finite number, or one for each image, with a gradient to the outputs",
             code="E-task-loss",
         )
-    return value.sum()
+    total: Tensor = value.sum()
+    return total
+
+
+def _named(tensors: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name!r} {list(value.shape)}" for name, value in tensors.items())

@@ -14,6 +14,7 @@ from torch import Tensor
 from edgepure.bundle.bundle import Bundle
 from edgepure.errors import ConfigError
 from edgepure.methods.presets import Preset
+from edgepure.purify.masks import check_mask_use
 from edgepure.purify.purifier import Purifier
 from edgepure.report.environment import environment
 from edgepure.rows.noise import SeededNoise
@@ -23,7 +24,7 @@ from edgepure_export.twin.reference import TorchReference
 from edgepure_export.twin.twin import load_twin
 
 from ..provider import ProviderSettings
-from ..truth.data import Truth, load_truth
+from ..truth.data import Truth, check_something_counts, checked, load_truth
 from ..truth.metrics import Gallery, Score, counted, score_of
 from ..work import bundle_key
 from .attack import TaskAttack
@@ -160,14 +161,18 @@ def evaluate_task(
     task = opened.manifest.require_task()
     chosen, way, runs_on = loss or default_loss(task.kind), attack or TaskAttack(), provider or ProviderSettings()
     with runs_on.open(opened) as purifier:
-        truth = data if isinstance(data, Truth) else load_truth(data, purifier)
+        truth = checked(data, opened.manifest) if isinstance(data, Truth) else load_truth(data, purifier)
         if images is not None:
             if not 1 <= images <= len(truth):
                 raise ConfigError(
                     f"{images} images were asked for, but the data hold {len(truth)}", code="E-config-count"
                 )
             truth = truth.pick(range(images))
+        check_something_counts(truth, task.kind)
         named = {name: purifier.preset(name, votes) for name in presets or (opened.manifest.default_preset,)}
+        for preset in named.values():  # before anything is attacked
+            purifier.task_head().check(preset)
+            check_mask_use(preset, given=False)
         twin = load_twin(opened, precision=runs_on.precision)
         for network in twin.networks:
             network.requires_grad_(False)

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepure.bundle.manifest import Manifest
+from edgepure.bundle.task import TaskKind
 from edgepure.errors import ConfigError
 from edgepure.files.npz import Npz
 from edgepure.images.dataset import LabelledImages, load_labelled
 from edgepure.images.load import Resize
+from edgepure.purify.arguments import check_images
 from edgepure.purify.purifier import Purifier
 from edgepure.types import Float32
 
@@ -83,6 +85,10 @@ def load_data(source: str | PathLike[str], manifest: Manifest, *, resize: Resize
     with Npz(Path(file.group(1))) as arrays:
         true = {name: arrays[name] for name in ("labels", "boxes") if name in arrays.names}
     if "labels" not in true:
+        if true:
+            raise ConfigError(
+                f"{source} has `boxes` and no `labels`, which say the class of each (-1 for none)", code="E-task-data"
+            )
         return found
     if resize:
         raise ConfigError(
@@ -99,8 +105,8 @@ def load_truth(source: str | PathLike[str], purifier: Purifier) -> Truth:
     return found if isinstance(found, Truth) else own_truth(found.images, purifier)
 
 
-def checked_truth(images: Float32, labels: Any, boxes: Any, manifest: Manifest) -> Truth:
-    """Raises ConfigError (``E-task-data``) if this is no truth of the bundle's task."""
+def checked_truth(images: Float32, labels: Any, boxes: Any, manifest: Manifest, *, own: bool = False) -> Truth:
+    """Raises ConfigError (``E-task-data``) if this is no truth of the bundle's task, or nothing of it counts."""
     task, image = manifest.require_task(), manifest.task_image
     count, labels = len(images), np.asarray(labels)
     shapes: dict[str, tuple[int | str, ...]] = {
@@ -114,14 +120,22 @@ def checked_truth(images: Float32, labels: Any, boxes: Any, manifest: Manifest) 
             code="E-task-data",
         )
     labels = labels.astype(np.int64)
+    if task.kind == "embedding" and labels.min() < 0:
+        raise ConfigError(f"`labels` go from {labels.min()}, expected who it is, from 0", code="E-task-data")
     if task.kind != "embedding" and labels.size and not -1 <= labels.min() <= labels.max() < len(task.classes):
         raise ConfigError(
             f"`labels` go from {labels.min()} to {labels.max()}, but the task has the classes 0 to "
             f"{len(task.classes) - 1} (and -1 for what does not count)",
             code="E-task-data",
         )
-    if task.kind != "detection":
-        return Truth(images, labels)
+    found = Truth(images, labels, None if task.kind != "detection" else _checked_boxes(labels, boxes), own)
+    check_something_counts(found, task.kind)
+    return found
+
+
+def _checked_boxes(labels: NDArray[np.int64], boxes: Any) -> Float32:
+    if boxes is None:
+        raise ConfigError(f"there are no `boxes` {[*labels.shape, 4]} beside `labels`", code="E-task-data")
     boxes = np.asarray(boxes)
     if boxes.shape != (*labels.shape, 4) or boxes.dtype.kind not in "fiu" or not np.isfinite(boxes).all():
         raise ConfigError(
@@ -129,7 +143,35 @@ def checked_truth(images: Float32, labels: Any, boxes: Any, manifest: Manifest) 
             "right, bottom in pixels",
             code="E-task-data",
         )
-    return Truth(images, labels, boxes.astype(np.float32))
+    empty = (labels >= 0) & (boxes[..., 2:] <= boxes[..., :2]).any(-1)
+    if empty.any():
+        image, box = (int(n) for n in np.argwhere(empty)[0])
+        raise ConfigError(
+            f"{int(empty.sum())} of {int((labels >= 0).sum())} `boxes` end before they begin (the first is box {box} "
+            f"of image {image}: {boxes[image, box].tolist()}), expected left, top, right, bottom in pixels, not "
+            "centres or corners with sizes",
+            code="E-task-data",
+        )
+    return np.asarray(boxes, np.float32)
+
+
+def check_something_counts(truth: Truth, kind: TaskKind) -> None:
+    """Raise ConfigError (``E-task-data``) if every answer to these images would be counted alike."""
+    if kind != "embedding":
+        enough = bool((truth.labels >= 0).any())
+    elif truth.own:  # every image is looked for among all of them
+        enough = len(truth) > 1
+    else:
+        enough = bool((np.unique(truth.labels, return_counts=True)[1] > 1).any())
+    if not enough:
+        expected = {
+            "segmentation": "one pixel with a class",
+            "detection": "one box in one of them",
+            "embedding": "two of the same label; without labels, two",
+        }[kind]
+        raise ConfigError(
+            f"nothing can be counted with these {len(truth)} images, expected at least {expected}", code="E-task-data"
+        )
 
 
 def own_truth(images: Float32, purifier: Purifier) -> Truth:
@@ -145,3 +187,9 @@ def own_truth(images: Float32, purifier: Purifier) -> Truth:
     for i, answer in enumerate(answers):
         labels[i, : len(answer.labels)], boxes[i, : len(answer.labels)] = answer.labels, answer.boxes
     return Truth(images, labels, boxes, own=True)
+
+
+def checked(truth: Truth, manifest: Manifest) -> Truth:
+    """A truth that somebody made. Raises as `checked_truth`, or ImageError."""
+    check_images(truth.images, manifest.task_image.shape)
+    return checked_truth(truth.images, truth.labels, truth.boxes, manifest, own=truth.own)

@@ -15,16 +15,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgepure.bundle.task import TASK_OUTPUTS, TaskEntry, TaskKind
+from edgepure.bundle.task import MOST_FRAME, TASK_OUTPUTS, TaskEntry, TaskKind
 from edgepure.errors import ExportError, words_of
 from edgepure.images.spec import ImageSpec
+from edgepure.validation import first_fault
 
 from .checks import check_alone
-
-#: Share of the boxes that may end before they begin; of centres and sizes taken for corners it is most of them.
-_INVERTED = 0.25
-#: Boxes of an image of more pixels than this on a side, none of which reaches so far, are no boxes in pixels.
-_PIXELS = 4.0
+from .detector_checks import check_detector
 
 
 @dataclass(frozen=True)
@@ -54,11 +51,17 @@ class Task:
         """Size of the images that it takes, beside a diffusion model of this size.
 
         Raises:
-            ExportError: frames are smaller (``E-task-frame-size``).
+            ExportError: frames are smaller, or no frames (``E-task-frame-size``).
         """
         if self.frame is None:
             return image
-        height, width = self.frame
+        sides = self.frame if isinstance(self.frame, (tuple, list)) else ()
+        if len(sides) != 2 or not all(type(n) is int and 1 <= n <= MOST_FRAME for n in sides):
+            raise ExportError(
+                f"the task's frame is {self.frame!r:.80}, expected height and width in pixels, up to {MOST_FRAME}",
+                code="E-task-frame-size",
+            )
+        height, width = sides
         if height < image.height or width < image.width:
             raise ExportError(
                 f"the task takes frames of {width} x {height} pixels (width x height), and the diffusion model images "
@@ -117,8 +120,7 @@ class TaskModule(nn.Module):
         return boxes, scores
 
     def _tensor(self, found: Any, role: str, position: int, axes: int | None) -> Tensor:
-        place = self.places.get(role)
-        value = _pick(found, role if place is None else place, position)
+        value = _pick(found, self.places.get(role), role, position)
         if not isinstance(value, Tensor) or (axes is not None and value.ndim != axes):
             got = "nothing" if value is None else _words(value)
             raise ExportError(
@@ -131,8 +133,8 @@ class TaskModule(nn.Module):
             return value
         if not value.is_floating_point():
             raise ExportError(
-                f"the task's network gives integers for {role!r}, and votes need to know how sure it is: give what it "
-                "chooses by (logits in place of a label map)",
+                f"the task's network gives {value.dtype} for {role!r}, expected real numbers: votes need to know how "
+                "sure it is, so give what it chooses by (logits in place of a label map)",
                 code="E-task-output",
             )
         return value.to(torch.float32)
@@ -169,16 +171,24 @@ def _words(found: Any) -> str:
     return f"{list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
 
 
-def _pick(found: Any, place: str | int, position: int) -> Any:
-    """An output by name, or by its position where it has no name; None if it is not there."""
+def _pick(found: Any, place: str | int | None, role: str, position: int) -> Any:
+    """An output where the user says, else by its role, or by its position where it has no name, or where there is no
+    other; None: not there."""
     if isinstance(found, Mapping):
-        return found.get(place)
+        if place is None and role not in found and len(found) == 1 and position == 0:
+            return next(iter(found.values()))
+        return found.get(role if place is None else place)
     if isinstance(found, (tuple, list)):
-        index = int(place) if isinstance(place, int) or place.isdigit() else position
+        names = getattr(found, "_fields", ())
+        if (name := str(role if place is None else place)) in names:
+            return getattr(found, name)
+        if place is not None and not str(place).isdigit():
+            return None
+        index = position if place is None else int(place)
         return found[index] if index < len(found) else None
     if isinstance(found, Tensor):
         return found if position == 0 else None
-    return getattr(found, str(place), None)
+    return getattr(found, str(role if place is None else place), None)
 
 
 def task_entry(module: TaskModule, task: Task, images: Tensor, frame: tuple[int, int] | None = None) -> TaskEntry:
@@ -199,7 +209,7 @@ def task_entry(module: TaskModule, task: Task, images: Tensor, frame: tuple[int,
             code="E-task-output",
         )
     if task.kind == "detection":
-        _check_detector(outputs, images)
+        check_detector(outputs, images)
         module.check_labels(images)
     for name, value in outputs.items():
         check_alone(
@@ -260,41 +270,15 @@ def _entry(task: Task, classes: tuple[str, ...], frame: tuple[int, int] | None) 
             f"the task {task.kind!r} has no setting {strange[0]!r}; it has {', '.join(sorted(known)) or 'none'}",
             code="E-task-settings",
         )
-    settings: dict[str, Any] = dict(task.settings)
-    if "most" in settings:
-        settings["most"] = int(settings["most"])
+    data = {
+        "kind": task.kind,
+        "classes": classes,
+        "outputs": {role: str(place) for role, place in task.outputs.items()},
+        "frame": frame,
+        **task.settings,
+    }
     try:
-        return TaskEntry.model_validate(
-            {
-                "kind": task.kind,
-                "classes": classes,
-                "outputs": {role: str(place) for role, place in task.outputs.items()},
-                "frame": frame,
-                **settings,
-            }
-        )
+        return TaskEntry.model_validate(data)
     except ValidationError as error:
-        raise ExportError(f"task: {error.errors()[0]['msg']}", code="E-task-settings") from None
-
-
-def _check_detector(outputs: Mapping[str, Tensor], images: Tensor) -> None:
-    boxes, scores = outputs["boxes"], outputs["scores"]
-    if float(scores.min()) < 0.0 or float(scores.max()) > 1.0:
-        raise ExportError(
-            f"the detector's scores lie in [{float(scores.min()):.3g}, {float(scores.max()):.3g}], expected [0, 1]: "
-            "put the sigmoid or softmax into the module",
-            code="E-task-output",
-        )
-    if float(boxes.abs().max()) <= _PIXELS / 2.0 and min(images.shape[2:]) > _PIXELS:
-        raise ExportError(
-            f"no box of the detector reaches beyond {float(boxes.abs().max()):.3g}: they are relative to the image, or "
-            "to its cells; expected left, top, right, bottom in pixels",
-            code="E-task-output",
-        )
-    inverted = float((boxes[..., 2:] < boxes[..., :2]).any(-1).to(torch.float32).mean())
-    if inverted > _INVERTED:
-        raise ExportError(
-            f"{100.0 * inverted:.0f} % of the detector's boxes end before they begin: they are centres or corners with "
-            "sizes; expected left, top, right, bottom in pixels (docs/tasks.md shows the conversion)",
-            code="E-task-output",
-        )
+        fault = first_fault(error, data, TaskEntry.model_json_schema)
+        raise ExportError(f"task: {fault}", code="E-task-settings") from None

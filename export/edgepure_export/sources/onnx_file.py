@@ -75,7 +75,10 @@ def _source(source: SourceText, image_size: tuple[int, int] | None, *, whole: bo
     try:
         graph = OnnxModule(model, file.parent, file.name)
     except EdgepureError as error:
-        raise ExportError(f"{source.text}: {error}", code="E-source-onnx-operator") from error
+        hint = ""
+        if any(node.op_type == "NonMaxSuppression" for node in model.graph.node):
+            hint = "; a detector is exported without its suppression, which edgepure does (docs/tasks.md)"
+        raise ExportError(f"{source.text}: {error}{hint}", code="E-source-onnx-operator") from error
     shape = _image_shape(model, graph, last, source)
     output = source.options.get("output", graph.output_names[0])
     if whole:

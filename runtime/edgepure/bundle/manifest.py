@@ -187,9 +187,10 @@ class Manifest(Entry):
     def require_task(self) -> TaskEntry:
         """The task; ConfigError (``E-no-task``) if the bundle has none."""
         if self.task is None:
+            others = "`classify` and `evaluate` use its classifier" if self.classes else "`purify` works without one"
             raise ConfigError(
-                f"the bundle {self.name!r} has no task that finds boxes, label maps or vectors; export it with one "
-                "(--task KIND SOURCE)",
+                f"the bundle {self.name!r} has no task that finds boxes, label maps or vectors; {others}; export it "
+                "with one (--task KIND SOURCE)",
                 code="E-no-task",
             )
         return self.task

@@ -21,6 +21,9 @@ from ..validation import Entry
 
 TaskKind = Literal["detection", "segmentation", "embedding"]
 TASK_KINDS: tuple[TaskKind, ...] = ("detection", "segmentation", "embedding")
+#: Pixels of a frame's side at most.
+MOST_FRAME = 16384
+Side = Annotated[int, Field(ge=1, le=MOST_FRAME)]
 #: The outputs of the task graph, in order.
 TASK_OUTPUTS: dict[TaskKind, tuple[str, ...]] = {
     "detection": ("boxes", "scores"),
@@ -43,7 +46,7 @@ class TaskEntry(Entry):
     overlap: float = Field(
         0.5, gt=0.0, le=1.0, description="of a detector: of two boxes of a class with a larger IoU the better one stays"
     )
-    frame: tuple[Annotated[int, Field(ge=1, le=16384)], Annotated[int, Field(ge=1, le=16384)]] | None = Field(
+    frame: tuple[Side, Side] | None = Field(
         None,
         description="height and width of the images that the task takes, where they are larger than the network's: "
         "such frames are purified by tiles; null: those of `image`",

@@ -71,6 +71,7 @@ def predict(
     sources = find_sources(images, manifest.task_image, read.resize)
     _check_output(kind, output, [source.path for source in sources])
     names = output_names(sources) if kind == "segmentation" else []
+    wide = manifest.task is not None and len(manifest.task.classes) > 256
     session = Session(bundle, chosen, read, engine, votes=votes, mask=mask, size=manifest.task_image.shape[1:])
     graphs = session.purifier.graphs
     done: list[dict[str, Any]] = []
@@ -82,7 +83,7 @@ def predict(
             vectors.append(result.vector)  # type: ignore[attr-defined]
         if kind == "segmentation" and output is not None:
             target = output / names[position]
-            _write_map(result.label_map, target)  # type: ignore[attr-defined]
+            _write_map(result.label_map, wide, target)  # type: ignore[attr-defined]
             entry["file"] = str(target)
         done.append(entry)
 
@@ -116,8 +117,8 @@ def _check_output(kind: str, output: Path | None, inputs: list[Path]) -> None:
         check_output(output, "--out", inputs)
 
 
-def _write_map(label_map: Any, target: Path) -> None:
-    """A PNG of 8 bits, or of 16 where there are more than 256 classes."""
+def _write_map(label_map: Any, wide: bool, target: Path) -> None:
+    """A PNG of 8 bits, or of 16 where there are more than 256 classes (``wide``)."""
     from io import BytesIO
 
     import numpy as np
@@ -126,7 +127,7 @@ def _write_map(label_map: Any, target: Path) -> None:
     from ..files.atomic import write_bytes
 
     data = BytesIO()
-    Image.fromarray(label_map.astype(np.uint8 if label_map.max() < 256 else np.uint16)).save(data, "PNG")
+    Image.fromarray(label_map.astype(np.uint16 if wide else np.uint8)).save(data, "PNG")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(target, data.getvalue())

@@ -69,8 +69,7 @@ def fitted(
     if any(missing) and pad == "no":
         raise ImageError(
             f"the frame is {width} x {height} pixels (width x height), expected at least {least[1]} x {least[0]}, as "
-            "the network needs; pad it (pad='reflect', --pad reflect), resize it (size=..., --size), or use "
-            "`classify`, which resizes",
+            "the network needs; pad it (pad='reflect', --pad reflect), or resize it (size=..., --size)",
             code="E-frame-size",
         )
     before = [n // 2 for n in missing]

@@ -93,6 +93,7 @@ class ServedFrame(Generic[P]):
     """
 
     def __init__(self, graphs: OpenGraphs, preset: Preset, head: Head[P], submission: Submission) -> None:
+        head.check(preset)
         self._submission = submission
         self._frame = FrameRequest(graphs, submission.image, preset, submission.source)
         self._work: Stages[P] = _answer(self._frame, head, preset, submission.name)

@@ -92,7 +92,7 @@ class FrameRequest:
         tile, sides = graphs.image_shape[1:], frame.shape[1:]
         entry = graphs.bundle.manifest.any_size
         multiple = entry.multiple if whole and entry is not None else 1
-        least = [max(side, -(-n // multiple) * multiple) for side, n in zip(tile, sides, strict=True)]
+        least = [max(side, -(-n // multiple) * multiple if whole else 0) for side, n in zip(tile, sides, strict=True)]
         self._least = (least[0], least[1])
         self._frame, self._inner = fitted(frame, self._least, pad)
         self._shape = (self._frame.shape[0], self._frame.shape[1], self._frame.shape[2])
@@ -155,7 +155,8 @@ class FrameRequest:
     def _measuring(self) -> Stages[Measured]:
         if self._found is None:
             way = self._preset, self.tiling.grid
-            known = None if self._track is None else self._track.holds(self._frame, way)
+            masked = self._given is None and self._preset.mask is not None
+            known = None if self._track is None else self._track.holds(self._frame, way, masked=masked)
             self._held = known is not None
             if known is None:
                 mask = yield from self._mask()

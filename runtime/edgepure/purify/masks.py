@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError, ImageError, words_of
 from ..methods.presets import Preset
 from ..types import Float32
 from .graphs import OpenGraphs
@@ -25,8 +25,15 @@ def caller_masks(mask: Any, images: int, size: tuple[int, int]) -> Float32:
     Raises:
         ImageError: another shape (``E-mask-shape``), or values other than 0 and 1 (``E-mask-values``).
     """
-    array = np.asarray(mask)
     wanted = {(*size,), (images, *size), (images, 1, *size)}
+    try:
+        array = np.asarray(mask)
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of unequal lengths, a tensor elsewhere
+        raise ImageError(
+            f"the mask is a {type(mask).__name__} that is no array ({words_of(error)}), expected bool or float "
+            f"[{size[0]}, {size[1]}]",
+            code="E-mask-shape",
+        ) from None
     if array.dtype.kind not in "bfiu" or array.shape not in wanted:
         raise ImageError(
             f"the mask is {array.dtype} {list(array.shape)}, expected bool or float [{size[0]}, {size[1]}] for all "

@@ -147,7 +147,8 @@ class Request(Generic[P]):
         """Jobs in the order of the images; masks are computed for a chunk of images at a time."""
         for start in range(0, len(self._images), self._chunk):
             chunk = self._images[start : start + self._chunk]
-            known = None if self._track is None else self._track.holds(chunk[0], self._preset)
+            masked = self._masks is None and self._preset.mask is not None and not self._of_view
+            known = None if self._track is None else self._track.holds(chunk[0], self._preset, masked=masked)
             masks = None if self._masks is None else self._masks[start : start + self._chunk]
             if masks is None and known is not None and known.mask is not None:
                 masks = known.mask[None]
@@ -339,7 +340,8 @@ class Request(Generic[P]):
         self._results[index] = self._head.settle(answers, self._preset.votes, common, more)
         if self._track is not None and not state.held:
             norms = None if state.score_norm is None else (state.score_norm,)
-            found = Measured(state.mask, norms, state.p_value, state.flagged)
+            mask = None if self._masks is not None else state.mask
+            found = Measured(mask, norms, state.p_value, state.flagged)
             self._track.keep(self._images[index], self._preset, found)
         del self._state[index]
         if self._progress is not None:

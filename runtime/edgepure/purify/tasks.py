@@ -126,7 +126,10 @@ class Task(Head[Purified]):
         if self.task.kind == "segmentation":
             label_map, confidence = label_map_of([outputs["logits"] for outputs in answers], votes.rule)
             counts = np.bincount(label_map.ravel(), minlength=len(self.task.classes)) / label_map.size
-            shares = {name: float(n) for name, n in zip(self.task.classes, counts, strict=True) if n > 0}
+            shares: dict[str, float] = {}
+            for name, share in zip(self.task.classes, counts.tolist(), strict=True):  # two may have one name
+                if share > 0:
+                    shares[name] = shares.get(name, 0.0) + share
             return Segmentation(label_map=label_map, confidence=confidence, shares=shares, **common)
         return Embedding(vector=vector_of([outputs["vector"] for outputs in answers]), **common)
 

@@ -19,7 +19,7 @@ class Measured:
     """What SSNI and the classifier said of a frame before it was purified.
 
     Attributes:
-        mask: ``[1, H, W]`` float32, 1 inside; None for methods without a mask.
+        mask: ``[1, H, W]`` float32, 1 inside; None for methods without a mask, and where the caller gave his.
         score_norms: of the frame, or of each of its tiles; None without a probe.
         p_value, flagged: the monitor's, of that frame.
     """
@@ -65,14 +65,18 @@ class Track:
         """Measure the next frame: a cut, another camera, another object."""
         self._kept = None
 
-    def holds(self, frame: Float32, way: object) -> Measured | None:
+    def holds(self, frame: Float32, way: object, *, masked: bool = False) -> Measured | None:
         """What is held for a frame ``[C, H, W]`` in [0, 1]; None: it has to be measured.
 
-        ``way``: how it is measured, the preset first of all; what was measured in another way does not hold.
+        Args:
+            way: how it is measured, the preset first of all; what was measured in another way does not hold.
+            masked: a mask is asked for, which a frame that came with the caller's has not left.
         """
         if self._kept is None or self._age >= self.every:
             return None
         known, shape, cells, found = self._kept
+        if masked and found.mask is None:
+            return None
         if known != way or shape != frame.shape or np.abs(_cells(frame) - cells).max() > self.change:
             return None
         self._age += 1

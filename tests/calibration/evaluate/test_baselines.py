@@ -13,6 +13,8 @@ import edgepure
 from edgepure import SeededNoise
 from edgepure.demo import demo_bundle, demo_images
 from edgepure.images.dataset import LabelledImages
+from edgepure_calibration.attacks.attack import Attack
+from edgepure_calibration.attacks.known import BUILT_IN
 from edgepure_calibration.evaluate import EvaluateSettings, evaluate
 from edgepure_calibration.evaluate.baselines import BASELINES, baseline_target, make_baselines
 from edgepure_calibration.provider import ProviderSettings
@@ -70,6 +72,21 @@ def test_no_defence_stands_in_its_own_row() -> None:
     assert plain.attacks[0].plain.fraction < plain.clean.plain.fraction
     assert "principal components of 56 other clean images" in projection.preset.description
     assert not any("--baseline" in line for line in found.not_tested())
+
+
+@pytest.mark.parametrize("attack", BUILT_IN, ids=lambda attack: attack.name)
+def test_every_attack_is_told_of_a_baseline(attack: Attack) -> None:
+    """Whether it goes through the defence or past it, its cost and its protocol can be said of one without a UNet."""
+    digits = demo_images()
+    data = LabelledImages(digits.clean[:2], digits.labels[:2], ("a", "b"))
+    settings = EvaluateSettings(
+        attacks=(attack.name,), norm=attack.norms[0], eps=0.1, steps=1, eot=1, images=2, votes=1, queries=2,
+        noise_seed=1, baselines=("no-defence",), worst=2, patch=0.05,
+    )  # fmt: skip
+    done = evaluate(demo_bundle(), data, ["uniform"], settings, provider=ProviderSettings(threads=1))
+    (plain,), (preset,) = done.baselines, done.presets
+    for one in (plain, preset):  # not every attack is of use on each
+        assert [found.protocol.attack for found in one.attacks] in ([], [attack.name])
 
 
 def test_unknown_names_and_too_few_images() -> None:

@@ -4,6 +4,7 @@ fit."""
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from edgepure.purify.boxes import Boxes
 from edgepure_calibration.evaluate_task import TaskAttack, evaluate_task, load_loss, write_card
 from edgepure_calibration.evaluate_task.losses import detection_loss
 from edgepure_calibration.truth import Truth, load_truth, mean_average_precision, mean_iou, recall_at_1
+from edgepure_calibration.truth.data import check_something_counts
 
 ATTACK = TaskAttack(eps=0.2, steps=3)
 LOSS = """
@@ -203,6 +205,65 @@ def test_the_page_and_the_card(bundles: dict[str, Path], tmp_path: Path) -> None
     evaluated = evaluate_task(bundle, tmp_path / "data.npz", attack=ATTACK)
     with raises_code("E-card-bundle"):
         write_card(bundles["detection"], evaluated)
+
+
+LOSSES = """
+import torch
+
+def unknown(outputs, truth):
+    return outputs["nowhere"].mean()
+
+def infinite(outputs, truth):
+    return outputs["logits"].mean() * float("nan")
+
+def detached(outputs, truth):
+    return outputs["logits"].detach().mean()
+"""
+
+
+def test_a_loss_of_the_users_that_fails(bundles: dict[str, Path], tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", images=tiny_models.images(2).numpy())
+    (tmp_path / "losses.py").write_text(LOSSES)
+    for name in ("unknown", "infinite", "detached"):
+        loss = load_loss(f"python:{tmp_path}/losses.py:{name}")
+        with raises_code("E-task-loss"):
+            evaluate_task(bundles["segmentation"], tmp_path / "data.npz", attack=ATTACK, loss=loss)
+
+
+def test_a_preset_that_cannot_be_attacked_is_refused_first(bundles: dict[str, Path], tmp_path: Path) -> None:
+    truth = Truth(tiny_models.images(2).numpy(), np.zeros((2, 8, 8), np.int64))
+    never: list[float] = []
+    with raises_code("E-preset-unknown"):
+        evaluate_task(bundles["segmentation"], truth, ["none"], on_progress=lambda share, words: never.append(share))
+    with raises_code("E-batch-shape"):
+        evaluate_task(bundles["segmentation"], Truth(truth.images[:, :, :4], truth.labels))
+    with raises_code("E-task-data"):
+        evaluate_task(bundles["segmentation"], Truth(truth.images, truth.labels[:1]))
+    assert not never
+
+
+def test_data_of_which_nothing_counts(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """mIoU or mAP of nothing would be perfect under any attack."""
+    images = tiny_models.images(2).numpy()
+    given: list[tuple[str, dict[str, Any]]] = [
+        ("segmentation", {"labels": np.full((2, 8, 8), -1)}),
+        ("detection", {"labels": np.full((2, 1), -1), "boxes": np.zeros((2, 1, 4))}),
+        ("detection", {"labels": np.zeros((2, 0), int), "boxes": np.zeros((2, 0, 4))}),
+        ("detection", {"labels": np.zeros((2, 1), int)}),
+        ("detection", {"boxes": np.zeros((2, 1, 4))}),
+        ("detection", {"labels": np.zeros((2, 1), int), "boxes": np.tile([5.0, 5.0, 2.0, 2.0], (2, 1, 1))}),
+    ]
+    for kind, arrays in given:
+        np.savez(tmp_path / "data.npz", images=images, **arrays)
+        assert refused("evaluate-task", bundles[kind], "--data", tmp_path / "data.npz") == "E-task-data"
+    some = Truth(images, np.full((2, 8, 8), -1))
+    some.labels[1] = 0
+    with raises_code("E-task-data"):
+        evaluate_task(bundles["segmentation"], some, images=1, attack=ATTACK)
+    for labels, own, counts in (([0, 1], False, False), ([0, 0], False, True), ([0, 1], True, True)):
+        found = Truth(images, np.array(labels), own=own)
+        with nullcontext() if counts else raises_code("E-task-data"):
+            check_something_counts(found, "embedding")
 
 
 def test_data_that_do_not_fit(bundles: dict[str, Path], tmp_path: Path) -> None:

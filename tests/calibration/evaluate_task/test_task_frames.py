@@ -107,6 +107,15 @@ def test_served_frames_share_the_slots_and_are_answered_as_predicted(bundle: Pat
                 assert service.counters.ticks < service.counters.rows / 4 + 4
 
 
+def test_a_service_refuses_what_predict_refuses(purifier: edgepure.Purifier) -> None:
+    sequential = {**UNIFORM, "votes": {"sequential": {"max": 3}}}
+    for preset, code in ((sequential, "E-task-votes"), ({**MASKED, "mask": {"source": "caller"}}, "E-mask-missing")):
+        with raises_code(code):
+            purifier.predict(frames(1, FRAME), preset)
+        with raises_code(code):
+            edgepure.Service(purifier, preset)
+
+
 def test_a_frame_that_fails_fails_alone(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = frames(3, FRAME)
     with edgepure.load(bundle, threads=1) as purifier, edgepure.Service(purifier, UNIFORM) as service:
@@ -186,6 +195,8 @@ def test_a_framed_task_is_attacked_through_the_tiles(bundle: Path, purifier: edg
     found = evaluate_task(bundle, truth, ["uniform"], attack=TaskAttack(eps=0.2, steps=3), noise_seed=1)
     assert found.rows[0].attacked.value < 0.8 and found.rows[1].attacked.value < found.rows[1].clean.value
     assert found.rows[1].unet_calls == 4 * 2 * 3  # rows, tiles
+    through, alone = found.images["uniform"], found.images["plain"]
+    assert not np.array_equal(through, alone), "the same start, another gradient"
     moved = np.abs(found.images["uniform"] - data)
     assert moved.max() <= 0.2 + 1e-6 and np.median(moved) > 0.05, "every pixel is attacked"
 

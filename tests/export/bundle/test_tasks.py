@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -160,6 +160,32 @@ def test_a_detector_with_labels_and_a_mapping(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["scores"].argmax(-1), labels)
 
 
+def test_the_fields_of_a_named_tuple_are_names(tmp_path: Path) -> None:
+    task = Task("detection", Named(), ("cat", "dog"), {"boxes": "corners"})
+    images = tiny_models.images(2)
+    with edgepure.load(make(tmp_path / "b", task), threads=1) as purifier:
+        found = purifier.graphs.task(images.numpy())
+    np.testing.assert_allclose(found["boxes"], Detector()(images)[0].detach().numpy(), atol=1e-5)
+
+
+def test_the_only_output_needs_no_name(tmp_path: Path) -> None:
+    bundle = make(tmp_path / "b", Task("segmentation", Wrong(lambda x: {"output0": x})))
+    images = tiny_models.images(2).numpy()
+    with edgepure.load(bundle, threads=1) as purifier:
+        np.testing.assert_array_equal(purifier.graphs.task(images)["logits"], images)
+
+
+class Found(NamedTuple):
+    scores: Tensor
+    corners: Tensor
+
+
+class Named(Detector):
+    def forward(self, image: Tensor) -> Any:
+        boxes, scores = super().forward(image)
+        return Found(scores, boxes)
+
+
 class Wrong(nn.Module):
     def __init__(self, output: Any) -> None:
         super().__init__()
@@ -191,6 +217,14 @@ def _centres(found: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         (Task("detection", Detector(labelled=True), ("cat",), {"scores": 0, "boxes": 1, "labels": 2}), "E-classes"),
         (Task("segmentation", Wrong(lambda x: x[:, :1])), "E-task-output"),
         (Task("segmentation", Wrong(lambda x: (9 * x).to(torch.int32))), "E-task-output"),
+        (Task("segmentation", Wrong(lambda x: x.to(torch.complex64))), "E-task-output"),
+        (Task("detection", Wrong(lambda x: (x.new_zeros(len(x), 0, 4), x.new_zeros(len(x), 0, 2)))), "E-task-output"),
+        (Task("detection", Detector(), outputs={"boxes": "xyxy"}), "E-task-output"),  # a tuple has no names
+        (Task("detection", Detector(), outputs={"boxes": -1}), "E-task-output"),
+        (Task("detection", Detector(), settings={"most": float("nan")}), "E-task-settings"),
+        (Task("detection", Detector(), settings={"most": 2.5}), "E-task-settings"),
+        (Task("segmentation", Segmenter(), None, {"logits": "out"}, frame=9), "E-task-frame-size"),  # type: ignore[arg-type]
+        (Task("segmentation", Segmenter(), None, {"logits": "out"}, frame=(99999, 99999)), "E-task-frame-size"),
         (Task("embedding", Wrong(lambda x: x.mean((2, 3)) / 0.0 * 0.0)), "E-network-finite"),
         (Task("embedding", Wrong(lambda x: x.mean((2, 3)) - x.mean())), "E-network-batch"),
         (Task("embedding", Wrong(lambda x: x[:, 9])), "E-network-fails"),

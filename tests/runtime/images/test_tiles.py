@@ -32,6 +32,7 @@ def test_windows_add_up_to_one_everywhere(down: tuple[int, int], across: tuple[i
         assert starts[0] == 0 and starts[-1] == n - side
         shared = [a + side - b for a, b in itertools.pairwise(starts)]
         assert all(v >= min(math.ceil(overlap * side), side - 1) for v in shared)
+        assert not shared or max(shared) - min(shared) <= 1, "spread evenly"
 
 
 def test_a_frame_of_the_size_of_a_tile_is_one_tile_with_weight_one() -> None:
@@ -58,8 +59,9 @@ def test_a_small_frame_is_padded_in_the_middle(pad: str) -> None:
 
 
 def test_a_small_frame_is_refused_unless_padding_is_asked_for() -> None:
-    with raises_code("E-frame-size"):
+    with raises_code("E-frame-size") as found:
         fitted(np.zeros((1, 3, 5), np.float32), (4, 4), "no")
+    assert "4 x 4" in str(found.value), "what is long enough is not asked to be longer"
     with raises_code("E-config-option"):
         fitted(np.zeros((1, 3, 5), np.float32), (4, 4), "yes")  # type: ignore[arg-type]
 

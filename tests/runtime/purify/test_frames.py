@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,10 @@ def test_the_callers_mask_is_taken_as_it_is(purifier: Purifier) -> None:
     assert found.mask is not None and np.array_equal(found.mask, mask)
     as_numbers = purifier.purify_frame(frame(), {**HETEROGENEOUS, **tiles()}, mask=mask.astype(np.uint8), noise=4)
     assert np.array_equal(as_numbers.image, found.image)
-    for bad, code in ((mask[:-1], "E-mask-shape"), (mask.astype(np.float32) * 0.5, "E-mask-values")):
+    bad: list[Any] = [mask[:-1], [[0, 1], [1]], mask.astype(np.float32) * 0.5]
+    for given, code in zip(bad, ("E-mask-shape", "E-mask-shape", "E-mask-values"), strict=True):
         with raises_code(code):
-            purifier.purify_frame(frame(), HETEROGENEOUS, mask=bad)
+            purifier.purify_frame(frame(), HETEROGENEOUS, mask=given)
     with raises_code("E-mask-unused"):
         purifier.purify_frame(frame(), "uniform", mask=mask)
     asks = {**HETEROGENEOUS, "mask": {"source": "caller"}}
@@ -176,29 +178,33 @@ def test_what_is_said_of_a_frame(purifier: Purifier) -> None:
 
 
 def seams(overlap: float) -> float:
-    """How much larger steps across the borders of tiles are than other steps, on frames of many digits."""
+    """How much larger steps are at the borders of tiles, or in the middle of their overlaps, than at other places like
+    them, on frames of digits that lie anywhere."""
     digits = edgepure.demo_images().clean
-    rng, size = np.random.default_rng(1), (64, 64)
-    at_borders, elsewhere = [], []
+    rng, size, steps = np.random.default_rng(1), (64, 64), np.zeros(63)
     with edgepure.load(edgepure.demo_bundle(), threads=1) as purifier:
         preset = purifier.preset("uniform").model_copy(update={"tiles": edgepure.TileSpec(overlap=overlap)})
-        tiling = Tiling(size, (16, 16), overlap)
-        for number in range(6):
+        starts = Tiling(size, (16, 16), overlap).starts[0]
+        for number in range(30):
             canvas = np.zeros((1, *size), np.float32)
-            for digit in digits[12 * number : 12 * number + 12]:
+            for digit in digits[12 * (number % 20) :][:12]:
                 top, left = rng.integers(0, 49, 2)
                 under = canvas[:, top : top + 16, left : left + 16]
                 np.maximum(under, digit, out=under)
+            canvas = np.roll(canvas, tuple(rng.integers(0, 64, 2)), (1, 2))
             added = purifier.purify_frame(canvas, preset, noise=number).image[0] - canvas[0]
             for axis in (0, 1):
-                starts = tiling.starts[axis]
-                borders = {s - 1 for s in starts[1:]} | {s + 15 for s in starts[:-1]}  # steps from there to the next
-                steps = np.abs(np.diff(added, axis=axis)).mean(axis=1 - axis)
-                for place in range(6, 57):  # digits are rare at the border of the frame
-                    (at_borders if place in borders else elsewhere).append(steps[place])
-    return float(np.mean(at_borders) / np.mean(elsewhere))
+                steps += np.abs(np.diff(added, axis=axis)).mean(axis=1 - axis)
+    alike = set(range(7, 57, 4))  # the network itself has larger steps every four pixels, where it has shrunk the image
+    borders = {s - 1 for s in starts[1:]} | {s + 15 for s in starts[:-1]}  # from there to the next pixel
+    middles = {(before + 16 + after) // 2 - 1 for before, after in itertools.pairwise(starts)}
+    found = []
+    for places in (borders & alike, middles & alike):
+        if places:
+            found.append(steps[sorted(places)].mean() / steps[sorted(alike - places)].mean())
+    return float(max(found))
 
 
 def test_no_seam_is_seen_on_the_digits() -> None:
     """Blended tiles have steps at their borders as everywhere; tiles side by side have seams."""
-    assert seams(0.5) < 1.1 < 1.2 < seams(0.0)
+    assert max(seams(0.5), seams(0.25)) < 1.12 < 1.15 < seams(0.0)

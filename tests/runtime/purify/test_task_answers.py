@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from codes import raises_code
+from task_bundle import frames, make_task_bundle
 
+import edgepure
 from edgepure.bundle.task import TaskEntry
 from edgepure.parity.tasks import agreements, box_agreement, compare_task, map_agreement
 from edgepure.purify.boxes import Boxes, fuse, iou, suppress
@@ -18,6 +23,17 @@ DETECTOR = TaskEntry(kind="detection", classes=("a", "b"))
 def boxes(*rows: tuple[float, float, float, float, float, int]) -> Boxes:
     table = np.array(rows, np.float32).reshape(-1, 6)
     return Boxes(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
+
+
+def test_classes_of_one_name_share_their_pixels(tmp_path: Path) -> None:
+    """Lists of classes have such names, as COCO's has several N/A."""
+    bundle = make_task_bundle(tmp_path / "b", "segmentation")
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["task"]["classes"] = ["N/A", "N/A"]
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    with edgepure.load(bundle, threads=1) as purifier:
+        answer = purifier.predict(frames(1, (16, 16)), purify=False)[0]
+    assert set(answer.label_map.ravel()) == {0, 1} and answer.shares == {"N/A": pytest.approx(1.0)}
 
 
 def test_iou_by_hand() -> None:

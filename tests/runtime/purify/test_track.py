@@ -104,6 +104,25 @@ def test_frames_hold_the_levels_of_their_tiles(purifier: Purifier) -> None:
     assert given.held and given.mask is not None and not given.mask.any()
 
 
+@pytest.mark.parametrize("preset", ["heterogeneous", HETEROGENEOUS_SSNI], ids=["mask", "mask-ssni"])
+def test_the_callers_mask_does_not_hold(purifier: Purifier, preset: Any) -> None:
+    """A frame that comes without one gets the preset's own mask, not the last caller's and not none."""
+    frame, image = np.random.default_rng(0).random((1, 30, 40), np.float32), images(1)
+    track, wanted = Track(), purifier.purify_frame(frame, preset, noise=1)
+    first = purifier.purify_frame(frame, preset, mask=np.zeros((30, 40), bool), noise=1, track=track)
+    found = purifier.purify_frame(frame, preset, noise=1, track=track)
+    assert not found.held and np.array_equal(found.image, wanted.image)
+    assert first.score_norms == found.score_norms
+
+    track, alone = Track(), purifier.run(image, preset, noise=1)[0]
+    mine = np.zeros((1, 1, 16, 16), np.float32)
+    purifier.run(image, preset, noise=1, masks=mine, track=track)
+    again = purifier.run(image, preset, noise=1, track=track)[0]
+    assert not again.held and np.array_equal(again.image, alone.image)
+    given = purifier.run(image, preset, noise=1, masks=mine, track=track)[0]
+    assert given.held and given.mask is not None and not given.mask.any(), "what was measured holds"
+
+
 def test_a_monitor_does_not_count_a_measure_twice() -> None:
     digits = edgepure.demo_images()
     with edgepure.load(edgepure.demo_bundle(), threads=1) as purifier:
