@@ -71,6 +71,7 @@ def main(
     data: Annotated[Path, typer.Option(help="CIFAR-10, in any form that data.py reads")],
     run: Annotated[Path, typer.Option(help="folder of the checkpoint and the log")],
     minutes: Annotated[float, typer.Option(help="length of the whole training")] = 120.0,
+    steps: Annotated[int | None, typer.Option(help="length in steps instead, to compare losses fairly")] = None,
     batch: Annotated[int, typer.Option()] = 128,
     compiled: Annotated[bool, typer.Option(help="torch.compile the step (a minute at the start)")] = False,
     muon: Annotated[bool, typer.Option(help="orthogonalised updates for the 3 x 3 convolutions")] = False,
@@ -121,8 +122,8 @@ def main(
     model.train()
     losses: list[float] = []
     saved = time.monotonic()
-    while clock.progress() < 1:
-        set_rate(optimizers, rate(clock.progress()))
+    while (progress := clock.progress() if steps is None else step / steps) < 1:
+        set_rate(optimizers, rate(progress))
         chosen = images[torch.randint(len(images), (batch,), generator=generator)].to(device).float() / 127.5 - 1
         flipped = torch.rand(batch, 1, 1, 1, generator=generator).to(device) < 0.5
         clean = torch.where(flipped, chosen.flip(3), chosen)
