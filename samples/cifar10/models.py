@@ -49,10 +49,14 @@ class CifarClassifier(nn.Module):
         self.stage3 = Stage(widths[1], widths[2])
         self.head = nn.Linear(widths[2], 10)
 
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs of the three stages, for images [B, 3, 32, 32] in [0, 1]."""
+        first = self.stage1(F.relu(self.stem((x - self.mean) / self.std)))
+        second = self.stage2(first)
+        return first, second, self.stage3(second)
+
     def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.stem((x - self.mean) / self.std))
-        h = self.stage3(self.stage2(self.stage1(h)))
-        logits: Tensor = self.head(h.amax((2, 3)))
+        logits: Tensor = self.head(self.features(x)[-1].amax((2, 3)))
         return logits
 
 

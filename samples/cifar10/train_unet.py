@@ -52,19 +52,11 @@ def weights(bar: Tensor, gamma: float) -> Tensor:
 
 def feature_distance(classifier: CifarClassifier, estimate: Tensor, clean: Tensor) -> Tensor:
     """Mean over the taps of |f(estimate) - f(clean)|^2 / mean |f(clean)|^2, a scalar; images around [-1, 1]."""
-    found = [taps(classifier, x / 2 + 0.5) for x in (estimate, clean)]
-    ratios = [F.mse_loss(a, b.detach()) / b.detach().square().mean() for a, b in zip(*found, strict=True)]
+    with torch.no_grad():
+        wanted = [h.float() for h in classifier.features(clean / 2 + 0.5)]
+    found = [h.float() for h in classifier.features(estimate / 2 + 0.5)]
+    ratios = [F.mse_loss(a, b) / b.square().mean() for a, b in zip(found, wanted, strict=True)]
     return torch.stack(ratios).mean()
-
-
-def taps(classifier: CifarClassifier, x: Tensor) -> list[Tensor]:
-    """Outputs of the classifier's stages, in float32."""
-    h = F.relu(classifier.stem((x - classifier.mean) / classifier.std))
-    outputs = []
-    for stage in (classifier.stage1, classifier.stage2, classifier.stage3):
-        h = stage(h)
-        outputs.append(h.float())
-    return outputs
 
 
 def main(
@@ -112,7 +104,7 @@ def main(
     clock = Clock(minutes, spent)
     bars = alpha_bar().to(device)
     forward = torch.compile(model) if compiled else model
-    judge = load_classifier(classifier).requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    judge = load_classifier(classifier).requires_grad_(False).to(device) if features else None
 
     def save() -> None:
         content = {"model": model.state_dict(), "ema": ema.state, "step": step, "spent": clock.spent()}
@@ -135,7 +127,7 @@ def main(
             predicted = forward(noisy, t.float()).float()
         errors = (predicted - noise).square().mean((1, 2, 3))
         loss = (errors if snr_gamma is None else weights(bars[t], snr_gamma) * errors).mean()
-        if features:
+        if judge is not None:
             estimate = (noisy - (1 - bar).sqrt() * predicted) / bar.sqrt()
             with torch.autocast(device, torch.bfloat16, enabled=bf16):
                 loss = loss + features * feature_distance(judge, estimate, clean)

@@ -19,7 +19,7 @@ class Clock:
     gone to zero when the time is over. A process that stands still (SIGSTOP, a machine that sleeps) spends nothing.
     """
 
-    LONGEST_STEP = 5.0  # seconds between two looks that count; a step takes less
+    LONGEST_STEP = 30.0  # seconds between two looks that count at most
 
     def __init__(self, minutes: float, spent_seconds: float = 0.0) -> None:
         self.budget = 60 * minutes
