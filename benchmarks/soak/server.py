@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +114,16 @@ class Served:
         return found
 
     def size(self) -> dict[str, float]:
-        """Memory (MiB), descriptors and threads of the process."""
-        proc = Path("/proc") / str(self.process.pid)
-        pages = int((proc / "statm").read_text().split()[1])
-        return {
-            "mib": pages * resource.getpagesize() / 2**20,
-            "descriptors": len(os.listdir(proc / "fd")),
-            "threads": len(os.listdir(proc / "task")),
-        }
+        """Memory (MiB), descriptors and threads of the process and of its lanes."""
+        found = {"mib": 0.0, "descriptors": 0, "threads": 0}
+        asked = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True)
+        for process in (str(self.process.pid), *asked.stdout.split()):
+            proc = Path("/proc") / process
+            with suppress(OSError):  # of a model that is just being closed
+                found["mib"] += int((proc / "statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+                found["descriptors"] += len(os.listdir(proc / "fd"))
+                found["threads"] += len(os.listdir(proc / "task"))
+        return found
 
     # ---- faults -----------------------------------------------------------------------------------------------------
 

@@ -66,8 +66,9 @@ def serve(
         typer.Option(
             min=1,
             max=64,
-            help="Threads that compute side by side, each with --slots and an engine of its own. With --threads 1 and "
-            "as many lanes as cores more is answered; a single image is answered sooner by all --threads.",
+            help="Processes that compute side by side, each with --slots and an engine of its own (1: a thread of "
+            "this one). With --threads 1 and as many lanes as cores more is answered; a single image is answered "
+            "sooner by all --threads.",
         ),
     ] = 1,
     waiting: Annotated[int, typer.Option(min=1, help="Images that may wait; more are answered with 503.")] = 64,

@@ -17,6 +17,16 @@ def memory(root: Path = Path("/")) -> tuple[int | None, int | None]:
     return total and total * 1024, available and available * 1024
 
 
+def resident_memory(process: int, root: Path = Path("/")) -> int | None:
+    """Bytes of memory that a process holds; None if there is none, or the system does not say."""
+    try:
+        text = (root / "proc" / str(process) / "status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^VmRSS:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
 def available_memory(root: Path = Path("/")) -> int | None:
     """Bytes that this process can still allocate (free memory, and the limit of a container), or None if unknown."""
     limits = [memory(root)[1]]

@@ -32,7 +32,7 @@ class OpenGraphs:
     """The engines and the banks of slots of a bundle. After `close` the next use opens them anew.
 
     Attributes:
-        bundle, provider, precision, slots: as `Purifier` was given them.
+        bundle, provider, precision, threads, slots, opens: as `Purifier` was given them.
         image_shape: ``(C, H, W)``.
         classes: names, in the order of the logits; none without a classifier.
         planner: from presets to rows.
@@ -47,14 +47,10 @@ class OpenGraphs:
         self.classes = bundle.manifest.classes
         self.planner = bundle.manifest.planner()
         self.turns = Turns()
-        self._threads, self._opens = threads, opens
+        self.threads, self.opens = threads, opens
         self._engines: dict[str, Engine] = {}
         self._steppers: dict[str, Stepper] = {}
         self._held: list[tuple[str, int]] = []
-
-    def twin(self) -> OpenGraphs:
-        """The same graphs on engines of their own, for a thread that computes beside this one's."""
-        return OpenGraphs(self.bundle, self.provider, self.precision, self._threads, self.slots, self._opens)
 
     def engine(self, graph: str) -> Engine:
         """The engine of one graph."""
@@ -69,7 +65,7 @@ class OpenGraphs:
         names = self.bundle.files_of(graph, self.precision)
         held = self.bundle.hold(names)  # what was checked is what is opened, and stays what it is
         try:
-            engine = self._opens(self.bundle, graph, self.provider, self.precision, self._threads)
+            engine = self.opens(self.bundle, graph, self.provider, self.precision, self.threads)
             for handle in self.bundle.hold(names):  # nor was it exchanged meanwhile
                 os.close(handle)
         except BaseException:

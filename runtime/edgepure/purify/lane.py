@@ -1,8 +1,7 @@
-"""One thread of a `Service` with slots of its own: it takes the images that wait, and gives their results out."""
+"""What runs the slots of a `Service`: it takes the images that wait, and gives their results out."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -23,23 +22,22 @@ from .tasks import head_of
 
 
 class Lane:
-    """Images in the slots of one thread. Lanes of a service know nothing of each other.
+    """Images in the slots of this process.
 
     Args:
-        graphs: whose slots they are; no other lane has the same.
+        graphs: whose slots they are.
         preset: what is done with the images.
         monitor: flags and counts.
         take: gives the submission whose turn it is. None: there is none; with True: there will be none.
         waiting: how many there are, with those that nobody waits for any more.
-        twin: the graphs are the lane's alone, and are closed when it ends.
         explained: makes of an error what callers are told.
+        beat: called between two calls.
 
     Attributes:
         graphs: as given.
         counters: what the slots did.
         pace: how fast they have been of late.
         running: requests with images that have no result yet.
-        thread: runs them.
     """
 
     def __init__(
@@ -50,9 +48,9 @@ class Lane:
         take: Callable[[bool], Submission | None],
         waiting: Callable[[], int],
         explained: Callable[[NotFiniteError], NotFiniteError],
-        twin: bool,
+        beat: Callable[[], object] | None = None,
     ) -> None:
-        self.graphs, self._preset, self._monitor, self._twin = graphs, preset, monitor, twin
+        self.graphs, self._preset, self._monitor, self._beat = graphs, preset, monitor, beat
         self._take, self._waiting, self._explained = take, waiting, explained
         self._head, self._framed = head_of(graphs), graphs.bundle.manifest.framed
         self._graph = graphs.step_graph(preset)
@@ -62,14 +60,14 @@ class Lane:
             self._request([Submission(np.zeros(shape, np.float32), "", noise_source(0))])
         self.counters, self.pace = Counters(), Pace(graphs.unet_calls(preset))
         self.running: list[Request[Any] | ServedFrame[Any]] = []
-        self.thread = threading.Thread(target=self._work, name="edgepure-service", daemon=True)
 
-    def _work(self) -> None:
+    def work(self) -> None:
+        """Run the slots, in the thread that calls it, until `take` says that there will be nothing more."""
         while (first := self._take(True)) is not None:
             try:
                 with self.graphs.turns.alone():
-                    inflight = InFlight(self.graphs.stepper(self._graph))
-                    inflight.counters = self.counters
+                    self._inflight = inflight = InFlight(self.graphs.stepper(self._graph))
+                    inflight.counters, inflight.clock = self.counters, self.pace.clock
                     self.pace.start()
                     jobs = self._jobs(first, inflight.active)
                     inflight.run(jobs, self._done, self._ticked, self._not_finite, self._dropped)
@@ -78,8 +76,6 @@ class Lane:
                 for request in self.running:
                     request.fail(error)
             self.running.clear()
-        if self._twin:
-            self.graphs.close()
 
     def _jobs(self, first: Submission, active: list[Job]) -> Iterator[Job | None]:
         """Jobs of all submissions in their order, until none is left or somebody else wants the purifier."""
@@ -162,8 +158,10 @@ class Lane:
         return dropped
 
     def _ticked(self, rows: int) -> None:
-        self.pace.ticked(rows)
+        self.pace.ticked(rows, self._inflight.call_seconds)
         self._give_out()
+        if self._beat is not None:
+            self._beat()
 
     def _give_out(self) -> bool:
         """What the last tick finished is classified, and goes to those who wait for it; whether any is left."""

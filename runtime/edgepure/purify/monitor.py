@@ -72,6 +72,10 @@ def reference_of(calibration: Calibration | None, probe: EpsSpec, precision: str
     return Reference(measured.sample) if measured is not None and measured.sample else None
 
 
+def _made(calibration: Calibration, flag_rate: float, probe: bool, precision: str) -> Monitor:
+    return Monitor(calibration, flag_rate, probe=probe, precision=precision)
+
+
 def is_unusual(flagged: int, images: int, flag_rate: float, reference: int) -> bool:
     """Whether so many flagged images say that the traffic is not what was calibrated.
 
@@ -119,6 +123,7 @@ class Monitor:
             )
         expect(calibration=(calibration, Calibration), probe=(probe, bool), precision=(precision, str, None))
         precision = precision or calibration.precision
+        self._made = calibration, flag_rate, probe, precision
         self.calibration = calibration
         self.flag_rate = flag_rate
         self.probe = calibration.chosen if probe else None
@@ -129,6 +134,10 @@ class Monitor:
         self._images = self._flagged = self._unet_calls = 0
         self._buckets = [0] * len(BUCKETS)
         self._sum = 0.0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy has counted nothing."""
+        return _made, self._made
 
     def check(self, probe: EpsSpec | None, reference: Reference | None) -> None:
         """Raise ConfigError if images measured with ``probe`` cannot be flagged at this rate."""

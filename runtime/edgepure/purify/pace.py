@@ -22,12 +22,13 @@ class Pace:
 
     Attributes:
         clock: seconds; `time.perf_counter` but in tests.
+        row: seconds for one row of one image, in calls that others shared as they did of late; 0: not known.
     """
 
     def __init__(self, calls: int) -> None:
         self.clock: Callable[[], float] = time.perf_counter
         self._calls = calls  # UNet calls of one decision
-        self._row = 0.0  # seconds for one row of one image, in calls that others shared as they did of late
+        self.row = 0.0
         self._last = 0.0
         self._seen: dict[int, int] = {}  # calls of so many rows
         self._sums = np.zeros(5)  # of late: calls, rows, rows^2, seconds, rows * seconds
@@ -36,26 +37,27 @@ class Pace:
         """The slots are filled after a pause, which is nobody's time."""
         self._last = self.clock()
 
-    def ticked(self, rows: int) -> None:
-        """A call has executed so many rows."""
+    def ticked(self, rows: int, call: float) -> None:
+        """A call has executed so many rows, and taken ``call`` seconds: what images cost that entered or left since the
+        one before says nothing of what sharing costs."""
         now = self.clock()
         seconds, self._last = now - self._last, now
-        self._row = _mixed(self._row, seconds / rows)
+        self.row = _mixed(self.row, seconds / rows)
         self._seen[rows] = self._seen.get(rows, 0) + 1
         if self._seen[rows] > _WARM:
             line = self._line()
-            taken = seconds if line is None else min(seconds, 3.0 * max(line[0] + line[1] * rows, 0.0) or seconds)
+            taken = call if line is None else min(call, 3.0 * max(line[0] + line[1] * rows, 0.0) or call)
             self._sums *= _FORGET
             self._sums += 1.0, rows, rows * rows, taken, rows * taken
 
     def seconds(self, ahead: float) -> float:
         """Until an image with so many before it is done; 0 before anything was measured."""
-        return self._calls * self._row * (ahead + 1)
+        return self._calls * self.row * (ahead + 1)
 
     def doubted(self) -> None:
         """By what is known an image was refused at empty slots: so nothing new will be known. After a while of that one
         is let in, and measured; else a slow moment would refuse everybody for ever."""
-        self._row *= _DOUBTED
+        self.row *= _DOUBTED
 
     def joins(self, more: int, inside: int, waiting: int) -> bool:
         """Whether an image should enter with ``more`` rows beside those of others, or wait until these are done.
@@ -74,8 +76,8 @@ class Pace:
         return (waiting + inside) * fixed >= inside * more * row
 
     def _line(self) -> tuple[float, float] | None:
-        """Seconds of a call, and of every row in it: a straight line through the calls of late (least squares), with
-        all that is done around them. None if they were all of one size."""
+        """Seconds of a call, and of every row in it: a straight line through the calls of late (least squares). None if
+        they were all of one size."""
         calls, rows, squares, seconds, products = self._sums.tolist()
         spread = calls * squares - rows * rows
         if spread <= _SPREAD * calls * calls:

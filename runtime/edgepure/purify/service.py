@@ -1,7 +1,7 @@
 """Many callers, one purifier: their images share every UNet call, whenever they come.
 
-A thread of its own runs the slots (`lane`). An image that comes while others are being purified enters the next free
-slot, so nobody waits for the end of somebody else's batch.
+A thread runs the slots (`lane`), or several processes do (`crew`). An image that comes while others are being purified
+enters the next free slot, so nobody waits for the end of somebody else's batch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 from numbers import Real
 from types import TracebackType
 from typing import Any
@@ -20,9 +21,11 @@ from ..images.load import Resize, load_images
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
 from ..validation import expect
+from .crew import Crew
 from .inflight import Counters
 from .lane import Lane
 from .monitor import Monitor
+from .process_lane import ProcessLane
 from .purifier import Purifier
 from .submissions import Line, Submission
 
@@ -63,15 +66,18 @@ class Service:
                 ``waiting * votes / slots`` purifications take, one after another: choose it by the latency that you
                 promise.
             monitor: flags the results, and counts them.
-            lanes: threads with ``slots`` each, which compute side by side. More than one is for engines whose calls use
-                one core (``threads=1``) where there are several: more is answered, and a single image takes as long.
-                Every lane opens the graphs anew, with their memory.
+            lanes: that compute side by side, each with ``slots`` of its own. One is a thread of this process; several
+                are processes, each with its own Python and graphs and their memory. They are for engines whose calls
+                use one core (``threads=1``) where there are several: more is answered, and a single image takes as
+                long. A process that ends unasked is started again; the images in it get an error (``E-lane-ended``).
 
         Raises:
             ConfigError: the preset is unknown, or fits the bundle, its task or the monitor not, or takes the caller's
-                mask; the bundle has neither classifier nor task, or one that takes frames and there is a monitor; or
-                ``waiting`` or ``lanes`` is out of range.
-            EdgepureError: the purifier is that of a process from which this one was forked.
+                mask; the bundle has neither classifier nor task, or one that takes frames and there is a monitor;
+                ``waiting`` or ``lanes`` is out of range; or there are several lanes on Windows, or with an opener of
+                engines of the purifier's own, which cannot go to another process.
+            EdgepureError: the purifier is that of a process from which this one was forked, or a lane's process cannot
+                begin.
         """
         expect(purifier=(purifier, Purifier))
         if isinstance(waiting, bool) or not isinstance(waiting, int) or waiting < 1:
@@ -81,7 +87,7 @@ class Service:
             )
         if isinstance(lanes, bool) or not isinstance(lanes, int) or not 1 <= lanes <= MAX_LANES:
             raise ConfigError(
-                f"lanes is {lanes!r:.40}, expected 1 to {MAX_LANES}: it is the number of threads that compute",
+                f"lanes is {lanes!r:.40}, expected 1 to {MAX_LANES}: it is the number of banks of slots that compute",
                 code="E-config-lanes",
             )
         manifest = purifier.bundle.manifest
@@ -91,23 +97,23 @@ class Service:
         self._purifier, self._limit = purifier, waiting
         chosen = purifier.preset(preset, votes)
         self._line, self._lock, self._closed = Line(), threading.RLock(), False
-        self._idle: list[threading.Condition] = []  # of the lanes that wait for an image
-        twins = [purifier.graphs.twin() for _ in range(lanes - 1)]
+        self._come = threading.Condition(self._lock)
+        self._crew: Crew | None = None
+        self._thread: threading.Thread | None = None
+        self._lanes: list[Lane] | list[ProcessLane]
 
         def explained(error: NotFiniteError) -> NotFiniteError:
             return purifier.explained(error, chosen)
 
-        try:
-            self._lanes = [
-                Lane(graphs, chosen, monitor, self._next, self._line.length, explained, graphs in twins)
-                for graphs in (purifier.graphs, *twins)
-            ]
-        except BaseException:
-            for graphs in twins:
-                graphs.close()
-            raise
-        for lane in self._lanes:
-            lane.thread.start()
+        if lanes > 1:
+            take, length = partial(self._next, False), self._line.length
+            self._crew = Crew(lanes, purifier, chosen, monitor, take, length, self._lock)
+            self._lanes = self._crew.lanes
+        else:
+            lane = Lane(purifier.graphs, chosen, monitor, self._next, self._line.length, explained)
+            self._lanes = [lane]
+            self._thread = threading.Thread(target=lane.work, name="edgepure-service", daemon=True)
+            self._thread.start()
         atexit.register(self.close, drain=False)  # no engine may be at work when the interpreter ends
 
     # ---- for callers ------------------------------------------------------------------------------------------------
@@ -146,12 +152,15 @@ class Service:
         loaded = load_images(image, self._image, resize=resize)
         if len(loaded) != 1:
             raise ImageError(f"expected one image, got {len(loaded)}; submit them one by one", code="E-service-image")
-        submission = Submission(loaded.images[0], loaded.names[0], noise_source(noise), deadline=deadline)
+        source = noise_source(noise)
+        submission = Submission(loaded.images[0], loaded.names[0], source, deadline=deadline, urgent=urgent)
         with self._lock:
             self.check_room(deadline, urgent=urgent)
-            self._line.add(submission, urgent=urgent)
-            if self._idle:  # the lane that has worked last: its weights are in the cache
-                self._idle.pop().notify()
+            self._line.add(submission)
+            if self._crew is None:
+                self._come.notify()
+            else:
+                self._crew.hand_out()
         return submission.future
 
     def check_room(self, deadline: float | None = None, *, urgent: bool = False) -> None:
@@ -225,6 +234,11 @@ class Service:
         found = [lane.counters for lane in self._lanes]
         return Counters(*(sum(getattr(one, name) for one in found) for name in ("ticks", "rows", "jobs")))
 
+    @property
+    def processes(self) -> list[int]:
+        """The processes of its lanes; none where a thread of this one is the lane."""
+        return [lane.process.pid for lane in self._lanes if isinstance(lane, ProcessLane)]
+
     def close(self, *, drain: bool = True) -> None:
         """Accept no more images, finish those that were accepted, and end the thread. May be called again.
 
@@ -236,13 +250,13 @@ class Service:
         with self._lock:
             self._closed = True
             dropped = [] if drain else [*self._line]
-            while self._idle:
-                self._idle.pop().notify()
+            self._come.notify_all()
         for submission in dropped:
             submission.future.cancel()
-        for lane in self._lanes:
-            if threading.current_thread() is not lane.thread:
-                lane.thread.join()
+        if self._crew is not None:
+            self._crew.end()
+        elif self._thread is not None and threading.current_thread() is not self._thread:
+            self._thread.join()
         atexit.unregister(self.close)
 
     def __enter__(self) -> Service:
@@ -264,6 +278,4 @@ class Service:
                         return submission
                 if not wait or self._closed:
                     return None
-                mine = threading.Condition(self._lock)
-                self._idle.append(mine)
-                mine.wait()
+                self._come.wait()

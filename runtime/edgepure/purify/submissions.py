@@ -53,6 +53,7 @@ class Submission:
 
     Attributes:
         deadline: by `time.monotonic`, from when on nobody wants the result.
+        urgent: it goes before those that are not.
     """
 
     image: Float32
@@ -61,6 +62,7 @@ class Submission:
     future: Future[Any] = field(default_factory=ResultFuture)
     status: Status = Status.WAITING
     deadline: float | None = None
+    urgent: bool = False
 
     def start(self) -> bool:
         """It enters the slots now; false if nobody wants it any more."""
@@ -123,9 +125,9 @@ class Line:
         """How many go before the next urgent one."""
         return len(self._urgent) + len(self._urgent) // _URGENT_IN_A_ROW
 
-    def add(self, submission: Submission, *, urgent: bool) -> None:
+    def add(self, submission: Submission) -> None:
         """The last of its class."""
-        (self._urgent if urgent else self._ordinary).append(submission)
+        (self._urgent if submission.urgent else self._ordinary).append(submission)
 
     def pop(self) -> Submission | None:
         """The next: an urgent one, but not more than a few in a row while others wait. None: there is none."""

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
 from ..machine.energy import joules
+from ..machine.memory import resident_memory
 from ..purify.results import Purified
 from .models import Model, Models
 
@@ -135,6 +136,12 @@ class _State:
             (
                 GaugeMetricFamily("edgepure_slots_busy_ratio", "Rows of all calls over their room.", labels=labels),
                 lambda m: m.service.counters.rows / max(m.service.counters.ticks * m.purifier.slots, 1),
+            ),
+            (
+                GaugeMetricFamily(
+                    "edgepure_lanes_resident_memory_bytes", "Of the processes of its lanes.", labels=labels
+                ),
+                lambda m: sum(resident_memory(process) or 0 for process in m.service.processes),
             ),
             (
                 GaugeMetricFamily("edgepure_model_proved", "1: the self-test was answered as recorded.", labels=labels),

@@ -193,7 +193,7 @@ def test_what_cannot_be_met_is_refused_at_the_door(
 ) -> None:
     with Service(purifier, UNIFORM) as service:
         service.submit(images[0]).result(30)  # now the pace is known
-        service._lanes[0].pace._row = 10.0  # ... of a very slow engine
+        service._lanes[0].pace.row = 10.0  # ... of a very slow engine
         with pytest.raises(OverdueError):
             service.submit(images[0], deadline=time.monotonic() + 5.0)
         assert service.submit(images[0], deadline=time.monotonic() + 600.0).result(30).unet_calls == 3
@@ -383,61 +383,7 @@ def test_a_forked_process_is_told(purifier: edgepure.Purifier, images: np.ndarra
         assert service.submit(images[0]).result(30).unet_calls == 3
 
 
-def test_lanes_compute_side_by_side_with_the_same_results(
-    purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While the first one is held in a call, the others are done by the second lane."""
-    alone = [purifier.run(image[None], SSNI, noise=i)[0] for i, image in enumerate(images)]
-    stuck, before = Stuck(purifier, monkeypatch), threading.active_count()
-    with Service(purifier, SSNI, lanes=2) as service:
-        futures = [service.submit(image, noise=i) for i, image in enumerate(images)]
-        while not stuck.reached.wait(0.01):  # the first lane has not had its turn yet
-            service.submit(images[0])
-        end = time.monotonic() + 30
-        while sum(future.done() for future in futures) < len(images) - purifier.slots:
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        assert service.busy
-        stuck.go.set()
-        for future, one in zip(futures, alone, strict=True):
-            shared = future.result(30)
-            np.testing.assert_allclose(shared.image, one.image, atol=2e-5)
-            assert (shared.label, shared.levels, shared.unet_calls) == (one.label, one.levels, one.unet_calls)
-        assert service.counters.rows >= sum(one.unet_calls for one in alone)
-    assert threading.active_count() == before
-
-
-def test_an_engine_that_fails_in_one_lane_leaves_the_others(
-    purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answered = threading.Event()
-
-    def broken(active: int) -> None:
-        assert answered.wait(30)
-        raise RuntimeError("no engine")
-
-    monkeypatch.setattr(purifier.stepper("step"), "step", broken)
-    with Service(purifier, UNIFORM, lanes=2) as service:
-        futures = [service.submit(image) for image in images]
-        for future in futures:
-            future.add_done_callback(lambda done: answered.set())
-        errors = [future.exception(30) for future in futures]
-    assert all(error is None or "no engine" in str(error) for error in errors)
-    assert errors.count(None) > 0
-
-
 @pytest.mark.parametrize("lanes", [0, True, 1000])
 def test_lanes_are_counted(purifier: edgepure.Purifier, lanes: int) -> None:
     with raises_code("E-config-lanes"):
         Service(purifier, UNIFORM, lanes=lanes)
-
-
-def test_a_lane_that_was_slow_does_not_refuse_for_the_others(purifier: edgepure.Purifier, images: np.ndarray) -> None:
-    with Service(purifier, UNIFORM, lanes=2) as service:
-        service.submit(images[0]).result(30)
-        for lane, row in zip(service._lanes, (10.0, 1e-6), strict=True):
-            lane.pace._row = row
-        assert service.submit(images[0], deadline=time.monotonic() + 25.0).result(30).unet_calls == 3
-        service._lanes[1].pace._row = 10.0
-        with pytest.raises(OverdueError):
-            service.submit(images[0], deadline=time.monotonic() + 5.0)

@@ -63,28 +63,36 @@ def test_a_size_that_was_not_seen_for_long_is_tried_again() -> None:
     pace.start()
     for rows in (5, 8, 3) * 10:
         now += rows
-        pace.ticked(rows)
+        pace.ticked(rows, rows)
     assert not pace.joins(3, inside=1, waiting=100), "it costs as much a row"
     for _ in range(1001):
         now += 5.0
-        pace.ticked(5)
+        pace.ticked(5, 5.0)
     assert pace.joins(3, inside=1, waiting=100)
 
 
 def test_what_is_done_around_a_call_counts_too() -> None:
     """Calls are measured while the machine does other things, at random; what that takes is saved by sharing."""
+    random, pace = np.random.default_rng(0), Pace(calls=6)
+    for rows in random.integers(1, 9, 2000):
+        pace.ticked(int(rows), rows + random.exponential(1.0))
+    assert pace.joins(1, inside=2, waiting=2) and pace.joins(1, inside=7, waiting=8)
+    for rows in random.integers(1, 9, 2000):
+        pace.ticked(int(rows), rows + random.exponential(0.1))
+    assert not pace.joins(1, inside=7, waiting=8)
+
+
+def test_what_images_cost_that_enter_says_nothing_of_sharing() -> None:
+    """They enter where many rows are: in the time between two calls that looks like the price of a row."""
     random, now = np.random.default_rng(0), 0.0
     pace = Pace(calls=6)
     pace.clock = lambda: now
     pace.start()
     for rows in random.integers(1, 9, 2000):
-        now += rows + random.exponential(1.0)
-        pace.ticked(int(rows))
-    assert pace.joins(1, inside=2, waiting=2) and pace.joins(1, inside=7, waiting=8)
-    for rows in random.integers(1, 9, 2000):
-        now += rows + random.exponential(0.1)
-        pace.ticked(int(rows))
-    assert not pace.joins(1, inside=7, waiting=8)
+        now += 1.0 + rows + 3.0 * rows  # three for every image that has entered
+        pace.ticked(int(rows), 1.0 + rows)
+    assert pace.joins(1, inside=1, waiting=1)
+    assert pace.seconds(0) > 6 * 4.0, "but it is a part of what an image takes"
 
 
 def test_a_process_that_was_stopped_did_not_become_slow() -> None:
@@ -93,11 +101,11 @@ def test_a_process_that_was_stopped_did_not_become_slow() -> None:
     pace.start()
     for seconds in (2.0, 2.0, 2.0, 2.0, 10_000.0):
         now += seconds
-        pace.ticked(2)
+        pace.ticked(2, seconds)
     assert pace.seconds(0) < 8.0, "six calls of a second a row"
     for _ in range(100):  # an engine that did become slow
         now += 20.0
-        pace.ticked(2)
+        pace.ticked(2, 20.0)
     assert pace.seconds(0) == pytest.approx(60.0, rel=0.05)
 
 
@@ -110,7 +118,7 @@ def saturated(pace: Pace, now: list[float], cost: Cost, rounds: int) -> list[int
             inside += 1
         for _ in range(STEPS):
             now[0] += cost(inside)
-            pace.ticked(inside)
+            pace.ticked(inside, cost(inside))
         sizes.append(inside)
     return sizes
 
@@ -124,7 +132,7 @@ def test_one_size_for_ever_is_left_again(cost: str, known: int) -> None:
     pace.start()
     for _ in range(1500):
         now[0] += COSTS[cost](known)
-        pace.ticked(known)
+        pace.ticked(known, COSTS[cost](known))
     mean = np.mean(saturated(pace, now, COSTS[cost], 1000)[-300:])
     assert mean > 0.75 * SLOTS if cost == "flat" else mean < 2.5
 
@@ -133,7 +141,7 @@ def test_a_slow_start_does_not_refuse_everybody_for_ever(purifier: edgepure.Puri
     """The first call may take as long as a compiler does; those who give a deadline are let in again after a while."""
     image = np.full((1, 16, 16), 0.5, np.float32)
     with edgepure.Service(purifier, PRESET) as service:
-        service._lanes[0].pace._row = 1e4  # seconds
+        service._lanes[0].pace.row = 1e4  # seconds
         refused = 0
         while True:
             try:

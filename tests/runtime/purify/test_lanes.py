@@ -1,0 +1,257 @@
+"""Several lanes of a service: processes that compute side by side, and what becomes of an image when one ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_process import environment
+from codes import raises_code
+
+import edgepure
+from edgepure.errors import OverdueError, PrecisionWarning
+from edgepure.purify.lane_messages import Drop, Inbox, packed
+from edgepure.purify.lane_worker import sendable
+from edgepure.purify.service import Service
+from edgepure.rows.noise import SeededNoise
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="lanes are not made there")
+
+UNIFORM = {"method": {"method": "uniform", "t_star": 60, "steps": 3}}
+SSNI = {**UNIFORM, "ssni": {"reweighting": "linear", "xi_min": 0.0, "xi_max": 1000.0, "probe": {"levels": [10.0]}}}
+#: So long that a test can do something meanwhile.
+LONG = {"method": {"method": "uniform", "t_star": 150, "steps": 150}, "votes": {"count": 500}}
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.load(edgepure.demo_bundle().parent / "digits_images.npz")["adversarial"][:12]
+
+
+@pytest.fixture(scope="module")
+def purifier() -> Iterator[edgepure.Purifier]:
+    with edgepure.load(edgepure.demo_bundle(), threads=1, slots=3) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def service(purifier: edgepure.Purifier) -> Iterator[Service]:
+    with Service(purifier, SSNI, lanes=2) as started:
+        yield started
+
+
+def until(true: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for it."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def alive(process: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_results_are_those_of_one_lane(service: Service, purifier: edgepure.Purifier, images: np.ndarray) -> None:
+    futures = [service.submit(image, noise=i) for i, image in enumerate(images)]
+    for i, (image, future) in enumerate(zip(images, futures, strict=True)):
+        alone, shared = purifier.run(image[None], SSNI, noise=i)[0], future.result(60)
+        np.testing.assert_allclose(shared.image, alone.image, atol=2e-5)
+        assert (shared.label, shared.levels, shared.unet_calls) == (alone.label, alone.levels, alone.unet_calls)
+    assert len(set(service.processes)) == 2 and os.getpid() not in service.processes
+    assert all(ticks > 0 for ticks, _ in service.moves), "both had something to do"
+    assert service.counters.jobs >= 2 * len(images), "a probe and a vote each"
+
+
+def test_fresh_noise_is_secret_and_never_the_same(service: Service, images: np.ndarray) -> None:
+    first, second = (service.submit(images[0]).result(60).image for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
+def test_pace_is_known_here(service: Service, images: np.ndarray) -> None:
+    service.submit(images[0]).result(60)
+    rows = [lane.pace.row for lane in service._lanes]
+    assert all(row > 0.0 for row in rows)
+    for lane in service._lanes:
+        lane.pace.row = 10.0
+    with pytest.raises(OverdueError):
+        service.submit(images[0], deadline=time.monotonic() + 5.0)
+    service._lanes[0].pace.row = 1e-6  # a lane that was slow does not refuse for the other
+    assert service.submit(images[0], deadline=time.monotonic() + 60.0).result(60) is not None
+
+
+def test_bad_images_are_refused_before_they_go_anywhere(service: Service) -> None:
+    with raises_code("E-image-not-finite"):
+        service.submit(np.full((1, 16, 16), np.nan, np.float32))
+
+
+def test_noise_that_cannot_go_to_another_process_is_an_error_of_its_image(service: Service, images: np.ndarray) -> None:
+    class Own(SeededNoise):
+        """Of a class that only this function knows."""
+
+    assert service.submit(images[0], noise=Own(3)).exception(60) is not None
+    assert service.submit(images[0], noise=3).result(60) is not None
+
+
+def test_a_monitor_counts_here(purifier: edgepure.Purifier, images: np.ndarray) -> None:
+    monitor = purifier.monitor(0.05, probe=True)
+    with Service(purifier, UNIFORM, monitor=monitor, lanes=2) as service:
+        results = [future.result(60) for future in [service.submit(image) for image in images]]
+    found = monitor.to_dict()
+    assert (found["images"], found["flagged"]) == (len(images), sum(bool(one.flagged) for one in results))
+    assert found["unet_calls"] == len(images) * purifier.bundle.manifest.calibration.chosen.unet_calls
+
+
+def test_a_process_that_ends_is_started_again(purifier: edgepure.Purifier, images: np.ndarray) -> None:
+    """Those in it have an error, those in the other one and in the line their results."""
+    with Service(purifier, LONG, lanes=2) as service:
+        futures = [service.submit(image) for image in images]
+        until(lambda: all(busy for _, busy in service.moves))
+        victim = service.processes[0]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: any(future.done() for future in futures))
+        lost = [future for future in futures if future.done()]
+        assert lost and all(future.exception(60).code == "E-lane-ended" for future in lost)
+        until(lambda: victim not in service.processes)
+        for future in futures:
+            if future not in lost:
+                future.cancel()
+        rows = service.counters.rows
+        answers = [service.submit(image).result(120) for image in images[:2]]
+        assert len(answers) == 2 and service.counters.rows > rows
+        until(lambda: all(lane.up for lane in service._lanes))
+
+
+def test_cancelled_and_overdue_images_leave_the_slots(purifier: edgepure.Purifier, images: np.ndarray) -> None:
+    with Service(purifier, LONG, lanes=2) as service:
+        first, second = service.submit(images[0]), service.submit(images[1], deadline=time.monotonic() + 0.7)
+        until(lambda: all(busy for _, busy in service.moves))
+        assert first.cancel()
+        with pytest.raises(OverdueError):
+            second.result(60)
+        until(lambda: not service.busy)
+        assert service.counters.jobs < 2 * 500, "not all votes of both"
+        with pytest.raises(CancelledError):
+            first.result(0)
+
+
+def test_closing_finishes_what_was_taken_and_ends_the_processes(
+    purifier: edgepure.Purifier, images: np.ndarray
+) -> None:
+    threads = threading.active_count()
+    service = Service(purifier, UNIFORM, lanes=2)
+    processes = service.processes
+    futures = [service.submit(image) for image in images]
+    service.close()
+    assert all(future.result(0).unet_calls == 3 for future in futures)
+    assert not any(map(alive, processes)) and threading.active_count() == threads
+    with raises_code("E-service-closed"):
+        service.submit(images[0])
+    service.close()
+
+
+def test_a_callback_may_close_the_service(purifier: edgepure.Purifier, images: np.ndarray) -> None:
+    service = Service(purifier, UNIFORM, lanes=2)
+    futures = [service.submit(image) for image in images]
+    futures[0].add_done_callback(lambda _: service.close())
+    assert all(future.result(60).unet_calls == 3 for future in futures)
+    until(lambda: not any(map(alive, service.processes)))
+
+
+def test_closing_without_draining_cancels_those_that_wait(purifier: edgepure.Purifier, images: np.ndarray) -> None:
+    service = Service(purifier, {**LONG, "votes": {"count": 3}}, lanes=2)
+    futures = [service.submit(image) for image in images]
+    until(lambda: all(busy for _, busy in service.moves))
+    service.close(drain=False)
+    ends = [future.cancelled() for future in futures]
+    assert any(ends) and not all(ends)
+
+
+def test_closing_does_not_wait_for_a_process_that_cannot_begin(images: np.ndarray, tmp_path: Path) -> None:
+    """Its bundle has become another one: it is not served under the name of the old one."""
+    bundle = Path(shutil.copytree(edgepure.demo_bundle(), tmp_path / "bundle"))
+    with edgepure.load(bundle, threads=1) as purifier:
+        service = Service(purifier, UNIFORM, lanes=2)
+        manifest = bundle / "bundle.json"
+        manifest.write_bytes(manifest.read_bytes() + b"\n")
+        for process in service.processes:
+            os.kill(process, signal.SIGKILL)
+        lanes: Any = service._lanes
+        until(lambda: all(lane.failed is not None for lane in lanes))
+        assert {lane.failed.code for lane in lanes} == {"E-lane-bundle"}
+        waiting = service.submit(images[0])
+        service.close()
+        error: Any = waiting.exception(0)
+        assert error.code == "E-service-closed"
+
+
+def test_what_is_wrong_is_told_at_once(purifier: edgepure.Purifier) -> None:
+    with raises_code("E-monitor-ssni"):
+        Service(purifier, UNIFORM, monitor=purifier.monitor(0.05), lanes=2)
+    own = edgepure.Purifier(purifier.bundle, opens=lambda *_: purifier.engine("classifier"))
+    with raises_code("E-config-lanes-opener"):
+        Service(own, UNIFORM, lanes=2)
+    with pytest.warns(PrecisionWarning), Service(purifier, {**UNIFORM, "precision": "int8"}, lanes=2):
+        pass
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    program = """
+        import time, edgepure
+        service = edgepure.Service(edgepure.load(edgepure.demo_bundle(), threads=1), lanes=2)
+        print(*service.processes, flush=True)
+        time.sleep(600)
+    """
+    running = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    assert running.stdout is not None
+    processes = [int(number) for number in running.stdout.readline().split()]
+    assert len(processes) == 2 and all(map(alive, processes))
+    running.kill()
+    running.communicate()
+    until(lambda: not any(map(alive, processes)))
+
+
+def test_messages_come_in_any_pieces() -> None:
+    sent = [Drop(1), Drop(2**40), Drop(3)]
+    data = b"".join(map(packed, sent))
+    for size in (1, 7, 100, len(data)):
+        inbox = Inbox()
+        pieces = [data[start : start + size] for start in range(0, len(data), size)]
+        assert [message for piece in pieces for message in inbox.put(piece)] == sent
+
+
+def test_more_than_the_socket_takes_is_sent_later(purifier: edgepure.Purifier, images: np.ndarray) -> None:
+    with Service(purifier, UNIFORM, lanes=2) as service:
+        lanes: Any = service._lanes
+        for lane in lanes:
+            lane.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        futures = [service.submit(image) for image in np.tile(images, (5, 1, 1, 1))]
+        assert all(future.result(60).unet_calls == 3 for future in futures)
+
+
+def test_errors_of_libraries_become_words() -> None:
+    class OwnError(Exception):
+        """Of a class that another process cannot know."""
+
+    found = sendable(OwnError("it broke"))
+    assert type(found) is RuntimeError and "OwnError: it broke" in str(found)
+    assert sendable(OverdueError("late", code="E-late")).code == "E-late"  # type: ignore[attr-defined]
