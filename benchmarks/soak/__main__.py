@@ -6,13 +6,14 @@ forty-eight, as numbers, pixels and files. One request in ten is bad; one in twe
 short; from one in twenty the client goes away, in its head, in its body or while it waits. Every minute the model
 ``mixed`` is loaded anew while the clients ask, and every minute has one of these: nothing; a damaged bundle takes the
 place of the good one, and must not be loaded; every third call of the engine throws; no file can grow; SIGSTOP for a
-sixth of the minute; the engine hangs; the bundle is damaged in the files that the server has open.
+sixth of the minute; the engine hangs; the bundle is damaged in the files that the server has open; the processes of the
+lanes are killed, one after another.
 
 What is held, or the exit code is 1: every answer equals what was computed beforehand from the same seeds; a request
-without fault is answered, or refused with 503 and Retry-After, and fails only while the engine throws or its bundle is
-written to; a bad one is told its code; `ready` is true, but soon not while the engine throws or hangs or the open
-bundle is damaged; the server counts what the clients count; at the end of the minutes, when nobody asks, descriptors
-and threads are as many as before and memory does not grow.
+without fault is answered, or refused with 503 and Retry-After, and fails only while the engine throws, its bundle is
+written to or a lane is killed; a bad one is told its code; `ready` is true, but soon not while the engine throws or
+hangs or the open bundle is damaged; the server counts what the clients count; at the end of the minutes, when nobody
+asks, descriptors and threads are as many as before and memory does not grow.
 
 A minute may be shorter (``--minute 5``): the test of the soak does that.
 """
@@ -39,10 +40,10 @@ from edgepure.report.environment import environment
 
 from .clients import Clients
 from .requests import Known, Requests
-from .server import DAMAGES, PRESETS, Served
+from .server import DAMAGES, LANES, PRESETS, Served
 from .watch import Watch
 
-FAULTS = ("none", "replaced", "throw", "full disk", "stop", "hang", "written")
+FAULTS = ("none", "replaced", "throw", "full disk", "stop", "hang", "written", "killed")
 #: Seconds within which ready has to turn: a loaded machine may need some for a self-test.
 SOON = 60.0
 #: Memory may be larger by this at the end than after a third of the time.
@@ -217,6 +218,20 @@ def _stop(served: Served, watch: Watch, number: int, minute: float) -> None:
         watch.complain("the server did not come back after SIGSTOP")
 
 
+def _killed(served: Served, watch: Watch, number: int, minute: float) -> None:
+    """Lanes end, one after another: the others answer, and ready stays true."""
+    with watch.spell("killed"):
+        for victim in served.lanes():
+            served.kill(victim)
+            time.sleep(minute / 12)
+    end = time.monotonic() + SOON
+    while len(served.lanes()) < len(PRESETS) * LANES:
+        if time.monotonic() > end:
+            watch.complain("lanes that were killed were not started again")
+            return
+        time.sleep(0.1)
+
+
 _FAULTS = {
     "replaced": _replaced,
     "throw": _throw,
@@ -224,6 +239,7 @@ _FAULTS = {
     "stop": _stop,
     "hang": _hang,
     "written": _written,
+    "killed": _killed,
 }
 
 

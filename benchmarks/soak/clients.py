@@ -67,7 +67,7 @@ class Clients:
                 await asyncio.sleep(1.0)  # whether everything was stopped is noticed by then
             if word in ("no answer", "overdue") and complaint and self._watch.excused(("stop",), began):
                 word, complaint = "while the server was stopped", ""
-            may = ("throw", "written") if asked.model == MODEL else ("throw",)
+            may = ("throw", "killed", "written") if asked.model == MODEL else ("throw", "killed")
             if word == "failed" and self._watch.excused(may, began):
                 complaint = ""
             self.counts[word] += 1

@@ -18,6 +18,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = {"mixed": "uniform-ssni", "masked": "heterogeneous"}
+#: Processes of each.
+LANES = 2
 #: The one that is loaded anew, and whose bundle is damaged.
 MODEL = "mixed"
 #: What is done to the files of a bundle.
@@ -43,7 +45,7 @@ class Served:
         self.log = work / "server.log"
         named = [text for name, preset in PRESETS.items() for text in ("--preset", f"{name}={preset}")]
         options = {"votes": votes, "provider": "soak", "probe": probe, "stale": stale, "timeout": 60, "threads": 1}
-        options |= {"lanes": 2}
+        options |= {"lanes": LANES}
         shown = ("--show", "probabilities", "--show", "purified")
         flags = [text for key, value in options.items() for text in (f"--{key}", str(value))]
         command = [sys.executable, "-m", "edgepure", "serve", *(f"{name}={work / name}" for name in PRESETS)]
@@ -88,6 +90,11 @@ class Served:
             time.sleep(0.1)
         raise SystemExit(f"the server did not start:\n{self.log.read_text()[-2000:]}")
 
+    def lanes(self) -> list[int]:
+        """The processes of all lanes of all models."""
+        asked = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True)
+        return [int(number) for number in asked.stdout.split()]
+
     def ask(self, path: str, body: bytes | None = None, seconds: float = 120.0) -> tuple[int, bytes]:
         """Status and body, as the owner asks; 0 if there is no answer."""
         request = urllib.request.Request(self.url + path, body, {"Authorization": f"Bearer {ADMIN}"})
@@ -116,9 +123,8 @@ class Served:
     def size(self) -> dict[str, float]:
         """Memory (MiB), descriptors and threads of the process and of its lanes."""
         found = {"mib": 0.0, "descriptors": 0, "threads": 0}
-        asked = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True)
-        for process in (str(self.process.pid), *asked.stdout.split()):
-            proc = Path("/proc") / process
+        for process in (self.process.pid, *self.lanes()):
+            proc = Path("/proc") / str(process)
             with suppress(OSError):  # of a model that is just being closed
                 found["mib"] += int((proc / "statm").read_text().split()[1]) * resource.getpagesize() / 2**20
                 found["descriptors"] += len(os.listdir(proc / "fd"))
@@ -175,6 +181,11 @@ class Served:
     def stop(self, on: bool) -> None:
         """SIGSTOP, SIGCONT."""
         self.process.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
+
+    def kill(self, lane: int) -> None:
+        """SIGKILL for one of `lanes`."""
+        with suppress(ProcessLookupError):
+            os.kill(lane, signal.SIGKILL)
 
     def end(self) -> int:
         """SIGTERM; its exit code."""

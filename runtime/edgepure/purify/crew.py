@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import selectors
 import socket
 import subprocess
@@ -74,7 +75,9 @@ class Crew:
         self._woken, self._wake = socket.socketpair()
         self._wake.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._closing = False
+        self._closing, self._handed_over, self._inside = False, False, 0
+        self._over = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.lanes: list[ProcessLane] = []
         try:
             for _ in range(count):
@@ -101,23 +104,69 @@ class Crew:
             if lane.clogged:
                 self._call()
 
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let an event loop listen, in whose thread this is called, and no thread of ours: two threads of one process
+        wait for each other at every call of the system."""
+        self._handed_over = True
+        self._call()
+        self._thread.join()
+        self._loop = loop
+        loop.add_reader(self._selector.fileno(), self._come)
+        self._look()
+
     def end(self) -> None:
         """End the processes when all is done that was taken, and wait for that. Not with the lock held."""
         self._closing = True
+        if self._inside == threading.get_ident():  # of a callback: whoever called it goes on until the end
+            return
         self._call()
-        if threading.current_thread() is not self._thread:
+        if self._loop is None:
             self._thread.join()
+            return
+        here = _running(self._loop)
+        while not here and self._loop.is_running():
+            if self._over.wait(_LOOK):
+                return
+        if not self._over.is_set():
+            if here:
+                self._detach()
+            self._listen()
 
-    # ---- the thread ------------------------------------------------------------------------------------------------
+    # ---- listening -------------------------------------------------------------------------------------------------
 
     def _call(self) -> None:
-        """Have the thread look what there is to do."""
+        """Have whoever listens look what there is to do."""
         with suppress(OSError):  # it has been called already, or has ended
             self._wake.send(b"\0")
 
     def _listen(self) -> None:
         while not (self._closing and self._idle()):
-            for lane in self._heard(_LOOK):
+            if self._handed_over and self._loop is None:
+                return
+            self._step(_LOOK)
+        self._finish()
+
+    def _come(self) -> None:
+        """In the loop: something has come."""
+        self._step(0.0)
+        if self._closing and self._idle():
+            self._detach()
+            self._finish()
+
+    def _look(self) -> None:
+        assert self._loop is not None
+        self._timer = self._loop.call_later(_LOOK, self._look)
+        self._come()
+
+    def _detach(self) -> None:
+        assert self._loop is not None
+        self._loop.remove_reader(self._selector.fileno())
+        self._timer.cancel()
+
+    def _step(self, seconds: float) -> None:
+        self._inside = threading.get_ident()
+        try:
+            for lane in self._heard(seconds):
                 self._selector.unregister(lane.socket)
                 with self._lock:
                     lane.up = False  # nothing is given to it from now on
@@ -128,12 +177,17 @@ class Crew:
                     self._register(lane)
             with self._lock:
                 self.hand_out()
+        finally:
+            self._inside = 0
+
+    def _finish(self) -> None:
         for lane in self.lanes:
             lane.send(End())
         for lane in self.lanes:
             with suppress(subprocess.TimeoutExpired):
                 lane.process.wait(_LAST)
         self._stop()
+        self._over.set()
 
     def _idle(self) -> bool:
         """Whether nothing is left that could be done."""
@@ -171,3 +225,11 @@ class Crew:
         self._selector.close()
         self._woken.close()
         self._wake.close()
+
+
+def _running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether it is the one that runs this."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

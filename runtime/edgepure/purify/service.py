@@ -6,6 +6,7 @@ enters the next free slot, so nobody waits for the end of somebody else's batch.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import threading
 import time
@@ -238,6 +239,12 @@ class Service:
     def processes(self) -> list[int]:
         """The processes of its lanes; none where a thread of this one is the lane."""
         return [lane.process.pid for lane in self._lanes if isinstance(lane, ProcessLane)]
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have an event loop listen to the processes of several lanes, in place of a thread: call it in the loop's
+        thread. Results are given out there then, and sooner, for the loop and the thread need not take turns."""
+        if self._crew is not None:
+            self._crew.attach(loop)
 
     def close(self, *, drain: bool = True) -> None:
         """Accept no more images, finish those that were accepted, and end the thread. May be called again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
@@ -189,11 +190,20 @@ class Models:
         self._settings: dict[tuple[str, str], ModelSettings] = {}
         self._open: dict[tuple[str, str], Model] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have this loop listen to the lanes of all models, from now on."""
+        self._loop = loop
+        for model in self:
+            model.service.attach(loop)
 
     def add(self, settings: ModelSettings) -> None:
         """Serve one more model, or load one anew: requests go to the old one until the new one has proved itself."""
         with self._loading:
             model = Model(settings, self._show)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(model.service.attach, self._loop)
             key = settings.name, settings.version
             with self._lock:
                 old, self._open[key], self._settings[key] = self._open.get(key), model, settings

@@ -68,6 +68,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(models: Models, settings: ServeSettings, on_ready: Callable[[str], None] | None) -> None:
+    models.attach(asyncio.get_running_loop())
     health = Health(models, settings)
     metrics = Metrics(models)
     front = Rest(models, health, metrics, settings)
