@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -255,3 +256,56 @@ def test_errors_of_libraries_become_words() -> None:
     found = sendable(OwnError("it broke"))
     assert type(found) is RuntimeError and "OwnError: it broke" in str(found)
     assert sendable(OverdueError("late", code="E-late")).code == "E-late"  # type: ignore[attr-defined]
+
+
+def test_an_event_loop_may_listen(purifier: edgepure.Purifier, images: np.ndarray) -> None:
+    """Then its thread gives the results out, and there is no other; lost lanes, too, are its business."""
+    threads: set[int] = set()
+
+    async def ask(service: Service) -> list[Any]:
+        futures = [service.submit(image, noise=i) for i, image in enumerate(images)]
+        for future in futures:
+            future.add_done_callback(lambda _: threads.add(threading.get_ident()))
+        return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
+
+    async def main() -> None:
+        before = threading.active_count()
+        service = Service(purifier, SSNI, lanes=2)
+        service.attach(asyncio.get_running_loop())
+        assert threading.active_count() == before
+        found = await ask(service)
+        for i, (image, shared) in enumerate(zip(images, found, strict=True)):
+            np.testing.assert_allclose(shared.image, purifier.run(image[None], SSNI, noise=i)[0].image, atol=2e-5)
+        assert threads == {threading.get_ident()}
+        victim = service.processes[0]
+        os.kill(victim, signal.SIGKILL)
+        while victim in service.processes or not all(lane.up for lane in service._crew.lanes):  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+        assert len(await ask(service)) == len(images)
+        waiting = [service.submit(image) for image in images]
+        await asyncio.to_thread(service.close)  # another thread closes it while the loop goes on
+        assert all(future.done() and future.exception() is None for future in waiting)
+        assert not any(map(alive, service.processes))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("where", ["in the loop", "in a callback", "after the loop"])
+def test_an_attached_service_is_closed_anywhere(purifier: edgepure.Purifier, images: np.ndarray, where: str) -> None:
+    service = Service(purifier, UNIFORM, lanes=2)
+
+    async def main() -> list[Any]:
+        service.attach(asyncio.get_running_loop())
+        futures = [service.submit(image) for image in images]
+        if where == "in the loop":
+            service.close()
+            assert all(future.done() for future in futures)
+        elif where == "in a callback":
+            futures[0].add_done_callback(lambda _: service.close())
+            await asyncio.gather(*map(asyncio.wrap_future, futures))
+        return futures
+
+    futures = asyncio.run(main())
+    service.close()
+    assert all(future.result(0).unet_calls == 3 for future in futures)
+    until(lambda: not any(map(alive, service.processes)))

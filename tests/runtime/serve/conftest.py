@@ -48,6 +48,8 @@ def server(start: Callable[..., Server], digits: Path) -> Server:
         "uniform",
         "--votes",
         "1",
+        "--lanes",
+        "2",
         "--page",
         *shown,
         "--grpc-port",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -246,6 +248,30 @@ def test_the_second_signal_ends_at_once(start: Callable[..., Server], digits: Pa
         server.process.send_signal(signal.SIGTERM)
         server.wait_for("draining")
         assert server.end() == 128 + signal.SIGTERM
+
+
+def test_lanes_are_processes_that_come_and_go_with_the_server(start: Callable[..., Server], digits: Path) -> None:
+    """One that is killed is started again, and the server stays ready; all of them end with it."""
+
+    def lanes() -> set[int]:
+        asked = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True)
+        return {int(number) for number in asked.stdout.split()}
+
+    server = start(str(digits), "--lanes", "2", "--votes", "1", "--grpc-port", "-1")
+    first = lanes()
+    assert len(first) == 2
+    victim = min(first)
+    os.kill(victim, signal.SIGKILL)
+    end = time.monotonic() + 60
+    while len(lanes() - {victim}) < 2:
+        assert time.monotonic() < end and server.ask("/v2/health/ready")[0] == 200
+    for _ in range(4):
+        assert server.ask("/v2/models/digits/infer", request_of(DIGITS.clean[:8]))[0] == 200
+    used = re.search(r"edgepure_lanes_resident_memory_bytes\{[^}]*\} (\S+)", server.ask("/metrics")[2].decode())
+    assert used is not None and float(used[1]) > 2 * 30e6
+    last = lanes()
+    assert server.end() == 0
+    assert not any(Path(f"/proc/{process}").exists() for process in last)
 
 
 @pytest.mark.parametrize(
