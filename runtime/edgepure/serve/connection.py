@@ -28,13 +28,18 @@ GONE = "edgepure.gone"
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
-def patient(seconds: float, refusal: Callable[[Any], Answer | None] | None = None) -> type[HttpToolsProtocol]:
+def patient(
+    seconds: float, refusal: Callable[[Any], Answer | None] | None = None, most: int = 1 << 30
+) -> type[HttpToolsProtocol]:
     """The protocol that waits so long for the whole of a request. Once an application reads a body, how long it waits
     for that is its own business; after its answer the rest of a request gets as long again.
 
     Args:
         refusal: what a request is told at once, by its ASGI scope; None: it goes to the application.
+        most: connections at a time. Where there are more, the one ends that has gone longest without a whole request:
+            clients that only connect keep nobody out.
     """
+    idle: dict[Any, None] = {}  # connections whose next request is not whole yet, the oldest first
 
     class Patient(HttpToolsProtocol):
         _late: asyncio.TimerHandle | None = None
@@ -45,11 +50,16 @@ def patient(seconds: float, refusal: Callable[[Any], Answer | None] | None = Non
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            idle[self] = None
+            if len(self.connections) > most and (oldest := next(iter(idle))) is not self:
+                del idle[oldest]
+                oldest.transport.close()
             self._wait()
             self._look(0)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._came()
+            idle.pop(self, None)
             self._looks.cancel()
             super().connection_lost(exc)
             if self._answering is not None and not self._answering.response_complete:
@@ -135,7 +145,14 @@ def patient(seconds: float, refusal: Callable[[Any], Answer | None] | None = Non
             if self.parser.should_upgrade():
                 return
             self._came()
+            if self.cycle is not None and not self.cycle.response_complete:
+                idle.pop(self, None)
             super().on_message_complete()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if not self.pipeline and not self.transport.is_closing():
+                idle[self] = None
 
         def _wait(self) -> None:
             self._late = self.loop.call_later(seconds, self._give_up)

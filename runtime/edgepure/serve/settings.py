@@ -57,7 +57,7 @@ class ServeSettings:
         drain: how long requests may take to end after SIGTERM.
         probe_every: how often the self-test goes through the slots when nobody else does.
         stale: without a tick for so long while images wait, a model is not ready.
-        connections: at a time; more are closed.
+        connections: at a time; for one more, the one ends that has gone longest without a whole request.
     """
 
     host: str = "127.0.0.1"

@@ -7,6 +7,7 @@ import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,8 +55,8 @@ def refusal(scope: Any) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def served() -> AsyncIterator[tuple[str, int]]:
-    server, listening = _server(length, SETTINGS, refusal), _bind(SETTINGS)
+async def served(settings: ServeSettings = SETTINGS) -> AsyncIterator[tuple[str, int]]:
+    server, listening = _server(length, settings, refusal), _bind(settings)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         await asyncio.sleep(0.01)
@@ -271,3 +272,27 @@ def test_whoever_is_refused_otherwise_is_told_by_the_application(asks: bytes) ->
         assert b" 200 OK" in await reader.readuntil(b"\r\n\r\n" if b"close" in asks else b" OK\r\n")
 
     talk(client)
+
+
+def test_connections_without_a_request_keep_nobody_out() -> None:
+    """The oldest of them end; one that is being answered, and one that has just been, stay."""
+
+    async def run() -> None:
+        settings = replace(SETTINGS, connections=4, patience=20.0)
+        async with served(settings) as address:
+            asked = await asyncio.open_connection(*address)
+            asked[1].write(HEAD + b"Content-Length: 3\r\n\r\nabc")
+            assert await answer(asked[0]) == (200, "3")
+            idle = [await asyncio.open_connection(*address) for _ in range(3)]
+            asked[1].write(HEAD + b"Content-Length: 3\r\n\r\nabc")
+            assert await answer(asked[0]) == (200, "3"), "now it is the youngest of those without a request"
+            for _ in range(6):
+                last = await asyncio.open_connection(*address)
+                last[1].write(HEAD + b"Content-Length: 3\r\n\r\nabc")
+                assert await asyncio.wait_for(answer(last[0]), 5) == (200, "3")
+                idle.append(last)
+            assert await asyncio.wait_for(idle[0][0].read(), 5) == b""
+            for _, writer in (asked, *idle):
+                writer.close()
+
+    asyncio.run(run())
