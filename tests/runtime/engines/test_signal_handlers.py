@@ -20,7 +20,8 @@ class StopError(Exception):
     """Of the application."""
 
 
-def run_for_ever(engine: Engine, feeds: dict[str, NDArray[np.float32]]) -> None:
+def run_until(seconds: float, engine: Engine, feeds: dict[str, NDArray[np.float32]]) -> None:
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     while True:
         engine.run(feeds)
 
@@ -39,8 +40,7 @@ def test_it_is_no_fault_of_the_engine(provider: str) -> None:
             image = np.zeros((8, *(int(n) for n in spec.shape[1:])), np.float32)
             for number in range(20):
                 with pytest.raises(StopError):
-                    signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.0007 * number)
-                    run_for_ever(engine, {name: image})
+                    run_until(0.001 + 0.0007 * number, engine, {name: image})
             assert np.isfinite(engine.run({name: image})["logits"]).all()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
