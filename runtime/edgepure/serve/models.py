@@ -189,6 +189,7 @@ class Models:
         self._drain, self._show = drain, show
         self._settings: dict[tuple[str, str], ModelSettings] = {}
         self._open: dict[tuple[str, str], Model] = {}
+        self._newest: dict[str, Model] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -207,6 +208,7 @@ class Models:
             key = settings.name, settings.version
             with self._lock:
                 old, self._open[key], self._settings[key] = self._open.get(key), model, settings
+                self._sort()
         if old is not None:
             old.retire(self._drain)
         del old, model
@@ -229,6 +231,7 @@ class Models:
         with self._lock:
             keys = [key for key in self._open if key[0] == name]
             found = [self._open.pop(key) for key in keys]
+            self._sort()
         if not found:
             raise UnknownModelError(f"no model {name!r} is loaded", code="E-model-not-loaded")
         for model in found:
@@ -242,9 +245,7 @@ class Models:
             UnknownModelError: it is not there.
         """
         with self._lock:
-            versions = self.versions(name)
-            chosen = version or (versions[-1] if versions else "")
-            model = self._open.get((name, chosen))
+            model = self._open.get((name, version)) if version else self._newest.get(name)
             if model is None:
                 raise UnknownModelError(
                     f"no model {name!r}" + (f" of version {version!r}" if version else ""), code="E-model-unknown"
@@ -255,6 +256,9 @@ class Models:
             yield model
         finally:
             use.__exit__(None, None, None)
+
+    def _sort(self) -> None:
+        self._newest = {name: self._open[name, self.versions(name)[-1]] for name, _ in self._open}
 
     def versions(self, name: str) -> list[str]:
         """The versions of a model that are loaded, the oldest first: numbers by their size, then words."""
@@ -271,6 +275,7 @@ class Models:
         for model in [model for model in self.known().values() if model is not None]:
             model.close()
         self._open.clear()
+        self._newest.clear()
 
     def __iter__(self) -> Iterator[Model]:
         with self._lock:
