@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -35,6 +36,18 @@ _AGAIN, _RARELY = 1.0, 60.0
 _PIECE = 1 << 18
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from edgepure.purify.lane_worker import main; main()"
+#: Of all lanes.
+_SOCKETS: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """A process that was forked from this one has no lanes: with its copies of the sockets, theirs would outlive us."""
+    for one in list(_SOCKETS):
+        one.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class ProcessLane:
@@ -98,6 +111,7 @@ class ProcessLane:
             ours.close()
             raise
         ours.setblocking(False)
+        _SOCKETS.add(ours)
         self.socket, self._inbox, self._pending = ours, Inbox(), bytearray(self._begin)
         self.up, self._was_up, self.due, self.failed = False, False, None, None
         self.flush()

@@ -240,22 +240,30 @@ def test_what_is_wrong_is_told_at_once(purifier: edgepure.Purifier) -> None:
         pass
 
 
-def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+def test_processes_end_with_the_one_that_started_them() -> None:
+    """Also where another one was forked from it."""
     program = """
-        import time, edgepure
+        import os, time, edgepure
         service = edgepure.Service(edgepure.load(edgepure.demo_bundle(), threads=1), lanes=2)
-        print(*service.processes, flush=True)
+        if forked := os.fork():
+            print(forked, *service.processes, flush=True)
+        else:
+            os.close(1)
         time.sleep(600)
     """
     running = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True, env=environment()
     )
     assert running.stdout is not None
-    processes = [int(number) for number in running.stdout.readline().split()]
+    forked, *processes = [int(number) for number in running.stdout.readline().split()]
     assert len(processes) == 2 and all(map(alive, processes))
     running.kill()
     running.communicate()
-    until(lambda: not any(map(alive, processes)))
+    try:
+        until(lambda: not any(map(alive, processes)))
+        assert alive(forked)
+    finally:
+        os.kill(forked, signal.SIGKILL)
 
 
 def test_messages_come_in_any_pieces() -> None:
