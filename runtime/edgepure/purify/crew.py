@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from ..errors import ConfigError, EdgepureError
 from ..methods.presets import Preset
@@ -20,12 +20,18 @@ from .lane_messages import End
 from .monitor import Monitor
 from .process_lane import ProcessLane
 from .purifier import Purifier
-from .submissions import Submission
+from .submissions import Line, Submission
 
-#: Seconds between two looks at what nobody tells of, such as the future of an image that its caller has cancelled.
+#: Seconds between two looks at what nobody tells of: a cancelled future, a deadline that has passed.
 _LOOK = 0.25
-#: Seconds in which a process without an image ends that was told to.
+#: Seconds in which processes without an image end that were told to.
 _LAST = 10.0
+
+
+class _Calling(threading.local):
+    """How often a thread is at present in what may call callbacks of futures."""
+
+    depth = 0
 
 
 class Crew:
@@ -36,8 +42,8 @@ class Crew:
         purifier: what they open likewise.
         preset: what is done with the images.
         monitor: flags and counts.
-        take: the submission whose turn it is; None: there is none.
-        waiting: how many there are.
+        line: those that wait.
+        take: of them the submission whose turn it is; None: there is none.
         lock: of the service; held where `hand_out` is called.
 
     Attributes:
@@ -54,8 +60,8 @@ class Crew:
         purifier: Purifier,
         preset: Preset,
         monitor: Monitor | None,
+        line: Line,
         take: Callable[[], Submission | None],
-        waiting: Callable[[], int],
         lock: threading.RLock,
     ) -> None:
         if sys.platform.startswith("win"):
@@ -70,13 +76,13 @@ class Crew:
             )
         purifier.turns.check_process()
         warn_of_precision(preset, purifier.precision)
-        self._take, self._waiting, self._lock = take, waiting, lock
+        self._line, self._take, self._lock = line, take, lock
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = socket.socketpair()
         self._wake.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._closing, self._handed_over, self._inside = False, False, 0
-        self._over = threading.Event()
+        self._closing, self._over, self._ending = False, threading.Event(), threading.Lock()
+        self._calling, self._looked = _Calling(), 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self.lanes: list[ProcessLane] = []
         try:
@@ -90,47 +96,57 @@ class Crew:
         except BaseException:
             self._stop()
             raise
-        self._thread = threading.Thread(target=self._listen, name="edgepure-service", daemon=True)
-        self._thread.start()
+        self._start()
 
     def hand_out(self) -> None:
         """Give those that wait to the lanes that have room."""
-        while free := [lane for lane in self.lanes if lane.room]:
-            submission = self._take()
-            if submission is None:
-                return
-            lane = min(free, key=lambda lane: len(lane.running))
-            lane.give(submission, self._waiting())
-            if lane.clogged:
-                self._call()
+        with self._callbacks():
+            while free := [lane for lane in self.lanes if lane.room]:
+                submission = self._take()
+                if submission is None:
+                    return
+                lane = min(free, key=lambda lane: len(lane.running))
+                lane.give(submission, self._line.length())
+                if lane.clogged:
+                    self._call()
+
+    def keep_listening(self) -> None:
+        """Have a thread listen again if the loop that did was closed, of which nobody is told. With the lock held."""
+        if self._loop is not None and self._loop.is_closed():
+            self._loop = None
+            self._start()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let an event loop listen, in whose thread this is called, and no thread of ours: two threads of one process
         wait for each other at every call of the system."""
-        self._handed_over = True
+        if self._closing:  # whoever listens goes on until the end
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            self._detach()
+        self._loop = loop
         self._call()
         self._thread.join()
-        self._loop = loop
-        loop.add_reader(self._selector.fileno(), self._come)
-        self._look()
+        if not self._over.is_set():
+            loop.add_reader(self._selector.fileno(), self._come)
+            self._look()
 
     def end(self) -> None:
         """End the processes when all is done that was taken, and wait for that. Not with the lock held."""
         self._closing = True
-        if self._inside == threading.get_ident():  # of a callback: whoever called it goes on until the end
-            return
         self._call()
-        if self._loop is None:
-            self._thread.join()
+        if self._calling.depth:  # a callback: whoever listens goes on until the end
             return
-        here = _running(self._loop)
-        while not here and self._loop.is_running():
-            if self._over.wait(_LOOK):
-                return
-        if not self._over.is_set():
-            if here:
-                self._detach()
-            self._listen()
+        while not self._over.is_set():
+            if self._heeded():
+                self._over.wait(_LOOK)
+                continue
+            with self._ending:
+                if not self._heeded() and not self._over.is_set():
+                    if self._loop is not None and not self._loop.is_closed():
+                        self._detach()
+                    self._loop = None
+                    self._listen()
+        self._thread.join()
 
     # ---- listening -------------------------------------------------------------------------------------------------
 
@@ -139,9 +155,19 @@ class Crew:
         with suppress(OSError):  # it has been called already, or has ended
             self._wake.send(b"\0")
 
+    def _heeded(self) -> bool:
+        """Whether somebody else listens."""
+        loop = self._loop
+        return self._thread.is_alive() or (loop is not None and loop.is_running() and not _running(loop))
+
+    def _start(self) -> None:
+        """Have a thread listen."""
+        self._thread = threading.Thread(target=self._listen, name="edgepure-service", daemon=True)
+        self._thread.start()
+
     def _listen(self) -> None:
         while not (self._closing and self._idle()):
-            if self._handed_over and self._loop is None:
+            if self._loop is not None:
                 return
             self._step(_LOOK)
         self._finish()
@@ -150,8 +176,9 @@ class Crew:
         """In the loop: something has come."""
         self._step(0.0)
         if self._closing and self._idle():
-            self._detach()
-            self._finish()
+            with self._ending:
+                self._detach()
+                self._start()  # it waits for the processes, and the loop does not
 
     def _look(self) -> None:
         assert self._loop is not None
@@ -162,10 +189,26 @@ class Crew:
         assert self._loop is not None
         self._loop.remove_reader(self._selector.fileno())
         self._timer.cancel()
+        self._loop = None
+
+    @contextmanager
+    def _callbacks(self) -> Iterator[None]:
+        """Around what may call callbacks of futures: they cannot wait for what they hold up."""
+        self._calling.depth += 1
+        try:
+            yield
+        finally:
+            self._calling.depth -= 1
 
     def _step(self, seconds: float) -> None:
-        self._inside = threading.get_ident()
-        try:
+        with self._callbacks():
+            if time.monotonic() - self._looked > _LOOK:
+                self._looked = time.monotonic()
+                with self._lock:
+                    for submission in self._line:
+                        submission.over()
+                for lane in self.lanes:
+                    lane.drop()
             for lane in self._heard(seconds):
                 self._selector.unregister(lane.socket)
                 with self._lock:
@@ -173,29 +216,33 @@ class Crew:
                 lane.lost()
             for lane in self.lanes:
                 if lane.due is not None and time.monotonic() >= lane.due:
-                    lane.start()
-                    self._register(lane)
+                    try:
+                        lane.start()
+                    except OSError as error:  # too many files are open, say
+                        lane.later(error)
+                    else:
+                        self._register(lane)
             with self._lock:
                 self.hand_out()
-        finally:
-            self._inside = 0
 
     def _finish(self) -> None:
-        for lane in self.lanes:
+        end, told = time.monotonic() + _LAST, [lane for lane in self.lanes if lane.up]  # the others have nothing to do
+        for lane in told:
             lane.send(End())
-        for lane in self.lanes:
+        for lane in told:
             with suppress(subprocess.TimeoutExpired):
-                lane.process.wait(_LAST)
+                lane.process.wait(max(end - time.monotonic(), 0.0))
         self._stop()
         self._over.set()
 
     def _idle(self) -> bool:
-        """Whether nothing is left that could be done."""
-        with self._lock:
+        """Whether nothing is left that could be done, and that somebody waits for."""
+        with self._lock, self._callbacks():
             if all(lane.due is not None for lane in self.lanes):  # no process is there to do it
                 while (submission := self._take()) is not None:
                     submission.finish(EdgepureError("this service has been closed", code="E-service-closed"))
-            return not self._waiting() and not any(lane.running for lane in self.lanes)
+            inside = [submission for lane in self.lanes for submission in lane.running.values()]
+            return all(submission.over() for submission in [*self._line, *inside])
 
     def _heard(self, seconds: float | None) -> list[ProcessLane]:
         """Take what the processes say, and wait so long for it; those of them that have ended."""

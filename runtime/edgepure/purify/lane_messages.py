@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..methods.presets import Preset
-from ..rows.noise import NoiseSource
 from ..types import Float32
 from .monitor import Monitor
 from .results import Purified
@@ -35,12 +34,13 @@ class Begin(NamedTuple):
 
 
 class Enter(NamedTuple):
-    """An image for the slots. ``behind``: how many wait in the service, after it."""
+    """An image for the slots. ``behind``: how many wait in the service, after it. ``source``: pickled by itself, as its
+    class may be one that only the service knows."""
 
     number: int
     image: Float32
     name: str
-    source: NoiseSource
+    source: bytes
     deadline: float | None
     urgent: bool
     behind: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import select
 import signal
 import socket
@@ -59,9 +60,9 @@ class Worker:
 
     def run(self) -> None:
         """Open what the first message says, then do what the others say."""
-        while (begin := next(self._inbox.put(self._received()), None)) is None:
-            pass
         try:
+            while (begin := next(self._inbox.put(self._received()), None)) is None:
+                pass
             purifier = opened(begin)
             self._lane = Lane(
                 purifier.graphs,
@@ -109,7 +110,12 @@ class Worker:
                 future.cancel()
 
     def _enter(self, it: Enter) -> None:
-        submission = Submission(it.image, it.name, it.source, deadline=it.deadline, urgent=it.urgent)
+        try:
+            source = pickle.loads(it.source)
+        except Exception as error:
+            self._send(Done(it.number, sendable(error), self._moves()))
+            return
+        submission = Submission(it.image, it.name, source, deadline=it.deadline, urgent=it.urgent)
         self._futures[it.number] = submission.future
         submission.future.add_done_callback(partial(self._done, it.number))
         self._behind = it.behind

@@ -7,11 +7,13 @@ when one of them is free; `lane_worker` is its program.
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -34,6 +36,18 @@ _AGAIN, _RARELY = 1.0, 60.0
 _PIECE = 1 << 18
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from edgepure.purify.lane_worker import main; main()"
+#: Of all lanes.
+_SOCKETS: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """A process that was forked from this one has no lanes: with its copies of the sockets, theirs would outlive us."""
+    for one in list(_SOCKETS):
+        one.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class ProcessLane:
@@ -60,10 +74,10 @@ class ProcessLane:
     def __init__(self, purifier: Purifier, preset: Preset, monitor: Monitor | None) -> None:
         graphs, bundle = purifier.graphs, purifier.bundle
         verify = bool(bundle.verified_hashes)
-        self._begin = Begin(
+        self._begin = packed(Begin(
             bundle.path, bundle.content_hash, verify, graphs.provider, graphs.precision, graphs.threads, graphs.slots,
             preset, monitor,
-        )  # fmt: skip
+        ))  # fmt: skip
         self._monitor = monitor
         extra = monitor.probe if monitor is not None and preset.ssni is None else None
         self._monitor_calls = 0 if extra is None else extra.unet_calls
@@ -79,19 +93,28 @@ class ProcessLane:
         self.start()
 
     def start(self) -> None:
-        """Start the process; its first message says that it is up."""
-        self.up, self._was_up, self.due, self.failed = False, False, None, None
-        self._inbox, self._pending = Inbox(), bytearray()
-        self.socket, theirs = socket.socketpair()
-        self.socket.setblocking(False)
+        """Start the process; its first message says that it is up.
+
+        Raises:
+            OSError: the system has no room for it.
+        """
+        ours, theirs = socket.socketpair()
         places = [os.path.abspath(place) for place in sys.path]
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), *places],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-        self.send(self._begin)
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), *places],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                )
+        except BaseException:
+            ours.close()
+            raise
+        ours.setblocking(False)
+        _SOCKETS.add(ours)
+        self.socket, self._inbox, self._pending = ours, Inbox(), bytearray(self._begin)
+        self.up, self._was_up, self.due, self.failed = False, False, None, None
+        self.flush()
 
     @property
     def room(self) -> bool:
@@ -101,12 +124,14 @@ class ProcessLane:
     def give(self, submission: Submission, behind: int) -> None:
         """Have an image done, which ``behind`` others wait for."""
         number, s = next(self._numbers), submission
+        try:
+            source = pickle.dumps(s.source, pickle.HIGHEST_PROTOCOL)
+        except Exception as error:  # of a class that cannot be pickled
+            s.finish(error)
+            return
         with self._lock:
             self.running[number] = s
-        try:
-            self.send(Enter(number, s.image, s.name, s.source, s.deadline, s.urgent, behind))
-        except Exception as error:  # of a source of noise that cannot be pickled
-            self._answered(number, error)
+        self.send(Enter(number, s.image, s.name, source, s.deadline, s.urgent, behind))
 
     def send(self, message: Any) -> None:
         """Send a message, or what the socket takes of it now."""
@@ -143,7 +168,7 @@ class ProcessLane:
             self._moved(message.moves if isinstance(message, Done) else message)
             if isinstance(message, Done):
                 self._answered(message.number, message.found)
-        self._drop()
+        self.drop()
         return bool(data)
 
     def _moved(self, moves: Moves) -> None:
@@ -164,8 +189,8 @@ class ProcessLane:
         else:
             submission.finish(found)
 
-    def _drop(self) -> None:
-        """Tell of those that nobody waits for any more."""
+    def drop(self) -> None:
+        """Tell the process of those that nobody waits for any more."""
         with self._lock:
             inside = [(n, s) for n, s in self.running.items() if n not in self._dropped]
         for number, submission in inside:
@@ -177,7 +202,14 @@ class ProcessLane:
         """The process has ended: so have its images. It is started again after a while (`due`)."""
         self.stop()
         self._before = replace(self.counters)
-        self.due = time.monotonic() + (0.0 if self._was_up else self._pause)
+        if self._was_up:
+            self.due = time.monotonic()
+        else:
+            self.later(self.failed)
+
+    def later(self, failed: BaseException | None) -> None:
+        """It could not begin: it is tried again after a while."""
+        self.failed, self.due = failed, time.monotonic() + self._pause
         self._pause = min(2.0 * self._pause, _RARELY)
 
     def stop(self) -> None:

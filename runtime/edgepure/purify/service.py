@@ -107,8 +107,7 @@ class Service:
             return purifier.explained(error, chosen)
 
         if lanes > 1:
-            take, length = partial(self._next, False), self._line.length
-            self._crew = Crew(lanes, purifier, chosen, monitor, take, length, self._lock)
+            self._crew = Crew(lanes, purifier, chosen, monitor, self._line, partial(self._next, False), self._lock)
             self._lanes = self._crew.lanes
         else:
             lane = Lane(purifier.graphs, chosen, monitor, self._next, self._line.length, explained)
@@ -174,6 +173,8 @@ class Service:
         with self._lock:
             if self._closed:
                 raise EdgepureError("this service has been closed and takes no more images", code="E-service-closed")
+            if self._crew is not None:
+                self._crew.keep_listening()
             # those that were cancelled still stand in the line; to count the others takes a moment
             if self._refusal(self._line.length(), deadline, urgent) and (
                 refusal := self._refusal(len(self._line), deadline, urgent)
@@ -242,7 +243,14 @@ class Service:
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have an event loop listen to the processes of several lanes, in place of a thread: call it in the loop's
-        thread. Results are given out there then, and sooner, for the loop and the thread need not take turns."""
+        thread. Results are given out there then, and sooner, for the loop and the thread need not take turns.
+
+        A thread listens again from the first `submit` on after the loop was closed.
+
+        Raises:
+            EdgepureError: this process was forked from that of the service.
+        """
+        self._purifier.turns.check_process()
         if self._crew is not None:
             self._crew.attach(loop)
 

@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
@@ -98,8 +97,11 @@ class Submission:
         give: Callable[[Any], None] = (
             self.future.set_exception if isinstance(found, BaseException) else self.future.set_result
         )
-        with suppress(InvalidStateError):  # cancelled at this moment
+        try:
             give(found)
+        except InvalidStateError:
+            if self.future.cancelled():  # since it was looked at: as in `over`
+                self.future.set_running_or_notify_cancel()
 
 
 class Line:
@@ -115,7 +117,7 @@ class Line:
 
     def __len__(self) -> int:
         """Those that somebody still waits for."""
-        return sum(not submission.future.cancelled() for submission in self)
+        return sum(not submission.future.done() for submission in self)
 
     def length(self) -> int:
         """Of the line, with those that nobody waits for any more."""

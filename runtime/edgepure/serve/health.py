@@ -84,7 +84,9 @@ class Health:
     def _look(self, model: Model) -> _Seen:
         now, moves, idle = time.monotonic(), model.service.moves, model.service.waiting == 0
         seen = self._seen.setdefault(model, _Seen([0] * len(moves), [now] * len(moves), now))
+        any_moves = [ticks for ticks, _ in moves] != seen.ticks
         for lane, (ticks, busy) in enumerate(moves):
-            if ticks != seen.ticks[lane] or (idle and not busy):
+            # one without an image while others move is being started again, say: it holds nothing up
+            if ticks != seen.ticks[lane] or (not busy and (idle or any_moves)):
                 seen.ticks[lane], seen.moved[lane] = ticks, now
         return seen

@@ -13,7 +13,8 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from cli_process import environment
 from codes import raises_code
 
 import edgepure
-from edgepure.errors import OverdueError, PrecisionWarning
+from edgepure.errors import BusyError, OverdueError, PrecisionWarning
+from edgepure.purify import crew
 from edgepure.purify.lane_messages import Drop, Inbox, packed
 from edgepure.purify.lane_worker import sendable
 from edgepure.purify.service import Service
+from edgepure.purify.submissions import Submission
 from edgepure.rows.noise import SeededNoise
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="lanes are not made there")
@@ -111,6 +114,27 @@ def test_noise_that_cannot_go_to_another_process_is_an_error_of_its_image(servic
     assert service.submit(images[0], noise=3).result(60) is not None
 
 
+def test_noise_of_a_class_that_only_this_process_knows_is_an_error_of_its_image(
+    purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process, and the images beside it, know nothing of that."""
+
+    class Own(SeededNoise):
+        """Of the program that the user started."""
+
+    Own.__module__, Own.__qualname__ = "__main__", "Own"
+    monkeypatch.setattr(sys.modules["__main__"], "Own", Own, raising=False)
+    with Service(purifier, LONG, lanes=2) as service:
+        processes, beside = service.processes, [service.submit(image) for image in images[:2]]
+        until(lambda: all(busy for _, busy in service.moves))
+        assert "Own" in str(service.submit(images[0], noise=Own(3)).exception(30))
+        assert not any(future.done() for future in beside)
+        assert all(future.cancel() for future in beside)
+        until(lambda: not service.busy)
+        assert "Own" in str(service.submit(images[0], noise=Own(3)).exception(30))
+        assert service.processes == processes
+
+
 def test_a_monitor_counts_here(purifier: edgepure.Purifier, images: np.ndarray) -> None:
     monitor = purifier.monitor(0.05, probe=True)
     with Service(purifier, UNIFORM, monitor=monitor, lanes=2) as service:
@@ -142,7 +166,8 @@ def test_a_process_that_ends_is_started_again(purifier: edgepure.Purifier, image
 
 def test_cancelled_and_overdue_images_leave_the_slots(purifier: edgepure.Purifier, images: np.ndarray) -> None:
     with Service(purifier, LONG, lanes=2) as service:
-        first, second = service.submit(images[0]), service.submit(images[1], deadline=time.monotonic() + 0.7)
+        second = service.submit(images[1], deadline=time.monotonic() + 0.7)  # before the pace is known
+        first = service.submit(images[0])
         until(lambda: all(busy for _, busy in service.moves))
         assert first.cancel()
         with pytest.raises(OverdueError):
@@ -197,6 +222,8 @@ def test_closing_does_not_wait_for_a_process_that_cannot_begin(images: np.ndarra
         lanes: Any = service._lanes
         until(lambda: all(lane.failed is not None for lane in lanes))
         assert {lane.failed.code for lane in lanes} == {"E-lane-bundle"}
+        late = service.submit(images[0], deadline=time.monotonic() + 0.2)
+        assert isinstance(late.exception(30), OverdueError), "it is told so without a process, too"
         waiting = service.submit(images[0])
         service.close()
         error: Any = waiting.exception(0)
@@ -213,22 +240,30 @@ def test_what_is_wrong_is_told_at_once(purifier: edgepure.Purifier) -> None:
         pass
 
 
-def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+def test_processes_end_with_the_one_that_started_them() -> None:
+    """Also where another one was forked from it."""
     program = """
-        import time, edgepure
+        import os, time, edgepure
         service = edgepure.Service(edgepure.load(edgepure.demo_bundle(), threads=1), lanes=2)
-        print(*service.processes, flush=True)
+        if forked := os.fork():
+            print(forked, *service.processes, flush=True)
+        else:
+            os.close(1)
         time.sleep(600)
     """
     running = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True, env=environment()
     )
     assert running.stdout is not None
-    processes = [int(number) for number in running.stdout.readline().split()]
+    forked, *processes = [int(number) for number in running.stdout.readline().split()]
     assert len(processes) == 2 and all(map(alive, processes))
     running.kill()
     running.communicate()
-    until(lambda: not any(map(alive, processes)))
+    try:
+        until(lambda: not any(map(alive, processes)))
+        assert alive(forked)
+    finally:
+        os.kill(forked, signal.SIGKILL)
 
 
 def test_messages_come_in_any_pieces() -> None:
@@ -309,3 +344,165 @@ def test_an_attached_service_is_closed_anywhere(purifier: edgepure.Purifier, ima
     service.close()
     assert all(future.result(0).unet_calls == 3 for future in futures)
     until(lambda: not any(map(alive, service.processes)))
+
+
+def test_a_callback_may_close_the_service_in_submit(purifier: edgepure.Purifier, images: np.ndarray) -> None:
+    """An image that is overdue when another one's caller hands out."""
+    service = Service(purifier, {**LONG, "votes": {"count": 3}}, lanes=2)
+    held, done = threading.Event(), threading.Event()
+    for image in images[:6]:  # as many as the processes take
+        service.submit(image).add_done_callback(lambda _: (held.set(), done.wait(30)))
+    late, threads = service.submit(images[0]), list[threading.Thread]()
+    late.add_done_callback(lambda _: (threads.append(threading.current_thread()), service.close()))
+    (waiting,) = service._line
+    assert held.wait(60) and not late.done()
+    waiting.deadline = time.monotonic() - 1.0
+    caller = threading.Thread(target=service.submit, args=(images[0],), daemon=True)
+    caller.start()
+    caller.join(30)
+    done.set()
+    assert not caller.is_alive() and threads == [caller]
+    until(lambda: not any(map(alive, service.processes)))
+
+
+def test_a_process_that_the_system_has_no_room_for_is_tried_again(
+    purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Service(purifier, UNIFORM, lanes=2) as service:
+        lanes: Any = service._lanes
+
+        def refused(*_: Any, **__: Any) -> None:
+            raise OSError(24, "Too many open files")
+
+        with monkeypatch.context() as scarce:
+            scarce.setattr(subprocess, "Popen", refused)
+            os.kill(service.processes[0], signal.SIGKILL)
+            until(lambda: isinstance(lanes[0].failed, OSError))
+        assert service.submit(images[0]).result(30) is not None, "by the other one"
+        until(lambda: lanes[0].up)
+
+
+def test_who_waits_for_a_stopped_process_is_told_in_time(
+    purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it does not keep the service, when nobody waits for it any more."""
+    service = Service(purifier, LONG, lanes=3)
+    late = service.submit(images[0], deadline=time.monotonic() + 1.0)  # before the pace is known
+    cancelled = service.submit(images[1])
+    until(lambda: sum(busy for _, busy in service.moves) == 2)
+    for process in service.processes:
+        os.kill(process, signal.SIGSTOP)
+    assert isinstance(late.exception(30), OverdueError) and cancelled.cancel()
+    assert not wait([cancelled], timeout=30).not_done
+    monkeypatch.setattr(crew, "_LAST", 1.0)
+    began = time.monotonic()
+    service.close()
+    assert time.monotonic() - began < 2.5, "one time for all"
+    assert not any(map(alive, service.processes))
+
+
+def test_whoever_cancels_while_the_result_comes_is_woken(images: np.ndarray) -> None:
+    submission = Submission(images[0], "", SeededNoise(1))
+    submission.start()
+    submission.future.cancel()
+    submission.finish(OverdueError("it has come"))
+    assert not wait([submission.future], timeout=5.0).not_done
+
+
+def test_a_loop_may_be_closed_before_the_service(purifier: edgepure.Purifier, images: np.ndarray) -> None:
+    with Service(purifier, UNIFORM, waiting=2, lanes=2) as service:
+        futures = []
+
+        async def main() -> None:
+            service.attach(asyncio.get_running_loop())
+            futures.extend(service.submit(image) for image in images[:8])  # the line is full
+
+        asyncio.run(main())
+
+        def again() -> bool:
+            with suppress(BusyError):
+                futures.append(service.submit(images[0]))
+            return len(futures) > 8
+
+        until(again)
+        assert all(future.result(30).unet_calls == 3 for future in futures)
+
+
+def test_a_loop_goes_on_after_the_service(
+    purifier: edgepure.Purifier, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[Any] = []
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+
+    async def ask(service: Service) -> None:
+        service.attach(loop)
+        service.attach(loop)
+        await asyncio.wrap_future(service.submit(images[0]))
+
+    stopped, inside = Service(purifier, UNIFORM, lanes=2), Service(purifier, UNIFORM, lanes=2)
+    loop.run_until_complete(ask(stopped))
+    stopped.close()  # while the loop does not run
+
+    async def main() -> None:
+        await ask(inside)
+        inside.close()
+        inside.attach(loop)
+        await asyncio.sleep(0.6)
+
+    loop.run_until_complete(main())
+    loop.close()
+    assert not faults
+    with monkeypatch.context() as forked, raises_code("E-forked"):
+        forked.setattr(purifier.turns, "_process", 0)
+        inside.attach(loop)
+
+
+def test_a_loop_does_not_wait_for_processes_that_end(purifier: edgepure.Purifier) -> None:
+    longest = 0.0
+
+    async def main() -> None:
+        nonlocal longest
+        service = Service(purifier, UNIFORM, lanes=2)
+        service.attach(asyncio.get_running_loop())
+        victim = service.processes[0]
+        os.kill(victim, signal.SIGKILL)
+        while victim in service.processes:
+            await asyncio.sleep(0.001)
+        for process in service.processes:  # one that still opens its engines, and one that takes its time to end
+            os.kill(process, signal.SIGSTOP)
+        closing = asyncio.create_task(asyncio.to_thread(service.close))
+        while not closing.done():
+            began = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - began)
+        assert not any(map(alive, service.processes))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crew, "_LAST", 2.0)
+        asyncio.run(main())
+    assert longest < 1.0
+
+
+def test_a_callback_that_is_told_of_the_end_may_close(images: np.ndarray, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(edgepure.demo_bundle(), tmp_path / "bundle"))
+    faults: list[Any] = []
+
+    async def main(service: Service) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+        service.attach(loop)
+        (bundle / "bundle.json").unlink()
+        for process in service.processes:
+            os.kill(process, signal.SIGKILL)
+        lanes: Any = service._lanes
+        while not all(lane.failed for lane in lanes):
+            await asyncio.sleep(0.01)
+        waiting = service.submit(images[0])
+        waiting.add_done_callback(lambda _: service.close())
+        await asyncio.to_thread(service.close)
+        assert getattr(waiting.exception(0), "code", "") == "E-service-closed"
+
+    with edgepure.load(bundle, threads=1) as purifier:
+        asyncio.run(main(Service(purifier, UNIFORM, lanes=2)))
+    assert not faults

@@ -52,3 +52,15 @@ def test_one_lane_that_is_stuck_is_enough() -> None:
     assert not health.ready(model)
     service.moves = [(3, True), (1, False)]
     assert health.ready(model), "it has given its images out"
+
+
+def test_a_lane_that_is_started_again_while_others_move_is_no_fault() -> None:
+    service = SimpleNamespace(waiting=5, moves=[(1, True), (1, False)])
+    health = Health(Models(1.0), ServeSettings(stale=0.2))
+    model: Any = _Served(service)
+    assert health.ready(model)
+    time.sleep(0.3)
+    service.moves = [(2, True), (1, False)]
+    assert health.ready(model)
+    time.sleep(0.3)
+    assert not health.ready(model), "none moves, and images wait"
