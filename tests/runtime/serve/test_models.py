@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
 import weakref
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from edgepure.errors import EdgepureError
 from edgepure.serve.health import Health
 from edgepure.serve.models import Models
 from edgepure.serve.settings import ModelSettings, ServeSettings
@@ -64,3 +67,24 @@ def test_a_lane_that_is_started_again_while_others_move_is_no_fault() -> None:
     assert health.ready(model)
     time.sleep(0.3)
     assert not health.ready(model), "none moves, and images wait"
+
+
+def test_a_self_test_that_was_in_a_lane_that_ended_is_asked_again() -> None:
+    ends = [EdgepureError("lost", code="E-lane-ended"), EdgepureError("lost", code="E-lane-ended"), None]
+    checked: list[str] = []
+
+    def probe() -> Future[str]:
+        found: Future[str] = Future()
+        error = ends.pop(0)
+        found.set_result("as recorded") if error is None else found.set_exception(error)
+        return found
+
+    health = Health(Models(1.0), ServeSettings(stale=5.0))
+    model: Any = _Served(SimpleNamespace(waiting=0, moves=[(1, False)], counters=SimpleNamespace(ticks=1)))
+    model.probe, model.check = probe, checked.append
+    asyncio.run(health._probe(model))
+    assert model.proved and checked == ["as recorded"]
+    model.settings = SimpleNamespace(name="m")
+    ends.append(EdgepureError("another", code="E-not-finite"))
+    asyncio.run(health._probe(model))
+    assert not model.proved and model.proof == "another"
