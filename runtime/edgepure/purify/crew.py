@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from ..errors import ConfigError, EdgepureError
@@ -20,7 +20,7 @@ from .lane_messages import End
 from .monitor import Monitor
 from .process_lane import ProcessLane
 from .purifier import Purifier
-from .submissions import Line, Submission
+from .submissions import Line
 
 #: Seconds between two looks at what nobody tells of: a cancelled future, a deadline that has passed.
 _LOOK = 0.25
@@ -43,7 +43,6 @@ class Crew:
         preset: what is done with the images.
         monitor: flags and counts.
         line: those that wait.
-        take: of them the submission whose turn it is; None: there is none.
         lock: of the service; held where `hand_out` is called.
 
     Attributes:
@@ -61,7 +60,6 @@ class Crew:
         preset: Preset,
         monitor: Monitor | None,
         line: Line,
-        take: Callable[[], Submission | None],
         lock: threading.RLock,
     ) -> None:
         if sys.platform.startswith("win"):
@@ -76,7 +74,7 @@ class Crew:
             )
         purifier.turns.check_process()
         warn_of_precision(preset, purifier.precision)
-        self._line, self._take, self._lock = line, take, lock
+        self._line, self._lock = line, lock
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = socket.socketpair()
         self._wake.setblocking(False)
@@ -102,7 +100,7 @@ class Crew:
         """Give those that wait to the lanes that have room."""
         with self._callbacks():
             while free := [lane for lane in self.lanes if lane.room]:
-                submission = self._take()
+                submission = self._line.take()
                 if submission is None:
                     return
                 lane = min(free, key=lambda lane: len(lane.running))
@@ -239,7 +237,7 @@ class Crew:
         """Whether nothing is left that could be done, and that somebody waits for."""
         with self._lock, self._callbacks():
             if all(lane.due is not None for lane in self.lanes):  # no process is there to do it
-                while (submission := self._take()) is not None:
+                while (submission := self._line.take()) is not None:
                     submission.finish(EdgepureError("this service has been closed", code="E-service-closed"))
             inside = [submission for lane in self.lanes for submission in lane.running.values()]
             return all(submission.over() for submission in [*self._line, *inside])

@@ -83,13 +83,9 @@ class Worker:
         purifier.close()
 
     def _next(self, wait: bool) -> Submission | None:
-        while True:
-            while (submission := self._line.pop()) is not None:
-                if submission.start():
-                    return submission
-            if not wait or self._ended:
-                return None
+        while (submission := self._line.take()) is None and wait and not self._ended:
             self._receive()
+        return submission
 
     def _beat(self) -> None:
         """Between two calls."""

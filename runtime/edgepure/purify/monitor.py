@@ -25,6 +25,7 @@ from ..bundle.calibration import MAX_SAMPLE, Calibration
 from ..errors import ConfigError
 from ..intervals import clopper_pearson
 from ..methods import EpsSpec
+from ..methods.presets import Preset
 from ..validation import expect
 
 #: The chance that `is_unusual` is ever true of a service whose traffic is ordinary.
@@ -138,6 +139,10 @@ class Monitor:
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy has counted nothing."""
         return _made, self._made
+
+    def probe_of(self, preset: Preset) -> EpsSpec | None:
+        """What is measured for the monitor alone; None: the preset measures by itself, or not at all."""
+        return self.probe if preset.ssni is None else None
 
     def check(self, probe: EpsSpec | None, reference: Reference | None) -> None:
         """Raise ConfigError if images measured with ``probe`` cannot be flagged at this rate."""

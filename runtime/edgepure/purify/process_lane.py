@@ -79,7 +79,7 @@ class ProcessLane:
             preset, monitor,
         ))  # fmt: skip
         self._monitor = monitor
-        extra = monitor.probe if monitor is not None and preset.ssni is None else None
+        extra = None if monitor is None else monitor.probe_of(preset)
         self._monitor_calls = 0 if extra is None else extra.unet_calls
         # a frame has the slots to itself
         self._most = 1 if bundle.manifest.framed else max(1, graphs.slots // preset.votes.count) + _AT_HAND

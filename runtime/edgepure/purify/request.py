@@ -125,7 +125,7 @@ class Request(Generic[P]):
         self._to_read: list[tuple[int, int]] = []
         self._results: dict[int, P] = {}
         self._monitor, self._submissions, self._track = monitor, submissions, track
-        extra = monitor.probe if monitor is not None and preset.ssni is None else None
+        extra = None if monitor is None else monitor.probe_of(preset)
         spec = preset.ssni.probe if preset.ssni is not None else extra
         self._probe = None if spec is None else graphs.planner.rows(spec)
         self._restoration = graphs.planner.restoration(preset)

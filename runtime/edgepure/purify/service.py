@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from functools import partial
 from numbers import Real
 from types import TracebackType
 from typing import Any
@@ -107,7 +106,7 @@ class Service:
             return purifier.explained(error, chosen)
 
         if lanes > 1:
-            self._crew = Crew(lanes, purifier, chosen, monitor, self._line, partial(self._next, False), self._lock)
+            self._crew = Crew(lanes, purifier, chosen, monitor, self._line, self._lock)
             self._lanes = self._crew.lanes
         else:
             lane = Lane(purifier.graphs, chosen, monitor, self._next, self._line.length, explained)
@@ -287,10 +286,6 @@ class Service:
     def _next(self, wait: bool) -> Submission | None:
         """The submission whose turn it is. None: there is none; with ``wait``: there will be none."""
         with self._lock:
-            while True:
-                while (submission := self._line.pop()) is not None:
-                    if submission.start():
-                        return submission
-                if not wait or self._closed:
-                    return None
+            while (submission := self._line.take()) is None and wait and not self._closed:
                 self._come.wait()
+            return submission

@@ -131,6 +131,13 @@ class Line:
         """The last of its class."""
         (self._urgent if submission.urgent else self._ordinary).append(submission)
 
+    def take(self) -> Submission | None:
+        """The next that somebody still wants, which enters the slots now. None: there is none."""
+        while (submission := self.pop()) is not None:
+            if submission.start():
+                return submission
+        return None
+
     def pop(self) -> Submission | None:
         """The next: an urgent one, but not more than a few in a row while others wait. None: there is none."""
         if self._urgent and (self._in_a_row < _URGENT_IN_A_ROW or not self._ordinary):
