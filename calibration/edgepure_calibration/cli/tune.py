@@ -72,7 +72,7 @@ class SearchOptions:
         given(
             "NAME",
             "A preset of the bundle to measure beside the new ones. May be given several times. Default: "
-            "all that are not too expensive.",
+            "as many as are not too expensive, the default and the cheapest first.",
         ),
     ] = None
     trials: Annotated[int, typer.Option(min=1, help="Candidates to try.")] = 60

@@ -20,7 +20,8 @@ class TuneSettings:
         calls, ms: the budget of one decision, in UNet calls or in milliseconds on this device; one of them.
         methods: to search among; None: all that the bundle can run.
         precisions: to search among; None: all that the bundle has for this provider.
-        references: presets of the bundle to measure beside the finalists; None: all that are not too expensive.
+        references: presets of the bundle to measure beside the finalists; None: as many as are not too expensive, the
+            default and the cheapest first.
         whitebox: attack through the defence, which needs the bundle's PyTorch twin.
         objective: what the budget is spent on: ``robust`` accuracy, ``clean`` accuracy, or ``balanced``, their mean.
         trials: candidates to try in all.

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from .trials import Trials
     from .whitebox import TwinLoader, WhiteBox
 
-#: Unless they are named, presets of the bundle are measured beside the finalists only if a decision takes at most this
-#: many times the calls of the most expensive trial.
+#: Unless they are named, presets of the bundle are measured beside the finalists, the default and then the cheapest
+#: first, until their decisions together take this many times the calls of the most expensive trial: on a bundle with
+#: presets of a hundred calls they would take most of the time.
 REFERENCE_CALLS = 20
 
 
@@ -242,9 +243,14 @@ class _Run:
         """References that nobody asked for by name and that cost too much, with their UNet calls."""
         if self.settings.references is not None:
             return {}
-        most = REFERENCE_CALLS * max(p.calls for p in points)
+        left = REFERENCE_CALLS * max(p.calls for p in points)
         costs = {name: self.graphs.calls(c) for name, c in own.items() if c.key not in known}
-        return {name: cost for name, cost in costs.items() if cost > most}
+        default, skipped = self.bundle.manifest.default_preset, dict[str, int]()
+        for name in sorted(costs, key=lambda n: (n != default, costs[n])):
+            left -= costs[name]
+            if left < 0:
+                skipped[name] = costs[name]
+        return skipped
 
     def _budget(self, store: Work) -> Budget:
         """The budget; the price of a UNet call is measured once a study, so that its trials share one space."""

@@ -21,6 +21,7 @@ from edgepure_calibration.tune import TuneSettings, Tuning, tune
 from edgepure_calibration.tune.deployed import DeployedGraphs
 from edgepure_calibration.tune.evidence import EVIDENCE_FILE, earlier_points
 from edgepure_calibration.tune.space import PRESET_NAMES
+from edgepure_calibration.tune.tune import REFERENCE_CALLS
 
 #: What belongs to the settings.
 ASKED = ("calls", "ms", "methods", "precisions", "references", "whitebox")
@@ -206,6 +207,23 @@ def test_presets_that_are_too_expensive_are_named_and_not_measured(
     found = run(bundle, data, attacked, write=False, settings=replace(SETTINGS, trials=2))
     assert found.skipped["long"] == 400
     assert "long" not in found.references
+
+
+def test_presets_that_are_too_expensive_together_are_left_out_dearest_first(
+    bundle: Path, data: LabelledImages, attacked: LabelledImages
+) -> None:
+    def uniform(calls: int) -> Preset:
+        return Preset.parse({"method": {"method": "uniform", "t_star": 400, "steps": calls}})
+
+    with edit_bundle(bundle) as edit:
+        put_presets(edit, {f"of-{calls}": uniform(calls) for calls in (4, 9, 5, 10, 8, 7, 6)})
+    found = run(bundle, data, attacked, calls=1, write=False, settings=replace(SETTINGS, trials=1, finalists=1))
+    most = max(p.calls for p in found.trials)
+    own = {name: p.calls for name, p in found.references.items()}
+    assert Bundle.open(bundle).manifest.default_preset in own
+    assert sum(own.values()) <= REFERENCE_CALLS * most < sum(own.values()) + min(found.skipped.values())
+    assert {"of-9", "of-10"} <= set(found.skipped)
+    assert max(c for n, c in own.items() if n.startswith("of-")) < min(found.skipped.values())
 
 
 def test_only_the_references_that_are_asked_for(bundle: Path, data: LabelledImages, attacked: LabelledImages) -> None:
