@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..intervals import clopper_pearson
 from ..report.numerals import number
 from .differences import Difference, MaskDifference
-from .tolerances import Tolerance
+from .tolerances import DECISION_CONFIDENCE, Tolerance
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class OutputCheck:
     Attributes:
         subject: ``graph step``, ``rows uniform``, ``pipeline uniform`` or ``decisions uniform``.
         quantity: the output that was compared.
-        max_error, mean_error: absolute differences; for masks and decisions the share that differs.
+        max_error, mean_error: absolute differences; for masks and decisions the share that is proven to differ, and
+            the share that does.
         tolerance: bound of ``max_error``.
         relative_l2, relative_tolerance: relative L2 norm of the difference and its bound; None where it means nothing.
         cosine: of the angle between output and reference; None likewise.
@@ -77,10 +79,11 @@ def array_check(subject: str, quantity: str, found: Difference, tolerance: Toler
 
 
 def mask_check(subject: str, found: MaskDifference, share: float, problem: str = "") -> OutputCheck:
-    """A check of a mask: at most ``share`` of its pixels may differ."""
-    return OutputCheck(
-        subject, "mask", found.share, found.share, share, iou=found.iou, pixels=found.pixels, problem=problem
-    )
+    """A check of a mask: it must not be proven that more than ``share`` of its pixels differ. Of a small mask a few
+    pixels at the cut, which change places by rounding, are a large share and prove nothing."""
+    proven = clopper_pearson(found.pixels, found.of, DECISION_CONFIDENCE)[0]
+    differs = found.pixels / max(found.of, 1)
+    return OutputCheck(subject, "mask", proven, differs, share, iou=found.iou, pixels=found.pixels, problem=problem)
 
 
 def failed_check(subject: str, quantity: str, problem: str) -> OutputCheck:

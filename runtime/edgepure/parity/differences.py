@@ -38,12 +38,12 @@ class MaskDifference:
     Attributes:
         iou: intersection over union of all pixels inside; 1 if both are empty.
         pixels: number of pixels that differ.
-        share: the same over all pixels.
+        of: number of all pixels.
     """
 
     iou: float
     pixels: int
-    share: float
+    of: int
 
 
 def difference(found: NDArray[np.generic], expected: NDArray[np.generic]) -> Difference:
@@ -67,7 +67,7 @@ def mask_difference(found: NDArray[np.generic], expected: NDArray[np.generic]) -
     mine, theirs = found.astype(np.float64) > 0.5, expected.astype(np.float64) > 0.5
     pixels, union = int((mine != theirs).sum()), int((mine | theirs).sum())
     iou = 1.0 if union == 0 else float((mine & theirs).sum()) / union
-    return MaskDifference(iou, pixels, pixels / max(mine.size, 1))
+    return MaskDifference(iou, pixels, mine.size)
 
 
 def mask_flips(found: Float32, expected: Float32, attention: Float32, tolerance: float) -> int:

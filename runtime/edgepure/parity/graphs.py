@@ -56,9 +56,7 @@ def _graph_mask(
     )
     problem = f"{away} pixels differ although their attention is not at the cut" if away else ""
     whole = mask_difference(np.concatenate(found), np.concatenate(expected))
-    pixels = sum(one.size for one in expected)
-    # Two pixels of nearly the same attention at the cut change places by rounding: one of them is no proof of a fault.
-    return mask_check(subject, whole, max(MASK_PIXELS[precision], 1.0 / pixels), problem)
+    return mask_check(subject, whole, MASK_PIXELS[precision], problem)
 
 
 def _difference_of(found: Sequence[Float32], expected: Sequence[Float32]) -> Difference:

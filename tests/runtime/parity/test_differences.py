@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgepure.parity.differences import difference, mask_difference
+from edgepure.parity.checks import mask_check
+from edgepure.parity.differences import MaskDifference, difference, mask_difference
 
 
 def test_known_numbers() -> None:
@@ -52,6 +53,13 @@ def test_masks() -> None:
     other = mask.copy()
     other[0, 0, 0, 0], other[0, 0, 3, 3] = 0.0, 1.0
     apart = mask_difference(other, mask)
-    assert (apart.pixels, apart.share, apart.iou) == (2, 2 / 16, 7 / 9)
+    assert (apart.pixels, apart.of, apart.iou) == (2, 16, 7 / 9)
     assert mask_difference(mask, mask).iou == 1.0
     assert mask_difference(np.zeros_like(mask), np.zeros_like(mask)).iou == 1.0
+
+
+def test_a_few_pixels_of_a_small_mask_prove_nothing() -> None:
+    assert mask_check("graph mask", MaskDifference(0.9, 3, 128), 0.005)  # 2.3 %, of which 0.49 % are proven
+    assert not mask_check("graph mask", MaskDifference(0.9, 4, 128), 0.005)
+    assert not mask_check("graph mask", MaskDifference(0.9, 240, 12_800), 0.005)
+    assert not mask_check("graph mask", MaskDifference(1.0, 0, 128), 0.005, "a pixel away from the cut differs")
