@@ -6,7 +6,8 @@ requests at random (Poisson), whether or not earlier ones have been answered; ti
 They stand for other machines: the servers run at a lower priority (nice 10), and by how much requests left late is
 reported. Load 1 is the most that any of the servers answered while twice as many requests as slots were always under
 way. Every load lasts as long as load 1, after two seconds of as many requests as are answered. The order of the servers
-turns from round to round; numbers are medians over the rounds. Then, one request at a time: what REST and gRPC add to
+turns from round to round; numbers are medians over the rounds. Beside them stands a queue without losses
+(`benchmarks.queueing`) that can do as much as edgepure, at the same loads below 1. Then, one request at a time: what REST and gRPC add to
 `edgepure.Service` in this process. Times mean something only on a machine that does nothing else.
 
 ``--peers PYTHON`` names the interpreter of an environment with litserve, ray[serve] and edgepure.
@@ -41,6 +42,7 @@ from edgepure.files.atomic import write_text
 
 from .__main__ import machine
 from .load import Clients, NotStartedError
+from .queueing import lossless
 
 SERVERS = ("edgepure", "litserve", "ray")
 LOADS = (0.7, 1.0, 3.0)
@@ -84,6 +86,13 @@ def main() -> None:
     print(f"load 1: {capacity:.1f} answers a second", flush=True)
     rounds: list[dict[str, dict[float, dict[str, float]]]] = []
     added = overhead(asked, files) if "edgepure" in servers else {}
+    queue = {}
+    if "edgepure" in servers:
+        calls = calls_of(asked)
+        queue = {
+            load: lossless(load * capacity, most["edgepure"], asked.workers, calls) for load in LOADS if load < 1.0
+        }
+        print("a queue without losses: " + ", ".join(f"load {n:g}: p99 {q['p99']:.1f} ms" for n, q in queue.items()))
     kept = ("preset", "votes", "slots", "workers", "waiting", "requests")
     for number in range(asked.rounds):
         turned = servers[number % len(servers) :] + servers[: number % len(servers)]
@@ -98,7 +107,7 @@ def main() -> None:
         }
         print(f"round {number + 1}\n{table(found, added)}", flush=True)
         result = {"machine": machine(), **{key: getattr(asked, key) for key in kept}, "rounds": len(rounds)}
-        result |= {"capacity": capacity, "servers": found, "one_at_a_time": added}
+        result |= {"capacity": capacity, "most": most, "servers": found, "one_at_a_time": added, "lossless": queue}
         write_text(asked.out, json.dumps(result, indent=1) + "\n")
 
 
@@ -222,6 +231,13 @@ def images_of(asked: argparse.Namespace) -> np.ndarray:
     image = edgepure.Bundle.open(asked.bundle).manifest.image
     shape = (64, image.channels, image.height, image.width)
     return np.random.default_rng(0).random(shape, np.float32)
+
+
+def calls_of(asked: argparse.Namespace) -> list[float]:
+    """UNet calls of each of the images that clients send."""
+    with edgepure.load(asked.bundle, threads=1) as purifier:
+        results = purifier.run(images_of(asked), purifier.preset(asked.preset, asked.votes), noise=0)
+    return [float(result.unet_calls) for result in results]
 
 
 def body(server: str, file: bytes) -> bytes:
