@@ -7,8 +7,8 @@ They stand for other machines: the servers run at a lower priority (nice 10), an
 reported. Load 1 is the most that any of the servers answered while twice as many requests as slots were always under
 way. Every load lasts as long as load 1, after two seconds of as many requests as are answered. The order of the servers
 turns from round to round; numbers are medians over the rounds. Beside them stands a queue without losses
-(`benchmarks.queueing`) that can do as much as edgepure, at the loads below 1. Then, one request at a time: what REST and
-gRPC add to `edgepure.Service` in this process. Times mean something only on a machine that does nothing else.
+(`benchmarks.queueing`) that can do as much as edgepure, at the loads below 1. Then, one request at a time: what REST
+and gRPC add to `edgepure.Service` in this process. Times mean something only on a machine that does nothing else.
 
 ``--peers PYTHON`` names the interpreter of an environment with litserve, ray[serve] and edgepure.
 """
