@@ -26,6 +26,14 @@ def bench(
             "Default: the frames of the bundle's task.",
         ),
     ] = None,
+    lanes: Annotated[
+        str | None,
+        given(
+            "N,N,...",
+            "Show too what `edgepure serve` would answer with so many lanes of 8 slots: images a second while it has "
+            "enough to do, and the time of a single one. Without --threads the cores are shared out among the lanes.",
+        ),
+    ] = None,
     engine: EngineOptions,
     shown: ShownOptions,
 ) -> None:
@@ -41,8 +49,10 @@ def bench(
       edgepure bench digits
       edgepure bench digits --preset heterogeneous --batch 1,4,16 --repeats 9 --json
       edgepure bench digits --frame 128x96
+      edgepure bench digits --batch 8 --lanes 1,2
     """
     from ..bundle.bundle import Bundle
+    from ..lane_rates import LaneRate, lane_rates
     from ..measure import bench as run
     from ..purify.purifier import Purifier
     from ..report.numerals import number
@@ -51,7 +61,7 @@ def bench(
     from .presets import choose_preset
     from .progress import Progress
 
-    sizes = parse_sizes(batch)
+    sizes, counts = parse_sizes(batch), [] if lanes is None else parse_lanes(lanes)
     with Progress("opening the bundle"):
         opened = Bundle.open(bundle)
     name, preset = choose_preset(opened.manifest.presets, opened.manifest.default_preset, chosen.preset, chosen.change)
@@ -60,6 +70,10 @@ def bench(
     of_frame = None if frame is None else frame_cost(frame, image, planner, preset)
     with Progress("measuring") as bar, Purifier(opened, **asdict(engine), slots=max(sizes)) as purifier:
         found = run(purifier, preset, batches=sizes, repeats=repeats, on_progress=bar.update)
+    rates: tuple[LaneRate, ...] = ()
+    if counts:
+        with Progress("measuring lanes") as bar:
+            rates = lane_rates(opened, preset, lanes=counts, **asdict(engine), repeats=repeats, on_progress=bar.update)
     seconds = [] if of_frame is None else [of_frame.seconds(s.step_ms / s.batch) for s in found.speeds]
     if shown.as_json:
         about = None if of_frame is None else {**of_frame.to_dict(), "seconds": seconds}
@@ -70,6 +84,7 @@ def bench(
                 "precision": engine.precision,
                 "threads": engine.threads,
                 "frame": about,
+                "lanes": [rate.to_dict() for rate in rates],
             }
         )
         return
@@ -95,6 +110,10 @@ def bench(
         say(of_frame.sentence())
         each = ", ".join(f"{n:.3g} s in batches of {s.batch}" for n, s in zip(seconds, found.speeds, strict=True))
         say(f"calls times the measured step call: {each}; the frame itself was not run")
+    if rates:
+        heads = ("lanes", "threads each", "images/s", "one alone")
+        cells = ((r.lanes, r.threads or "-", number(r.images_per_second), f"{number(r.alone_ms)} ms") for r in rates)
+        table(heads, cells, right=heads)
     memory = "" if found.peak_memory_bytes is None else f"; peak memory {size(found.peak_memory_bytes)}"
     say(f"medians of {found.repeats} rounds of {found.rows_timed} rows{memory}")
 
@@ -103,9 +122,25 @@ def parse_sizes(text: str) -> list[int]:
     """The numbers of ``--batch``. Raises ConfigError for anything else."""
     from ..errors import ConfigError
 
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 1 <= int(part) <= 4096 for part in parts):
+    if (sizes := _numbers(text, 4096)) is None:
         raise ConfigError(
             f"--batch {text!r}: expected batch sizes from 1 to 4096, for example 1,8", code="E-bench-batch"
         )
-    return [int(part) for part in parts]
+    return sizes
+
+
+def parse_lanes(text: str) -> list[int]:
+    """The numbers of ``--lanes``. Raises ConfigError for anything else."""
+    from ..errors import ConfigError
+    from ..purify.service import MAX_LANES
+
+    if (counts := _numbers(text, MAX_LANES)) is None:
+        raise ConfigError(
+            f"--lanes {text!r}: expected numbers of lanes from 1 to {MAX_LANES}, for example 1,2", code="E-bench-lanes"
+        )
+    return counts
+
+
+def _numbers(text: str, most: int) -> list[int] | None:
+    parts = [part.strip() for part in text.split(",")]
+    return [int(part) for part in parts] if all(p.isdecimal() and 1 <= int(p) <= most for p in parts) else None

@@ -298,7 +298,16 @@ def test_bench_measures_every_batch(tiny_bundle: Path) -> None:
     )
     assert (found["unet_calls"], found["rows_timed"], found["threads"]) == (6, 6, 1)
     assert found["peak_memory_bytes"] > 1 << 20
+    assert found["lanes"] == []
     run("bench", tiny_bundle, "--batch", "1,0").fails(2, "--batch", "1,8")
+
+
+def test_bench_measures_lanes(tiny_bundle: Path) -> None:
+    options = ("--preset", "uniform", "--batch", "1", "--repeats", "1", "--lanes", "1,2")
+    one, two = run("bench", tiny_bundle, *options, "--json").json["lanes"]
+    assert (one["lanes"], two["lanes"]) == (1, 2)
+    assert all(rate[key] > 0.0 for rate in (one, two) for key in ("images_per_second", "alone_ms"))
+    run("bench", tiny_bundle, "--lanes", "1,0").fails(2, "--lanes", "1,2")
 
 
 def test_version_and_closed_pipes(tiny_bundle: Path) -> None:
