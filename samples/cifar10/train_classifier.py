@@ -22,7 +22,6 @@ that `ship --keep-statistics` writes):
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -34,9 +33,7 @@ from torch.nn import functional as F
 
 from samples.cifar10.data import load_cifar10
 from samples.cifar10.models import CifarClassifier, load_classifier, load_unet
-from samples.cifar10.training import Clock, Ema, Muon, alpha_bar, load_checkpoint, save_checkpoint, set_rate
-
-SAVE_SECONDS = 180.0
+from samples.cifar10.training import Muon, Training, alpha_bar
 
 
 def rate(progress: float) -> float:
@@ -142,29 +139,13 @@ def main(
         Muon(kernels, muon_rate, 0.8, sphere=True),
         torch.optim.AdamW(others, learning_rate, (0.9, 0.99), weight_decay=1e-2),
     ]
-    ema = Ema(model, 0.99)
-    generator = torch.Generator().manual_seed(1)
-    step, spent = 0, 0.0
-    stored = load_checkpoint(run / "checkpoint.pt")
-    if stored is not None:
-        model.load_state_dict(stored["model"])
-        for optimizer, state in zip(optimizers, stored["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        ema.state, ema.steps = {k: v.to(device) for k, v in stored["ema"].items()}, stored["step"]
-        generator.set_state(stored["generator"])
-        step, spent = stored["step"], stored["spent"]
-    clock = Clock(minutes, spent)
+    training = Training(run, model, optimizers, 0.99, minutes, batch)
+    generator, clock = training.generator, training.clock
     unet = None if purified is None else load_unet(purified).to(device).to(memory_format=torch.channels_last)
 
-    def save() -> None:
-        content = {"model": model.state_dict(), "ema": ema.state, "step": step, "spent": clock.spent()}
-        content |= {"optimizers": [o.state_dict() for o in optimizers], "generator": generator.get_state()}
-        save_checkpoint(run / "checkpoint.pt", content | {"batch": batch})
-
-    saved, seen, right = time.monotonic(), 0, 0
-    source = batches(len(images), batch, step, generator)
+    seen = right = 0
+    source = batches(len(images), batch, training.step, generator)
     while clock.progress() < 1:
-        set_rate(optimizers, rate(clock.progress()))
         epoch, chosen, mirrored = next(source)
         x = (
             augment(images[chosen], mirrored, generator, cut=cut)
@@ -178,13 +159,8 @@ def main(
                 x[::every] = restored(x[::every], unet, *restored_t, generator)
             logits = model(x).float()
         loss = F.cross_entropy(logits, target, label_smoothing=0.1)
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for optimizer in optimizers:
-            optimizer.step()
-        ema.update(model)
-        step += 1
+        training.descend(loss, rate(clock.progress()))
+        step = training.step
         right, seen = right + int((logits.argmax(1) == target).sum()), seen + batch
         if step % 25 == 0:
             print(
@@ -198,14 +174,11 @@ def main(
                 f"epochs {step * batch / 50_000:.2f}  test {accuracy(model, tests, test_labels, device):.4f}",
                 flush=True,
             )
-        if time.monotonic() - saved > SAVE_SECONDS:
-            save()
-            saved = time.monotonic()
-    save()
+    training.save()
     averaged = CifarClassifier().to(device)
-    averaged.load_state_dict(ema.state)
+    averaged.load_state_dict(training.ema.state)
     print(
-        f"done: {step} steps, {step * batch / 50_000:.1f} epochs, "
+        f"done: {training.step} steps, {training.step * batch / 50_000:.1f} epochs, "
         f"test {accuracy(model, tests, test_labels, device):.4f}, "
         f"averaged {accuracy(averaged, tests, test_labels, device):.4f}",
         flush=True,

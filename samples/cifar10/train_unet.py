@@ -14,7 +14,6 @@ features between the clean image and its estimate.
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -25,11 +24,10 @@ from torch.nn import functional as F
 
 from samples.cifar10.data import load_cifar10
 from samples.cifar10.models import WEIGHTS, CifarClassifier, CifarUNet, load_classifier, load_unet
-from samples.cifar10.training import Clock, Ema, Muon, alpha_bar, load_checkpoint, save_checkpoint, set_rate
+from samples.cifar10.training import Muon, Training, alpha_bar
 
 #: Purification never visits a timestep above the published t_l + U = 203, one-call certificates one above 400.
 USUAL_T, HIGHEST_T, USUAL_SHARE = 210, 400, 0.8
-SAVE_SECONDS = 180.0
 
 
 def timesteps(count: int, generator: torch.Generator) -> Tensor:
@@ -90,32 +88,15 @@ def main(
         if muon
         else [torch.optim.AdamW(model.parameters(), learning_rate, (0.9, 0.99), weight_decay=0.0)]
     )
-    ema = Ema(model, 0.999)
-    generator = torch.Generator().manual_seed(1)
-    step, spent = 0, 0.0
-    stored = load_checkpoint(run / "checkpoint.pt")
-    if stored is not None:
-        model.load_state_dict(stored["model"])
-        for optimizer, state in zip(optimizers, stored["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        ema.state, ema.steps = {k: v.to(device) for k, v in stored["ema"].items()}, stored["step"]
-        generator.set_state(stored["generator"])
-        step, spent = stored["step"], stored["spent"]
-    clock = Clock(minutes, spent)
+    training = Training(run, model, optimizers, 0.999, minutes, batch)
+    generator = training.generator
     bars = alpha_bar().to(device)
     forward = torch.compile(model) if compiled else model
     judge = load_classifier(classifier).requires_grad_(False).to(device) if features else None
 
-    def save() -> None:
-        content = {"model": model.state_dict(), "ema": ema.state, "step": step, "spent": clock.spent()}
-        content |= {"optimizers": [o.state_dict() for o in optimizers], "generator": generator.get_state()}
-        save_checkpoint(run / "checkpoint.pt", content | {"batch": batch})
-
     model.train()
     losses: list[float] = []
-    saved = time.monotonic()
-    while (progress := clock.progress() if steps is None else step / steps) < 1:
-        set_rate(optimizers, rate(progress))
+    while (progress := training.clock.progress() if steps is None else training.step / steps) < 1:
         chosen = images[torch.randint(len(images), (batch,), generator=generator)].to(device).float() / 127.5 - 1
         flipped = torch.rand(batch, 1, 1, 1, generator=generator).to(device) < 0.5
         clean = torch.where(flipped, chosen.flip(3), chosen)
@@ -131,25 +112,15 @@ def main(
             estimate = (noisy - (1 - bar).sqrt() * predicted) / bar.sqrt()
             with torch.autocast(device, torch.bfloat16, enabled=bf16):
                 loss = loss + features * feature_distance(judge, estimate, clean)
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(others, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        ema.update(model)
-        step += 1
+        training.descend(loss, rate(progress), others)
         losses.append(float(errors.detach().mean()))
-        if step % 50 == 0:
-            epochs = step * batch / len(images)
-            mean = sum(losses) / len(losses)
-            print(f"step {step}  epochs {epochs:.2f}  {clock.spent() / 60:.1f} min  loss {mean:.5f}", flush=True)
+        if training.step % 50 == 0:
+            epochs = training.step * batch / len(images)
+            mean, spent = sum(losses) / len(losses), training.clock.spent() / 60
+            print(f"step {training.step}  epochs {epochs:.2f}  {spent:.1f} min  loss {mean:.5f}", flush=True)
             losses.clear()
-        if time.monotonic() - saved > SAVE_SECONDS:
-            save()
-            saved = time.monotonic()
-    save()
-    print(f"done: {step} steps, {step * batch / len(images):.1f} epochs", flush=True)
+    training.save()
+    print(f"done: {training.step} steps, {training.step * batch / len(images):.1f} epochs", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What both trainings share: noise and learning-rate schedules, Muon, and checkpoints that survive a kill."""
+"""What both trainings share: the noise schedule, Muon, averaged weights, and a state that survives a kill."""
 
 from __future__ import annotations
 
@@ -105,6 +105,63 @@ def set_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None
         for group in optimizer.param_groups:
             group.setdefault("full_lr", group["lr"])
             group["lr"] = group["full_lr"] * factor
+
+
+class Training:
+    """The state of a training, kept in a checkpoint every three minutes and read from it at the start.
+
+    Attributes:
+        step: updates so far, those of earlier starts too.
+        clock: the time that all starts have spent.
+        generator: of everything that is drawn.
+        ema: the averaged weights.
+    """
+
+    SAVE_SECONDS = 180.0
+
+    def __init__(
+        self,
+        run: Path,
+        model: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        decay: float,
+        minutes: float,
+        batch: int,
+    ) -> None:
+        self._path, self._model, self._optimizers, self._batch = run / "checkpoint.pt", model, optimizers, batch
+        self.ema, self.generator, self.step = Ema(model, decay), torch.Generator().manual_seed(1), 0
+        self.clock = Clock(minutes)
+        stored = load_checkpoint(self._path)
+        if stored is not None:
+            model.load_state_dict(stored["model"])
+            for optimizer, state in zip(optimizers, stored["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            for name, value in stored["ema"].items():
+                self.ema.state[name].copy_(value)
+            self.generator.set_state(stored["generator"])
+            self.ema.steps = self.step = stored["step"]
+            self.clock = Clock(minutes, stored["spent"])
+        self._saved = time.monotonic()
+
+    def descend(self, loss: Tensor, factor: float, clipped: Iterable[Tensor] = ()) -> None:
+        """One update with `factor` of the learning rates; the norm of the gradients of `clipped` is at most 1."""
+        set_rate(self._optimizers, factor)
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(clipped, 1.0)
+        for optimizer in self._optimizers:
+            optimizer.step()
+        self.ema.update(self._model)
+        self.step += 1
+        if time.monotonic() - self._saved > self.SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        content = {"model": self._model.state_dict(), "ema": self.ema.state, "step": self.step}
+        content |= {"optimizers": [o.state_dict() for o in self._optimizers], "generator": self.generator.get_state()}
+        save_checkpoint(self._path, content | {"spent": self.clock.spent(), "batch": self._batch})
+        self._saved = time.monotonic()
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
