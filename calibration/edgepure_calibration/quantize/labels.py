@@ -84,13 +84,19 @@ def decision_checks(flips: Mapping[str, Flips], limits: Limits) -> list[Check]:
     for part, f in flips.items():
         if f.accuracy is None or f.accuracy_fp32 is None or f.loss_high is None:
             continue
-        words = (
-            f"accuracy on {part} images goes from {100 * f.accuracy_fp32:.2f} % to {100 * f.accuracy:.2f} % (at most "
-            f"{100 * f.loss_high:.2f} points are lost with 95 % confidence, by {f.images} images), "
-            f"{100 * limits.accuracy:g} points may be lost"
-        )
-        checks.append(check(f"accuracy, {part}", f.loss_high, limits.accuracy, words))
+        checks.append(loss_check("accuracy", part, f.accuracy_fp32, f.accuracy, f.loss_high, f.images, limits))
     return checks
+
+
+def loss_check(
+    metric: str, part: str, fp32: float, lower: float, loss_high: float, images: int, limits: Limits
+) -> Check:
+    """How much of a metric is lost in the lower precision, at most with 95 % confidence."""
+    words = (
+        f"{metric} on {part} images goes from {100 * fp32:.2f} % to {100 * lower:.2f} % (at most {100 * loss_high:.2f} "
+        f"points are lost with 95 % confidence, by {images} images), {100 * limits.accuracy:g} points may be lost"
+    )
+    return check(f"{metric}, {part}", loss_high, limits.accuracy, words)
 
 
 def beyond(high: float) -> str:

@@ -23,7 +23,7 @@ from ..bounds import Metric, mean_high, metric_high
 from ..truth.data import Truth
 from ..truth.metrics import NAMES, Gallery, iou_of, lost, metric_of
 from .judge import Answers, Data, Judge
-from .labels import beyond
+from .labels import beyond, loss_check
 from .verdict import Agreed, Check, Limits, check
 
 #: Answers to the same images, for each noise two of them.
@@ -185,12 +185,7 @@ def agreement_checks(found: Mapping[str, Agreed], limits: Limits) -> list[Check]
         )
         checks.append(check(f"1 - {a.term}, {part}", a.beyond_high, limits.flips, words))
     for part, a in found.items():
-        if a.value is None or a.value_fp32 is None or a.loss_high is None:
+        if a.metric is None or a.value is None or a.value_fp32 is None or a.loss_high is None:
             continue
-        words = (
-            f"{a.metric} on {part} images goes from {100 * a.value_fp32:.2f} % to {100 * a.value:.2f} % (at most "
-            f"{100 * a.loss_high:.2f} points are lost with 95 % confidence, by {a.images} images), "
-            f"{100 * limits.accuracy:g} points may be lost"
-        )
-        checks.append(check(f"{a.metric}, {part}", a.loss_high, limits.accuracy, words))
+        checks.append(loss_check(a.metric, part, a.value_fp32, a.value, a.loss_high, a.images, limits))
     return checks
