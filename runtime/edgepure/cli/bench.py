@@ -68,12 +68,12 @@ def bench(
     image, planner = opened.manifest.image.shape, opened.manifest.planner()
     frame = frame or frame_of(opened.manifest)
     of_frame = None if frame is None else frame_cost(frame, image, planner, preset)
-    with Progress("measuring") as bar, Purifier(opened, **asdict(engine), slots=max(sizes)) as purifier:
-        found = run(purifier, preset, batches=sizes, repeats=repeats, on_progress=bar.update)
     rates: tuple[LaneRate, ...] = ()
     if counts:
         with Progress("measuring lanes") as bar:
             rates = lane_rates(opened, preset, lanes=counts, **asdict(engine), repeats=repeats, on_progress=bar.update)
+    with Progress("measuring") as bar, Purifier(opened, **asdict(engine), slots=max(sizes)) as purifier:
+        found = run(purifier, preset, batches=sizes, repeats=repeats, on_progress=bar.update)
     seconds = [] if of_frame is None else [of_frame.seconds(s.step_ms / s.batch) for s in found.speeds]
     if shown.as_json:
         about = None if of_frame is None else {**of_frame.to_dict(), "seconds": seconds}
