@@ -36,6 +36,8 @@ from samples.cifar10.trial.__main__ import order
 #: Test images in the trial's order: it takes the first thousand.
 FIRST, COUNT = 2000, 1200
 RATES = (0.01, 0.02, 0.05, 0.1)
+#: Presets that tuning measures beside its own.
+BESIDE = (DEFAULT, "uniform-6", "uniform-3")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def steps(bundle: Path, clean: Path, attacked: Path, trials: int, whitebox: bool
     for unit, budgets in (("calls", (5, 10, 50)), ("ms", (5, 10, 30))):
         for budget in budgets:
             options = ["--trials", str(trials), "--images", "100", "--dry-run", f"--budget-{unit}", str(budget)]
+            options += [text for name in BESIDE for text in ("--reference", name)]
             options += ["--whitebox"] if whitebox else ["--attacked", str(attacked), "--no-whitebox"]
             yield Step(f"tune-{unit}-{budget}", ["tune", str(bundle), "--data", str(clean), *options])
     yield Step("bench", ["bench", str(bundle)])
