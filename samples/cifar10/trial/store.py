@@ -155,9 +155,11 @@ class Store:
         """Put joined answers back as the batches that they were, and say how many were missing here."""
         count = 0
         for answers in published:
-            for batch in range(len(answers) // BATCH):
-                if self.get(answers.system, answers.attack, batch, len(answers.votes)) is None:
-                    self.put(answers.part(slice(BATCH * batch, BATCH * (batch + 1))), batch, len(answers.votes))
+            for batch in range(-(-len(answers) // BATCH)):
+                part = answers.part(slice(BATCH * batch, BATCH * (batch + 1)))
+                kept = self.get(answers.system, answers.attack, batch, len(answers.votes))
+                if kept is None or len(kept) < len(part):
+                    self.put(part, batch, len(answers.votes))
                     count += 1
         return count
 
