@@ -81,7 +81,7 @@ def array_check(subject: str, quantity: str, found: Difference, tolerance: Toler
 def mask_check(subject: str, found: MaskDifference, share: float, problem: str = "") -> OutputCheck:
     """A check of a mask: it must not be proven that more than ``share`` of its pixels differ. Of a small mask a few
     pixels at the cut, which change places by rounding, are a large share and prove nothing."""
-    proven = clopper_pearson(found.pixels, found.of, DECISION_CONFIDENCE)[0]
+    proven = clopper_pearson(found.pixels, max(found.of, 1), DECISION_CONFIDENCE)[0]
     differs = found.pixels / max(found.of, 1)
     return OutputCheck(subject, "mask", proven, differs, share, iou=found.iou, pixels=found.pixels, problem=problem)
 
