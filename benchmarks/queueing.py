@@ -1,8 +1,8 @@
 """A queue without losses: what the work alone would make people wait.
 
 First come, first served, by so many servers, each of which takes for an image what a whole server takes when it has as
-much to do as it can: whoever asks waits for nothing but those before him. Where images take about equally long, no other
-order has a much smaller p99.
+much to do as it can: whoever asks waits for nothing but those before him. Where images take about equally long, no
+other order has a much smaller p99.
 """
 
 from __future__ import annotations
