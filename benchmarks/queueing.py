@@ -35,11 +35,15 @@ def lossless(
     rng = np.random.default_rng(seed)
     arrivals = np.cumsum(rng.exponential(1.0 / rate, images))
     lengths = rng.choice(np.asarray(work, np.float64), images) * (servers / capacity / float(np.mean(work)))
-    free = [0.0] * servers
-    took = np.empty(images)
-    for i, (arrival, length) in enumerate(zip(arrivals.tolist(), lengths.tolist(), strict=True)):
-        end = max(arrival, heapq.heappop(free)) + length
-        heapq.heappush(free, end)
-        took[i] = end - arrival
-    p50, p99 = 1e3 * np.percentile(took, (50, 99))
+    p50, p99 = 1e3 * np.percentile(first_come(arrivals, lengths, servers), (50, 99))
     return {"p50": float(p50), "p99": float(p99)}
+
+
+def first_come(due: np.ndarray, lengths: np.ndarray, servers: int) -> np.ndarray:
+    """How long each image takes, first come, first served; ``due`` when it comes, ``lengths`` of its work."""
+    free, took = [0.0] * servers, []
+    for came, length in zip(due.tolist(), lengths.tolist(), strict=True):
+        end = max(came, heapq.heappop(free)) + length
+        heapq.heappush(free, end)
+        took.append(end - came)
+    return np.array(took)

@@ -25,6 +25,8 @@ from edgepure.methods.presets import Preset
 from edgepure.purify.service import Service
 from edgepure.report.environment import environment
 
+from .queueing import first_come
+
 #: Seconds of a call by the images that share it.
 Cost = Callable[[int], float]
 LOADS = (0.3, 0.7, 1.0, 1.4)
@@ -89,11 +91,7 @@ class Simulation:
 
 def alone(due: np.ndarray, seconds: float) -> np.ndarray:
     """How long each image takes where one is purified after another."""
-    end, took = 0.0, []
-    for came in due:
-        end = max(end, came) + seconds
-        took.append(end - came)
-    return np.array(took)
+    return first_come(due, np.full(len(due), seconds), 1)
 
 
 def arrivals(seconds: float, load: float, count: int, seed: int) -> np.ndarray:

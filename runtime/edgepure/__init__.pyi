@@ -15,6 +15,7 @@ from .errors import ProviderError as ProviderError
 from .errors import RequestError as RequestError
 from .errors import VerificationError as VerificationError
 from .measure import bench as bench
+from .measure_lanes import lane_rates as lane_rates
 from .methods import EpsSpec as EpsSpec
 from .methods import GdmpSpec as GdmpSpec
 from .methods import GnspSpec as GnspSpec

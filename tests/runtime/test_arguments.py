@@ -106,6 +106,10 @@ def public(bundle: Path, purifier: edgepure.Purifier) -> dict[str, Good]:
         "bench": Good(
             edgepure.bench, purifier=purifier, preset="uniform", batches=(1,), repeats=1, on_progress=None
         ),
+        "lane_rates": Good(
+            edgepure.lane_rates, bundle=bundle, preset="uniform", lanes=(1,), provider="cpu", precision="fp32",
+            threads=1, slots=1, seconds=0.01, repeats=1, on_progress=None,
+        ),
         "classify": Good(
             purifier.classify, images=IMAGE, votes=1, on_error="raise", monitor=None, on_progress=None, mask=None,
             **whole,
@@ -158,7 +162,7 @@ METHODS = (
     "stream", "run", "certify", "preset", "plan", "score_norms", "monitor", "logits", "attention", "engine", "stepper",
 )  # fmt: skip
 #: What takes long where it is taken.
-LONG = ("verify", "bench", "Purifier", "load", "Service")
+LONG = ("verify", "bench", "lane_rates", "Purifier", "load", "Service")
 
 
 @pytest.fixture(scope="module")

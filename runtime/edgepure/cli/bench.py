@@ -52,8 +52,8 @@ def bench(
       edgepure bench digits --batch 8 --lanes 1,2
     """
     from ..bundle.bundle import Bundle
-    from ..lane_rates import LaneRate, lane_rates
     from ..measure import bench as run
+    from ..measure_lanes import LaneRate, lane_rates
     from ..purify.purifier import Purifier
     from ..report.numerals import number
     from .frame_cost import frame_cost, frame_of
@@ -132,7 +132,7 @@ def parse_sizes(text: str) -> list[int]:
 def parse_lanes(text: str) -> list[int]:
     """The numbers of ``--lanes``. Raises ConfigError for anything else."""
     from ..errors import ConfigError
-    from ..purify.service import MAX_LANES
+    from ..purify.arguments import MAX_LANES
 
     if (counts := _numbers(text, MAX_LANES)) is None:
         raise ConfigError(

@@ -21,6 +21,8 @@ from .results import Failure
 
 #: More threads than any processor has cores only take memory; so do more slots.
 MOST_THREADS, MOST_SLOTS = 512, 4096
+#: Lanes of a service at most.
+MAX_LANES = 64
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,15 @@ def check_counts(threads: object, slots: object) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
             raise ConfigError(f"{name} is {value!r:.40}, expected 1 to {most}: {what}", code=code)
+
+
+def check_lanes(lanes: object) -> None:
+    """Raise ConfigError unless this is a number of lanes that a service can have."""
+    if isinstance(lanes, bool) or not isinstance(lanes, int) or not 1 <= lanes <= MAX_LANES:
+        raise ConfigError(
+            f"lanes is {lanes!r:.40}, expected 1 to {MAX_LANES}: it is the number of banks of slots that compute",
+            code="E-config-lanes",
+        )
 
 
 def check_ids(ids: Sequence[int] | None, count: int) -> None:

@@ -21,6 +21,7 @@ from ..images.load import Resize, load_images
 from ..methods.presets import Preset
 from ..rows.noise import NoiseSource, noise_source
 from ..validation import expect
+from .arguments import check_lanes
 from .crew import Crew
 from .inflight import Counters
 from .lane import Lane
@@ -28,9 +29,6 @@ from .monitor import Monitor
 from .process_lane import ProcessLane
 from .purifier import Purifier
 from .submissions import Line, Submission
-
-#: Lanes of a service at most.
-MAX_LANES = 64
 
 
 class Service:
@@ -85,11 +83,7 @@ class Service:
                 f"waiting is {waiting!r:.40}, expected at least 1: it is the number of images that may wait",
                 code="E-config-waiting",
             )
-        if isinstance(lanes, bool) or not isinstance(lanes, int) or not 1 <= lanes <= MAX_LANES:
-            raise ConfigError(
-                f"lanes is {lanes!r:.40}, expected 1 to {MAX_LANES}: it is the number of banks of slots that compute",
-                code="E-config-lanes",
-            )
+        check_lanes(lanes)
         manifest = purifier.bundle.manifest
         self._image = manifest.task_image
         if monitor is not None:

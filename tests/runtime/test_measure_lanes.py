@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from codes import raises_code
 
-from edgepure import Bundle
-from edgepure import lane_rates as module
-from edgepure.lane_rates import lane_rates
+from edgepure import Bundle, lane_rates
+from edgepure import measure_lanes as module
 
 
 def test_every_number_of_lanes_answers(tiny_bundle: Path) -> None:
@@ -40,7 +39,8 @@ def test_nothing_to_measure_is_refused(tiny_bundle: Path) -> None:
     for wrong in ({"lanes": ()}, {"repeats": 0}, {"seconds": 0.0}):
         with raises_code("E-bench-option"):
             lane_rates(bundle, **wrong)
-    with raises_code("E-config-lanes"):
-        lane_rates(bundle, lanes=(1, 100))
+    for wrong in (100, 0, True, "2"):
+        with raises_code("E-config-lanes"):
+            lane_rates(bundle, lanes=(1, wrong))
     with raises_code("E-preset-unknown"):
         lane_rates(bundle, "none")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import cycle
+from numbers import Integral, Real
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +20,7 @@ from .engines.kinds import kind_of
 from .errors import ConfigError
 from .machine.processor import usable_cores
 from .methods.presets import Preset
+from .purify.arguments import check_lanes
 from .purify.purifier import Purifier
 from .purify.service import Service
 from .types import Progress
@@ -80,7 +82,10 @@ def lane_rates(
         ConfigError: nothing to measure, or as `Service` raises it.
         EdgepureError: as `edgepure.load` raises it.
     """
-    expect(bundle=(bundle, Bundle), lanes=(lanes, Sequence))
+    expect(bundle=(bundle, Bundle), lanes=(lanes, Sequence), seconds=(seconds, Real), repeats=(repeats, Integral))
+    expect(on_progress=(on_progress, Callable, None))
+    for number in lanes:
+        check_lanes(number)
     if not lanes or repeats < 1 or not seconds > 0.0:
         raise ConfigError(
             f"need at least one number of lanes, one round and some time, got {len(lanes)}, {repeats} and {seconds}",
