@@ -16,7 +16,7 @@ from samples.cifar10.resnet import CifarResNet
 from samples.cifar10.train_classifier import augment, batches
 from samples.cifar10.training import Clock, alpha_bar, orthogonal
 from samples.cifar10.trial.attacks import Attack, run
-from samples.cifar10.trial.claims import Claim, common
+from samples.cifar10.trial.claims import Claim, between, common
 from samples.cifar10.trial.claims import test as verdicts
 from samples.cifar10.trial.statistics import holm, paired, sign_test
 from samples.cifar10.trial.store import Answers, Store, joined
@@ -91,6 +91,20 @@ def test_claims_compare_the_images_that_both_have_met() -> None:
     (verdict,) = verdicts([Claim("a beats b", "a-6", "b-6")], found)
     assert verdict.rule == "majority-5"
     assert verdict.result.images == 20
+
+
+def test_two_classifiers_are_compared_behind_the_same_systems_on_the_same_images() -> None:
+    theirs = answers(images=40, seed=1)
+    groups = {
+        "ours": {("a-6", "clean"): answers(images=64), ("b-6", "clean"): answers("b-6")},
+        "resnet56": {("a-6", "clean"): theirs, ("a-6", "pgd-e8-20x2"): answers(attack="pgd-e8-20x2")},
+    }
+    claims, named = between("resnet56", "ours", groups)
+    assert [(c.first, c.second) for c in claims] == [("a-6, resnet56", "a-6, ours")]
+    (verdict,) = verdicts(claims, named)
+    ours = groups["ours"]["a-6", "clean"].part(slice(40))
+    assert (verdict.attack, verdict.rule, verdict.result.images) == ("clean", "majority-5", 40)
+    assert verdict.result == paired(theirs.right("majority-5"), ours.right("majority-5"))
 
 
 def test_baselines_change_what_they_should() -> None:

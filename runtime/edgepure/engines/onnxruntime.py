@@ -135,8 +135,9 @@ class OnnxRuntimeEngine(HostEngine):
         if on_cpu and precision == "fp8":
             # The extended optimisations move float8 tensors through operators that have no float8 kernel.
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        # Waiting threads sleep: every graph has its own, and those of the other graphs would spin on the same cores.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Every graph has threads of its own: they spin between the operators of a call, where sleep would cost more
+        # than a small operator, and sleep between calls, where they would keep the cores from the other graphs.
+        settings.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             settings.intra_op_num_threads = threads
         shown = _show_weights(settings, path) if on_cpu else []

@@ -79,6 +79,19 @@ def against(filters: list[str]) -> list[Claim]:
     return [Claim(f"heterogeneous purification beats {name}", "heterogeneous-6", name) for name in filters]
 
 
+def between(first: str, second: str, groups: Mapping[str, Found]) -> tuple[list[Claim], Found]:
+    """One classifier behind every system against another one behind the same system: the claims, and the answers of
+    both under the names that these use."""
+    known: list[str] = []
+    named: dict[tuple[str, str], Answers] = {}
+    for (system, attack), answers in groups[first].items():
+        if (system, attack) in groups[second]:
+            named[f"{system}, {first}", attack] = answers
+            named[f"{system}, {second}", attack] = groups[second][system, attack]
+            known += [system] if system not in known else []
+    return [Claim(f"{first} beats {second}", f"{system}, {first}", f"{system}, {second}") for system in known], named
+
+
 def common(first: Answers, second: Answers) -> tuple[Answers, Answers] | None:
     """The images that both have met, which are the first ones of the same order."""
     count = min(len(first), len(second))

@@ -8,7 +8,7 @@ Each folder of raw answers (a classifier and the hash of its bundle) gets its ta
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +17,12 @@ import typer
 from edgepure.files import write_text
 from edgepure.intervals import clopper_pearson
 
-from .claims import CLAIMS, Found, Verdict, against, test
+from .claims import CLAIMS, Found, Verdict, against, between, test
 from .figures import calls_figures, convergence_figures
 from .store import Answers, Store
 from .tasks import CLOSER, CURVE, FILTERS, PGD_EOT
 
+OURS = "ours"
 RULES = ("single", "worst-10", "majority-5", "majority-20")
 #: Attack names of the main columns, and of the curves.
 CURVES = [PGD_EOT.name, *(attack.name for attack in CURVE)]
@@ -130,6 +131,13 @@ def section(name: str, found: Found, out: Path) -> tuple[list[str], dict[str, An
     }
 
 
+def comparison(first: str, second: str, groups: Mapping[str, Found]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Two classifiers behind the same systems, on the same images."""
+    verdicts = test(*between(first, second, groups))
+    title = f"## Classifier: {first} against {second}"
+    return [title, "", CLAIMS_NOTE, "", *claims_table(verdicts)], [verdict.to_dict() for verdict in verdicts]
+
+
 CLAIMS_NOTE = (
     "McNemar's exact test on the same images, two-sided; the difference has a 95 % interval, exact given the images on "
     "which the two differ; p-values are corrected for all lines of this table (Holm)."
@@ -147,12 +155,18 @@ def main(
     if note is not None:
         lines += [note.read_text().strip(), ""]
     data: dict[str, Any] = {}
+    groups: dict[str, Found] = {}
     for folder in sorted(p for p in work.iterdir() if p.is_dir()):
         found = {(a.system, a.attack): a for a in Store(folder).all()}
         if found:
             name = folder.name.partition("-")[0]
             text, data[name] = section(name, found, out)
             data[name]["bundle"] = folder.name.partition("-")[2]
+            lines += text
+            groups[name] = found
+    for name in groups:
+        if name != OURS and OURS in groups:
+            text, data[name]["against"] = comparison(name, OURS, groups)
             lines += text
     write_text(out / "cifar10.md", "\n".join(lines).rstrip() + "\n")
     write_text(out / "cifar10.json", json.dumps(data, separators=(",", ":"), allow_nan=False) + "\n")

@@ -146,7 +146,7 @@ def test_a_monitor_counts_here(purifier: edgepure.Purifier, images: np.ndarray) 
 
 def test_a_process_that_ends_is_started_again(purifier: edgepure.Purifier, images: np.ndarray) -> None:
     """Those in it have an error, those in the other one and in the line their results."""
-    with Service(purifier, LONG, lanes=2) as service:
+    with Service(purifier, {**LONG, "votes": {"count": 20}}, lanes=2) as service:
         futures = [service.submit(image) for image in images]
         until(lambda: all(busy for _, busy in service.moves))
         victim = service.processes[0]
