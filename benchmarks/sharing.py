@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from time import perf_counter
@@ -23,6 +23,7 @@ import edgepure
 from edgepure.files.atomic import write_text
 from edgepure.methods.presets import Preset
 from edgepure.purify.service import Service
+from edgepure.purify.submissions import Submission
 from edgepure.report.environment import environment
 
 from .queueing import first_come
@@ -38,12 +39,20 @@ class Simulation:
     Args:
         purifier: its slots are used; what its step graph computes is left out.
         cost: of a call.
+        around: seconds for images that enter together, outside of the calls; None: nothing.
 
     Attributes:
         rows: of every call.
     """
 
-    def __init__(self, purifier: edgepure.Purifier, cost: Cost, preset: Any, votes: int | None = None) -> None:
+    def __init__(
+        self,
+        purifier: edgepure.Purifier,
+        cost: Cost,
+        preset: Any,
+        votes: int | None = None,
+        around: Cost | None = None,
+    ) -> None:
         self.now, self._cost, self._due, self._next = 0.0, cost, iter(()), np.inf
         self.took: list[float] = []
         self.rows: list[int] = []
@@ -52,11 +61,23 @@ class Simulation:
         self.service = Service(purifier, preset, votes=votes, waiting=10_000)
         self._stepper = purifier.stepper(purifier.graphs.step_graph(purifier.preset(preset, votes)))
         self._stepper.step = self._step  # type: ignore[method-assign]
-        self.service._lanes[0].pace.clock = lambda: self.now
+        lane = self.service._lanes[0]
+        lane.pace.clock = lambda: self.now
+        request = lane._request
+
+        def entering(together: Sequence[Submission]) -> Any:
+            if around is not None:
+                self._pass(around(len(together)))
+            return request(together)
+
+        lane._request = entering  # type: ignore[method-assign]
 
     def _step(self, active: int) -> None:
-        self.now += self._cost(active)
         self.rows.append(active)
+        self._pass(self._cost(active))
+
+    def _pass(self, seconds: float) -> None:
+        self.now += seconds
         while self._next <= self.now:
             self._come()
 

@@ -54,6 +54,11 @@ class Job:
         """The rows of the plan that the job is."""
         return range(len(self.plan.rows)) if self.rows is None else self.rows
 
+    @property
+    def left(self) -> int:
+        """Rows that are not done yet."""
+        return self.todo.stop - self._row
+
     def start(self) -> Float32:
         """The state before its first row."""
         if self.x is not None:
@@ -92,6 +97,11 @@ class InFlight:
         self.call_seconds, self.clock = 0.0, perf_counter
         self.counters = Counters()
         self.active: list[Job] = []
+
+    @property
+    def left(self) -> float:
+        """Rows that the jobs in the slots have not done yet, on average; 0 if there are none."""
+        return sum(job.left for job in self.active) / max(1, len(self.active))
 
     def run(
         self,

@@ -102,7 +102,7 @@ class Lane:
         votes = min(self._preset.votes.count, slots)
         more = min(votes, slots - rows)
         # if it does not fit whole, its last votes end no earlier, and only those behind it gain
-        return self.pace.joins(more, inside, waiting - (more < votes))
+        return self.pace.joins(more, inside, waiting - (more < votes), self._inflight.left)
 
     def _jobs_of(self, first: Submission, active: list[Job]) -> Iterator[Job]:
         """Of a submission and of those behind it, as many as go into the slots together: they share the calls of the
@@ -115,6 +115,7 @@ class Lane:
             if more is None:
                 break
             together.append(more)
+        self.pace.entered(len(together))
         try:
             request = self._request(together)
         except BaseException as error:

@@ -23,13 +23,15 @@ class Pace:
     Attributes:
         clock: seconds; `time.perf_counter` but in tests.
         row: seconds for one row of one image, in calls that others shared as they did of late; 0: not known.
+        around: seconds that an image takes outside of the calls: its mask, its noise, its answer.
     """
 
     def __init__(self, calls: int) -> None:
         self.clock: Callable[[], float] = time.perf_counter
         self._calls = calls  # UNet calls of one decision
-        self.row = 0.0
-        self._last = 0.0
+        self.row = self.around = 0.0
+        self._last = self._outside = 0.0
+        self._entered = 0
         self._seen: dict[int, int] = {}  # calls of so many rows
         self._sums = np.zeros(5)  # of late: calls, rows, rows^2, seconds, rows * seconds
 
@@ -37,12 +39,20 @@ class Pace:
         """The slots are filled after a pause, which is nobody's time."""
         self._last = self.clock()
 
+    def entered(self, images: int) -> None:
+        """So many have come into the slots."""
+        self._entered += images
+
     def ticked(self, rows: int, call: float) -> None:
         """A call has executed so many rows, and taken ``call`` seconds: what images cost that entered or left since the
-        one before says nothing of what sharing costs."""
+        one before says nothing of what a row more costs."""
         now = self.clock()
         seconds, self._last = now - self._last, now
         self.row = _mixed(self.row, seconds / rows)
+        self._outside += seconds - call
+        if self._entered:
+            self.around = _mixed(self.around, self._outside / self._entered)
+            self._outside, self._entered = 0.0, 0
         self._seen[rows] = self._seen.get(rows, 0) + 1
         if self._seen[rows] > _WARM:
             line = self._line()
@@ -59,13 +69,15 @@ class Pace:
         is let in, and measured; else a slow moment would refuse everybody for ever."""
         self.row *= _DOUBTED
 
-    def joins(self, more: int, inside: int, waiting: int) -> bool:
+    def joins(self, more: int, inside: int, waiting: int, left: float = 0.0) -> bool:
         """Whether an image should enter with ``more`` rows beside those of others, or wait until these are done.
 
         Beside them, a call takes longer for the ``inside`` images that are in it; it takes less than two calls, which
         the ``waiting`` ones gain, and those that come after them: of these at least as many count as are inside. Where
-        calls cost as much a row however many share them, sharing only makes all of them wait for all. What is not
-        known is tried: at first with all that wait, later two of them, and three where there were two of late.
+        calls cost as much a row however many share them, sharing only makes all of them wait for all. Those that have
+        ``left`` calls on the way are held up by what is done around the calls of the one that enters; 0: all enter
+        together. What is not known is tried: at first with all that wait, later two of them, and three where there
+        were two of late.
         """
         line = self._line()
         if line is None:
@@ -73,7 +85,8 @@ class Pace:
             pairs = bool(calls) and abs(rows / calls - 2 * more) < 0.5
             return inside == 1 or not calls or (inside == 2 and pairs)
         fixed, row = line
-        return (waiting + inside) * fixed >= inside * more * row
+        held_up = self.around / left if left else 0.0
+        return (waiting + inside) * fixed >= inside * (more * row + held_up)
 
     def _line(self) -> tuple[float, float] | None:
         """Seconds of a call, and of every row in it: a straight line through the calls of late (least squares). None if

@@ -57,6 +57,37 @@ def test_votes_of_an_image_stay_together_where_sharing_is_dear(
     assert simulation.rows.count(5) > 0.9 * len(simulation.rows)
 
 
+def batches(due: np.ndarray, cost: Cost, around: Cost) -> np.ndarray:
+    """How long each image takes where all that wait enter once those before them are done, as other servers batch."""
+    now, first, took = 0.0, 0, np.zeros(len(due))
+    while first < len(due):
+        now = max(now, due[first])
+        count = min(int((due[first:] <= now).sum()), SLOTS)
+        now += around(count) + STEPS * cost(count)
+        took[first : first + count] = now - due[first : first + count]
+        first += count
+    return took
+
+
+@pytest.mark.parametrize("load", [0.8, 1.0, 1.3])
+def test_where_much_is_done_around_the_calls_sharing_does_not_lose_against_batches(
+    purifier: edgepure.Purifier, load: float
+) -> None:
+    """Small networks: mask, noise and answer of an image take longer than its calls, and those inside wait for them."""
+
+    def cost(rows: int) -> float:
+        return 0.13 + 0.09 * rows
+
+    def around(images: int) -> float:
+        return 0.6 + 0.73 * images
+
+    due = arrivals(STEPS * cost(1) + around(1), load, 400, seed=0)
+    shared = Simulation(purifier, cost, PRESET, around=around).run(due)
+    together = batches(due, cost, around)
+    for measure in (np.mean, np.median, lambda took: np.percentile(took, 99)):
+        assert measure(shared) <= 1.15 * measure(together)
+
+
 def test_a_size_that_was_not_seen_for_long_is_tried_again() -> None:
     pace, now = Pace(calls=6), 0.0
     pace.clock = lambda: now
