@@ -82,13 +82,11 @@ def against(filters: list[str]) -> list[Claim]:
 def between(first: str, second: str, groups: Mapping[str, Found]) -> tuple[list[Claim], Found]:
     """One classifier behind every system against another one behind the same system: the claims, and the answers of
     both under the names that these use."""
-    known: list[str] = []
-    named: dict[tuple[str, str], Answers] = {}
-    for (system, attack), answers in groups[first].items():
-        if (system, attack) in groups[second]:
-            named[f"{system}, {first}", attack] = answers
-            named[f"{system}, {second}", attack] = groups[second][system, attack]
-            known += [system] if system not in known else []
+    both = [key for key in groups[first] if key in groups[second]]
+    named = {
+        (f"{system}, {name}", attack): groups[name][system, attack] for system, attack in both for name in (first, second)
+    }
+    known = dict.fromkeys(system for system, _ in both)
     return [Claim(f"{first} beats {second}", f"{system}, {first}", f"{system}, {second}") for system in known], named
 
 

@@ -22,6 +22,7 @@ from .figures import calls_figures, convergence_figures
 from .store import Answers, Store
 from .tasks import CLOSER, CURVE, FILTERS, PGD_EOT
 
+#: The classifier with which the others are compared.
 OURS = "ours"
 RULES = ("single", "worst-10", "majority-5", "majority-20")
 #: Attack names of the main columns, and of the curves.
