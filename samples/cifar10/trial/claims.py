@@ -84,7 +84,9 @@ def between(first: str, second: str, groups: Mapping[str, Found]) -> tuple[list[
     both under the names that these use."""
     both = [key for key in groups[first] if key in groups[second]]
     named = {
-        (f"{system}, {name}", attack): groups[name][system, attack] for system, attack in both for name in (first, second)
+        (f"{system}, {name}", attack): groups[name][system, attack]
+        for system, attack in both
+        for name in (first, second)
     }
     known = dict.fromkeys(system for system, _ in both)
     return [Claim(f"{first} beats {second}", f"{system}, {first}", f"{system}, {second}") for system in known], named
