@@ -6,9 +6,12 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 import torch
 
+import edgepure
 from samples.cifar10.baselines import blur, gaussian, jpeg, principal_components, projection, wiener
 from samples.cifar10.models import CifarClassifier, CifarUNet
 from samples.cifar10.presets import fixed_presets, ssni_presets
@@ -16,6 +19,7 @@ from samples.cifar10.resnet import CifarResNet
 from samples.cifar10.train_classifier import augment, batches
 from samples.cifar10.training import Clock, alpha_bar, orthogonal
 from samples.cifar10.trial.attacks import Attack, run
+from samples.cifar10.trial.bundle_key import bundle_key, graph_digest
 from samples.cifar10.trial.claims import Claim, between, common
 from samples.cifar10.trial.claims import test as verdicts
 from samples.cifar10.trial.statistics import holm, paired, sign_test
@@ -30,6 +34,40 @@ def answers(system: str = "a-6", attack: str = "clean", images: int = 40, draws:
     votes = np.where(generator.random((draws, images)) < 0.8, labels, generator.integers(0, 10, (draws, images)))
     top = generator.random((draws, images)).astype(np.float32) - 1
     return Answers(system, attack, 6, np.arange(images), labels, votes, top, 1.5)
+
+
+def test_the_key_of_a_bundle_is_what_it_computes(tmp_path: Path) -> None:
+    bundle = edgepure.demo_bundle()
+    original = onnx.load(bundle / "step.onnx")
+
+    def digest(model: onnx.ModelProto) -> str:
+        onnx.save(model, tmp_path / "graph.onnx")
+        return graph_digest(tmp_path / "graph.onnx")
+
+    def changed() -> onnx.ModelProto:
+        return onnx.ModelProto.FromString(original.SerializeToString())
+
+    same, renamed, weight, order, flag = digest(original), changed(), changed(), changed(), changed()
+    kept = {value.name for value in (*renamed.graph.input, *renamed.graph.output)}
+    for node in renamed.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [name if name in kept or not name else f"{name}_called_so" for name in names]
+    for tensor in renamed.graph.initializer:
+        tensor.name += "_called_so"
+    assert digest(renamed) == same
+    large = max(weight.graph.initializer, key=lambda tensor: math.prod(tensor.dims))
+    large.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(large) * 1.001, large.name))
+    assert digest(weight) != same
+    images = next(node for node in order.graph.node if node.op_type == "Concat")
+    images.input[:] = images.input[::-1]
+    assert digest(order) != same
+    conv = next(node for node in flag.graph.node if node.op_type == "Conv")
+    conv.attribute.append(onnx.helper.make_attribute("group", 2))
+    assert digest(flag) != same
+
+    key = bundle_key(bundle, "cpu", "fp32")
+    assert len(key) == 16
+    assert bundle_key(bundle, "cpu", "fp32") == key != bundle_key(bundle, "openvino", "fp32")
 
 
 def test_sign_test_is_exact() -> None:

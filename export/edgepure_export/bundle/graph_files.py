@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -16,8 +17,9 @@ from edgepure.images.spec import ImageSpec
 from edgepure.types import Progress
 
 from ..graphs.attention import MapsAlone, MaskModule
-from ..graphs.step import LearnedStepModule, StepModule, UnetModule
-from ..graphs.to_onnx import Graph, check_file, export_graph
+from ..graphs.inner import inner_graph
+from ..graphs.step import LearnedStepModule, StepModule, TracedStep, UnetModule
+from ..graphs.to_onnx import Graph, check_file, export_graph, finished, trace
 from ..graphs.weights_pool import WeightsPool
 from . import after_export as parity
 from .cases import Cases
@@ -36,15 +38,33 @@ class ClassifierModule(nn.Module):
         return logits
 
 
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """What is traced in place of several graphs that are inside; ``name``: whose cases are its examples."""
+
+    name: GraphName
+    module: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Part:
-    """One graph to export. ``multiple``: of images of any size, whose sides are multiples of it."""
+    """One graph to export.
+
+    Attributes:
+        multiple: of images of any size, whose sides are multiples of it.
+        whole: what it is a part of; None: it is traced itself.
+        places: which values of the whole its inputs are, where they have other names there.
+    """
 
     name: GraphName
     module: nn.Module
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     multiple: int | None = None
+    whole: Whole | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def select(self, case: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs of a case in the order of the module's arguments."""
@@ -65,20 +85,24 @@ def bundle_parts(
     state = ("x", "ref", "noise", "mask", "coeffs")
     settings = ("image", "threshold", "area", "rule")
     parts = []
-    if classifier is not None:
-        parts.append(Part("classifier", ClassifierModule(classifier), ("image",), ("logits",)))
+    tapped = None
     if mask is not None and classifier is not None:
-        parts.append(Part("mask", mask, settings, ("logits", "mask", "attention")))
+        tapped = Whole("mask", mask, settings, ("logits", "mask", "attention"))
+    if classifier is not None:
+        parts.append(Part("classifier", ClassifierModule(classifier), ("image",), ("logits",), whole=tapped))
+    if tapped is not None:
+        parts.append(Part("mask", tapped.module, settings, tapped.outputs, whole=tapped))
     elif mask is not None:
         parts.append(Part("mask", MapsAlone(mask), settings, ("mask", "attention")))
-    parts.append(Part("step", StepModule(unet), state, ("x_next",)))
+    row = Whole("step", TracedStep(unet), state, TracedStep.OUTPUTS)
+    parts.append(Part("step", StepModule(unet), state, ("x_next",), whole=row))
     if learned:
         parts.append(Part("step_learned", LearnedStepModule(unet), (*state, "noise_out"), ("x_next",)))
     if multiple is not None:
         parts.append(Part("step_any", StepModule(unet), state, ("x_next",), multiple))
     if task is not None:
         parts.append(Part("task", task, ("image",), task.names))
-    parts.append(Part("unet", UnetModule(unet), ("x", "t"), ("epsilon",)))
+    parts.append(Part("unet", UnetModule(unet), ("x", "t"), ("epsilon",), whole=row, places={"x": "z"}))
     return parts
 
 
@@ -92,14 +116,30 @@ def export_parts(
 ) -> dict[GraphName, Graph]:
     """Write ``<name>.onnx`` of every part, and the weights that they share."""
     graphs: dict[GraphName, Graph] = {}
+    traced: dict[Whole, ir.Model] = {}
     with WeightsPool(folder) as pool:
         for done, part in enumerate(parts):
             report(0.02 + 0.68 * done / len(parts), f"exporting {part.name}")
-            example = part.select(cases.of(part.name)[0])
-            graph = export_graph(part.name, part.module, example, part.outputs, opset=opset, multiple=part.multiple)
+            graph = _inside(part, traced, cases, opset)
+            if graph is None:
+                example = part.select(cases.of(part.name)[0])
+                graph = export_graph(part.name, part.module, example, part.outputs, opset=opset, multiple=part.multiple)
             graphs[part.name] = _in_order(graph, cases.image_of(part.name), classes)
             pool.save(graph.model, f"{part.name}.onnx")
     return graphs
+
+
+def _inside(part: Part, traced: dict[Whole, ir.Model], cases: Cases, opset: int) -> Graph | None:
+    """A part of what was traced already, or is now; None: it must be traced itself."""
+    whole = part.whole
+    if whole is None:
+        return None
+    if whole not in traced:
+        case = cases.of(whole.name)[0]
+        examples = {key: case[key] for key in whole.inputs}
+        traced[whole] = trace(part.name, whole.module, examples, whole.outputs, opset=opset)
+    model = inner_graph(traced[whole], {key: part.places.get(key, key) for key in part.inputs}, part.outputs)
+    return None if model is None else finished(part.name, model, part.inputs, opset=opset)
 
 
 def compare_parts(

@@ -23,8 +23,7 @@ class UnetModule(nn.Module):
         self.unet = unet
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        output: Tensor = self.unet(x, t)
-        return output[:, : x.shape[1]] if output.shape[1] != x.shape[1] else output
+        return _epsilon(self.unet(x, t), x)
 
 
 class StepModule(nn.Module):
@@ -40,20 +39,34 @@ class StepModule(nn.Module):
 
     def _row(
         self, x: Tensor, ref: Tensor, mask: Tensor, noise: Tensor, coeffs: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """x', z, the network's whole output, and the single columns [B, 1, 1, 1] by name."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """x', z, t [B], the network's whole output, and the single columns [B, 1, 1, 1] by name."""
         learned = LEARNED_COLUMNS[: coeffs.shape[1] - len(COLUMNS)]
         sizes = [1, len(_BASE), len(_MASK), *(1 for _ in _X0), len(_OUT), *(1 for _ in learned)]
         columns = torch.split(coeffs[:, :, None, None], sizes, dim=1)
         c = dict(zip(("t", "base", "mask", *_X0, "out", *learned), columns, strict=True))
 
         z = _weighted_sum([x, ref, noise], c["base"] + c["mask"] * mask)
-        output: Tensor = self.unet(z, coeffs[:, 0])
-        eps = output if output.shape[1] == x.shape[1] else output[:, : x.shape[1]]
+        t = coeffs[:, 0]
+        output: Tensor = self.unet(z, t)
+        eps = _epsilon(output, x)
         x0 = torch.maximum(c["x0_z"] * z + c["x0_eps"] * eps, c["x0_min"])
         x0 = torch.minimum(x0, c["x0_max"])
         after = _weighted_sum([x, z, x0, eps, ref], c["out"])
-        return after, z, output, c
+        return after, z, t, output, c
+
+
+class TracedStep(StepModule):
+    """A row that shows what goes into its network and what comes out: the graph of `UnetModule` is inside its own."""
+
+    OUTPUTS = ("x_next", "z", "t", "epsilon")
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, ref: Tensor, noise: Tensor, mask: Tensor, coeffs: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `StepModule` -> x', z [B, C, H, W], t [B], epsilon [B, C, H, W]."""
+        after, z, t, output, _ = self._row(x, ref, mask, noise, coeffs)
+        return after, z, t, _epsilon(output, x)
 
 
 class LearnedStepModule(StepModule):
@@ -63,11 +76,16 @@ class LearnedStepModule(StepModule):
         self, x: Tensor, ref: Tensor, noise: Tensor, mask: Tensor, coeffs: Tensor, noise_out: Tensor
     ) -> Tensor:
         """As `StepModule`, with coeffs [B, 21] (`COLUMNS + LEARNED_COLUMNS`) and noise_out [B, C, H, W]."""
-        after, z, output, c = self._row(x, ref, mask, noise, coeffs)
+        after, z, _, output, c = self._row(x, ref, mask, noise, coeffs)
         f = 0.5 * (output[:, x.shape[1] :] + 1.0)
         log_var = c["log_var_min"] + f * (c["log_var_max"] - c["log_var_min"])
         after = after + c["out_noise"] * torch.exp(0.5 * log_var) * noise_out
         return after + torch.exp(log_var) * (c["var_z"] * z + c["var_ref"] * ref)
+
+
+def _epsilon(output: Tensor, x: Tensor) -> Tensor:
+    """What a network predicts for the noise, without the variance channels that it may have."""
+    return output if output.shape[1] == x.shape[1] else output[:, : x.shape[1]]
 
 
 def _weighted_sum(images: list[Tensor], factors: Tensor) -> Tensor:

@@ -83,6 +83,20 @@ def export_graph(
     Raises:
         ExportError: the module cannot be traced, or its graph breaks one of the rules in the module's text.
     """
+    model = trace(name, module, inputs, outputs, opset=opset, multiple=multiple)
+    return finished(name, model, list(inputs), opset=opset, multiple=multiple)
+
+
+def trace(
+    name: str,
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    *,
+    opset: int = OPSET,
+    multiple: int | None = None,
+) -> ir.Model:
+    """The first half of `export_graph`: what PyTorch's exporter makes of the module."""
     for key, tensor in inputs.items():
         if tensor.shape[0] < 2:
             raise ExportError(
@@ -112,7 +126,14 @@ def export_graph(
                 f"the {name} network cannot be traced to ONNX: {_cause(error)}", code="E-graph-trace"
             ) from error
     assert program is not None
-    model = program.model
+    model: ir.Model = program.model
+    return model
+
+
+def finished(
+    name: str, model: ir.Model, inputs: Sequence[str], *, opset: int = OPSET, multiple: int | None = None
+) -> Graph:
+    """The second half of `export_graph`: a traced model, or a part of one, becomes a graph; it is changed in place."""
     _check_operators(name, model)
     make_portable(model)
     keep_padding(model)
@@ -127,8 +148,8 @@ def export_graph(
         tuple(_spec(name, value, any_size=multiple is not None) for value in model.graph.outputs),
         opset,
     )
-    if [spec.name for spec in graph.inputs] != list(inputs):
-        found = [spec.name for spec in graph.inputs]
+    found = [spec.name for spec in graph.inputs]
+    if found != list(inputs):
         raise ExportError(
             f"{name}: the graph has the inputs {found} instead of {list(inputs)}; every input must be used",
             code="E-graph-inputs",

@@ -6,13 +6,12 @@
 
 It goes through the test images in batches of 32, in one order for all systems, and does the most important tasks first:
 whenever it is stopped, systems can be compared on the images that both have met. Several processes share the work with
-`--shard 0/2` and `--shard 1/2`. Everything that is done is kept in `--work`, by the hash of the
-bundle's files.
+`--shard 0/2` and `--shard 1/2`. Everything that is done is kept in `--work`, by the key of the bundle
+(`bundle_key`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -24,13 +23,13 @@ import numpy as np
 import torch
 import typer
 
-from edgepure import Bundle
 from edgepure_calibration.digest import derived_seed
 from samples.cifar10.data import Cifar10, to_unit
 from samples.cifar10.fetch import get
 from samples.cifar10.models import WEIGHTS
 
 from .attacks import Attack, run
+from .bundle_key import bundle_key
 from .store import BATCH, Answers, Store
 from .systems import System, systems
 from .tasks import Task, in_order, tasks
@@ -44,14 +43,6 @@ def order(data: Cifar10) -> np.ndarray:
     generator = np.random.RandomState(ORDER_SEED)
     by_class = [generator.permutation(np.flatnonzero(data.test_labels == label)) for label in range(10)]
     return np.stack(by_class, 1).reshape(-1)
-
-
-def bundle_key(bundle: Path, provider: str, precision: str) -> str:
-    """Sixteen digits that follow from the networks and presets of a bundle, and what runs them."""
-    manifest = Bundle.open(bundle).manifest
-    graphs = sorted((n, entry.sha256) for n, entry in manifest.files.items() if n.endswith((".onnx", ".bin")))
-    presets = sorted((name, preset.model_dump_json(exclude_defaults=True)) for name, preset in manifest.presets.items())
-    return hashlib.sha256(repr((graphs, presets, provider, precision)).encode()).hexdigest()[:16]
 
 
 def do(task: Task, batch: int, system: System, plain: System, data: Cifar10, store: Store) -> None:

@@ -2,7 +2,7 @@
 
     python -m samples.cifar10.trial.report --work out/cifar10/trial --out docs/results
 
-Each folder of raw answers (a classifier and the hash of its bundle) gets its tables.
+Each folder of raw answers (a classifier and the key of its bundle) gets its tables.
 """
 
 from __future__ import annotations
