@@ -8,7 +8,8 @@ reported. Load 1 is the most that any of the servers answered while twice as man
 way. Every load lasts as long as load 1, after two seconds of as many requests as are answered. The order of the servers
 turns from round to round; numbers are medians over the rounds. Beside them stands a queue without losses
 (`benchmarks.queueing`) that can do as much as edgepure, at the loads below 1. Then, one request at a time: what REST
-and gRPC add to `edgepure.Service` in this process. Times mean something only on a machine that does nothing else.
+and gRPC add to `edgepure.Service` in this process (`benchmarks.one_at_a_time`; ``--rounds 0`` does nothing else
+afterwards). Times mean something only on a machine that does nothing else.
 
 ``--peers PYTHON`` names the interpreter of an environment with litserve, ray[serve] and edgepure.
 """
@@ -16,24 +17,16 @@ and gRPC add to `edgepure.Service` in this process. Times mean something only on
 from __future__ import annotations
 
 import argparse
-import base64
-import http.client
 import io
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc as triton
 from PIL import Image
 
 import edgepure
@@ -42,12 +35,12 @@ from edgepure.files.atomic import write_text
 
 from .__main__ import machine
 from .load import Clients, NotStartedError
+from .one_at_a_time import overhead
 from .queueing import lossless
+from .servers import body, log_of, started
 
 SERVERS = ("edgepure", "litserve", "ray")
 LOADS = (0.7, 1.0, 3.0)
-#: Requests one after another of a way that is timed.
-TURN = 10
 
 
 def main() -> None:
@@ -86,12 +79,16 @@ def main() -> None:
     print(f"load 1: {capacity:.1f} answers a second", flush=True)
     rounds: list[dict[str, dict[float, dict[str, float]]]] = []
     added = overhead(asked, files) if "edgepure" in servers else {}
+    print(one_at_a_time(added), flush=True)
     queue = {}
     if "edgepure" in servers:
         calls, below = calls_of(asked), [load for load in LOADS if load < 1.0]
         queue = {load: lossless(load * capacity, most["edgepure"], asked.workers, calls) for load in below}
         print("a queue without losses: " + ", ".join(f"load {n:g}: p99 {q['p99']:.1f} ms" for n, q in queue.items()))
     kept = ("preset", "votes", "slots", "workers", "waiting", "requests")
+    result = {"machine": machine(), **{key: getattr(asked, key) for key in kept}, "capacity": capacity, "most": most}
+    result |= {"one_at_a_time": added, "lossless": queue}
+    write_text(asked.out, json.dumps(result, indent=1) + "\n")
     for number in range(asked.rounds):
         turned = servers[number % len(servers) :] + servers[: number % len(servers)]
         work = partial(at_all_loads, capacity=capacity, asked=asked, seed=number)
@@ -103,9 +100,8 @@ def main() -> None:
             }
             for server in servers
         }
-        print(f"round {number + 1}\n{table(found, added)}", flush=True)
-        result = {"machine": machine(), **{key: getattr(asked, key) for key in kept}, "rounds": len(rounds)}
-        result |= {"capacity": capacity, "most": most, "servers": found, "one_at_a_time": added, "lossless": queue}
+        print(f"round {number + 1}\n{table(found)}", flush=True)
+        result |= {"rounds": len(rounds), "servers": found}
         write_text(asked.out, json.dumps(result, indent=1) + "\n")
 
 
@@ -122,90 +118,6 @@ def run(server: str, asked: argparse.Namespace, files: list[bytes], work: Callab
     with started(server, asked) as (url, _), closing(Clients(url, [body(server, file) for file in files])) as clients:
         clients.wait_for_server()
         return work(clients)
-
-
-def log_of(server: str, asked: argparse.Namespace) -> Path:
-    """What a server says."""
-    path: Path = asked.out.with_suffix(f".{server}.log")
-    return path
-
-
-@contextmanager
-def started(server: str, asked: argparse.Namespace) -> Iterator[tuple[str, int]]:
-    """A server of the bundle: where it answers images, and our port of gRPC. It ends with the block."""
-    port, grpc_port = free_port(), free_port()
-    choice = [asked.bundle, asked.preset, str(asked.votes), str(asked.slots), str(port), str(asked.workers)]
-    command, path = [asked.peers, "-m", f"benchmarks.peers.{server}_app", *choice], "classify"
-    if server == "edgepure":
-        options = {"preset": asked.preset, "votes": asked.votes, "slots": asked.slots, "threads": 1}
-        options |= {"waiting": asked.waiting, "lanes": asked.workers}
-        options |= {"port": port, "grpc-port": grpc_port}
-        flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        command, path = [sys.executable, "-m", "edgepure", "serve", f"m={asked.bundle}", *flags], "v2/models/m/infer"
-    with log_of(server, asked).open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=log,
-            preexec_fn=_beneath,
-        )
-    try:
-        yield f"http://127.0.0.1:{port}/{path}", grpc_port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what a peer left behind
-        process.wait()
-
-
-def _beneath() -> None:
-    """A server is a group of processes of its own, in our session (Linux shares processors out by sessions first), and
-    stands back behind the clients: those of a real one have processors of their own."""
-    os.setpgid(0, 0)
-    os.nice(10)
-
-
-def overhead(asked: argparse.Namespace, files: list[bytes], requests: int = 300) -> dict[str, float]:
-    """Median milliseconds of a request on an idle server: `Service` in this process, REST, gRPC. They take turns of a
-    few requests: each has weights of its own, and users have one."""
-    with (
-        started("edgepure", asked) as (url, grpc_port),
-        edgepure.load(asked.bundle, slots=asked.slots, threads=1) as purifier,
-        edgepure.Service(purifier, asked.preset, votes=asked.votes, lanes=asked.workers) as service,
-    ):
-        bodies = [body("edgepure", file) for file in files]
-        with closing(Clients(url, bodies)) as clients:
-            clients.wait_for_server()
-        host, path = url.removeprefix("http://").split("/", 1)
-        rest = http.client.HTTPConnection(host)
-        grpc = triton.InferenceServerClient(f"127.0.0.1:{grpc_port}")
-
-        def by_rest(index: int) -> None:
-            rest.request("POST", "/" + path, bodies[index], {"Content-Type": "application/json"})
-            rest.getresponse().read()
-
-        def by_grpc(index: int) -> None:
-            tensor = triton.InferInput("image", [1], "BYTES")
-            tensor.set_data_from_numpy(np.array([files[index]], object))
-            grpc.infer("m", [tensor])
-
-        ways: dict[str, Callable[[int], Any]] = {
-            "service": lambda index: service.submit(files[index]).result(),
-            "rest": by_rest,
-            "grpc": by_grpc,
-        }
-        took: dict[str, list[float]] = {way: [] for way in ways}
-        for start in range(0, requests, TURN):
-            for way, ask in ways.items():
-                for index in range(start, start + TURN):
-                    began = time.perf_counter()
-                    ask(index % len(files))
-                    if index > start:  # the first finds the weights of others in the cache
-                        took[way].append(1e3 * (time.perf_counter() - began))
-    return {way: float(np.median(times)) for way, times in took.items()}
 
 
 def png_files(images: np.ndarray) -> list[bytes]:
@@ -238,22 +150,8 @@ def calls_of(asked: argparse.Namespace) -> list[float]:
     return [float(result.unet_calls) for result in results]
 
 
-def body(server: str, file: bytes) -> bytes:
-    """A request of one image file."""
-    text = base64.b64encode(file).decode()
-    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [text]}
-    return json.dumps({"inputs": [tensor]} if server == "edgepure" else {"image": text}).encode()
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def table(found: dict[str, dict[float, dict[str, float]]], added: dict[str, float]) -> str:
-    """Markdown: a row a server and load; then what a request costs on an idle server."""
+def table(found: dict[str, dict[float, dict[str, float]]]) -> str:
+    """Markdown: a row a server and load."""
     lines = [
         "| server | load | p50, ms | p99, ms | p99 / ours | answered | sent late by, ms |",
         "|---|---|---|---|---|---|---|",
@@ -265,9 +163,13 @@ def table(found: dict[str, dict[float, dict[str, float]]], added: dict[str, floa
                 f"| {server} | {load:g} | {row['p50']:.1f} | {row['p99']:.1f} | {row['p99'] / ours:.2f} | "
                 f"{100 * row['answered']:.0f} % | {row['late']:.1f} |"
             )
-    if added:
-        lines += ["", "| one request at a time | median, ms | more than Service |", "|---|---|---|"]
-        lines += [f"| {way} | {ms:.2f} | {ms - added['service']:.2f} |" for way, ms in added.items()]
+    return "\n".join(lines)
+
+
+def one_at_a_time(added: dict[str, float]) -> str:
+    """Markdown: what a request costs on an idle server."""
+    lines = ["| one request at a time | median, ms | more than Service |", "|---|---|---|"]
+    lines += [f"| {way} | {ms:.2f} | {ms - added['service']:.2f} |" for way, ms in added.items()]
     return "\n".join(lines)
 
 

@@ -1,9 +1,10 @@
 """`python -m benchmarks.sharing`: what sharing the slots does to single requests, on a clock that calls move on.
 
-First the seconds of a call are measured, by the number of images that share it (the least of many: that is the call,
-and not the rest of the machine). Then requests come at random to a real `edgepure.Service`, whose calls take that long
-on a clock of their own and compute nothing: so the numbers are the scheduler's, and the same in every run. ``alone`` is
-one request after another. Load 1 is what ``alone`` can do at most.
+First the seconds of a call are measured, by the number of rows that share it, and what images that enter together take
+around their calls: mask, noise, answer, the loop (the least of many: that is the work, and not the rest of the
+machine). Then requests come at random to a real `edgepure.Service`, whose calls and images take that long on a clock of
+their own: so the numbers are the scheduler's, and the same in every run. ``alone`` is one request after another. Load 1
+is what ``alone`` can do at most.
 """
 
 from __future__ import annotations
@@ -135,13 +136,18 @@ def main() -> None:
     with edgepure.load(asked.bundle, threads=1, slots=asked.slots) as purifier:
         cost = measured(purifier, purifier.preset(asked.preset), asked.calls)
         print("ms of a call:", ", ".join(f"{1e3 * cost[rows]:.3f}" for rows in sorted(cost)), flush=True)
-        for votes in map(int, asked.votes.split(",")):
-            preset = purifier.preset(asked.preset, votes)
-            found[str(votes)] = {str(load): ratios(purifier, cost, preset, load, asked) for load in LOADS}
-            print(table(votes, found[str(votes)]), flush=True)
+        presets = {votes: purifier.preset(asked.preset, int(votes)) for votes in asked.votes.split(",")}
+        around = {votes: measured_around(purifier, preset, asked.calls // 4) for votes, preset in presets.items()}
+        for votes, preset in presets.items():
+            images = around[votes]
+            print(f"ms around {votes} votes:", ", ".join(f"{1e3 * s:.3f}" for s in images.values()), flush=True)
+            found[votes] = {str(load): ratios(purifier, cost, images, preset, load, asked) for load in LOADS}
+            print(table(int(votes), found[votes]), flush=True)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     kept = {"machine": environment(), "preset": preset.method.method, "slots": asked.slots, "requests": asked.requests}
-    result = {**kept, "seeds": asked.seeds, "ms_of_a_call": {n: 1e3 * s for n, s in cost.items()}, "votes": found}
+    result = {**kept, "seeds": asked.seeds, "ms_of_a_call": {n: 1e3 * s for n, s in cost.items()}}
+    result["ms_around_images"] = {v: {n: 1e3 * s for n, s in images.items()} for v, images in around.items()}
+    result["votes"] = found
     write_text(asked.out, json.dumps(result, indent=1) + "\n")
 
 
@@ -162,17 +168,48 @@ def measured(purifier: edgepure.Purifier, preset: Preset, calls: int) -> dict[in
     return cost
 
 
+def measured_around(purifier: edgepure.Purifier, preset: Preset, runs: int) -> dict[int, float]:
+    """Least seconds outside of the calls, by how many images enter together."""
+    stepper, inside = purifier.stepper(purifier.graphs.step_graph(preset)), 0.0
+    step = stepper.step
+
+    def timed(active: int) -> None:
+        nonlocal inside
+        began = perf_counter()
+        step(active)
+        inside += perf_counter() - began
+
+    stepper.step = timed  # type: ignore[method-assign]
+    found = {}
+    try:
+        for images in range(1, max(1, purifier.slots // preset.votes.count) + 1):
+            batch, times = np.full((images, *purifier.image_shape), 0.5, np.float32), []
+            for seed in range(runs):
+                inside, began = 0.0, perf_counter()
+                purifier.run(batch, preset, noise=seed)
+                times.append(perf_counter() - began - inside)
+            found[images] = min(times)
+    finally:
+        del stepper.step  # the stepper is the purifier's
+    return found
+
+
 def ratios(
-    purifier: edgepure.Purifier, cost: dict[int, float], preset: Preset, load: float, asked: argparse.Namespace
+    purifier: edgepure.Purifier,
+    cost: dict[int, float],
+    around: dict[int, float],
+    preset: Preset,
+    load: float,
+    asked: argparse.Namespace,
 ) -> dict[str, float]:
     """Median over the seeds of mean, p50 and p99 over those of ``alone``."""
     calls, votes, slots = purifier.planner.unet_calls(preset), preset.votes.count, purifier.slots
     each = calls // votes
-    seconds = each * (votes // slots * cost[slots] + (cost[votes % slots] if votes % slots else 0.0))
+    seconds = around[1] + each * (votes // slots * cost[slots] + (cost[votes % slots] if votes % slots else 0.0))
     rows = []
     for seed in range(asked.seeds):
         due = arrivals(seconds, load, asked.requests, seed)
-        shared = Simulation(purifier, cost.__getitem__, preset).run(due)
+        shared = Simulation(purifier, cost.__getitem__, preset, around=around.__getitem__).run(due)
         lonely = alone(due, seconds)
         rows.append([f(shared) / f(lonely) for f in (np.mean, np.median, lambda took: np.percentile(took, 99))])
     mean, p50, p99 = np.median(rows, axis=0)
