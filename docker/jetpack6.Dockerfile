@@ -69,6 +69,6 @@ USER 10001:10001
 WORKDIR /data
 # Does the driver give this container a GPU?
 HEALTHCHECK --interval=120s --timeout=60s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import sys; from edgepure import nvidia; sys.exit(0 if nvidia.find() else 1)"]
+    CMD ["python", "-c", "import sys; from edgepure.machine import nvidia; sys.exit(0 if nvidia.find() else 1)"]
 ENTRYPOINT ["edgepure"]
 CMD ["doctor"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,18 @@ def test_it_ends_as_an_ordinary_user_with_a_health_check(path: Path) -> None:
     assert [line for line in last if line.startswith("USER ")] == ["USER 10001:10001"]
     assert sum(line.startswith("HEALTHCHECK ") for line in last) == 1
     assert not [line for line in last if re.search(r"\bpip3? install|apt-get", line)], "tools stay in earlier stages"
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=NAMES)
+def test_the_health_check_asks_what_there_is(path: Path) -> None:
+    """With or without a GPU it answers, and does not fall over a name that has moved."""
+    (line,) = [line for line in instructions(path) if line.startswith("HEALTHCHECK ")]
+    words = json.loads(line[line.index("CMD ") + 4 :])
+    if words[0] == "edgepure":
+        words = ["python", "-m", *words]
+    assert words[0] == "python"
+    found = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=False)
+    assert found.returncode in (0, 1) and "Traceback" not in found.stderr, found.stderr
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=NAMES)

@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 import lazy_loader
 
+from ..errors import EdgepureError
+
 # What verbs of other packages share with ours stands in __init__.pyi.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
@@ -47,6 +49,8 @@ def main() -> None:
     except KeyboardInterrupt:  # before or after a command ran; inside one `guard` takes it
         sys.stderr.write(f"error: {INTERRUPTED}\n")
         raise SystemExit(130) from None
+    except EdgepureError as error:  # before there was a command
+        _no_command(error)
     except OSError as error:  # the help could not be printed; inside a command `guard` takes it
         with suppress(OSError):
             sys.stderr.write(f"error: {error.strerror or error}\n")
@@ -74,6 +78,17 @@ def _open_closed_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - as the real ones
+
+
+def _no_command(error: EdgepureError) -> NoReturn:
+    from .guard import describe
+    from .output import emit_json
+
+    with suppress(OSError):
+        sys.stderr.write(f"error: {error}\n")
+        if "--json" in sys.argv:
+            emit_json({"error": {"type": type(error).__name__, **vars(describe(error))}})
+    raise SystemExit(error.exit_code)
 
 
 def _wrong_usage(error: Any) -> NoReturn:

@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..errors import ConfigError
 from ..machine.packages import extensions
 
 GROUP = "edgepure.commands"
@@ -37,9 +38,19 @@ ORDER = (
 
 
 def points() -> list[EntryPoint]:
-    """The verbs of all installed packages, in the order of the list."""
+    """The verbs of all installed packages, in the order of the list.
+
+    Raises:
+        ConfigError: edgepure itself is not installed.
+    """
     found = extensions(GROUP)
     own = [name for name in ORDER if name in found]
+    if not own:
+        raise ConfigError(
+            "edgepure lies on Python's path and is not installed, so it has no commands; run `pip install .` in its "
+            "folder, or import edgepure in Python",
+            code="E-cli-not-installed",
+        )
     return [found[name] for name in (*own, *sorted(set(found) - set(own)))]
 
 
