@@ -31,4 +31,4 @@ def read(place: Path, chosen: NDArray[np.int64] | None) -> tuple[NDArray[np.floa
 
 
 if __name__ == "__main__":
-    main("cifar10", read, TEST_IMAGES, "out/cifar10")
+    main("cifar10", read, TEST_IMAGES, "out/cifar10-published")

@@ -45,4 +45,4 @@ def read(place: Path, chosen: NDArray[np.int64] | None) -> tuple[NDArray[np.floa
 
 
 if __name__ == "__main__":
-    main("imagenet", read, TEST_IMAGES, "out/imagenet")
+    main("imagenet", read, TEST_IMAGES, "out/imagenet-published")

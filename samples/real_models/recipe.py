@@ -48,7 +48,7 @@ def main(recipe: Recipe) -> None:
     parser.add_argument("--preset", action="append", help=f"default: {', '.join(recipe.presets)}")
     parser.add_argument("--set", action="append", default=[], metavar="ssni.KEY=NUMBER", help="statistics for SSNI")
     parser.add_argument("--classes", type=Path, help="text file with one class name a line")
-    parser.add_argument("--out", type=Path, default=Path("out") / recipe.name)
+    parser.add_argument("--out", type=Path, default=Path("out") / f"{recipe.name}-published")
     parser.add_argument("--report", type=Path, help="write times, memory and sizes there (.json; a .md beside it)")
     parser.add_argument("--selftest-calls", type=int, default=10, help="record purifications of at most so many calls")
     parser.add_argument("--note", default="", help="a sentence for the report, for example what else the machine did")

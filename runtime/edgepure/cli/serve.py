@@ -28,7 +28,7 @@ def serve(
         given("[NAME=]PRESET", "The preset of one model, or of all. Default: the bundle's own. Clients do not choose."),
     ] = [],  # noqa: B006 - typer copies it
     votes: VotesOption = None,
-    host: Annotated[str, typer.Option(help="Where to listen. 0.0.0.0 is everywhere: think of --token and a proxy.")] = (
+    host: Annotated[str, typer.Option(help="Where to listen. 0.0.0.0 is everywhere: think of a token and a proxy.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of REST; 0 is any that is free.")] = 8000,

@@ -134,8 +134,8 @@ def _check_size(width: int, height: int, spec: ImageSpec, resize: bool) -> None:
 
 def _wrong_size(width: int, height: int, spec: ImageSpec) -> ImageError:
     return ImageError(
-        f"it is {width} x {height} pixels (width x height), expected {spec.width} x {spec.height}; resize it, or ask "
-        "for it (resize=True, --resize)",
+        f"it is {width} x {height} pixels (width x height), expected {spec.width} x {spec.height}; resize it "
+        "(`edgepure classify` and others do it with --resize, Python with resize=True)",
         code="E-image-size",
     )
 

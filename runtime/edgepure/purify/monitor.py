@@ -148,8 +148,9 @@ class Monitor:
         """Raise ConfigError if images measured with ``probe`` cannot be flagged at this rate."""
         if probe is None:
             raise ConfigError(
-                "the preset has no SSNI, so no score norm to monitor; ask for one for every image (probe=True, "
-                f"--probe; UNet calls: {self.calibration.chosen.unet_calls} more each)",
+                "the preset has no SSNI, so no score norm to monitor; choose one that has it, or ask for one of every "
+                "image (probe=True, `edgepure classify --probe`; "
+                f"UNet calls: {self.calibration.chosen.unet_calls} more each)",
                 code="E-monitor-ssni",
             )
         if reference is None:
