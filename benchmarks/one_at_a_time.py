@@ -67,6 +67,13 @@ def overhead(asked: argparse.Namespace, files: list[bytes], requests: int = 300)
     return {way: float(np.median(times)) for way, times in took.items()}
 
 
+def table(added: dict[str, float]) -> str:
+    """Markdown: what a request costs on an idle server."""
+    lines = ["| one request at a time | median, ms | more than Service |", "|---|---|---|"]
+    lines += [f"| {way} | {ms:.2f} | {ms - added['service']:.2f} |" for way, ms in added.items()]
+    return "\n".join(lines)
+
+
 def by_rest(url: str, bodies: list[bytes]) -> Ask:
     """Requests over one connection."""
     host, path = url.removeprefix("http://").split("/", 1)

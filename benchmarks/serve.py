@@ -33,9 +33,9 @@ import edgepure
 from edgepure.demo import demo_images
 from edgepure.files.atomic import write_text
 
+from . import one_at_a_time
 from .__main__ import machine
 from .load import Clients, NotStartedError
-from .one_at_a_time import overhead
 from .queueing import lossless
 from .servers import body, log_of, started
 
@@ -78,10 +78,11 @@ def main() -> None:
     capacity = max(most.values())
     print(f"load 1: {capacity:.1f} answers a second", flush=True)
     rounds: list[dict[str, dict[float, dict[str, float]]]] = []
-    added = overhead(asked, files) if "edgepure" in servers else {}
-    print(one_at_a_time(added), flush=True)
-    queue = {}
+    added: dict[str, float] = {}
+    queue: dict[float, dict[str, float]] = {}
     if "edgepure" in servers:
+        added = one_at_a_time.overhead(asked, files)
+        print(one_at_a_time.table(added), flush=True)
         calls, below = calls_of(asked), [load for load in LOADS if load < 1.0]
         queue = {load: lossless(load * capacity, most["edgepure"], asked.workers, calls) for load in below}
         print("a queue without losses: " + ", ".join(f"load {n:g}: p99 {q['p99']:.1f} ms" for n, q in queue.items()))
@@ -163,13 +164,6 @@ def table(found: dict[str, dict[float, dict[str, float]]]) -> str:
                 f"| {server} | {load:g} | {row['p50']:.1f} | {row['p99']:.1f} | {row['p99'] / ours:.2f} | "
                 f"{100 * row['answered']:.0f} % | {row['late']:.1f} |"
             )
-    return "\n".join(lines)
-
-
-def one_at_a_time(added: dict[str, float]) -> str:
-    """Markdown: what a request costs on an idle server."""
-    lines = ["| one request at a time | median, ms | more than Service |", "|---|---|---|"]
-    lines += [f"| {way} | {ms:.2f} | {ms - added['service']:.2f} |" for way, ms in added.items()]
     return "\n".join(lines)
 
 

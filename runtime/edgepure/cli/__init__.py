@@ -50,7 +50,14 @@ def main() -> None:
         sys.stderr.write(f"error: {INTERRUPTED}\n")
         raise SystemExit(130) from None
     except EdgepureError as error:  # before there was a command
-        _no_command(error)
+        from typer import Exit
+
+        from .guard import fail
+
+        try:
+            fail(error, as_json="--json" in sys.argv)
+        except Exit as ended:
+            raise SystemExit(ended.exit_code) from None
     except OSError as error:  # the help could not be printed; inside a command `guard` takes it
         with suppress(OSError):
             sys.stderr.write(f"error: {error.strerror or error}\n")
@@ -78,17 +85,6 @@ def _open_closed_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - as the real ones
-
-
-def _no_command(error: EdgepureError) -> NoReturn:
-    from .guard import describe
-    from .output import emit_json
-
-    with suppress(OSError):
-        sys.stderr.write(f"error: {error}\n")
-        if "--json" in sys.argv:
-            emit_json({"error": {"type": type(error).__name__, **vars(describe(error))}})
-    raise SystemExit(error.exit_code)
 
 
 def _wrong_usage(error: Any) -> NoReturn:
